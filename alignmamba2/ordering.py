@@ -1,0 +1,133 @@
+"""From modalities side by side to one sequence, and back.
+
+Tokens live in two layouts. *Grouped*: (N, d), the N real tokens of a batch, one modality after the other,
+no padding; a linear map with one weight a modality is one matrix product on one slice. *Sequence*:
+(B, L, d), the tokens of each sample in the order in which the scan reads them, padding only at the end,
+where a causal scan never sees it. An `Ordering` holds the index from one to the other. Squeezing padding
+out, interleaving, concatenating and reading backwards are all nothing but such an index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class _Select(torch.autograd.Function):
+    """rows[index], where the index names no row twice: the backward is a copy, not a slow sum."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.size = rows.shape[0]
+        return rows.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (index,) = ctx.saved_tensors
+        return grad.new_zeros(ctx.size, *grad.shape[1:]).index_copy(0, index, grad), None
+
+
+class _Place(torch.autograd.Function):
+    """Rows put at index (no place twice) among zeros: the adjoint of `_Select`."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, index: Tensor, size: int) -> Tensor:
+        ctx.save_for_backward(index)
+        return rows.new_zeros(size, *rows.shape[1:]).index_copy_(0, index, rows)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (index,) = ctx.saved_tensors
+        return grad.index_select(0, index), None, None
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """Where each grouped token stands in its sample's sequence.
+
+    Attributes
+    ----------
+    counts : tuple of int
+        Real tokens of each modality, in the model's order of modalities; they sum to N.
+    place : int64 Tensor (N,)
+        Grouped token i stands at ``divmod(place[i], L)``: (sample, position).
+    reverse_place : int64 Tensor (N,)
+        The same, each sample read from its last token to its first.
+    size : (B, L)
+    lengths : int64 Tensor (B,)
+        Real tokens of each sample.
+    """
+
+    counts: tuple[int, ...]
+    place: Tensor
+    reverse_place: Tensor
+    size: tuple[int, int]
+    lengths: Tensor
+
+    def to_sequence(self, tokens: Tensor, reverse: bool = False) -> Tensor:
+        """Grouped (N, d) → sequence (B, L, d), zeros behind each sample's last token."""
+        b, length = self.size
+        place = self.reverse_place if reverse else self.place
+        return _Place.apply(tokens, place, b * length).view(b, length, tokens.shape[-1])
+
+    def to_tokens(self, sequence: Tensor, reverse: bool = False) -> Tensor:
+        """Sequence (B, L, d) → grouped (N, d)."""
+        place = self.reverse_place if reverse else self.place
+        return _Select.apply(sequence.flatten(0, 1), place)
+
+    @property
+    def sample(self) -> Tensor:
+        """(N,): the sample that each grouped token belongs to."""
+        return self.place // self.size[1]
+
+    def split(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Grouped (N, d) → one slice a modality."""
+        return tokens.split(self.counts)
+
+
+def order_tokens(masks: Mapping[str, Tensor], order: str = "interleave") -> Ordering:
+    """Make one sequence a sample out of the real tokens of all modalities.
+
+    Parameters
+    ----------
+    masks : mapping of modality to bool Tensor (B, T_m)
+        True where a token is real. With T = the number of True in a row, the i-th of them has the relative
+        time (i + ½) / T, so that neither padding nor where it lies changes anything.
+    order : "interleave" or "concat"
+        "interleave" sorts by relative time, ties in the order of the modalities (AlignMamba v1, as told by
+        a third party, interleaves per step; relative time carries that over to unequal lengths: our choice).
+        "concat" puts one modality behind the other.
+    """
+    if order not in ("interleave", "concat"):
+        raise ValueError(f"order: found {order!r}; expected 'interleave' or 'concat'")
+    sample, time, counts = [], [], []
+    for rank, mask in enumerate(masks.values()):
+        where = mask.nonzero()[:, 0]  # (N_m,), row by row
+        index = mask.cumsum(1)[mask] - 1  # 0, 1, ... within each row
+        total = mask.sum(1)[where]
+        sample.append(where)
+        # float64: (i + ½)/T of different lengths must compare equal exactly where they are equal.
+        time.append((2 * index + 1).double() / (2 * total).double() if order == "interleave" else index * 0.0 + rank)
+        counts.append(len(where))
+    b = len(next(iter(masks.values())))
+    owner, when = torch.cat(sample), torch.cat(time)
+    # Stable sorts, the less important key first; grouped order itself is the last resort, and it goes
+    # modality by modality and step by step.
+    by_time = torch.argsort(when, stable=True)
+    by_sample = by_time[torch.argsort(owner[by_time], stable=True)]
+    lengths = torch.bincount(owner, minlength=b)
+    start = lengths.cumsum(0) - lengths
+    rank_in_sample = torch.empty_like(owner)
+    rank_in_sample[by_sample] = torch.arange(len(owner), device=owner.device) - start[owner[by_sample]]
+    longest = int(lengths.max()) if len(owner) else 0
+    return Ordering(
+        counts=tuple(counts),
+        place=owner * longest + rank_in_sample,
+        reverse_place=owner * longest + lengths[owner] - 1 - rank_in_sample,
+        size=(b, longest),
+        lengths=lengths,
+    )
