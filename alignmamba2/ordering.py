@@ -9,7 +9,7 @@ out, interleaving, concatenating and reading backwards are all nothing but such 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -113,21 +113,26 @@ def order_tokens(masks: Mapping[str, Tensor], order: str = "interleave") -> Orde
         # float64: (i + ½)/T of different lengths must compare equal exactly where they are equal.
         time.append((2 * index + 1).double() / (2 * total).double() if order == "interleave" else index * 0.0 + rank)
         counts.append(len(where))
-    b = len(next(iter(masks.values())))
-    owner, when = torch.cat(sample), torch.cat(time)
-    # Stable sorts, the less important key first; grouped order itself is the last resort, and it goes
-    # modality by modality and step by step.
-    by_time = torch.argsort(when, stable=True)
-    by_sample = by_time[torch.argsort(owner[by_time], stable=True)]
-    lengths = torch.bincount(owner, minlength=b)
+    return arrange(torch.cat(sample), torch.cat(time), counts, len(next(iter(masks.values()))))
+
+
+def arrange(sample: Tensor, time: Tensor, counts: Sequence[int], batch_size: int) -> Ordering:
+    """The `Ordering` of grouped tokens that belong to `sample` (N,) and are read in the order of `time` (N,).
+
+    Ties keep the grouped order: modality by modality, step by step.
+    """
+    # Two stable sorts, the less important key first.
+    by_time = torch.argsort(time, stable=True)
+    order = by_time[torch.argsort(sample[by_time], stable=True)]
+    lengths = torch.bincount(sample, minlength=batch_size)
     start = lengths.cumsum(0) - lengths
-    rank_in_sample = torch.empty_like(owner)
-    rank_in_sample[by_sample] = torch.arange(len(owner), device=owner.device) - start[owner[by_sample]]
-    longest = int(lengths.max()) if len(owner) else 0
+    position = torch.empty_like(sample)
+    position[order] = torch.arange(len(sample), device=sample.device) - start[sample[order]]
+    longest = int(lengths.max()) if len(sample) else 0
     return Ordering(
         counts=tuple(counts),
-        place=owner * longest + rank_in_sample,
-        reverse_place=owner * longest + lengths[owner] - 1 - rank_in_sample,
-        size=(b, longest),
+        place=sample * longest + position,
+        reverse_place=sample * longest + lengths[sample] - 1 - position,
+        size=(batch_size, longest),
         lengths=lengths,
     )
