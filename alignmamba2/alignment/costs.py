@@ -1,0 +1,86 @@
+"""From two batches of tokens to the cost (B, Tx, Ty) of moving one token onto another, and the checks of inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Cost = str | Tensor | Callable[[Tensor, Tensor], Tensor]
+
+# Shorter vectors have no direction: their cosine with anything counts as 0. The same limit as torch's cosine.
+SHORTEST = 1e-12
+
+
+def cosine_cost(x: Tensor, y: Tensor) -> Tensor:
+    r"""C[i, j] = 1 − cos(x_i, y_j), in [0, 2]; 1, without gradient, where a vector is zero ("AlignMamba v1").
+
+    x : (B, Tx, d),  y : (B, Ty, d)  →  (B, Tx, Ty), float.
+    """
+    return torch.baddbmm(
+        torch.ones((), dtype=x.dtype, device=x.device), _directions(x), _directions(y).transpose(1, 2), alpha=-1
+    )
+
+
+def squared_euclidean_cost(x: Tensor, y: Tensor) -> Tensor:
+    r"""C[i, j] = ‖x_i − y_j‖².   x : (B, Tx, d),  y : (B, Ty, d)  →  (B, Tx, Ty), float."""
+    # ‖x‖² + ‖y‖² − 2⟨x, y⟩ loses digits when the tokens lie far from the origin, so move the origin among them.
+    centre = y.detach().mean(dim=1, keepdim=True)
+    x, y = x - centre, y - centre
+    norms = x.square().sum(-1).unsqueeze(2) + y.square().sum(-1).unsqueeze(1)
+    return torch.baddbmm(norms, x, y.transpose(1, 2), alpha=-2).clamp_min(0)
+
+
+COSTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cosine": cosine_cost,
+    "sqeuclidean": squared_euclidean_cost,
+}
+
+
+def _directions(x: Tensor) -> Tensor:
+    # Dividing by the largest entry first keeps the norm from overflowing or underflowing. The direction does not
+    # depend on that scale, so the scale needs no gradient; a zero vector is multiplied by 0, gradient included.
+    largest = x.detach().abs().amax(-1, keepdim=True)
+    scaled = x * torch.where(largest > SHORTEST, 1 / largest.clamp_min(SHORTEST), 0)
+    return scaled / torch.linalg.vector_norm(scaled, dim=-1, keepdim=True).clamp_min(1)
+
+
+def check_tokens(x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> None:
+    """Shapes, dtypes and masks of a pair of token batches; a `ValueError` names what is wrong."""
+    for name, tokens, mask in (("x", x, x_mask), ("y", y, y_mask)):
+        if tokens.ndim != 3 or not tokens.is_floating_point():
+            raise ValueError(f"{name}: found {tuple(tokens.shape)} {tokens.dtype}; expected (B, T, d), floating point")
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != tokens.shape[:2]):
+            raise ValueError(
+                f"{name}_mask: found {tuple(mask.shape)} {mask.dtype}; expected {tuple(tokens.shape[:2])} torch.bool, "
+                "True at real tokens"
+            )
+    if x.shape[0] != y.shape[0]:
+        raise ValueError(f"x and y: found batches of {x.shape[0]} and {y.shape[0]} samples; expected the same number")
+
+
+def real_tokens(tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """At least float32 (half precision cannot hold a plan), and 0 on padding, whatever lay there."""
+    tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+    return tokens if mask is None else torch.where(mask.unsqueeze(-1), tokens, 0)
+
+
+def require_finite(name: str, value: Tensor) -> None:
+    """Raise a `ValueError` that counts what is not finite in `value` (B, ...) and names the samples."""
+    # A sum is one quick pass; only when it is not finite do we look closer.
+    if torch.isfinite(value.detach().sum()):
+        return
+    bad = ~torch.isfinite(value.detach()).flatten(1)
+    if not bad.any():  # every entry is finite and only their sum overflows
+        return
+    samples = bad.any(1).nonzero().flatten().tolist()
+    shown = ", ".join(map(str, samples[:8])) + (", ..." if len(samples) > 8 else "")
+    raise ValueError(
+        f"{name}: {int(bad.sum())} of {bad.numel()} values are NaN or infinite (samples {shown}); "
+        "expected finite values at real tokens. Clean or mask them, or rescale values that overflow"
+    )
+
+
+def expand_mask(mask: Tensor | None, like: Tensor) -> Tensor:
+    return torch.ones(like.shape[:2], dtype=torch.bool, device=like.device) if mask is None else mask
