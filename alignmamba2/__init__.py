@@ -35,7 +35,7 @@ _HOME = {
     "AlignMamba2": "model",
     "AlignMamba2Config": "model",
     "ModelOutput": "model",
-    "Trace": "model",
+    "Trace": "trace",
     "load_dataset": "datasets",
     "fit": "training",
     "evaluate": "training",
@@ -48,8 +48,9 @@ if TYPE_CHECKING:
     from .batch import MultimodalBatch
     from .datasets import load_dataset
     from .layers import ModalityAwareMamba
-    from .model import AlignMamba2, AlignMamba2Config, ModelOutput, Trace
+    from .model import AlignMamba2, AlignMamba2Config, ModelOutput
     from .scan import selective_scan
+    from .trace import Trace
     from .training import evaluate, fit
 
 

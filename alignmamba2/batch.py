@@ -28,12 +28,15 @@ class Sample:
         Names the sample in errors and pictures.
     words : mapping of modality name to a sequence of T_m strings
         What a token stands for, for pictures; optional.
+    partners : mapping of (modality, anchor) to int64 Tensor (T_m,)
+        Where the truth is known: the anchor's token that each token belongs to, −1 for none; optional.
     """
 
     features: Mapping[str, Tensor]
     label: Tensor | None = None
     id: str = ""
     words: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    partners: Mapping[tuple[str, str], Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,195 @@
+"""The real CMU-MOSI as utterance features: 93 videos, 2199 utterances, three modalities, a binary label each.
+
+Files of Poria et al. (ACL 2017): for each modality `<m>/<m>_{train,test}0.csv`, one row an utterance,
+features and then the label 0/1; `text_{train,test}.csv`, whose first column is the row's index into
+`transcripts.csv`, which gives `video_clip`, the words and the label. 62 videos train, 31 test, no speaker in both.
+
+Two traps in these files, both handled here:
+
+- **The row order gives the label away.** Within a split all positive utterances come before all negative ones.
+  A sequence in file order would let a model read the label off the position, so utterances are put in the
+  order in which they were spoken, by clip number.
+- **The text features were trained on the training labels** (98 % accuracy on training videos before any fusion),
+  so validation on them says little. They are kept, as published; `text="minilm"` is free of that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..batch import Sample
+from .base import DataError, Dataset
+from .fetch import Source, data_root
+
+NAME = "mosi-utterances"
+MODALITIES = {"text": 100, "audio": 73, "video": 100}
+TEXTS = ("released", "minilm")
+ROWS = {"train": 1447, "test": 752}
+
+SOURCE = Source(
+    folder="mosi_utterances",
+    url=(
+        "https://raw.githubusercontent.com/soujanyaporia/contextual-utterance-level-multimodal-sentiment-analysis/"
+        "f1199e608b42f13878f724d82b6b2adaed8f42fe/data/"
+    ),
+    hashes={
+        "text/text_train0.csv": "cc327045db6cc361a08b4037b97bb24de4ddb5efb381468c4835cc4a60674668",
+        "text/text_test0.csv": "a343e22272919d1384c2075dbcdd5fef5aa9f9366b0552a83f7c3147b64b047a",
+        "audio/audio_train0.csv": "5435398a54664e7b00304587dc59ae84a438852be033c2a2fba779588624a2a1",
+        "audio/audio_test0.csv": "ddd17eeefd3d951d51d4e2ef8a0d132652d8161e1886f71eb7262b7a14bffff6",
+        "video/video_train0.csv": "b6efc0413132d627efd06f67f1706830e775e90af9a75696f535c48dbc73f12f",
+        "video/video_test0.csv": "cab836253d81100f59d533fa2ff65cd53c486be3ec9fd82203c5e25a7a77265f",
+        "text_train.csv": "73770b6302ad0f7a51f4eddcae6788efde4d0b6802e09f78249d5b538d1c1d67",
+        "text_test.csv": "f3b735070bf07ceff7a6ef6c8f4c32757e988de484e35bd6d38b2aecef851a59",
+        "transcripts.csv": "e7689e6d70720addd2a6b316419d245a68839c32b014ff426c406063ee777466",
+    },
+)
+
+
+def load(
+    root: str | Path | None = None, *, text: str = "released", valid_fraction: float = 0.2, split_seed: int = 0
+) -> dict[str, Dataset]:
+    """Load the splits: a sample is a video, its steps are its utterances in the order spoken.
+
+    Parameters
+    ----------
+    root : folder of all data sets
+    text : "released" (the published 100-d features) or "minilm"
+        "minilm" are frozen sentence embeddings of the transcripts (see `encoders.MiniLM`), cached on disk.
+    valid_fraction, split_seed
+        That share of the 62 training *videos*, drawn with that seed, becomes the validation split.
+    """
+    if text not in TEXTS:
+        raise ValueError(f"text: found {text!r}; expected one of {TEXTS}")
+    if not 0 < valid_fraction < 1:
+        raise ValueError(f"valid_fraction: found {valid_fraction!r}; expected a number between 0 and 1")
+    folder = SOURCE.ensure(NAME, root)
+    videos = {split: read_videos(folder, split) for split in ROWS}
+    shared = set(videos["train"]) & set(videos["test"])
+    if shared:
+        raise DataError(f"{folder}: videos {sorted(shared)} are in both train and test")
+    if text == "minilm":
+        videos = _with_minilm(videos, data_root(root) / "cache")
+    names = sorted(videos["train"])
+    shuffled = np.random.default_rng(split_seed).permutation(len(names))
+    held_out = {names[i] for i in shuffled[: max(1, round(valid_fraction * len(names)))]}
+    parts = {
+        "train": [s for v, s in videos["train"].items() if v not in held_out],
+        "valid": [s for v, s in videos["train"].items() if v in held_out],
+        "test": list(videos["test"].values()),
+    }
+    return {
+        split: Dataset(
+            name=NAME,
+            split=split,
+            protocol=(
+                f"62 train / 31 test videos (Poria et al. 2017), {len(held_out)} of the 62 for validation "
+                f"(split_seed {split_seed}), binary, text={text}"
+            ),
+            description="CMU-MOSI, real: 2199 utterances of 93 videos, utterance features, one label an utterance",
+            synthetic=False,
+            task="classification",
+            n_classes=2,
+            readout="per_step",
+            samples=samples,
+            hashes=SOURCE.hashes,
+        )
+        for split, samples in parts.items()
+    }
+
+
+def read_videos(folder: Path, split: str) -> dict[str, Sample]:
+    """One split's videos, by name, from the files in `folder`.
+
+    Raises
+    ------
+    DataError
+        Naming the file: it is missing, cut off, has another number of rows or columns, holds something that is
+        not a finite number, or labels that are not 0 or 1 or differ between files.
+    """
+    transcripts = _read_csv(folder / "transcripts.csv", columns=4, rows=sum(ROWS.values()))
+    index = _numbers(folder / f"text_{split}.csv", columns=101, rows=ROWS[split])[:, 0].astype(int)
+    if index.min() < 0 or index.max() >= len(transcripts) or len(set(index)) != len(index):
+        raise DataError(f"{folder / f'text_{split}.csv'}: first column is no set of row numbers of transcripts.csv")
+    features, labels = {}, None
+    for m, width in MODALITIES.items():
+        path = folder / m / f"{m}_{split}0.csv"
+        table = _numbers(path, columns=width + 1, rows=ROWS[split])
+        found = table[:, -1]
+        if not np.isin(found, (0, 1)).all():
+            bad = sorted(set(found[~np.isin(found, (0, 1))].tolist()))
+            raise DataError(f"{path}: labels {bad[:5]} in the last column; expected 0 or 1")
+        if labels is not None and not np.array_equal(found, labels):
+            raise DataError(f"{path}: {int((found != labels).sum())} labels differ from the text file's")
+        features[m], labels = torch.from_numpy(table[:, :-1]).float(), found
+    utterances = defaultdict(list)
+    for row, place in enumerate(index):
+        name = str(transcripts.iat[place, 0])
+        match = re.fullmatch(r"(.+)_(\d+)", name)
+        if not match:
+            raise DataError(f"{folder / 'transcripts.csv'}: row {place + 1} names {name!r}; expected video_clip")
+        utterances[match[1]].append((int(match[2]), row, str(transcripts.iat[place, 1]).strip()))
+    videos = {}
+    for video, spoken in utterances.items():
+        spoken.sort()  # by clip number: the order spoken, not the order of the file (see the module's traps)
+        rows = torch.tensor([row for _, row, _ in spoken])
+        words = [text for _, _, text in spoken]
+        videos[video] = Sample(
+            features={m: x[rows] for m, x in features.items()},
+            label=torch.from_numpy(labels)[rows].long(),
+            id=video,
+            words=dict.fromkeys(MODALITIES, words),
+        )
+    return videos
+
+
+def _read_csv(path: Path, columns: int, rows: int) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{path}: not found. Bring it with: python -m alignmamba2 data fetch {NAME}") from None
+    except (ValueError, OSError) as error:  # pandas' parser errors and wrong encodings are ValueErrors
+        raise DataError(f"{path}: no readable CSV ({error}); remove it and fetch it again") from error
+    if table.shape != (rows, columns):
+        raise DataError(
+            f"{path}: {table.shape[0]} rows of {table.shape[1]} columns; expected {rows} of {columns}. "
+            "It may be cut off: remove it and fetch it again"
+        )
+    return table
+
+
+def _numbers(path: Path, columns: int, rows: int) -> np.ndarray:
+    values = _read_csv(path, columns, rows).apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row, column = np.argwhere(bad)[0] + 1
+        raise DataError(
+            f"{path}: {int(bad.sum())} cells are not finite numbers, the first in row {row}, column {column}; "
+            "remove the file and fetch it again"
+        )
+    return values
+
+
+def _with_minilm(videos: dict[str, dict[str, Sample]], cache: Path) -> dict[str, dict[str, Sample]]:
+    from ..encoders import MiniLM
+
+    words = sorted({w for split in videos.values() for s in split.values() for w in s.words["text"]})
+    vectors = dict(zip(words, MiniLM().encode(words, cache=cache), strict=True))
+    return {
+        split: {
+            v: Sample(
+                features={**s.features, "text": torch.stack([vectors[w] for w in s.words["text"]])},
+                label=s.label,
+                id=s.id,
+                words=s.words,
+            )
+            for v, s in samples.items()
+        }
+        for split, samples in videos.items()
+    }

@@ -1,0 +1,432 @@
+"""AlignMamba-2: project, align (in training), order, fuse, read out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .alignment import mmd, transport
+from .batch import BatchError, MultimodalBatch
+from .layers import DIRECTIONS, EXPERTS, PLACEMENTS, ROUTINGS, ModalityAwareMamba, one_of
+from .ordering import Ordering, order_tokens
+from .trace import Pair, Trace
+
+READOUTS = ("mean", "last", "per_step")
+TASKS = ("classification", "regression")
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class AlignMamba2Config:
+    """Every setting of the model. Marks: [T] a third-party reading of the paper, [O] our choice.
+
+    Attributes
+    ----------
+    modalities : mapping of name to feature width
+        The order is the order of ties in "interleave" and of blocks in "concat".
+    task : "classification" (cross-entropy over n_classes) or "regression" (absolute error) [O]
+    readout : "mean" over all tokens, "last" token, or "per_step" (one prediction a step: the mean over the
+        modalities' tokens at that step; all modalities need the same number of steps) [O]
+    anchor : the modality that the others are aligned with; "" means "text" where there is one, else the first [T]
+    d_model, dropout [O]; n_layers 2, d_state 16, d_conv 4, expand 2 [T]
+    order : "interleave" [T, AlignMamba v1] or "concat" [T]
+    experts, routing, placement, direction, n_shared : see `ModalityAwareMamba`
+    lambda_ot 0.001, lambda_mmd 0.01 : weights of the alignment losses [T]
+    transport : "sinkhorn" [T] or "relaxed" (AlignMamba v1's closed form) [T]; epsilon 0.05 [T]
+    bandwidth : "median", a number, or a list of numbers; mmd_estimator : "biased" or "unbiased" [O]
+    modality_dropout : probability that a sample loses a modality in training; one always stays [O]
+    label_smoothing : of the cross-entropy [O]
+    clip : standardised features are limited to ±clip, against heavy-tailed sensors [O]
+    """
+
+    modalities: Mapping[str, int]
+    task: str = "classification"
+    n_classes: int = 2
+    readout: str = "mean"
+    anchor: str = ""
+    d_model: int = 64
+    n_layers: int = 2
+    d_state: int = 16
+    d_conv: int = 4
+    expand: int = 2
+    dropout: float = 0.1
+    order: str = "interleave"
+    experts: str = "both"
+    routing: str = "modality"
+    placement: str = "projections"
+    direction: str = "forward"
+    n_shared: int = 1
+    lambda_ot: float = 0.001
+    lambda_mmd: float = 0.01
+    transport: str = "sinkhorn"
+    epsilon: float = 0.05
+    bandwidth: str | float | list[float] = "median"
+    mmd_estimator: str = "biased"
+    modality_dropout: float = 0.0
+    label_smoothing: float = 0.0
+    clip: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.modalities:
+            raise ValueError("modalities: empty; expected at least one, such as {'text': 300}")
+        object.__setattr__(self, "modalities", dict(self.modalities))
+        choices = {
+            "task": TASKS,
+            "readout": READOUTS,
+            "order": ("interleave", "concat"),
+            "experts": EXPERTS,
+            "routing": ROUTINGS,
+            "placement": PLACEMENTS,
+            "direction": DIRECTIONS,
+            "transport": ("sinkhorn", "relaxed"),
+            "mmd_estimator": ("biased", "unbiased"),
+        }
+        for name, allowed in choices.items():
+            one_of(name, getattr(self, name), allowed)
+        anchor = self.anchor or ("text" if "text" in self.modalities else next(iter(self.modalities)))
+        object.__setattr__(self, "anchor", one_of("anchor", anchor, tuple(self.modalities)))
+        for name in ("d_model", "n_layers", "d_state", "d_conv", "expand", "n_shared", *self.modalities):
+            value = self.modalities[name] if name in self.modalities else getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: found {value!r}; expected a whole number of at least 1")
+        for name in ("dropout", "modality_dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a number in [0, 1)")
+        for name in ("lambda_ot", "lambda_mmd"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a number of at least 0")
+        if self.epsilon <= 0 or self.clip <= 0:
+            raise ValueError(f"epsilon, clip: found {self.epsilon!r}, {self.clip!r}; expected positive numbers")
+        if self.task == "classification" and self.n_classes < 2:
+            raise ValueError(f"n_classes: found {self.n_classes}; expected at least 2")
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The pairs (modality, anchor) that are aligned."""
+        return tuple((m, self.anchor) for m in self.modalities if m != self.anchor)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> AlignMamba2Config:
+        """Build a config; an unknown key is refused by name."""
+        known = [f.name for f in dataclasses.fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(f"config: unknown keys {unknown}; known are {known}")
+        return cls(**values)
+
+
+@dataclass
+class ModelOutput:
+    """What `AlignMamba2` returns.
+
+    Attributes
+    ----------
+    prediction : Tensor (B,) or, per step, (B, T)
+        The class (int64) or the value.
+    logits : Tensor (..., n_classes) for classification, else None
+    loss : scalar Tensor, or None without labels
+        L = L_task + λ_OT L_OT + λ_MMD L_MMD; the last two in training only.
+    losses : mapping of name to scalar Tensor
+        The parts, unweighted: "task", "ot", "mmd", and each pair's, such as "ot/audio-text".
+    """
+
+    prediction: Tensor
+    logits: Tensor | None = None
+    loss: Tensor | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Projection(nn.Module):
+    """Features (N, D_m) → tokens (N, d): standardise, clip, linear, norm, dropout.
+
+    The statistics belong to the model, are saved with it, and come from training data alone.
+    """
+
+    def __init__(self, width: int, d_model: int, dropout: float, clip: float):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+        self.clip = clip
+        self.linear = nn.Linear(width, d_model)
+        self.norm = nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = ((x - self.mean) * self.scale).clamp(-self.clip, self.clip)
+        return self.dropout(self.norm(self.linear(self.dropout(x))))
+
+
+class AlignMamba2(nn.Module):
+    """Multimodal fusion with a Modality-Aware Mamba and a dual alignment (arXiv 2603.18462).
+
+    1. Project every modality's features (B, T_m, D_m) to tokens (B, T_m, d).
+    2. In training only: L_OT and L_MMD between each modality and the anchor, mean over samples, sum over pairs.
+    3. Order all real tokens of a sample into one sequence; padding is squeezed out.
+    4. n_layers × x + ModalityAwareMamba(norm(x)).
+    5. Norm, read out, head.
+
+    A modality may be missing from a batch, or from a sample (no real tokens). Padding never changes an answer.
+    """
+
+    def __init__(self, config: AlignMamba2Config):
+        super().__init__()
+        self.config = c = config
+        self.project = nn.ModuleDict({m: Projection(w, c.d_model, c.dropout, c.clip) for m, w in c.modalities.items()})
+        self.norms = nn.ModuleList(nn.RMSNorm(c.d_model, eps=1e-5) for _ in range(c.n_layers))
+        self.layers = nn.ModuleList(
+            ModalityAwareMamba(
+                tuple(c.modalities),
+                c.d_model,
+                c.d_state,
+                c.d_conv,
+                c.expand,
+                experts=c.experts,
+                routing=c.routing,
+                placement=c.placement,
+                direction=c.direction,
+                n_shared=c.n_shared,
+            )
+            for _ in range(c.n_layers)
+        )
+        self.norm = nn.RMSNorm(c.d_model, eps=1e-5)
+        self.dropout = nn.Dropout(c.dropout)
+        self.head = nn.Linear(c.d_model, c.n_classes if c.task == "classification" else 1)
+
+    @torch.no_grad()
+    def set_statistics(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Standardise each modality's features by (mean (D_m,), standard deviation (D_m,)) of training data.
+
+        A feature that never varied (sd 0) is only centred.
+        """
+        for m, (mean, sd) in statistics.items():
+            projection = self.project[m]
+            projection.mean.copy_(mean)
+            projection.scale.copy_(torch.where(sd > 1e-8, 1 / sd.clamp_min(1e-8), torch.ones_like(sd)))
+
+    def forward(self, batch: MultimodalBatch) -> ModelOutput:
+        masks, projected = self._project(batch)
+        losses = {}
+        if self.training and self._aligns:
+            losses = self._alignment_losses(projected, masks)
+        tokens, ordering, kept = self._fuse(projected, self._drop_modalities(masks))
+        output = self._predict(tokens, ordering, kept)
+        if batch.labels is not None:
+            losses["task"] = self._task_loss(output, batch)
+            weight = {"task": 1.0, "ot": self.config.lambda_ot, "mmd": self.config.lambda_mmd}
+            output.loss = sum(w * losses[name] for name, w in weight.items() if name in losses)
+        output.losses = losses
+        return output
+
+    @property
+    def _aligns(self) -> bool:
+        return bool(self.config.pairs) and (self.config.lambda_ot > 0 or self.config.lambda_mmd > 0)
+
+    def _project(self, batch: MultimodalBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Masks, and tokens (B, T_m, d) with 0 on padding, of the modalities that the batch has."""
+        expected = self.config.modalities
+        for m, x in batch.features.items():
+            if m not in expected:
+                raise BatchError(f"features: modality {m!r} is unknown to this model; it has {list(expected)}")
+            if x.shape[-1] != expected[m]:
+                raise BatchError(f"features[{m!r}]: width {x.shape[-1]}; this model expects {expected[m]}")
+        masks = {m: batch.masks[m] for m in expected if m in batch.features}
+        empty = ~torch.stack([mask.any(1) for mask in masks.values()]).any(0)
+        if empty.any():
+            rows = [batch.ids[i] for i in empty.nonzero().flatten().tolist()]
+            raise BatchError(f"masks: no real token in any modality of samples {rows[:5]}; expected at least one")
+        projected = {}
+        for m, mask in masks.items():
+            tokens = self.project[m](batch.features[m][mask])  # padding costs nothing
+            padded = tokens.new_zeros(*mask.shape, tokens.shape[-1])
+            padded[mask] = tokens
+            projected[m] = padded
+        return masks, projected
+
+    def _alignment_losses(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+        c = self.config
+        for m, anchor in c.pairs:
+            if m not in tokens or anchor not in tokens:
+                continue
+            pair = (tokens[m], tokens[anchor], masks[m], masks[anchor])
+            if c.lambda_ot > 0:
+                losses[f"ot/{m}-{anchor}"] = transport(*pair, epsilon=c.epsilon, method=c.transport).distance.mean()
+            if c.lambda_mmd > 0:
+                losses[f"mmd/{m}-{anchor}"] = mmd(*pair, bandwidth=c.bandwidth, estimator=c.mmd_estimator).mean()
+        for kind in ("ot", "mmd"):
+            parts = [v for name, v in losses.items() if name.startswith(kind + "/")]
+            if parts:
+                losses[kind] = torch.stack(parts).sum()
+        return losses
+
+    def _drop_modalities(self, masks: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Training: hide each modality of each sample with probability p, but never all of a sample's tokens."""
+        p = self.config.modality_dropout
+        if not self.training or p == 0:
+            return masks
+        present = torch.stack([mask.any(1) for mask in masks.values()], 1)  # (B, M)
+        keep = present & (torch.rand(present.shape, device=present.device) >= p)
+        keep = torch.where(keep.any(1, keepdim=True), keep, present)
+        return {m: mask & keep[:, i : i + 1] for i, (m, mask) in enumerate(masks.items())}
+
+    def _fuse(
+        self,
+        projected: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        records: list[dict[str, Tensor]] | None = None,
+    ) -> tuple[Tensor, Ordering, dict[str, Tensor]]:
+        """Grouped tokens (N, d) after fusion, their ordering, and all modalities' masks (absent ones empty)."""
+        some = next(iter(masks.values()))
+        full = {m: masks[m] if m in masks else some.new_zeros(len(some), 1) for m in self.config.modalities}
+        ordering = order_tokens(full, self.config.order)
+        tokens = torch.cat([projected[m][mask] for m, mask in masks.items()])
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            record = None if records is None else {}
+            tokens = tokens + self.dropout(layer.mix(norm(tokens), ordering, record))
+            if records is not None and record is not None:
+                records.append(record)
+        return self.norm(tokens), ordering, full
+
+    def _predict(self, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> ModelOutput:
+        logits = self.head(self.dropout(self._read_out(tokens, ordering, masks)))
+        if self.config.task == "regression":
+            return ModelOutput(prediction=logits.squeeze(-1))
+        return ModelOutput(prediction=logits.argmax(-1), logits=logits)
+
+    def _read_out(self, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
+        """(B, d), or (B, T, d) with readout="per_step"."""
+        if self.config.readout == "mean":
+            b = ordering.size[0]
+            total = tokens.new_zeros(b, tokens.shape[-1]).index_add(0, ordering.sample, tokens)
+            return total / ordering.lengths.unsqueeze(-1)
+        if self.config.readout == "last":
+            sequence = ordering.to_sequence(tokens)
+            return sequence[torch.arange(len(sequence), device=sequence.device), ordering.lengths - 1]
+        steps = {m: mask.shape[1] for m, mask in masks.items() if mask.any()}
+        if len(set(steps.values())) > 1:
+            raise BatchError(f"features: readout='per_step' needs equally many steps a modality; found {steps}")
+        total = count = 0.0
+        for m, x in self._ungroup(tokens, ordering, masks).items():
+            if m in steps:
+                total = total + x
+                count = count + masks[m].unsqueeze(-1).to(x.dtype)
+        return total / count.clamp_min(1)
+
+    @staticmethod
+    def _ungroup(rows: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Grouped (N, k) → {modality: (B, T_m, k)}, 0 on padding."""
+        padded = {}
+        for part, (m, mask) in zip(ordering.split(rows), masks.items(), strict=True):
+            padded[m] = part.new_zeros(*mask.shape, part.shape[-1])
+            padded[m][mask] = part
+        return padded
+
+    def _task_loss(self, output: ModelOutput, batch: MultimodalBatch) -> Tensor:
+        labels, guess = batch.labels, output.prediction if output.logits is None else output.logits
+        if labels.shape != output.prediction.shape:
+            raise BatchError(
+                f"labels: found {tuple(labels.shape)}; readout={self.config.readout!r} predicts "
+                f"{tuple(output.prediction.shape)}"
+            )
+        if batch.label_mask is not None:
+            labels, guess = labels[batch.label_mask], guess[batch.label_mask]
+        if self.config.task == "regression":
+            return F.l1_loss(guess, labels.to(guess.dtype))
+        if labels.is_floating_point() or labels.numel() == 0 or not 0 <= labels.min() <= labels.max() < guess.shape[-1]:
+            raise BatchError(
+                f"labels: found {labels.dtype} {sorted(set(labels.tolist()))[:8]}; "
+                f"expected whole numbers from 0 to {guess.shape[-1] - 1}"
+            )
+        return F.cross_entropy(guess, labels, label_smoothing=self.config.label_smoothing if self.training else 0.0)
+
+    @torch.no_grad()
+    def trace(self, batch: MultimodalBatch) -> Trace:
+        """Run a batch as in prediction, and keep everything worth looking at (see `Trace`).
+
+        Here, and only here, are transport plans and discrepancies computed outside training.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            masks, projected = self._project(batch)
+            records: list[dict[str, Tensor]] = []
+            tokens, ordering, full = self._fuse(projected, masks, records)
+            output = self._predict(tokens, ordering, full)
+            c = self.config
+            plans, costs, distances, discrepancies = {}, {}, {}, {}
+            for pair in (p for p in c.pairs if p[0] in masks and p[1] in masks):
+                sides = (*(projected[m] for m in pair), *(masks[m] for m in pair))
+                result = transport(*sides, epsilon=c.epsilon, method=c.transport)
+                plans[pair], costs[pair] = result.plan.cpu(), result.cost.cpu()
+                distances[pair] = result.distance.cpu()
+                discrepancies[pair] = mmd(*sides, bandwidth=c.bandwidth, estimator=c.mmd_estimator).cpu()
+        finally:
+            self.train(was_training)
+
+        def by_modality(rows: Tensor) -> dict[str, Tensor]:
+            return {m: x.cpu() for m, x in self._ungroup(rows, ordering, full).items() if m in masks}
+
+        shared = ["shared"] if c.n_shared == 1 else [f"shared {i + 1}" for i in range(c.n_shared)]
+        names = {"both": ["specific", *shared], "shared": shared, "specific": ["specific"]}[c.experts]
+        return Trace(
+            modalities=tuple(masks),
+            pairs=tuple(plans),
+            ids=batch.ids,
+            words=batch.words,
+            labels=None if batch.labels is None else batch.labels.cpu(),
+            label_mask=None if batch.label_mask is None else batch.label_mask.cpu(),
+            masks={m: mask.cpu() for m, mask in masks.items()},
+            projected={m: x.cpu() for m, x in projected.items()},
+            fused=by_modality(tokens),
+            plans=plans,
+            costs=costs,
+            transport_distance=distances,
+            discrepancy=discrepancies,
+            expert_names=tuple(names),
+            contributions=[by_modality(r["contribution"]) for r in records],
+            gates=[by_modality(r["gate"]) for r in records if "gate" in r],
+            prediction=output.prediction.cpu(),
+            logits=None if output.logits is None else output.logits.cpu(),
+        )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors into `folder`, each of them whole or not at all."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config, weights = folder / (CONFIG_FILE + ".part"), folder / (WEIGHTS_FILE + ".part")
+        config.write_text(json.dumps(dataclasses.asdict(self.config), indent=2) + "\n", encoding="utf-8")
+        save_file({k: v.contiguous().cpu() for k, v in self.state_dict().items()}, weights)
+        weights.replace(folder / WEIGHTS_FILE)
+        config.replace(folder / CONFIG_FILE)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> AlignMamba2:
+        """Load what `save_pretrained` wrote, ready to predict (eval mode). Nothing in the files is executed.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            Naming the file, and what is missing, unknown or of another shape in it.
+        """
+        folder = Path(folder)
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder / name}: not found; expected a folder written by save_pretrained")
+        try:
+            model = cls(AlignMamba2Config.from_dict(json.loads((folder / CONFIG_FILE).read_text("utf-8"))))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
+        try:
+            model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        except Exception as error:  # safetensors raises its own kind for a damaged file
+            raise ValueError(f"{folder / WEIGHTS_FILE}: {error}") from error
+        return model.eval()

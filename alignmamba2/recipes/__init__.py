@@ -1,0 +1,111 @@
+"""Recipes: one TOML a benchmark, with every hyperparameter and where it comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+
+
+class RecipeError(ValueError):
+    """A recipe has a key or value that it should not have; the message names file and key."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train.
+
+    Attributes
+    ----------
+    batch_size, max_epochs, patience : int
+        Training stops early after `patience` epochs without a better `monitor`.
+    learning_rate, weight_decay : float
+        Of AdamW; the learning rate falls to 0 along a cosine over `max_epochs`.
+    warmup : float
+        Share of all steps in which the learning rate rises from 0.
+    grad_clip : float
+        Largest gradient norm.
+    monitor : str
+        What early stopping and the best checkpoint watch: "valid/loss", or a metric such as "valid/accuracy".
+    """
+
+    batch_size: int = 16
+    max_epochs: int = 50
+    patience: int = 8
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    grad_clip: float = 1.0
+    monitor: str = "valid/loss"
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_epochs", "patience"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise RecipeError(f"training.{name}: found {value!r}; expected a whole number of at least 1")
+        for name, low in (("learning_rate", 0.0), ("weight_decay", 0.0), ("warmup", 0.0), ("grad_clip", 0.0)):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or value < low:
+                raise RecipeError(f"training.{name}: found {value!r}; expected a number of at least {low:g}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A data set with its options, the model's settings, and how to train it."""
+
+    name: str
+    dataset: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    @classmethod
+    def load(cls, name: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+        """Read a recipe by name (a file in this folder) or by path.
+
+        Parameters
+        ----------
+        overrides : mapping such as ``{"model.d_model": 32, "training.max_epochs": 2}``
+
+        Raises
+        ------
+        RecipeError
+            Naming the file and the key. Keys of [model] and [data] are checked by those who take them.
+        """
+        path = Path(name) if str(name).endswith(".toml") else FOLDER / f"{name}.toml"
+        if not path.is_file():
+            raise RecipeError(f"recipe {str(name)!r}: not found; there are {', '.join(names())}, or give a .toml file")
+        try:
+            tables = tomllib.loads(path.read_text("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: {error}") from error
+        for key, value in (overrides or {}).items():
+            table, _, setting = key.partition(".")
+            if table not in ("data", "model", "training") or not setting:
+                raise RecipeError(f"override {key!r}: expected data.NAME, model.NAME or training.NAME")
+            tables.setdefault(table, {})[setting] = value
+        unknown = sorted(set(tables) - {"dataset", "data", "model", "training"})
+        if unknown or "dataset" not in tables:
+            raise RecipeError(f'{path}: unknown {unknown}; expected dataset = "...", [data], [model], [training]')
+        known = [f.name for f in dataclasses.fields(TrainingConfig)]
+        unknown = sorted(set(tables.get("training", {})) - set(known))
+        if unknown:
+            raise RecipeError(f"{path}: [training] has unknown keys {unknown}; known are {known}")
+        try:
+            training = TrainingConfig(**tables.get("training", {}))
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from error
+        return cls(path.stem, tables["dataset"], tables.get("data", {}), tables.get("model", {}), training)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(p.stem for p in FOLDER.glob("*.toml"))
