@@ -1,0 +1,204 @@
+"""`selective_scan` and `selective_step`: the arguments checked, the backend chosen."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import chunked, reference
+
+BACKENDS = ("auto", "cuda", "cpu", "chunked", "reference")
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+class BackendStatus(NamedTuple):
+    """Whether a backend works on this machine."""
+
+    name: str
+    works: bool
+    reason: str  # why, or why not
+    fix: str  # the command that adds it; empty if it works or cannot be added
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    initial_state: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Run the selective scan over a sequence.
+
+        Δ'_t = softplus(Δ_t + delta_bias)
+        h_t  = exp(Δ'_t A) h_{t-1} + Δ'_t B_t u_t
+        y_t  = (Σ_n C_t h_t + D u_t) · SiLU(z_t)
+
+    Parameters
+    ----------
+    u, delta : Tensor (B, D, L)
+        Input and step size. float32, float64, bfloat16 or float16; the state is float64 for a float64 u and
+        float32 otherwise. Transposed views of (B, L, D) memory are read in place, and y then is such a view.
+    A : Tensor (D, N)
+        Negative for a state that decays.
+    B, C : Tensor (D, N), (B, N, L) or (B, G, N, L)
+        Fixed, a step, or a step and group of D / G neighbouring channels.
+    D : Tensor (D,), optional
+        Skip connection.
+    z : Tensor (B, D, L), optional
+        Gate.
+    delta_bias : Tensor (D,), optional
+    delta_softplus : bool
+    return_last_state : bool
+        Also return h_L. It is differentiable (our choice; mamba-ssm's is not).
+    initial_state : Tensor (B, D, N), optional
+        h_0, zeros if missing (our choice, so that a sequence can be continued).
+    backend : "auto", "cuda", "cpu", "chunked", "reference"
+        "auto" takes the fastest that works for the device of u; see `available_backends`.
+
+    Returns
+    -------
+    y : Tensor (B, D, L), dtype of u
+    last_state : Tensor (B, D, N), float32 or float64, only with return_last_state
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a shape or dtype that does not fit: the argument, what was found, what was expected.
+    RuntimeError
+        For a backend asked for by name that does not work here.
+
+    Source: Gu & Dao 2023, algorithm 2; as mamba-ssm's `selective_scan_fn`.
+    """
+    B, C = _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    run = _backend(backend, u)
+    state_dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+    tensors = (u, delta, A, B, C, D, z, delta_bias)
+    if any(x is not None and x.dtype != state_dtype for x in (*tensors, initial_state)):
+        tensors = tuple(None if x is None else x.to(state_dtype) for x in tensors)
+        initial_state = None if initial_state is None else initial_state.to(state_dtype)
+    y, last_state = run(*tensors, delta_softplus, initial_state)
+    if y.dtype != u.dtype:
+        y = y.to(u.dtype)
+    return (y, last_state) if return_last_state else y
+
+
+def selective_step(
+    state: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """One token of `selective_scan`, for streams: (state, token) → (new state, output).
+
+    Parameters
+    ----------
+    state : Tensor (B, D, N), float32 or float64
+        Start with zeros, or with the last state of a scan.
+    u, delta, z : Tensor (B, D)
+    B, C : Tensor (B, N), (D, N) or (B, G, N)
+        A shape that fits both of the first two is read as (B, N).
+    A, D, delta_bias, delta_softplus
+        As in `selective_scan`.
+
+    Returns
+    -------
+    state : Tensor (B, D, N)
+    y : Tensor (B, D), dtype of u
+
+    Source: as mamba-ssm's `selective_state_update`, but that the new state is returned, not written in place.
+    """
+
+    def step_last(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x.unsqueeze(-1)
+
+    def per_step(x: Tensor) -> Tensor:
+        return x if x.dim() == 2 and x.shape[0] != u.shape[0] else x.unsqueeze(-1)
+
+    B4, C4 = _check(step_last(u), step_last(delta), A, per_step(B), per_step(C), D, step_last(z), delta_bias, state)
+    dtype = state.dtype
+    B4, C4 = (x.to(dtype) if x.dim() == 2 else x[..., 0].to(dtype) for x in (B4, C4))
+    optional = [None if x is None else x.to(dtype) for x in (D, z, delta_bias)]
+    state, y = reference.step(state, u.to(dtype), delta.to(dtype), A.to(dtype), B4, C4, *optional, delta_softplus)
+    return state, y.to(u.dtype)
+
+
+def available_backends() -> list[BackendStatus]:
+    """Each backend, fastest first: whether it works on this machine, why, and the command that adds it."""
+    return [
+        BackendStatus("chunked", True, "PyTorch alone", ""),
+        BackendStatus("reference", True, "PyTorch alone; slow, for checks", ""),
+    ]
+
+
+def _backend(name: str, u: Tensor):
+    if name not in BACKENDS:
+        raise ValueError(f"backend: found {name!r}, expected one of {BACKENDS}")
+    return reference.scan if name == "reference" else chunked.scan
+
+
+def _check(u, delta, A, B, C, D, z, delta_bias, initial_state) -> tuple[Tensor, Tensor]:
+    """Raise for what does not fit; return B and C as (D, N) or (B, G, N, L)."""
+    for name, x in zip(
+        ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state"),
+        (u, delta, A, B, C, D, z, delta_bias, initial_state),
+        strict=True,
+    ):
+        if x is None:
+            continue
+        if x.dtype not in FLOATS:
+            raise TypeError(f"{name}: found dtype {x.dtype}, expected one of {FLOATS}")
+        if x.device != u.device:
+            raise ValueError(f"{name}: found on {x.device}, expected on {u.device}, where u is")
+    if u.dim() != 3 or u.shape[2] == 0:
+        raise ValueError(f"u: found shape {tuple(u.shape)}, expected (B, D, L) with L ≥ 1")
+    batch, channels, length = u.shape
+    if A.dim() != 2 or A.shape[0] != channels:
+        raise ValueError(f"A: found shape {tuple(A.shape)}, expected (D, N) with D = {channels} as in u")
+    states = A.shape[1]
+    _expect("delta", delta, (batch, channels, length))
+    _expect("D", D, (channels,))
+    _expect("z", z, (batch, channels, length))
+    _expect("delta_bias", delta_bias, (channels,))
+    _expect("initial_state", initial_state, (batch, channels, states))
+    B, C = (_check_per_step(n, x, batch, channels, states, length) for n, x in (("B", B), ("C", C)))
+    if B.dim() == C.dim() == 4 and B.shape[1] != C.shape[1]:
+        # One group beside several: the single one serves all.
+        groups = max(B.shape[1], C.shape[1])
+        if min(B.shape[1], C.shape[1]) != 1:
+            raise ValueError(f"C: found {C.shape[1]} groups, expected {B.shape[1]} as in B")
+        B, C = (x.expand(-1, groups, -1, -1) for x in (B, C))
+    return B, C
+
+
+def _expect(name: str, x: Tensor | None, shape: tuple[int, ...]) -> None:
+    if x is not None and x.shape != shape:
+        raise ValueError(f"{name}: found shape {tuple(x.shape)}, expected {shape}")
+
+
+def _check_per_step(name: str, x: Tensor, batch: int, channels: int, states: int, length: int) -> Tensor:
+    if x.shape == (channels, states):
+        return x
+    if x.shape == (batch, states, length):
+        return x.unsqueeze(1)
+    groups = x.shape[1] if x.dim() == 4 else 0
+    if x.shape == (batch, groups, states, length) and groups and channels % groups == 0:
+        return x
+    raise ValueError(
+        f"{name}: found shape {tuple(x.shape)}, expected (D, N) = {(channels, states)}, "
+        f"(B, N, L) = {(batch, states, length)} or (B, G, N, L) with G a divisor of D"
+    )

@@ -1,0 +1,73 @@
+"""The definition, one step at a time: what every other backend must equal.
+
+Slow, and its backward keeps a (B, D, N) state a step; use it to read and to check, in float64.
+Letters: B batch, D channels, L length, N state size, G groups.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def step(
+    state: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """One token: (state h_{t-1}, token) → (state h_t, output y_t).
+
+    state (B, D, N); u, delta, z (B, D); A (D, N); B, C (D, N) or (B, G, N); D, delta_bias (D,).
+    """
+    if delta_bias is not None:
+        delta = delta + delta_bias
+    if delta_softplus:
+        delta = F.softplus(delta)
+    decay = torch.exp(delta.unsqueeze(-1) * A)  # (B, D, N)
+    state = decay * state + (delta * u).unsqueeze(-1) * _per_channel(B, u)
+    y = (state * _per_channel(C, u)).sum(-1)  # (B, D)
+    if D is not None:
+        y = y + D * u
+    if z is not None:
+        y = y * F.silu(z)
+    return state, y
+
+
+def scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    initial_state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """`step` over the whole sequence: u, delta, z (B, D, L); B, C (D, N) or (B, G, N, L) → y, last state."""
+    batch, channels, length = u.shape
+    state = u.new_zeros(batch, channels, A.shape[1]) if initial_state is None else initial_state
+    # unbind, not x[:, :, t]: the backward of an index fills a whole zero tensor at every step, L² work.
+    us, deltas = u.unbind(-1), delta.unbind(-1)
+    Bs = [B] * length if B.dim() == 2 else B.unbind(-1)
+    Cs = [C] * length if C.dim() == 2 else C.unbind(-1)
+    zs = [None] * length if z is None else z.unbind(-1)
+    ys = []
+    for t in range(length):
+        state, y = step(state, us[t], deltas[t], A, Bs[t], Cs[t], D, zs[t], delta_bias, delta_softplus)
+        ys.append(y)
+    return torch.stack(ys, -1), state
+
+
+def _per_channel(x: Tensor, u: Tensor) -> Tensor:
+    """B or C of one step, (D, N) or (B, G, N), as each of the D channels of u (B, D) sees it."""
+    return x if x.dim() == 2 else x.repeat_interleave(u.shape[1] // x.shape[1], dim=1)
