@@ -6,9 +6,13 @@ For weights a (Tx,), b (Ty,) that sum to 1, cost C (Tx, Ty) and ε > 0, the prob
 
 and its dual  max over f, g  of  ⟨a, f⟩ + ⟨b, g⟩ − ε (Σ_ij P_ij − 1)  with  P_ij = a_i b_j exp((f_i + g_j − C_ij)/ε).
 
-The solvers return the dual value. Its error is of second order in the marginal error, while the primal
-value's is of first order; and its derivative with respect to C at fixed potentials is P itself, so value and
-gradient belong together even before convergence.
+Three solvers, one contract: `solve_numba` (float32 on the CPU, any ε), `solve_kernel_domain` (two matrix-vector
+products an iteration; only where exp(−C/ε) is safe) and `solve_log_domain` (any ε, any device; also the
+unbalanced problem). `solve` chooses.
+
+They return the dual value. Its error is of second order in the marginal error, while the primal value's is of
+first order; and its derivative with respect to C at fixed potentials is P itself, so value and gradient belong
+together even before convergence.
 
 References
 ----------
@@ -20,10 +24,18 @@ References
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+SOLVERS = ("auto", "numba", "kernel", "log")
+
+# Range of C/ε up to which the kernel domain is safe: products of two scalings stay normal numbers.
+SAFE_RANGE = {torch.float32: 30.0, torch.float64: 250.0}
 
 # The marginal error is looked at every so many iterations: on a GPU each look waits for the device.
 LOOK_EVERY = 10
@@ -35,7 +47,122 @@ class Solution(NamedTuple):
     value: Tensor  # (B,) dual value
     plan: Tensor  # (B, Tx, Ty)
     iterations: Tensor  # (B,) int64
-    marginal_error: Tensor  # (B,) ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁; unbalanced: change of the potentials over ε
+    marginal_error: Tensor  # (B,) ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁; unbalanced: last change of f over ε
+
+
+@torch.compiler.disable
+def solve(
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    epsilon: Tensor,
+    *,
+    tolerance: float,
+    max_iterations: int,
+    scaling: float | None = None,
+    penalty: float | None = None,
+    solver: str = "auto",
+) -> Solution:
+    """Solve with `solver`, or with the quickest one that is safe here; the rest as in `solve_log_domain`."""
+    options = {"tolerance": tolerance, "max_iterations": max_iterations}
+    if penalty is not None:
+        return solve_log_domain(cost, a, b, epsilon, scaling=scaling, penalty=penalty, **options)
+    fits_numba = cost.device.type == "cpu" and cost.dtype == torch.float32
+    if solver == "auto" and fits_numba and _numba_is_there():
+        solver = "numba"
+    if solver in ("auto", "kernel"):
+        safe = scaling is None and bool((_range(cost, a, b) <= SAFE_RANGE[cost.dtype] * epsilon).all())
+        if solver == "kernel" and not safe:
+            raise ValueError(
+                f"solver='kernel': range(C)/ε is above {SAFE_RANGE[cost.dtype]:.0f}, where exp(−C/ε) underflows, or "
+                "`scaling` is given; expected neither. Use solver='auto'"
+            )
+        solver = "kernel" if safe else "log"
+    if solver == "numba":
+        if not fits_numba:
+            raise ValueError(f"solver='numba': found {cost.dtype} on {cost.device}; expected float32 on the CPU")
+        from .sinkhorn_cpu import solve_numba  # here, so that importing the package does not wait for numba
+
+        return Solution(*solve_numba(cost, a, b, epsilon, scaling=scaling, **options))
+    if solver == "kernel":
+        return solve_kernel_domain(cost, a, b, epsilon, **options)
+    return solve_log_domain(cost, a, b, epsilon, scaling=scaling, **options)
+
+
+@cache
+def _numba_is_there() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
+def _pairs(a: Tensor, b: Tensor) -> Tensor:
+    return (a > 0)[:, :, None] & (b > 0)[:, None]
+
+
+def _range(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """(B,) largest less smallest cost between tokens that have a weight."""
+    pairs = _pairs(a, b)
+    most = torch.where(pairs, cost, -torch.inf).amax((1, 2))
+    return most - torch.where(pairs, cost, torch.inf).amin((1, 2))
+
+
+def _repeat(
+    update: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]],
+    error: Callable[[Tensor, Tensor, Tensor, int], Tensor],
+    x: Tensor,
+    y: Tensor,
+    tolerance: float,
+    max_iterations: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Iterate (x, y) ← update(x, y, t), sample by sample until error(old x, x, y, t) ≤ tolerance.
+
+    A finished sample stands still, so its answer does not depend on its neighbours in the batch.
+    """
+    done = torch.zeros(x.shape[0], dtype=torch.bool, device=x.device)
+    iterations = torch.zeros_like(done, dtype=torch.int64)
+    last = torch.full(done.shape, torch.inf, dtype=x.dtype, device=x.device)
+    for t in range(1, max_iterations + 1):
+        new_x, new_y = update(x, y, t)
+        look = t % LOOK_EVERY == 0 or t == max_iterations
+        if look:
+            last = torch.where(done, last, error(x, new_x, new_y, t))
+        x, y = torch.where(done[:, None], x, new_x), torch.where(done[:, None], y, new_y)
+        iterations += ~done
+        if look:
+            done = last <= tolerance
+            if done.all():
+                break
+    return x, y, iterations, last
+
+
+def solve_kernel_domain(
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: Tensor, *, tolerance: float, max_iterations: int
+) -> Solution:
+    """Sinkhorn on the scalings u = a exp(f/ε), v = b exp(g/ε) [1]_; arguments as in `solve_log_domain`.
+
+    Only where range(C)/ε ≤ `SAFE_RANGE`; beyond, exp(−C/ε) underflows and NaN follows.
+    """
+    pairs = _pairs(a, b)
+    least = torch.where(pairs, cost, torch.inf).amin((1, 2))
+    k = torch.exp((least[:, None, None] - cost) / epsilon[:, None, None]) * pairs
+
+    def ratio(weight: Tensor, product: Tensor) -> Tensor:
+        return torch.where(weight > 0, weight / product, 0)
+
+    def rows(v: Tensor) -> Tensor:
+        return torch.bmm(k, v.unsqueeze(2)).squeeze(2)
+
+    def update(u: Tensor, v: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        u = ratio(a, rows(v))
+        return u, ratio(b, torch.bmm(u.unsqueeze(1), k).squeeze(1))
+
+    def error(old: Tensor, u: Tensor, v: Tensor, t: int) -> Tensor:
+        return (u * rows(v) - a).abs().sum(1)
+
+    u, v, iterations, _ = _repeat(update, error, a, b, tolerance, max_iterations)
+    plan = u[:, :, None] * k * v[:, None]
+    f = epsilon[:, None] * torch.where(a > 0, u / a, 1).log() + least[:, None]
+    g = epsilon[:, None] * torch.where(b > 0, v / b, 1).log()
+    return Solution(_dual_value(f, g, a, b, plan, epsilon), plan, iterations, marginal_error(plan, a, b))
 
 
 def solve_log_domain(
@@ -49,60 +176,57 @@ def solve_log_domain(
     scaling: float | None = None,
     penalty: float | None = None,
 ) -> Solution:
-    """Sinkhorn on the potentials: slow and safe for every ε; also the unbalanced problem [3]_.
+    """Sinkhorn on the potentials f, g [2]_: slow, and safe for every ε; also the unbalanced problem [3]_.
 
     Parameters
     ----------
-    cost : (B, Tx, Ty);  a : (B, Tx);  b : (B, Ty)
-        Rows of `a` and `b` sum to 1; a weight of 0 takes the token out of the problem.
-    epsilon : (B,)
+    cost : Tensor (B, Tx, Ty), float32 or float64
+    a : Tensor (B, Tx);  b : Tensor (B, Ty)
+        Rows sum to 1; a weight of 0 takes the token out of the problem.
+    epsilon : Tensor (B,)
+    tolerance, max_iterations
+        As in `transport`.
     scaling : float in (0, 1), optional
         Iterate with max(ε, range(C) · scalingᵗ) in iteration t instead of ε.
     penalty : float ρ, optional
         Replace the constraints on the marginals by ρ KL(P1 ‖ a) + ρ KL(Pᵀ1 ‖ b).
     """
-    log_a, log_b = a.log(), b.log()
-    f, g = torch.zeros_like(a), torch.zeros_like(b)
-    start = cost.amax((1, 2)) - cost.amin((1, 2))
-    iterations = torch.zeros_like(epsilon, dtype=torch.int64)
-    error = torch.full_like(epsilon, torch.inf)
-    done = torch.zeros_like(epsilon, dtype=torch.bool)
-    for t in range(1, max_iterations + 1):
-        eps = epsilon if scaling is None else torch.maximum(epsilon, start * scaling**t)
-        eps = eps[:, None]
-        # With the marginals relaxed, the update is pulled towards 0 by the factor ρ / (ρ + ε).
-        damping = 1.0 if penalty is None else penalty / (penalty + eps)
-        new_f = -damping * eps * torch.logsumexp((g[:, None] - cost) / eps[..., None] + log_b[:, None], 2)
-        new_g = -damping * eps * torch.logsumexp((new_f[:, :, None] - cost) / eps[..., None] + log_a[:, :, None], 1)
-        look = t % LOOK_EVERY == 0 or t == max_iterations
-        if look:
-            change = ((new_f - f).abs() * (a > 0)).amax(1) / epsilon
-        # A finished sample stands still, so its answer does not depend on its neighbours in the batch.
-        f, g = torch.where(done[:, None], f, new_f), torch.where(done[:, None], g, new_g)
-        iterations += ~done
-        if look:
-            error = torch.where(done, error, change if penalty else _row_error(cost, f, g, log_a, log_b, epsilon, a))
-            if scaling is not None:
-                error = torch.where(eps[:, 0] > epsilon, torch.inf, error)
-            done = error <= tolerance
-            if done.all():
-                break
-    plan = torch.exp(_log_plan(cost, f, g, log_a, log_b, epsilon))
+    log_a, log_b = a.log(), b.log()  # −∞ for a weight of 0, whose token then never counts in a sum
+    spread = _range(cost, a, b) if scaling else torch.zeros_like(epsilon)
+
+    def now(t: int) -> Tensor:
+        return torch.maximum(epsilon, spread * (scaling or 0.0) ** t)
+
+    def log_plan(f: Tensor, g: Tensor) -> Tensor:
+        kernel = (f[:, :, None] + g[:, None] - cost) / epsilon[:, None, None]
+        return kernel + log_a[:, :, None] + log_b[:, None]
+
+    def update(f: Tensor, g: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        eps = now(t)[:, None]
+        # With the marginals relaxed, every update is pulled towards 0 by the factor ρ / (ρ + ε).
+        step = eps if penalty is None else eps * penalty / (penalty + eps)
+        f = -step * torch.logsumexp((g[:, None] - cost) / eps[:, :, None] + log_b[:, None], 2)
+        return f, -step * torch.logsumexp((f[:, :, None] - cost) / eps[:, :, None] + log_a[:, :, None], 1)
+
+    def error(old: Tensor, f: Tensor, g: Tensor, t: int) -> Tensor:
+        if penalty is None:  # g was updated last, so the columns are right and the rows carry the whole error
+            e = (torch.logsumexp(log_plan(f, g), 2).exp() - a).abs().sum(1)
+        else:
+            e = ((f - old).abs() * (a > 0)).amax(1) / epsilon
+        return torch.where(now(t) > epsilon, torch.inf, e)
+
+    f, g, iterations, last = _repeat(update, error, torch.zeros_like(a), torch.zeros_like(b), tolerance, max_iterations)
+    plan = log_plan(f, g).exp()
     value = _dual_value(f, g, a, b, plan, epsilon, penalty)
-    return Solution(value, plan, iterations, error)
+    return Solution(value, plan, iterations, marginal_error(plan, a, b) if penalty is None else last)
 
 
-def _log_plan(cost: Tensor, f: Tensor, g: Tensor, log_a: Tensor, log_b: Tensor, epsilon: Tensor) -> Tensor:
-    return (f[:, :, None] + g[:, None] - cost) / epsilon[:, None, None] + log_a[:, :, None] + log_b[:, None]
+def marginal_error(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """(B,) ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁."""
+    return (plan.sum(2) - a).abs().sum(1) + (plan.sum(1) - b).abs().sum(1)
 
 
-def _row_error(cost, f, g, log_a, log_b, epsilon, a) -> Tensor:
-    # g was updated last, so the columns are right and the rows carry the whole error.
-    rows = torch.logsumexp(_log_plan(cost, f, g, log_a, log_b, epsilon), 2).exp()
-    return (rows - a).abs().sum(1)
-
-
-def _dual_value(f, g, a, b, plan, epsilon, penalty) -> Tensor:
+def _dual_value(f, g, a, b, plan, epsilon, penalty: float | None = None) -> Tensor:
     f, g = torch.where(a > 0, f, 0), torch.where(b > 0, g, 0)
     if penalty is None:
         marginals = (a * f).sum(1) + (b * g).sum(1)
