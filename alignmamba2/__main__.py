@@ -1,0 +1,183 @@
+"""python -m alignmamba2: data, train, evaluate, ablate, run, bench, doctor."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+BENCHES = ("scan", "alignment")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and do what it says. Returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.do(arguments)
+    except (ValueError, OSError, ImportError) as error:  # what the library raises on bad input: a message, no trace
+        if os.environ.get("ALIGNMAMBA2_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m alignmamba2", description=__doc__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    data = verbs.add_parser("data", help="bring data sets here").add_subparsers(required=True, metavar="WHAT")
+    fetch = data.add_parser("fetch", help="download a data set's files from their public home, checked by hash")
+    fetch.add_argument("name")
+    fetch.add_argument("--root", help="folder of all data sets (default: $ALIGNMAMBA2_DATA, else ./data)")
+    fetch.set_defaults(do=_fetch)
+    listing = data.add_parser("list", help="the data sets, and whether their files are here")
+    listing.set_defaults(do=_list)
+
+    train = verbs.add_parser("train", help="train recipes, one run a seed; report test accuracy and F1")
+    train.add_argument("recipes", nargs="+", metavar="RECIPE", help="a recipe's name, or a .toml file")
+    train.set_defaults(do=_train)
+    ablate = verbs.add_parser("ablate", help="train a recipe and its ablations on the same protocol")
+    ablate.add_argument("recipes", nargs=1, metavar="RECIPE")
+    ablate.set_defaults(do=_ablate)
+    for verb, results in ((train, "runs/results.json"), (ablate, "runs/ablations.json")):
+        verb.add_argument("--seed", "--seeds", dest="seeds", type=_seeds, default=[1111], help="1111, or 1111-1115")
+        verb.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], type=_override)
+        verb.add_argument("--folder", type=Path, default=Path("runs"), help="where models go (default: runs)")
+        verb.add_argument("--results", type=Path, default=Path(results), help=f"results file (default: {results})")
+        verb.add_argument("--fast", action="store_true", help="two epochs: to see that everything runs")
+        verb.add_argument("--quiet", action="store_true", help="no progress bars")
+
+    evaluate = verbs.add_parser("evaluate", help="evaluate trained models; mean ± sd over the folders")
+    evaluate.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders that train wrote")
+    evaluate.add_argument("--split", default="test", choices=("train", "valid", "test"))
+    evaluate.add_argument("--results", type=Path, help="write a results file")
+    evaluate.set_defaults(do=_evaluate)
+
+    run = verbs.add_parser("run", help="execute a notebook and leave a page to open")
+    run.add_argument("notebook", type=Path)
+    run.add_argument("--folder", type=Path, default=Path("runs"), help="where the page goes (default: runs)")
+    run.add_argument("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[], type=_override)
+    run.set_defaults(do=_run)
+
+    bench = verbs.add_parser("bench", help="measure against peers, side by side", add_help=False)
+    bench.add_argument("name", choices=BENCHES)
+    bench.add_argument("rest", nargs=argparse.REMAINDER)
+    bench.set_defaults(do=lambda a: importlib.import_module(f".bench.{a.name}", "alignmamba2").main(a.rest))
+
+    doctor = verbs.add_parser("doctor", help="what works on this machine, and the command that adds what is missing")
+    doctor.set_defaults(do=_doctor)
+    return parser
+
+
+def _seeds(text: str) -> list[int]:
+    first, _, last = text.partition("-")
+    return list(range(int(first), int(last or first) + 1))
+
+
+def _override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected KEY=VALUE")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value  # a plain word is a string
+
+
+def _fetch(arguments: argparse.Namespace) -> None:
+    from .datasets import SOURCES
+
+    if arguments.name not in SOURCES:
+        raise ValueError(f"data set {arguments.name!r}: nothing to fetch; there are {', '.join(SOURCES)}")
+    folder = SOURCES[arguments.name].fetch(arguments.root)
+    print(f"{arguments.name}: all files are in {folder}, with the published hashes")
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from .datasets import is_present, names
+
+    for name in names():
+        print(f"{name:20s} {'present' if is_present(name) else f'python -m alignmamba2 data fetch {name}'}")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from .experiments import run_seeds
+
+    results = {}
+    for recipe in arguments.recipes:
+        _announce(recipe, arguments)
+        results[Path(recipe).stem] = run_seeds(recipe, arguments.seeds, **_options(arguments))
+    _report(results, arguments)
+
+
+def _ablate(arguments: argparse.Namespace) -> None:
+    from .experiments import run_ablations
+
+    (recipe,) = arguments.recipes
+    _announce(recipe, arguments)
+    _report(run_ablations(recipe, arguments.seeds, **_options(arguments)), arguments)
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "overrides": dict(arguments.overrides),
+        "fast": arguments.fast,
+        "folder": arguments.folder,
+        "progress": not arguments.quiet,
+    }
+
+
+def _announce(recipe: str, arguments: argparse.Namespace) -> None:
+    """First, what data it is."""
+    from .datasets import load_dataset
+    from .recipes import Recipe
+
+    read = Recipe.load(recipe, dict(arguments.overrides))
+    test = load_dataset(read.dataset, split="test", **read.data)
+    print(f"{read.name}: {test.description}\n  protocol: {test.protocol}")
+
+
+def _report(results: dict[str, Any], arguments: argparse.Namespace) -> None:
+    from .experiments import table, write_results
+
+    print("\nTest split, mean ± sd over seeds, in %; each model chosen on validation\n\n" + table(results))
+    print(f"\nwritten: {write_results(arguments.results, results, _command())}")
+
+
+def _command() -> str:
+    return " ".join(["python -m alignmamba2", *sys.argv[1:]])
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from .experiments import evaluate_folders, table, write_results
+
+    results = evaluate_folders(arguments.folders, arguments.split)
+    print(f"{arguments.split} split, mean ± sd over models, in %\n\n" + table(results, arguments.split))
+    if arguments.results:
+        print(f"\nwritten: {write_results(arguments.results, results, _command())}")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from .pages import run_notebook
+
+    print(f"page to open: {run_notebook(arguments.notebook, arguments.folder, dict(arguments.parameters))}")
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    from .scan import available_backends
+
+    print("backends of the selective scan")
+    for backend in available_backends():
+        print(f"  {backend.name:10s} {'works' if backend.works else 'missing':8s} {backend.reason}")
+        if backend.fix:
+            print(f"  {'':19s} add it with: {backend.fix}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
