@@ -1,0 +1,228 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from alignmamba2 import AlignMamba2, AlignMamba2Config, MultimodalBatch
+from alignmamba2 import model as model_module
+from alignmamba2.batch import BatchError
+
+from .conftest import WIDTHS, make_samples
+
+LENGTHS = [(5, 7, 3), (1, 4, 9), (6, 0, 2), (3, 3, 3), (2, 2, 2)]
+SETTINGS = [
+    {},
+    {"order": "concat"},
+    {"readout": "last"},
+    {"routing": "gated", "n_shared": 2},
+    {"placement": "around", "direction": "both"},
+    {"experts": "specific", "direction": "both", "order": "concat"},
+    {"task": "regression"},
+]
+
+
+def make(seed: int = 0, **settings) -> AlignMamba2:
+    torch.manual_seed(seed)
+    return AlignMamba2(AlignMamba2Config(WIDTHS, d_model=8, d_state=4, **settings)).eval()
+
+
+def answer(model: AlignMamba2, batch: MultimodalBatch) -> torch.Tensor:
+    output = model(batch)
+    return output.prediction if output.logits is None else output.logits
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(map(str, s.values())) or "default")
+def test_same_answer_alone_padded_shuffled_or_in_company(settings):
+    model, samples = make(**settings), make_samples(LENGTHS)
+    together = answer(model, MultimodalBatch.from_samples(samples))
+    for i, s in enumerate(samples):
+        assert torch.allclose(answer(model, MultimodalBatch.from_samples([s])), together[i : i + 1], atol=1e-5)
+    shuffled = [3, 0, 4, 2, 1]
+    other = answer(model, MultimodalBatch.from_samples([samples[i] for i in shuffled]))
+    assert torch.allclose(other, together[shuffled], atol=1e-5)
+
+    # Padding before, between and behind the tokens, and rubbish on it.
+    batch = MultimodalBatch.from_samples(samples)
+    features, masks = {}, {}
+    for m, x in batch.features.items():
+        where = torch.randperm(2 * x.shape[1] + 3)[: x.shape[1]].sort().values
+        features[m] = torch.full((len(samples), 2 * x.shape[1] + 3, x.shape[2]), 1e6)
+        masks[m] = torch.zeros(features[m].shape[:2], dtype=torch.bool)
+        features[m][:, where], masks[m][:, where] = x, batch.masks[m]
+    assert torch.allclose(answer(model, MultimodalBatch(features, masks)), together, atol=1e-5)
+
+
+def test_per_step_predictions_do_not_depend_on_company():
+    model = make(readout="per_step")
+    samples = make_samples([(4, 4, 4), (7, 7, 7), (1, 1, 1)], per_step=True)
+    together = model(MultimodalBatch.from_samples(samples)).logits
+    for i, s in enumerate(samples):
+        alone = model(MultimodalBatch.from_samples([s])).logits[0]
+        assert torch.allclose(alone, together[i, : len(s.label)], atol=1e-5)
+
+
+def test_a_missing_modality_may_be_absent_or_empty():
+    model = make()
+    samples = make_samples([(5, 0, 3), (2, 0, 4)])
+    batch = MultimodalBatch.from_samples(samples)
+    assert torch.allclose(answer(model, batch), answer(model, batch.only("video", "text")), atol=1e-6)
+    model.train()  # and training goes on without it
+    model(batch).loss.backward()
+
+
+@pytest.mark.parametrize("settings", [*SETTINGS, {"transport": "relaxed", "mmd_estimator": "unbiased"}], ids=str)
+def test_training_reaches_every_weight(settings, ragged):
+    model = make(**settings).train()
+    batch = ragged if settings.get("task") != "regression" else dataclasses.replace(ragged, labels=ragged.labels * 1.5)
+    loss = model(batch).loss
+    loss.backward()
+    assert torch.isfinite(loss)
+    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    # An even, untouched gate passes no gradient to its weights only where experts agree exactly: never here.
+    assert silent == []
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts(ragged):
+    model = make(lambda_ot=0.3, lambda_mmd=0.7, dropout=0.0).train()
+    output = model(ragged)
+    parts = output.losses
+    assert torch.allclose(output.loss, parts["task"] + 0.3 * parts["ot"] + 0.7 * parts["mmd"])
+    for kind in ("ot", "mmd"):
+        pairs = [v for name, v in parts.items() if name.startswith(kind + "/")]
+        assert len(pairs) == 2
+        assert torch.allclose(parts[kind], sum(pairs))
+
+
+def test_prediction_never_computes_the_alignment(ragged, monkeypatch):
+    def refuse(*_args, **_options):
+        raise AssertionError("alignment was computed")
+
+    monkeypatch.setattr(model_module, "transport", refuse)
+    monkeypatch.setattr(model_module, "mmd", refuse)
+    model = make()
+    model(ragged)
+    with pytest.raises(AssertionError, match="alignment was computed"):
+        model.train()(ragged)
+    make(lambda_ot=0.0, lambda_mmd=0.0).train()(ragged)
+
+
+def test_modality_dropout_always_leaves_a_token(ragged):
+    model = make(modality_dropout=0.9).train()
+    for _ in range(20):
+        hidden = model._drop_modalities(ragged.masks)
+        assert torch.stack([m.any(1) for m in hidden.values()]).any(0).all()
+    assert all(torch.equal(m, ragged.masks[k]) for k, m in model.eval()._drop_modalities(ragged.masks).items())
+
+
+def test_statistics_standardise_and_survive_constant_features():
+    model = make()
+    before = model.project["text"].linear.weight.clone()
+    model.set_statistics({"text": (torch.full((6,), 5.0), torch.tensor([0.0, 2, 2, 2, 2, 2]))})
+    assert torch.equal(before, model.project["text"].linear.weight)
+    assert model.project["text"].scale.tolist() == [1, 0.5, 0.5, 0.5, 0.5, 0.5]
+
+
+def test_save_and_load_gives_the_same_predictions(tmp_path, ragged):
+    model = make(routing="gated", bandwidth=[0.5, 1.0])
+    model.set_statistics({"text": (torch.randn(6), torch.rand(6) + 1)})
+    model.save_pretrained(tmp_path)
+    loaded = AlignMamba2.from_pretrained(tmp_path)
+    assert loaded.config == model.config
+    assert torch.equal(answer(loaded, ragged), answer(model, ragged))
+    assert not list(tmp_path.glob("*.part"))
+
+
+def damage_config(folder, **change):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "says"),
+    [
+        (lambda f: (f / "model.safetensors").unlink(), FileNotFoundError, "model.safetensors: not found"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"cut"), ValueError, "model.safetensors"),
+        (lambda f: damage_config(f, colour=1), ValueError, r"config.json.*unknown keys \['colour'\]"),
+        (lambda f: damage_config(f, d_model=16), ValueError, "model.safetensors"),
+        (lambda f: (f / "config.json").write_text("{"), ValueError, "config.json"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named(tmp_path, damage, error, says):
+    make().save_pretrained(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(error, match=says):
+        AlignMamba2.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_trace(settings, ragged):
+    model = make(**settings)
+    trace = model.trace(ragged)
+    output = model(ragged)
+    assert torch.equal(trace.prediction, output.prediction)
+    assert trace.pairs == (("audio", "text"), ("video", "text"))
+    for (m, anchor), plan in trace.plans.items():
+        assert plan.shape == (4, *(trace.masks[k].shape[1] for k in (m, anchor)))
+        both = trace.masks[m].any(1) & trace.masks[anchor].any(1)
+        assert torch.allclose(plan.sum((1, 2)), both.float(), atol=1e-3)
+        assert (plan[~trace.masks[m]] == 0).all()
+    for layer in trace.expert_shares():
+        assert all(torch.isclose(s.sum(), torch.tensor(1.0)) for s in layer.values())
+    assert len(trace.contributions) == 2
+    assert len(trace.gates) == (2 if settings.get("routing") == "gated" else 0)
+    for gate in trace.gates:
+        assert torch.allclose(gate["text"][trace.masks["text"]].sum(-1), torch.tensor(1.0))
+    assert not model.training
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"modalities": {}}, "modalities: empty"),
+        ({"modalities": {"text": 0}}, "text: found 0"),
+        ({"readout": "first"}, "readout: found 'first'; expected one of 'mean', 'last', 'per_step'"),
+        ({"anchor": "smell"}, "anchor"),
+        ({"d_model": 0}, "d_model"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"lambda_ot": -1}, "lambda_ot"),
+        ({"epsilon": 0}, "epsilon"),
+        ({"n_classes": 1}, "n_classes"),
+    ],
+)
+def test_a_wrong_setting_is_named(settings, says):
+    with pytest.raises(ValueError, match=says):
+        AlignMamba2Config(**{"modalities": WIDTHS, **settings})
+
+
+def test_an_unknown_setting_is_named():
+    with pytest.raises(ValueError, match=r"unknown keys \['d_modle'\]"):
+        AlignMamba2Config.from_dict({"modalities": WIDTHS, "d_modle": 8})
+
+
+def with_feature(name: str, width: int) -> MultimodalBatch:
+    return MultimodalBatch({name: torch.zeros(2, 3, width)}, labels=torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("batch", "says"),
+    [
+        (with_feature("smell", 3), "'smell' is unknown to this model; it has"),
+        (with_feature("text", 9), r"features\['text'\]: width 9; this model expects 6"),
+        (
+            MultimodalBatch({"text": torch.zeros(2, 3, 6)}, {"text": torch.zeros(2, 3).bool()}, ids="ab"),
+            r"no real token.*\['a', 'b'\]",
+        ),
+        (MultimodalBatch({"text": torch.zeros(2, 3, 6)}, labels=torch.tensor([0, 2])), "labels.*from 0 to 1"),
+        (MultimodalBatch({"text": torch.zeros(2, 3, 6)}, labels=torch.zeros(2)), "labels.*float32"),
+        (MultimodalBatch({"text": torch.zeros(2, 3, 6)}, labels=torch.zeros(2, 3).long()), r"labels: found \(2, 3\)"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_named(batch, says):
+    with pytest.raises(BatchError, match=says):
+        make()(batch)
+
+
+def test_per_step_needs_equally_many_steps(ragged):
+    with pytest.raises(BatchError, match="per_step"):
+        make(readout="per_step")(ragged)

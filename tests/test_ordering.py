@@ -1,0 +1,51 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignmamba2.ordering import order_tokens
+
+
+def masks_of(draw: torch.Generator, b: int, lengths: list[int]) -> dict[str, torch.Tensor]:
+    return {f"m{i}": torch.rand(b, t, generator=draw) > 0.4 for i, t in enumerate(lengths)}
+
+
+def by_hand(masks: dict[str, torch.Tensor], order: str) -> list[list[int]]:
+    """Each sample's sequence as grouped token numbers, by sorting tuples."""
+    number, rows = 0, [[] for _ in next(iter(masks.values()))]
+    for rank, mask in enumerate(masks.values()):
+        for b, row in enumerate(mask.tolist()):
+            total = sum(row)
+            for i in range(total):
+                time = (2 * i + 1) / (2 * total) if order == "interleave" else 0
+                rows[b].append(((time, rank, i), number))
+                number += 1
+    return [[n for _, n in sorted(row)] for row in rows]
+
+
+@given(st.integers(0, 2**31), st.integers(1, 4), st.lists(st.integers(1, 7), min_size=1, max_size=3), st.booleans())
+def test_equals_sorting_by_hand(seed, b, lengths, interleave):
+    order = "interleave" if interleave else "concat"
+    masks = masks_of(torch.Generator().manual_seed(seed), b, lengths)
+    ordering = order_tokens(masks, order)
+    total = sum(int(m.sum()) for m in masks.values())
+    tokens = torch.arange(1.0, total + 1).unsqueeze(1)
+    expected = by_hand(masks, order)
+    for reverse in (False, True):
+        sequence = ordering.to_sequence(tokens, reverse)
+        for row, known in zip(sequence[..., 0].tolist(), expected, strict=True):
+            known = [n + 1 for n in (known[::-1] if reverse else known)]
+            assert row == known + [0] * (len(row) - len(known))
+        assert torch.equal(ordering.to_tokens(sequence, reverse), tokens)
+
+
+def test_gradients_of_the_two_layouts():
+    ordering = order_tokens({"a": torch.tensor([[1, 1, 0], [1, 0, 0]]).bool(), "b": torch.ones(2, 2).bool()})
+    tokens = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda t: ordering.to_sequence(t), tokens)
+    assert torch.autograd.gradcheck(lambda t: ordering.to_tokens(ordering.to_sequence(t, True).sin(), True), tokens)
+
+
+def test_unknown_order():
+    with pytest.raises(ValueError, match="order: found 'shuffle'"):
+        order_tokens({"a": torch.ones(1, 1).bool()}, "shuffle")
