@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from .costs import check_tokens, expand_mask, real_tokens, require_finite
+from .kernel_sums import KERNELS, RESOLUTION, discrepancy, kernel_and_slope, rates_of
 
-KERNELS = ("gaussian", "laplacian", "rational_quadratic")
 ESTIMATORS = ("biased", "unbiased", "linear")
 Bandwidth = str | float | Sequence[float] | Tensor
 
-# The median of so many tokens stands for the median of all: it moves by per cents and costs a fixed time.
-MEDIAN_TOKENS = 512
+# So many tokens (8128 pairs) stand for all when the median is taken: it moves by a per cent or two, and costs a fixed
+# time and memory.
+MEDIAN_TOKENS = 128
 
 
 def mmd(
@@ -79,9 +80,10 @@ def mmd(
     with torch.autocast(x.device.type, enabled=False):
         x, y, a, b = _prepare(x, y, x_mask, y_mask, pooled)
         sigma = bandwidths(x, y, a, b, bandwidth, scales)
-        value = _linear(x, y, a, b, sigma, kernel) if estimator == "linear" else None
-        if value is None:
-            value = _quadratic(x, y, a, b, sigma, kernel, estimator == "biased")
+        if estimator == "linear":
+            value = _linear(x, y, a, b, sigma, kernel)
+        else:
+            value = discrepancy(x, y, a, b, sigma, kernel, biased=estimator == "biased")
     return value[0] if pooled else value
 
 
@@ -133,52 +135,24 @@ def median_distance(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
         chosen = torch.where(count > MEDIAN_TOKENS, steps * count // MEDIAN_TOKENS, steps)
         index = order.gather(1, chosen)
         z, real = z.gather(1, index.unsqueeze(2).expand(-1, -1, z.shape[2])), real.gather(1, index)
-    pairs = (real[:, :, None] & real[:, None]).triu(1)
-    distances = torch.where(pairs, torch.cdist(z, z), torch.nan).flatten(1)
+    i, j = torch.triu_indices(z.shape[1], z.shape[1], 1, device=z.device)
+    distances = torch.cdist(z, z)[:, i, j].masked_fill(~(real[:, i] & real[:, j]), torch.nan)
     median = distances.nanmedian(1).values
     return torch.where(median > 0, median, 1)
 
 
-def kernel_of_squared_distance(squared: Tensor, sigma: Tensor, kernel: str) -> Tensor:
-    """Mean over the bandwidths of k, elementwise. squared : (B, ...),  sigma : (B, S)."""
+def kernel_mean(squared: Tensor, sigma: Tensor, kernel: str) -> Tensor:
+    """Mean over the bandwidths of k, elementwise, differentiable. squared : (B, ...),  sigma : (B, S)."""
     total = torch.zeros_like(squared)
-    for s in sigma.T:
-        s = s.reshape(-1, *[1] * (squared.ndim - 1))
-        if kernel == "gaussian":
-            total = total + torch.exp(-squared / (2 * s * s))
-        elif kernel == "laplacian":
-            total = total + torch.exp(-_safe_sqrt(squared) / s)
-        else:
-            total = total + 1 / (1 + squared / (2 * s * s))
+    for rate in rates_of(sigma, kernel).T:
+        total = total + kernel_and_slope(squared, rate.reshape(-1, *[1] * (squared.ndim - 1)), kernel)[0]
     return total / sigma.shape[1]
 
 
-def _safe_sqrt(squared: Tensor) -> Tensor:
-    # The root's slope at 0 is infinite; a token at distance 0 has no direction to be pushed in: slope 0.
-    return torch.where(squared > 0, squared, 1).sqrt() * (squared > 0)
-
-
-def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
     norms = x.square().sum(-1).unsqueeze(-1) + y.square().sum(-1).unsqueeze(-2)
-    return torch.baddbmm(norms, x, y.transpose(-1, -2), alpha=-2).clamp_min(0)
-
-
-def _quadratic(x, y, a, b, sigma, kernel, biased) -> Tensor:
-    n, m = a.sum(1).to(x.dtype), b.sum(1).to(x.dtype)
-    centre = torch.cat([x, y], 1).detach().mean(1, keepdim=True)
-    x, y = x - centre, y - centre
-    a, b = a.to(x.dtype), b.to(x.dtype)
-
-    def mean(u, v, p, q, same):
-        k = kernel_of_squared_distance(squared_distances(u, v), sigma, kernel) * (p[:, :, None] * q[:, None])
-        if same and not biased:
-            k = k - torch.diag_embed(k.diagonal(dim1=1, dim2=2))
-        pairs = p.sum(1) * (q.sum(1) - 1 if same and not biased else q.sum(1))
-        return k.sum((1, 2)) / pairs.clamp_min(1)
-
-    value = mean(x, x, a, a, True) + mean(y, y, b, b, True) - 2 * mean(x, y, a, b, False)
-    least = torch.minimum(n, m)
-    return torch.where(least >= (1 if biased else 2), value, 0)
+    squared = torch.baddbmm(norms, x, y.transpose(1, 2), alpha=-2)
+    return torch.where(squared > RESOLUTION * torch.finfo(x.dtype).eps * norms, squared, 0)
 
 
 def _linear(x, y, a, b, sigma, kernel) -> Tensor:
@@ -192,7 +166,7 @@ def _linear(x, y, a, b, sigma, kernel) -> Tensor:
     (x1, x2), (y1, y2) = halves(x, a), halves(y, b)
 
     def k(u: Tensor, v: Tensor) -> Tensor:
-        return kernel_of_squared_distance((u - v).square().sum(2), sigma, kernel)
+        return kernel_mean((u - v).square().sum(2), sigma, kernel)
 
     h = k(x1, x2) + k(y1, y2) - k(x1, y2) - k(x2, y1)
     real = torch.arange(pairs, device=x.device) < used[:, None]
@@ -233,7 +207,7 @@ def witness(
     centre = points.detach().mean(1, keepdim=True)
 
     def mean(tokens: Tensor, mask: Tensor) -> Tensor:
-        k = kernel_of_squared_distance(squared_distances(points - centre, tokens - centre), sigma, kernel)
+        k = kernel_mean(_squared_distances(points - centre, tokens - centre), sigma, kernel)
         return (k * mask[:, None]).sum(2) / mask.sum(1).clamp_min(1)[:, None]
 
     present = (a.any(1) & b.any(1))[:, None]
@@ -308,7 +282,7 @@ def permutation_test(
             all_values.append(z.new_zeros(permutations + 1))
             continue
         z = z - z.mean(1, keepdim=True)
-        k = kernel_of_squared_distance(squared_distances(z, z), sigma[s : s + 1], kernel)[0]
+        k = kernel_mean(_squared_distances(z, z), sigma[s : s + 1], kernel)[0]
         if estimator == "unbiased":
             k.fill_diagonal_(0)
         # Row 0: as labelled. Relabelling leaves K as it is and only chooses other rows for x.

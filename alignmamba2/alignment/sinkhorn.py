@@ -68,7 +68,7 @@ def solve(
     if penalty is not None:
         return solve_log_domain(cost, a, b, epsilon, scaling=scaling, penalty=penalty, **options)
     fits_numba = cost.device.type == "cpu" and cost.dtype == torch.float32
-    if solver == "auto" and fits_numba and _numba_is_there():
+    if solver == "auto" and fits_numba and numba_is_there():
         solver = "numba"
     if solver in ("auto", "kernel"):
         safe = scaling is None and bool((_range(cost, a, b) <= SAFE_RANGE[cost.dtype] * epsilon).all())
@@ -90,7 +90,7 @@ def solve(
 
 
 @cache
-def _numba_is_there() -> bool:
+def numba_is_there() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 

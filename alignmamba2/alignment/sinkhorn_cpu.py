@@ -16,6 +16,9 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numba
 import numpy as np
 import torch
@@ -32,6 +35,17 @@ FAST = {"contract", "reassoc", "nsz"}
 LARGEST_SCALING = f32(np.exp(20.0))
 LEAST_EXPONENT, LARGEST_EXPONENT = f32(-60.0), f32(60.0)
 TINY = f32(1e-30)
+
+
+@contextmanager
+def torch_threads() -> Iterator[None]:
+    """Let numba use as many threads as torch does, so that one setting rules both."""
+    threads = numba.get_num_threads()
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(threads)
 
 
 @njit(fastmath={"contract"}, cache=True)
@@ -241,10 +255,6 @@ def solve_numba(
     iterations = torch.empty(size, dtype=torch.int64)
     inputs = [t.detach().contiguous().numpy() for t in (cost, a, b, epsilon)]
     outputs = [t.numpy() for t in (plan, value, iterations, error)]
-    threads = numba.get_num_threads()
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-    try:
+    with torch_threads():
         _solve_batch(*inputs, f32(scaling or 0.0), f32(tolerance), max_iterations, *outputs)
-    finally:
-        numba.set_num_threads(threads)
     return value, plan, iterations, error
