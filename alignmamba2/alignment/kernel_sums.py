@@ -18,8 +18,8 @@ from .sinkhorn import numba_is_there
 
 KERNELS = ("gaussian", "laplacian", "rational_quadratic")
 
-# A tile has at most so many entries and rows: it stays in the second-level cache, or nearly.
-TILE_ENTRIES, TILE_ROWS = 1 << 20, 1024
+# A tile of this size stays in the second-level cache between the two products.
+TILE_ROWS, TILE_COLUMNS = 256, 1024
 
 # r² = ‖u‖² + ‖v‖² − 2⟨u, v⟩ is only known to some units in the last place of ‖u‖² + ‖v‖²; below, it counts as 0, and
 # equal tokens are exactly equal.
@@ -86,32 +86,32 @@ def kernel_sum(
         from .kernel_sums_cpu import weigh_numba as elementwise
     u_norms = u.square().sum(2)
     v_norms = u_norms if same else v.square().sum(2)
-    # A column of ones beside the tokens: W [v, 1] is the product and the row sums of W at once.
-    u_ones = torch.cat([u, u.new_ones(*u.shape[:2], 1)], 2) if with_gradient else u
-    v_ones = u_ones if same or not with_gradient else torch.cat([v, v.new_ones(*v.shape[:2], 1)], 2)
-    grad_u = torch.zeros_like(u_ones) if with_gradient else None
-    grad_v = torch.zeros_like(v_ones) if with_gradient and not same else grad_u
+    grad_u = torch.zeros_like(u) if with_gradient else None
+    grad_v = torch.zeros_like(v) if with_gradient and not same else grad_u
     total = torch.zeros(u.shape[0], dtype=torch.float64, device=u.device)
 
     n, m = u.shape[1], v.shape[1]
-    rows, columns = max(1, min(n, TILE_ROWS)), max(1, min(m, TILE_ROWS))
-    samples = max(1, TILE_ENTRIES // (rows * columns))
+    rows, columns = max(1, min(n, TILE_ROWS)), max(1, min(m, TILE_COLUMNS))
+    samples = max(1, min(u.shape[0], TILE_ROWS * TILE_COLUMNS // (rows * columns)))
+    room = u.new_empty(samples * rows * columns)  # for every tile in turn
     for s in (slice(k, k + samples) for k in range(0, u.shape[0], samples)):
-        for i in (slice(k, k + rows) for k in range(0, n, rows)):
-            for j in (slice(k, k + columns) for k in range(i.start if same else 0, m, columns)):
-                tile = torch.bmm(u[s, i], v[s, j].transpose(1, 2))
+        for j in (slice(k, k + columns) for k in range(0, m, columns)):
+            vj = v[s, j]
+            for i in (slice(k, k + rows) for k in range(0, min(n, j.stop) if same else n, rows)):
+                ui = u[s, i]
+                tile = room[: ui.shape[0] * ui.shape[1] * vj.shape[1]].view(*ui.shape[:2], -1)
+                torch.bmm(ui, vj.transpose(1, 2), out=tile)
                 sums = elementwise(tile, u_norms[s, i], v_norms[s, j], p[s, i], q[s, j], rates[s], kind, resolution)
-                mirrored = same and i.start != j.start  # stands for the tile below the diagonal too
+                mirrored = same and i.stop <= j.start  # wholly above the diagonal: stands for its mirror image too
                 total[s] += (2 if mirrored else 1) * sums.sum(1, dtype=torch.float64)
                 if with_gradient:
-                    grad_u[s, i] += torch.bmm(tile, v_ones[s, j])
+                    grad_u[s, i].baddbmm_(tile, vj).sub_(ui * tile.sum(2).unsqueeze(2))
                     if mirrored or not same:
-                        grad_v[s, j] += torch.bmm(tile.transpose(1, 2), u_ones[s, i])
+                        grad_v[s, j].baddbmm_(tile.transpose(1, 2), ui).sub_(vj * tile.sum(1).unsqueeze(2))
     if not with_gradient:
         return total, None, None
     # In Σ_ij p_i p_j k(u_i, u_j) every token stands on both sides, so its gradient counts twice.
-    grad_u = (4 if same else 2) * (grad_u[..., :-1] - grad_u[..., -1:] * u)
-    return total, grad_u, None if same else 2 * (grad_v[..., :-1] - grad_v[..., -1:] * v)
+    return total, grad_u.mul_(4 if same else 2), None if same else grad_v.mul_(2)
 
 
 class _Discrepancy(torch.autograd.Function):

@@ -40,12 +40,16 @@ TINY = f32(1e-30)
 @contextmanager
 def torch_threads() -> Iterator[None]:
     """Let numba use as many threads as torch does, so that one setting rules both."""
-    threads = numba.get_num_threads()
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    threads = torch.get_num_threads()
+    # Torch first: both run on the same OpenMP, and when numba starts it sets the number for both.
+    numba_threads = numba.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     try:
         yield
     finally:
-        numba.set_num_threads(threads)
+        numba.set_num_threads(numba_threads)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 @njit(fastmath={"contract"}, cache=True)
