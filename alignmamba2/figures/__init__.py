@@ -6,6 +6,7 @@ Importing this registers the Plotly template "alignmamba2" that all of them use.
 from .discrepancy import mmd_over_epochs
 from .embedding import Tokens, before_after, plane, same_modality_neighbours, tokens_of
 from .routing import expert_shares, token_shares
+from .sample import sample_strips
 from .style import TEMPLATE, look
 from .training import losses
 from .transport import agreement, plan_of, transport_plan, transport_sweep
@@ -22,6 +23,7 @@ __all__ = [
     "plan_of",
     "plane",
     "same_modality_neighbours",
+    "sample_strips",
     "token_shares",
     "tokens_of",
     "transport_plan",

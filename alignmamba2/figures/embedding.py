@@ -180,8 +180,9 @@ def before_after(
     frame = {"showticklabels": False, "ticks": "", "showgrid": False, "showline": True, "mirror": True}
     figure.update_xaxes(**frame)
     figure.update_yaxes(**frame)
-    figure.update_layout(legend={"y": -0.04, "itemsizing": "constant"})
-    return titled(figure, "Every token on one plane (UMAP)", note, height=520)
+    figure.update_layout(legend_itemsizing="constant")
+    figure = titled(figure, "Every token on one plane (UMAP)", note, height=540)
+    return figure.update_layout(margin={"l": 30, "b": 56})
 
 
 def _described(sample: str, modality: str, place: int, words: Mapping[str, Sequence[str]]) -> str:

@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..trace import Trace
-from .style import QUIET, array, look, short, titled, wrapped
+from .style import LIGHT, QUIET, array, look, short, titled, wrapped
 
-SHARED_FILL = "#D9D9D9"
+SHARED_FILL = "#EDEDED"
 
 
 def expert_shares(shares: Sequence[Mapping[str, Any]], experts: Sequence[str], *, note: str = "") -> go.Figure:
@@ -38,7 +38,7 @@ def expert_shares(shares: Sequence[Mapping[str, Any]], experts: Sequence[str], *
         rows=1,
         cols=max(len(layers), 1),
         shared_yaxes=True,
-        horizontal_spacing=0.04,
+        horizontal_spacing=0.07,
         subplot_titles=[f"layer {i + 1}" for i in range(len(layers))],
     )
     for i, layer in enumerate(layers):
@@ -55,7 +55,7 @@ def expert_shares(shares: Sequence[Mapping[str, Any]], experts: Sequence[str], *
                 showlegend=i == 0,
                 marker={
                     "color": [look(m).colour for m in modalities] if own else SHARED_FILL,
-                    "pattern": {"shape": "" if own else "/", "fgcolor": "#8A8A8A", "size": 7, "solidity": 0.25},
+                    "pattern": {"shape": "" if own else "/", "bgcolor": SHARED_FILL, "fgcolor": LIGHT, "solidity": 0.1},
                     "line": {"color": "white", "width": 1},
                 },
                 text=[f"{v:.0%}" for v in values],
@@ -71,7 +71,7 @@ def expert_shares(shares: Sequence[Mapping[str, Any]], experts: Sequence[str], *
     figure.update_yaxes(autorange="reversed", ticks="")
     figure.update_layout(barmode="stack", bargap=0.35)
     most = max((len(layer) for layer in layers), default=1)
-    return titled(figure, "What each expert adds to the tokens", note, height=250 + 55 * most)
+    return titled(figure, "What each expert adds to the tokens", note, height=270 + 55 * most)
 
 
 def token_shares(trace: Trace, sample: int, *, layer: int = -1, note: str = "") -> go.Figure:

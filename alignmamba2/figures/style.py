@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
 
-INK, QUIET, GRID = "#222222", "#767676", "#E4E4E4"
+INK, QUIET, LIGHT, GRID = "#222222", "#767676", "#A8A8A8", "#E4E4E4"
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -118,7 +118,7 @@ def _template() -> go.layout.Template:
                 "font": {"size": 20},
                 "subtitle": {"font": {"size": 15, "color": QUIET}},
             },
-            "margin": {"l": 70, "r": 30, "t": 96, "b": 60},
+            "margin": {"l": 70, "r": 30, "t": 96, "b": 92},
             "paper_bgcolor": "white",
             "plot_bgcolor": "white",
             "colorway": COLOURS,
@@ -129,7 +129,14 @@ def _template() -> go.layout.Template:
                 "font": {"size": 14, "color": INK},
                 "align": "left",
             },
-            "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.22, "yanchor": "top"},
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "xanchor": "left",
+                "y": 0.01,
+                "yanchor": "bottom",
+                "yref": "container",
+            },
             "xaxis": axis,
             "yaxis": axis,
         },

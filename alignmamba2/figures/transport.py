@@ -10,9 +10,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..trace import Pair, Trace
-from .style import INK, PLAN_SCALE, array, look, short, ticks, titled, wrapped
+from .style import INK, LIGHT, PLAN_SCALE, array, look, short, ticks, titled, wrapped
 
 WIDTHS = (1.5, 3.0, 5.0, 8.0)  # of links: few steps, so that a slider redraws ten traces and not a hundred
+CLEAR = 1.5
 
 
 def plan_of(trace: Trace, sample: int, pair: Pair) -> dict[str, Any]:
@@ -35,10 +36,11 @@ def plan_of(trace: Trace, sample: int, pair: Pair) -> dict[str, Any]:
     m, anchor = pair
     rows, columns = array(trace.masks[m][sample]), array(trace.masks[anchor][sample])
     words = trace.words[sample]
+    row_words, column_words = (list(words.get(name, ()))[: array(trace.masks[name][sample]).sum()] for name in pair)
     return {
         "mass": array(trace.plans[pair][sample])[np.ix_(rows, columns)],
-        "row_words": list(words.get(m, ()))[: rows.sum()],
-        "column_words": list(words.get(anchor, ()))[: columns.sum()],
+        "row_words": [] if row_words == column_words else row_words,  # in step with the words: numbers say it
+        "column_words": column_words,
         "names": pair,
     }
 
@@ -72,6 +74,7 @@ def transport_plan(
     *,
     names: Pair = ("tokens", "anchor"),
     partners: Any = None,
+    most: float | None = None,
     note: str = "",
 ) -> go.Figure:
     """A transport plan as a heat map with its marginals, and beside it the strongest links.
@@ -88,6 +91,9 @@ def transport_plan(
     partners : integer array (T_m,), optional
         The true anchor token of each token, −1 where there is none: drawn as rings, and the share of mass that
         agrees is computed into the subtitle.
+    most : float, optional
+        The mass that gets the brightest colour. Left out: the largest of this plan, but never less than three times
+        what an even spread puts in a cell, so that a plan without structure looks like one.
     note : str
         Begins the subtitle; say "synthetic" here where the data are.
 
@@ -106,22 +112,25 @@ def transport_plan(
         if share == share:
             found = f"{share:.0%} of the mass on true partners, {chance:.0%} by chance"
             note = f"{note} · {found}" if note else found
+    if most is None:
+        most = float(max(mass.max(), 3 / mass.size)) if mass.size else 1.0
+    height = int(np.clip(230 + 30 * len(columns), 440, 780))
+    band = 56 / (height - 156)  # the margins' bars over the plan are as high in every figure
     figure = make_subplots(
         rows=2,
         cols=3,
         column_widths=[0.60, 0.09, 0.31],
-        row_heights=[0.13, 0.87],
+        row_heights=[band, 1 - band],
         horizontal_spacing=0.015,
         vertical_spacing=0.025,
     )
-    figure.add_trace(_heat(mass, rows, columns, names), 2, 1)
+    figure.add_trace(_heat(mass, rows, columns, names, most), 2, 1)
     figure.add_trace(_rings(partners), 2, 1)
     for trace, place in zip(_marginals(mass, rows, columns, names), ((1, 1), (2, 2)), strict=True):
         figure.add_trace(trace, *place)
     for trace in (*_links(mass, partners), *_ends(mass, rows, columns, names)):
         figure.add_trace(trace, 2, 3)
     _axes(figure, rows, columns, names)
-    height = int(np.clip(230 + 30 * len(columns), 430, 780))
     return titled(figure, f"Transport plan: {names[0]} → {names[1]}", note, height=height)
 
 
@@ -155,7 +164,8 @@ def transport_sweep(
     >>> len(figure.frames)
     2
     """
-    each = [transport_plan(mass, row_words, column_words, **rest) for mass in masses]
+    most = max(float(array(mass).max()) for mass in masses)  # one colour scale, or the plans could not be compared
+    each = [transport_plan(mass, row_words, column_words, most=most, **rest) for mass in masses]
     figure = each[start]
     marks = [f"{value:.3g}" for value in values]
     figure.frames = [
@@ -191,7 +201,7 @@ def _named(label: str, i: int, modality: str) -> str:
     return place if label == str(i + 1) else f"{place} “{wrapped(label)}”"
 
 
-def _heat(mass: np.ndarray, rows: list[str], columns: list[str], names: Pair) -> go.Heatmap:
+def _heat(mass: np.ndarray, rows: list[str], columns: list[str], names: Pair, most: float) -> go.Heatmap:
     own = mass / np.maximum(mass.sum(1, keepdims=True), 1e-12)
     hover = [
         [
@@ -204,13 +214,26 @@ def _heat(mass: np.ndarray, rows: list[str], columns: list[str], names: Pair) ->
     return go.Heatmap(
         z=mass.T,
         zmin=0,
-        zmax=float(mass.max()) if mass.size else 1,
+        zmax=most,
         colorscale=PLAN_SCALE,
         text=hover,
         hovertemplate="%{text}<extra></extra>",
         xgap=1 if max(mass.shape) <= 32 else 0,
         ygap=1 if max(mass.shape) <= 32 else 0,
-        showscale=False,
+        colorbar={  # in the free corner over the links
+            "orientation": "h",
+            "x": 1,
+            "xanchor": "right",
+            "y": 1,
+            "yanchor": "top",
+            "len": 0.27,
+            "thickness": 10,
+            "xpad": 0,
+            "ypad": 0,
+            "tickvals": [0, most],
+            "ticktext": ["0", f"{most:.1%}"],
+            "title": {"text": "share of all mass", "side": "top", "font": {"size": 13}},
+        },
     )
 
 
@@ -254,17 +277,23 @@ def _heights(mass: np.ndarray) -> np.ndarray:
 
 
 def _links(mass: np.ndarray, partners: np.ndarray | None) -> list[go.Scatter]:
-    """The max(T_m, T_anchor) strongest links, in a fixed number of traces: by width, and true or not."""
+    """The strongest links, in a fixed number of traces: by width, and true or not.
+
+    At most max(T_m, T_anchor), and none that carries less than CLEAR times what an even spread would.
+    """
     heights, traces = _heights(mass), []
-    count = min(max(mass.shape), int((mass > 0).sum())) if mass.size else 0
-    strongest = np.dstack(np.unravel_index(np.argsort(mass, axis=None)[::-1][:count], mass.shape))[0]
-    top = mass.max() if mass.size else 1
+    even = np.outer(mass.sum(1), mass.sum(0))
+    clear = np.where(mass > CLEAR * even, mass, 0)
+    count = min(max(mass.shape), int((clear > 0).sum()))
+    strongest = np.dstack(np.unravel_index(np.argsort(clear, axis=None)[::-1][:count], mass.shape))[0]
+    most = max(min(mass.sum(1).max(), mass.sum(0).max()), 1e-12) if mass.size else 1  # a link cannot carry more
+    thin = float(np.clip(24 / max(mass.shape), 0.3, 1))
     for true in (False, True):
         for k, width in enumerate(WIDTHS):
             x, y = [], []
             for i, j in strongest:
                 is_true = partners is not None and partners[i] == j
-                if is_true == true and min(int(mass[i, j] / top * len(WIDTHS)), len(WIDTHS) - 1) == k:
+                if is_true == true and min(int(mass[i, j] / most * len(WIDTHS)), len(WIDTHS) - 1) == k:
                     x += [0, 1, None]
                     y += [j, heights[i], None]
             traces.append(
@@ -272,8 +301,8 @@ def _links(mass: np.ndarray, partners: np.ndarray | None) -> list[go.Scatter]:
                     x=x or [None],  # an empty trace would lose its place in the legend
                     y=y or [None],
                     mode="lines",
-                    line={"width": width, "color": INK if true else "#A8A8A8"},
-                    name="strongest links" if partners is None else ("true link" if true else "other link"),
+                    line={"width": width * thin, "color": INK if true else LIGHT},
+                    name="true link" if true else "other link",
                     legendgroup=str(true),
                     showlegend=k == 2 and partners is not None,
                     hoverinfo="skip",
@@ -289,7 +318,7 @@ def _ends(mass: np.ndarray, rows: list[str], columns: list[str], names: Pair) ->
             x=[x] * len(labels),
             y=y,
             mode="markers",
-            marker={"symbol": look(name).symbol, "size": 11, "color": look(name).colour},
+            marker={"symbol": look(name).symbol, "size": 11 if len(labels) <= 32 else 6, "color": look(name).colour},
             text=[_named(label, i, name) for i, label in enumerate(labels)],
             hovertemplate="%{text}<extra></extra>",
             showlegend=False,
@@ -333,4 +362,4 @@ def _axes(figure: go.Figure, rows: list[str], columns: list[str], names: Pair) -
         figure.layout[axis].visible = False
     # Beside the title, where neither words nor a slider can run into it.
     beside = {"orientation": "v", "x": 1, "xanchor": "right", "y": 0.99, "yanchor": "top", "yref": "container"}
-    figure.update_layout(bargap=0.25, legend=beside)
+    figure.update_layout(bargap=0.25, legend=beside, margin_b=60)

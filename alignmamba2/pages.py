@@ -1,0 +1,250 @@
+"""Notebooks: built from their text sources, executed, and turned into pages that open without a server.
+
+python -m alignmamba2.pages build            # notebooks/src/*.py → notebooks/*.ipynb
+python -m alignmamba2.pages run notebooks/00_start_here.ipynb runs/start -p fast=true
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import html
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+FIGURE, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
+STATE = "application/vnd.jupyter.widget-state+json"
+PLOTLY = "plotly.min.js"
+CELL_TIMEOUT = 600  # seconds; the first import alone can take 30
+
+
+class NotebookError(ValueError):
+    """A notebook could not be built or run; the message names it and the cell."""
+
+
+def build_notebook(source: str | Path) -> nbformat.NotebookNode:
+    """A notebook without outputs from a text source in the percent format.
+
+    A cell begins at a line ``# %%``; ``# %% [markdown]`` makes it text, whose lines stand behind ``# ``;
+    ``tags=["parameters"]`` tags it. Comments before the first cell stay behind.
+    Cell ids are the file's name and the cell's number.
+    """
+    source = Path(source)
+    head, *blocks = re.split(r"^# %%(.*)$", source.read_text("utf-8"), flags=re.MULTILINE)
+    if any(line.strip() and not line.startswith("#") for line in head.splitlines()):
+        raise NotebookError(f"{source}: code before the first '# %%'; expected a cell or a comment")
+    stem = re.sub(r"[^A-Za-z0-9-]+", "-", source.stem)
+    cells = []
+    for number, (kind, body) in enumerate(zip(blocks[::2], blocks[1::2], strict=True)):
+        tags = re.search(r"tags=(\[.*?\])", kind)
+        options = {"id": f"{stem}-{number:02d}", "metadata": {"tags": json.loads(tags[1])} if tags else {}}
+        if "[markdown]" in kind:
+            text = re.sub(r"^# ?", "", body.strip("\n"), flags=re.MULTILINE)
+            cells.append(nbformat.v4.new_markdown_cell(text, **options))
+        else:
+            cells.append(nbformat.v4.new_code_cell(body.strip("\n"), **options))
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook = nbformat.v4.new_notebook(
+        cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}}
+    )
+    nbformat.validate(notebook)
+    return notebook
+
+
+def write_notebook(notebook: nbformat.NotebookNode, path: str | Path) -> None:
+    """Write a notebook, whole or not at all."""
+    _write(Path(path), nbformat.writes(notebook) + "\n")
+
+
+def run_notebook(source: str | Path, folder: str | Path, parameters: Mapping[str, Any] | None = None) -> Path:
+    """Execute a notebook and leave it, and a page of it, in a folder; returns the page's path.
+
+    The page opens without a server or a network: figures stay interactive through one plotly.min.js beside it.
+    Panels of widgets need a running notebook; a page shows the still figure that such a panel brings along.
+
+    Parameters
+    ----------
+    source : path of an .ipynb, or of a text source
+    folder : made if it is not there
+    parameters : mapping of a parameter's name to its value
+        Only names that the notebook's cell tagged "parameters" has.
+
+    Raises
+    ------
+    NotebookError
+        A parameter is unknown, a cell failed, or a widget's callback did; the message names the cell.
+    """
+    import papermill  # here, so that building needs nothing but nbformat
+    from papermill.exceptions import PapermillExecutionError
+
+    source, folder = Path(source), Path(folder)
+    notebook = build_notebook(source) if source.suffix == ".py" else nbformat.read(source, as_version=4)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        given, done = (str(Path(scratch, name)) for name in ("given.ipynb", "done.ipynb"))
+        nbformat.write(notebook, given)
+        # papermill only warns about a name that it does not know, and runs with the default.
+        known = set(papermill.inspect_notebook(given))
+        unknown = sorted(set(parameters or {}) - known)
+        if unknown:
+            raise NotebookError(f"{source}: unknown parameters {unknown}; it has {sorted(known)}")
+        try:
+            with _figures_as_data():
+                papermill.execute_notebook(
+                    given,
+                    done,
+                    dict(parameters or {}),
+                    kernel_name="python3",
+                    progress_bar=False,
+                    execution_timeout=CELL_TIMEOUT,
+                )
+        except PapermillExecutionError as error:
+            failed = notebook_cell(error.source)
+            raise NotebookError(f"{source}: the cell “{failed}” failed: {error.ename}: {error.evalue}") from error
+        executed = nbformat.read(done, as_version=4)
+    problems = widget_errors(executed)
+    if problems:
+        raise NotebookError(f"{source}: error in a widget: {'; '.join(problems)}")
+    executed.metadata.pop("widgets", None)  # five megabytes a figure, and no page can show it
+    write_notebook(executed, folder / f"{source.stem}.ipynb")
+    return write_page(executed, folder / f"{source.stem}.html")
+
+
+def notebook_cell(code: str) -> str:
+    """How a message names a cell: by its first line of code."""
+    return next((line.strip() for line in code.splitlines() if line.strip()), "(empty)")
+
+
+def widget_errors(notebook: nbformat.NotebookNode) -> list[str]:
+    """What went wrong inside widgets: a callback's error fails no cell, it only stands in the widget's output."""
+    state = notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
+    outputs = [output for model in state.values() for output in model.get("state", {}).get("outputs", ())]
+    return [f"{o.get('ename')}: {o.get('evalue')}" for o in outputs if o.get("output_type") == "error"]
+
+
+def write_page(notebook: nbformat.NotebookNode, path: str | Path) -> Path:
+    """An executed notebook as one HTML page, with plotly.min.js beside it; returns the page's path."""
+    from nbconvert import HTMLExporter
+    from plotly.offline import get_plotlyjs
+    from pygments.formatters import HtmlFormatter
+
+    path = Path(path)
+    notebook = nbformat.from_dict(json.loads(json.dumps(notebook)))
+    for cell in notebook.cells:
+        cell["outputs"] = [o for o in cell.get("outputs", ()) if _readable(o)]
+    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
+    body, _ = exporter.from_notebook_node(notebook)
+    first = next((c.source for c in notebook.cells if c.cell_type == "markdown"), path.stem)
+    title = html.escape(first.splitlines()[0].lstrip("# ").strip())
+    style = STYLE + HtmlFormatter(style="default").get_style_defs(".highlight")
+    if not (path.parent / PLOTLY).is_file():
+        _write(path.parent / PLOTLY, get_plotlyjs())
+    _write(
+        path,
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<script src="{PLOTLY}"></script>\n<style>{style}</style></head>\n<body><main>{body}</main></body></html>\n',
+    )
+    return path
+
+
+def _readable(output: nbformat.NotebookNode) -> bool:
+    """Keep what a page can show; a figure becomes HTML, in place."""
+    if output.output_type == "stream":
+        return output.name == "stdout"  # progress bars and warnings are no part of the chapter
+    data = output.get("data", {})
+    if FIGURE in data:
+        output["data"] = {"text/html": _figure(data[FIGURE])}
+    return FIGURE in data or WIDGET not in data
+
+
+def _figure(figure: Mapping[str, Any]) -> str:
+    import plotly.io as pio
+
+    title = figure.get("layout", {}).get("title", {}).get("text", "figure")
+    drawn = pio.to_html(
+        {key: figure[key] for key in ("data", "layout", "frames") if key in figure},
+        include_plotlyjs=False,
+        full_html=False,
+        auto_play=False,
+        validate=False,
+        config={"responsive": True, "displaylogo": False},
+    )
+    return f'<figure role="img" aria-label="{html.escape(title, quote=True)}">{drawn}</figure>'
+
+
+@contextlib.contextmanager
+def _figures_as_data() -> Iterator[None]:
+    """Kernels started in here leave figures as data, not as five megabytes of script each."""
+    before = os.environ.get("PLOTLY_RENDERER")
+    os.environ["PLOTLY_RENDERER"] = "plotly_mimetype"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PLOTLY_RENDERER"]
+        else:
+            os.environ["PLOTLY_RENDERER"] = before
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+STYLE = """
+:root { color-scheme: light; }
+body { margin: 0; background: white; color: #222; font: 17px/1.6 "DejaVu Sans", Verdana, Arial, sans-serif; }
+main { max-width: 1000px; margin: 0 auto; padding: 32px 24px 96px; }
+h1 { font-size: 34px; line-height: 1.25; margin: 0 0 24px; }
+h2 { font-size: 24px; margin: 56px 0 12px; padding-top: 16px; border-top: 1px solid #e4e4e4; }
+p, ul, ol, blockquote, table { max-width: 780px; }
+blockquote { margin: 16px 0; padding: 4px 20px; border-left: 4px solid #0072B2; background: #f4f8fb; }
+table { border-collapse: collapse; }
+th, td { padding: 4px 16px 4px 0; text-align: left; border-bottom: 1px solid #e4e4e4; }
+pre { margin: 0; overflow-x: auto; font: 14px/1.5 "DejaVu Sans Mono", Consolas, monospace; }
+.jp-InputArea, .input_area, .highlight { background: #f7f7f7; border-radius: 4px; }
+.highlight { padding: 10px 14px; margin: 12px 0 4px; }
+p code, li code, td code { background: #f2f2f2; padding: 1px 4px; border-radius: 3px; font-size: 0.88em; }
+.jp-OutputArea pre, .output_subarea pre { padding: 6px 14px; white-space: pre-wrap; }
+figure { margin: 8px 0; }
+.anchor-link { display: none; }
+"""
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m alignmamba2.pages", description="Build and run the notebooks.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    build = verbs.add_parser("build", help="notebooks/src/*.py → notebooks/*.ipynb")
+    build.add_argument("folder", nargs="?", default="notebooks", type=Path)
+    run = verbs.add_parser("run", help="execute a notebook and leave a page of it")
+    run.add_argument("source", type=Path)
+    run.add_argument("folder", type=Path)
+    run.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
+    given = parser.parse_args(arguments)
+    if given.verb == "build":
+        for source in sorted(given.folder.glob("src/*.py")):
+            write_notebook(build_notebook(source), given.folder / f"{source.stem}.ipynb")
+            print(given.folder / f"{source.stem}.ipynb")
+    else:
+        parameters = {name: _value(value) for name, _, value in (p.partition("=") for p in given.parameter)}
+        print(run_notebook(given.source, given.folder, parameters))
+
+
+if __name__ == "__main__":
+    main()
