@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import chunked, reference
+from . import chunked, cuda, reference
 
 BACKENDS = ("auto", "cuda", "cpu", "chunked", "reference")
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -79,12 +81,19 @@ def selective_scan(
     Source: Gu & Dao 2023, algorithm 2; as mamba-ssm's `selective_scan_fn`.
     """
     B, C = _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    run = _backend(backend, u)
+    tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    if _choose(backend, u.device.type) == "cuda":
+        differentiable_state = return_last_state and _needs_grad(tensors)
+        if cuda.fits(u, A, differentiable_state, initial_state) and cuda.kernel_or_warning():
+            y, last_state = cuda.scan(*tensors[:-1], delta_softplus)
+            return (y, last_state) if return_last_state else y
+        run = chunked.scan
+    else:
+        run = _scan_of(_choose(backend, u.device.type))
     state_dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
-    tensors = (u, delta, A, B, C, D, z, delta_bias)
-    if any(x is not None and x.dtype != state_dtype for x in (*tensors, initial_state)):
+    if any(x is not None and x.dtype != state_dtype for x in tensors):
         tensors = tuple(None if x is None else x.to(state_dtype) for x in tensors)
-        initial_state = None if initial_state is None else initial_state.to(state_dtype)
+    *tensors, initial_state = tensors
     y, last_state = run(*tensors, delta_softplus, initial_state)
     if y.dtype != u.dtype:
         y = y.to(u.dtype)
@@ -138,17 +147,53 @@ def selective_step(
 
 
 def available_backends() -> list[BackendStatus]:
-    """Each backend, fastest first: whether it works on this machine, why, and the command that adds it."""
+    """Each backend, fastest first: whether it works on this machine, why or why not, the command that adds it."""
+    if not torch.cuda.is_available():
+        gpu = BackendStatus("cuda", False, "PyTorch sees no NVIDIA GPU", "")
+    else:
+        kernel, reason, fix = cuda.mamba_ssm()
+        gpu = BackendStatus("cuda", True, reason if kernel else f"in its slower PyTorch form: {reason}", fix)
     return [
+        gpu,
+        BackendStatus("cpu", not _numba_error(), _numba_error() or "numba", _numba_error() and "pip install numba"),
         BackendStatus("chunked", True, "PyTorch alone", ""),
         BackendStatus("reference", True, "PyTorch alone; slow, for checks", ""),
     ]
 
 
-def _backend(name: str, u: Tensor):
-    if name not in BACKENDS:
-        raise ValueError(f"backend: found {name!r}, expected one of {BACKENDS}")
-    return reference.scan if name == "reference" else chunked.scan
+@functools.cache
+def _numba_error() -> str:
+    """Why the numba backend cannot be imported; empty if it can."""
+    try:
+        importlib.import_module(".cpu", __package__)
+    except Exception as error:  # numba refuses a NumPy it does not know with more than ImportError
+        return f"numba does not import ({error})"
+    return ""
+
+
+def _choose(backend: str, device: str) -> str:
+    """The backend for "auto"; one asked for by name, if it works for tensors on this device."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend: found {backend!r}, expected one of {BACKENDS}")
+    if backend == "auto":
+        if device == "cuda":
+            return "cuda"
+        return "cpu" if device == "cpu" and not _numba_error() else "chunked"
+    if backend in ("cuda", "cpu") and device != backend:
+        raise RuntimeError(f"backend: found {backend!r} for tensors on {device!r}, expected them on {backend!r}")
+    if backend == "cpu" and _numba_error():
+        raise RuntimeError(f"backend: found 'cpu', but {_numba_error()}; expected numba: pip install numba")
+    return backend
+
+
+def _scan_of(backend: str):
+    if backend == "cpu":
+        return importlib.import_module(".cpu", __package__).scan
+    return chunked.scan if backend == "chunked" else reference.scan
+
+
+def _needs_grad(tensors) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
 def _check(u, delta, A, B, C, D, z, delta_bias, initial_state) -> tuple[Tensor, Tensor]:

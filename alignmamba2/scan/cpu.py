@@ -1,0 +1,205 @@
+"""The scan on the processor: numba's kernels, found in a cache on disk or compiled, as an operator of PyTorch.
+
+(B, D, L) views of (B, L, D) memory are read in place, and y and the gradients are such views: no tensor is ever
+transposed. Other layouts are right too; they are copied once.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numba
+import numpy as np
+import torch
+from numba import boolean, njit, types
+from torch import Tensor
+
+from . import chunked, kernels
+
+
+def scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    initial_state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """u, delta, z (B, D, L); B, C (B, G, N, L); the rest as `selective_scan` → y, last state.
+
+    B or C fixed over time, (D, N), which no Mamba has, go to the chunked form.
+    """
+    if B.dim() == 2 or C.dim() == 2:
+        return chunked.scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
+    tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    y, last, _ = _scan(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, keep)
+    return y, last
+
+
+@torch.library.custom_op("alignmamba2::selective_scan", mutates_args=(), device_types="cpu")
+def _scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    delta_softplus: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y (B, D, L), last state (B, D, N) and, for the backward, states kept on the way (B, K, N, D)."""
+    y, last, kept = _empty_outputs(u, A, keep)
+    inputs = _inputs(u, delta, A, B, C, D, z, delta_bias)
+    first = u.new_zeros(last.shape) if initial_state is None else initial_state
+    outputs = (_array(x) for x in (first, y.transpose(1, 2), last, kept))
+    _run("forward", u.dtype, *inputs, z is not None, delta_softplus, keep, *outputs)
+    return y, last, kept
+
+
+@_scan.register_fake
+def _(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, keep):
+    return _empty_outputs(u, A, keep)
+
+
+def _empty_outputs(u: Tensor, A: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+    (batch, channels, length), states = u.shape, A.shape[1]
+    chunks = -(-length // kernels.CHUNK) if keep else 0
+    y = u.new_empty(batch, length, channels).transpose(1, 2)
+    return y, u.new_empty(batch, channels, states), u.new_empty(batch, chunks, states, channels)
+
+
+@torch.library.custom_op("alignmamba2::selective_scan_backward", mutates_args=(), device_types="cpu")
+def _scan_backward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    kept: Tensor,
+    gy: Tensor,
+    g_last: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of u, delta, A, B, C, D, z, delta_bias and initial_state; empty ones for what is missing."""
+    (batch, channels, length), states, groups = u.shape, A.shape[1], B.shape[1]
+    gu, g_delta, gz = _empty_like_u(u), _empty_like_u(u), _empty_like_u(u if z is not None else u[:0])
+    g_first = u.new_empty(batch, channels, states)
+    dtype = _array(u).dtype
+    parts = -(-(channels // groups) // (kernels.SLICE * kernels.WIDTH))
+    gB, gC = (np.empty((parts, batch, groups, length, states), dtype) for _ in range(2))
+    g_channel = np.empty((batch, states + 2, channels), dtype)
+    outputs = (_array(x) for x in (gu.transpose(1, 2), g_delta.transpose(1, 2), gz.transpose(1, 2), g_first))
+    _run(
+        "backward",
+        u.dtype,
+        *_inputs(u, delta, A, B, C, D, z, delta_bias),
+        z is not None,
+        delta_softplus,
+        *(_array(kept), _rows(gy), _array(g_last)),
+        *outputs,
+        *(g_channel, gB, gC),
+    )
+    # NumPy adds along the first axis one after the other: the same order, whatever the threads.
+    gB, gC = (torch.from_numpy(x[0] if parts == 1 else x.sum(0)).transpose(2, 3) for x in (gB, gC))
+    g_channel = torch.from_numpy(g_channel.sum(0))
+    gA, gD, g_bias = g_channel[:states].t().clone(), g_channel[states].clone(), g_channel[states + 1].clone()
+    return gu, g_delta, gA, gB, gC, gD, gz, g_bias, g_first
+
+
+@_scan_backward.register_fake
+def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, kept, gy, g_last):
+    channels, states = A.shape
+    gB, gC = (x.new_empty(x.transpose(2, 3).shape).transpose(2, 3) for x in (B, C))
+    vectors = [u.new_empty(channels) for _ in range(2)]
+    gz = _empty_like_u(u if z is not None else u[:0])
+    gA = u.new_empty(channels, states)
+    return _empty_like_u(u), _empty_like_u(u), gA, gB, gC, vectors[0], gz, vectors[1], torch.empty_like(g_last)
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, initial_state, delta_softplus, _ = inputs
+    ctx.save_for_backward(*tensors, output[2])
+    ctx.delta_softplus = delta_softplus
+    ctx.given = [x is not None for x in (*tensors, initial_state)]
+
+
+def _backward(ctx, gy, g_last, g_kept):
+    *tensors, kept = ctx.saved_tensors
+    grads = _scan_backward(*tensors, ctx.delta_softplus, kept, gy, g_last)
+    return *(g if given else None for g, given in zip(grads, ctx.given, strict=True)), None, None
+
+
+_scan.register_autograd(_backward, setup_context=_setup_context)
+
+
+# --- Tensors to kernels -----------------------------------------------------------------------------------
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().numpy()
+
+
+def _rows(x: Tensor) -> np.ndarray:
+    """(B, D, L) → (B, L, D) with neighbouring channels side by side: a view where memory is so, else a copy."""
+    x = x.detach().transpose(1, 2)
+    return (x if x.stride(2) == 1 else x.contiguous()).numpy()
+
+
+def _empty_like_u(u: Tensor) -> Tensor:
+    """(B, D, L), a view of new (B, L, D) memory."""
+    return u.new_empty(u.shape[0], u.shape[2], u.shape[1]).transpose(1, 2)
+
+
+def _inputs(u, delta, A, B, C, D, z, delta_bias) -> list[np.ndarray]:
+    """The inputs as the kernels want them; zeros, or u for z, where there is none."""
+    u, delta = _rows(u), _rows(delta)
+    zeros = np.zeros(u.shape[2], u.dtype) if D is None or delta_bias is None else None
+    D, delta_bias = (zeros if x is None else _array(x) for x in (D, delta_bias))
+    B, C = (_array(x).swapaxes(2, 3) for x in (B, C))
+    return [u, delta, _array(A), B, C, D, u if z is None else _rows(z), delta_bias]
+
+
+# --- Compilation ------------------------------------------------------------------------------------------
+
+
+def _run(name: str, dtype: torch.dtype, *args) -> None:
+    """Call a kernel with as many threads as PyTorch uses."""
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    _kernel(name, dtype)(*args)
+
+
+@functools.cache
+def _kernel(name: str, dtype: torch.dtype):
+    """The kernel for float32 or float64: from the cache on disk (half a second), or compiled (some seconds).
+
+    The one signature, with strides open, keeps numba from compiling again for every layout.
+    """
+    number = types.float32 if dtype == torch.float32 else types.float64
+
+    def array(*dimensions: int):
+        return [types.Array(number, n, "A") for n in dimensions]
+
+    inputs = [*array(3, 3, 2, 4, 4, 1, 3, 1), boolean, boolean]
+    if name == "forward":
+        signature = types.void(*inputs, boolean, *array(3, 3, 3, 4))
+    else:
+        signature = types.void(*inputs, *array(4, 3, 3), *array(3, 3, 3, 3, 3, 5, 5))
+    options = {"parallel": True, "nogil": True}
+    function = getattr(kernels, name)
+    try:
+        return njit(signature, cache=True, **options)(function)
+    except RuntimeError as error:  # numba finds no folder to write to: compile in every process
+        if "cache" not in str(error):
+            raise
+        return njit(signature, **options)(function)

@@ -1,0 +1,236 @@
+"""The scan and its gradient for numba: a task takes WIDTH neighbouring channels of a sample through all steps.
+
+A channel is a lane of the processor's vector registers; the N states of a task's channels stay in the nearest
+cache. softplus, bias, D and the gate z happen on the way, so each input is read once and each output written
+once. Memory is (B, L, D) here, neighbouring channels side by side, rows at any stride; B and C are (B, G, L, N).
+
+The forward keeps the states before every CHUNK-th step. The backward goes through the chunks from last to first:
+it computes a chunk's states again, then runs its steps backwards.
+
+Sums over channels (gradients of B and C) and over samples (of A, D and the bias) come out in parts, one a task,
+for the caller to add in a fixed order: the same bits for any number of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from .lanes import LN2, LOG2E, WIDTH, exp2, load, sigmoid, softplus, store, total
+
+CHUNK = 16  # steps between kept states; keeping them takes N / CHUNK times the memory of u
+SLICE = 4  # blocks of WIDTH channels whose shares in the gradients of B and C one task adds up
+
+
+@njit
+def _load(rows, b, t, c, count, spare):
+    """rows[b, t, c : c + WIDTH]; lanes from `count` on, beyond the last channel, are zero as in `spare`."""
+    if count == WIDTH:
+        return load(rows, (b, t, c))
+    for i in range(count):
+        spare[i] = rows[b, t, c + i]
+    return load(spare, (0,))
+
+
+@njit
+def _store(rows, b, t, c, count, spare, value):
+    if count == WIDTH:
+        store(rows, (b, t, c), value)
+    else:
+        store(spare, (0,), value)
+        for i in range(count):
+            rows[b, t, c + i] = spare[i]
+        spare[count:] = 0
+
+
+@njit
+def _split(task, channels, groups, blocks):
+    """Task → (sample, group, first channel, channels): the channels of a group in runs of blocks · WIDTH."""
+    width, run = channels // groups, blocks * WIDTH
+    runs = (width + run - 1) // run
+    within = task % runs * run
+    group = task // runs % groups
+    return task // runs // groups, group, group * width + within, min(run, width - within)
+
+
+@njit
+def _forward_block(b, g, c, count, u, delta, A, B, C, D, z, bias, gated, positive, keep, first, y, last, kept):
+    dtype, states = A.dtype, A.shape[1]
+    spare = np.zeros(WIDTH, dtype)
+    rate = np.zeros((states, WIDTH), dtype)  # A · log₂ e
+    h = np.zeros((states, WIDTH), dtype)
+    per_channel = np.zeros((2, WIDTH), dtype)
+    for i in range(count):
+        per_channel[0, i], per_channel[1, i] = D[c + i], bias[c + i]
+        for n in range(states):
+            rate[n, i] = A[c + i, n] * LOG2E
+            h[n, i] = first[b, c + i, n]
+    skip, shift = load(per_channel, (0, 0)), load(per_channel, (1, 0))
+
+    for t in range(u.shape[1]):
+        if keep and t % CHUNK == 0:
+            for n in range(states):
+                for i in range(count):
+                    kept[b, t // CHUNK, n, c + i] = h[n, i]
+        ut = _load(u, b, t, c, count, spare)
+        dt = _load(delta, b, t, c, count, spare) + shift
+        if positive:
+            dt = softplus(dt)
+        x = dt * ut
+        yt = skip * ut
+        for n in range(states):
+            ht = exp2(dt * load(rate, (n, 0))) * load(h, (n, 0)) + x * B[b, g, t, n]
+            store(h, (n, 0), ht)
+            yt = yt + ht * C[b, g, t, n]
+        if gated:
+            zt = _load(z, b, t, c, count, spare)
+            yt = yt * (zt * sigmoid(zt))
+        _store(y, b, t, c, count, spare, yt)
+
+    for i in range(count):
+        for n in range(states):
+            last[b, c + i, n] = h[n, i]
+
+
+def forward(u, delta, A, B, C, D, z, bias, gated, positive, keep, first, y, last, kept):
+    """y, last and, if `keep`, kept (B, ⌈L / CHUNK⌉, N, D) are written; `gated`: z counts, `positive`: softplus."""
+    groups = B.shape[1]
+    runs = (u.shape[2] // groups + WIDTH - 1) // WIDTH
+    for task in prange(u.shape[0] * groups * runs):
+        b, g, c, count = _split(task, u.shape[2], groups, 1)
+        _forward_block(b, g, c, count, u, delta, A, B, C, D, z, bias, gated, positive, keep, first, y, last, kept)
+
+
+@njit
+def _backward_slice(
+    b, g, c0, channels, part, u, delta, A, B, C, D, z, bias, gated, positive, kept, gy, g_last,
+    gu, g_delta, gz, g_first, g_channel, gB, gC,
+):  # fmt: skip
+    dtype, states, length = A.dtype, A.shape[1], u.shape[1]
+    blocks = (channels + WIDTH - 1) // WIDTH
+    spare = np.zeros(WIDTH, dtype)
+    h = np.zeros((states, WIDTH), dtype)
+    # Of each block of channels, for the whole way back:
+    rate = np.zeros((blocks, states, WIDTH), dtype)  # A · log₂ e
+    carry = np.zeros((blocks, states, WIDTH), dtype)  # gradient of the state after a step, then before it
+    gA = np.zeros((blocks, states, WIDTH), dtype)
+    per_channel = np.zeros((blocks, 4, WIDTH), dtype)  # D, bias, and their gradients
+    # Of each step of a chunk, for the block at hand:
+    step = np.zeros((CHUNK, 5, WIDTH), dtype)  # u, Δ, Δu, gradient of y before the gate, slope of softplus
+    decay = np.zeros((CHUNK, states, WIDTH), dtype)
+    before = np.zeros((CHUNK, states, WIDTH), dtype)  # h of the step before
+    # Of each step of a chunk, over all blocks, lane by lane:
+    sum_B = np.zeros((CHUNK, states, WIDTH), dtype)
+    sum_C = np.zeros((CHUNK, states, WIDTH), dtype)
+
+    for i in range(channels):
+        block, lane = divmod(i, WIDTH)
+        per_channel[block, 0, lane], per_channel[block, 1, lane] = D[c0 + i], bias[c0 + i]
+        for n in range(states):
+            rate[block, n, lane] = A[c0 + i, n] * LOG2E
+            carry[block, n, lane] = g_last[b, c0 + i, n]
+
+    for chunk in range((length - 1) // CHUNK, -1, -1):
+        t0 = chunk * CHUNK
+        steps = min(CHUNK, length - t0)
+        sum_B[:] = 0
+        sum_C[:] = 0
+        for block in range(blocks):
+            c = c0 + block * WIDTH
+            count = min(WIDTH, channels - block * WIDTH)
+            spare[:] = 0
+            skip, shift = load(per_channel, (block, 0, 0)), load(per_channel, (block, 1, 0))
+            g_skip, g_shift = load(per_channel, (block, 2, 0)), load(per_channel, (block, 3, 0))
+            for n in range(states):
+                for i in range(count):
+                    h[n, i] = kept[b, chunk, n, c + i]
+
+            for i in range(steps):
+                t = t0 + i
+                ut = _load(u, b, t, c, count, spare)
+                dt = _load(delta, b, t, c, count, spare) + shift
+                gt = _load(gy, b, t, c, count, spare)
+                slope = dt
+                if positive:
+                    slope = sigmoid(dt)
+                    dt = softplus(dt)
+                zt, gate, g_gate = gt, gt, gt
+                if gated:
+                    zt = _load(z, b, t, c, count, spare)
+                    gate = sigmoid(zt)
+                    g_gate = gt * (gate * (1.0 + zt * (1.0 - gate)))
+                    gt = gt * (zt * gate)
+                x = dt * ut
+                yt = skip * ut
+                for n in range(states):
+                    hb = load(h, (n, 0))
+                    at = exp2(dt * load(rate, (block, n, 0)))
+                    ht = at * hb + x * B[b, g, t, n]
+                    store(before, (i, n, 0), hb)
+                    store(decay, (i, n, 0), at)
+                    store(h, (n, 0), ht)
+                    store(sum_C, (i, n, 0), load(sum_C, (i, n, 0)) + gt * ht)
+                    yt = yt + ht * C[b, g, t, n]
+                if gated:
+                    _store(gz, b, t, c, count, spare, g_gate * yt)
+                store(step, (i, 0, 0), ut)
+                store(step, (i, 1, 0), dt)
+                store(step, (i, 2, 0), x)
+                store(step, (i, 3, 0), gt)
+                store(step, (i, 4, 0), slope)
+
+            for i in range(steps - 1, -1, -1):
+                t = t0 + i
+                ut, dt, x = load(step, (i, 0, 0)), load(step, (i, 1, 0)), load(step, (i, 2, 0))
+                gt, slope = load(step, (i, 3, 0)), load(step, (i, 4, 0))
+                gx = gt * 0.0
+                g_rate = gt * 0.0
+                for n in range(states):
+                    gh = load(carry, (block, n, 0)) + gt * C[b, g, t, n]
+                    store(sum_B, (i, n, 0), load(sum_B, (i, n, 0)) + gh * x)
+                    gx = gx + gh * B[b, g, t, n]
+                    gh = gh * load(decay, (i, n, 0))
+                    store(carry, (block, n, 0), gh)
+                    g_exponent = gh * load(before, (i, n, 0))
+                    g_rate = g_rate + g_exponent * load(rate, (block, n, 0))
+                    store(gA, (block, n, 0), load(gA, (block, n, 0)) + g_exponent * dt)
+                g_dt = gx * ut + g_rate * LN2
+                if positive:
+                    g_dt = g_dt * slope
+                g_skip = g_skip + gt * ut
+                g_shift = g_shift + g_dt
+                _store(gu, b, t, c, count, spare, gx * dt + gt * skip)
+                _store(g_delta, b, t, c, count, spare, g_dt)
+            store(per_channel, (block, 2, 0), g_skip)
+            store(per_channel, (block, 3, 0), g_shift)
+
+        for i in range(steps):
+            for n in range(states):
+                gB[part, b, g, t0 + i, n] = total(load(sum_B, (i, n, 0)))
+                gC[part, b, g, t0 + i, n] = total(load(sum_C, (i, n, 0)))
+
+    for i in range(channels):
+        block, lane = divmod(i, WIDTH)
+        g_channel[b, states, c0 + i] = per_channel[block, 2, lane]
+        g_channel[b, states + 1, c0 + i] = per_channel[block, 3, lane]
+        for n in range(states):
+            g_channel[b, n, c0 + i] = gA[block, n, lane]
+            g_first[b, c0 + i, n] = carry[block, n, lane]
+
+
+def backward(
+    u, delta, A, B, C, D, z, bias, gated, positive, kept, gy, g_last,
+    gu, g_delta, gz, g_first, g_channel, gB, gC,
+):  # fmt: skip
+    """The gradients, from `gy` and `g_last`, are written to the arguments of the last line.
+
+    g_channel (B, N + 2, D): a sample's shares in the gradients of A, D and the bias.
+    gB, gC (parts, B, G, L, N): shares in the gradients of B and C; a part is SLICE · WIDTH channels of a group.
+    """
+    parts, groups = gB.shape[0], B.shape[1]
+    for task in prange(u.shape[0] * groups * parts):
+        b, g, c, channels = _split(task, u.shape[2], groups, SLICE)
+        _backward_slice(
+            b, g, c, channels, task % parts, u, delta, A, B, C, D, z, bias, gated, positive, kept, gy, g_last,
+            gu, g_delta, gz, g_first, g_channel, gB, gC,
+        )  # fmt: skip

@@ -1,0 +1,256 @@
+"""Sixteen numbers as one, in a numba kernel: the processor's vector registers, by name.
+
+A compiler only turns a loop over channels into vector instructions when it can prove that nothing overlaps,
+and gives up without a word when it cannot. Here a kernel says what it means: `load` takes 16 neighbouring
+numbers of an array, `+ - * /` work on all of them at once (a plain float is spread over all), and `store` puts
+them back. LLVM maps them to whatever the machine has: AVX-512, AVX2, NEON, or plain scalars.
+
+Products and sums may fuse (one rounding instead of two). Nothing else is relaxed: NaN and infinity spread as
+usual.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+WIDTH = 16
+LOG2E = math.log2(math.e)
+LN2 = math.log(2)
+
+
+class Lanes(types.Type):
+    """WIDTH floats of one type."""
+
+    def __init__(self, dtype: types.Float):
+        self.dtype = dtype
+        super().__init__(f"Lanes({dtype})")
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, dmm, fe_type):
+        element = dmm.lookup(fe_type.dtype).get_value_type()
+        super().__init__(dmm, fe_type, ir.VectorType(element, WIDTH))
+
+
+# --- Memory -----------------------------------------------------------------------------------------------
+
+
+def _pointer(context, builder, array_type, array, index_types, index):
+    """Address of array[index], whatever the array's strides."""
+    struct = context.make_array(array_type)(context, builder, array)
+    indices = [
+        context.cast(builder, i, t, types.intp)
+        for i, t in zip(cgutils.unpack_tuple(builder, index), index_types, strict=True)
+    ]
+    return cgutils.get_item_pointer(context, builder, array_type, struct, indices, wraparound=False, boundscheck=False)
+
+
+@intrinsic
+def load(typingctx, array, index):
+    """array[..., i : i + WIDTH] as Lanes; the index names the first number. Neighbours lie side by side."""
+
+    def codegen(context, builder, signature, args):
+        array_type, index_type = signature.args
+        pointer = _pointer(context, builder, array_type, args[0], index_type, args[1])
+        vector = context.get_value_type(signature.return_type)
+        pointer = builder.bitcast(pointer, vector.as_pointer())
+        return builder.load(pointer, align=array_type.dtype.bitwidth // 8)
+
+    return Lanes(array.dtype)(array, index), codegen
+
+
+@intrinsic
+def store(typingctx, array, index, value):
+    """array[..., i : i + WIDTH] = value"""
+
+    def codegen(context, builder, signature, args):
+        array_type, index_type, value_type = signature.args
+        pointer = _pointer(context, builder, array_type, args[0], index_type, args[1])
+        vector = context.get_value_type(value_type)
+        pointer = builder.bitcast(pointer, vector.as_pointer())
+        builder.store(args[2], pointer, align=array_type.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, index, value), codegen
+
+
+# --- Arithmetic -------------------------------------------------------------------------------------------
+
+
+def _spread(context, builder, lanes, value_type, value):
+    """A value as a vector: itself, or a float in every lane."""
+    if isinstance(value_type, Lanes):
+        return value
+    scalar = context.cast(builder, value, value_type, lanes.dtype)
+    vector_type = context.get_value_type(lanes)
+    one = builder.insert_element(ir.Constant(vector_type, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
+    return builder.shuffle_vector(one, ir.Constant(vector_type, ir.Undefined), zeros)
+
+
+def _lanes_of(a, b):
+    return a if isinstance(a, Lanes) else b
+
+
+def _binary(emit):
+    """An intrinsic of two operands, at least one of them Lanes, from emit(builder, a, b)."""
+
+    @intrinsic
+    def operation(typingctx, a, b):
+        lanes = _lanes_of(a, b)
+
+        def codegen(context, builder, signature, args):
+            a, b = (_spread(context, builder, lanes, t, x) for t, x in zip(signature.args, args, strict=True))
+            return emit(builder, a, b)
+
+        return lanes(a, b), codegen
+
+    return operation
+
+
+def _operator(op, instruction):
+    operation = _binary(lambda builder, a, b: getattr(builder, instruction)(a, b, flags=("contract",)))
+
+    @overload(op, inline="always")
+    def overloaded(a, b):
+        if isinstance(a, Lanes) or isinstance(b, Lanes):
+            return lambda a, b: operation(a, b)
+
+
+for _op, _instruction in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _operator(_op, _instruction)
+
+# "a if a > b else b" with NaN in a kept: the comparison is false for NaN, and the second choice is a.
+at_least = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), b, a))
+at_most = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), b, a))
+
+
+@intrinsic
+def spread(typingctx, value, dtype_of):
+    """A float in every lane, of the type of the array `dtype_of`."""
+    lanes = Lanes(dtype_of.dtype)
+
+    def codegen(context, builder, signature, args):
+        return _spread(context, builder, lanes, signature.args[0], args[0])
+
+    return lanes(value, dtype_of), codegen
+
+
+@intrinsic
+def total(typingctx, x):
+    """The sum over the lanes, always in the same order."""
+
+    def codegen(context, builder, signature, args):
+        (vector,) = args
+        width = WIDTH
+        while width > 1:  # halves on top of each other
+            width //= 2
+            low, high = (
+                builder.shuffle_vector(
+                    vector,
+                    vector,
+                    ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(start, start + width))),
+                )
+                for start in (0, width)
+            )
+            vector = builder.fadd(low, high)
+        return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
+
+    return x.dtype(x), codegen
+
+
+# --- Functions --------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def _raise_exponent(typingctx, p, n):
+    """p · 2^k, where the lowest bits of the float n hold the integer k: added to the exponent's bits of p."""
+    bits, mantissa = (32, 23) if p.dtype == types.float32 else (64, 52)
+
+    def codegen(context, builder, signature, args):
+        integer = ir.VectorType(ir.IntType(bits), WIDTH)
+        p_bits, n_bits = (builder.bitcast(x, integer) for x in args)
+        shifted = builder.shl(n_bits, ir.Constant(integer, [mantissa] * WIDTH))
+        return builder.bitcast(builder.add(p_bits, shifted), args[0].type)
+
+    return p(p, n), codegen
+
+
+# 2^f on [-½, ½], highest power first, exactly 1 at 0: minimax (relative error 9e-8), Taylor (2e-16).
+_EXP2 = {
+    types.float32: (0.00132647, 0.00967151, 0.05550734, 0.24022242, 0.69314698, 1.0),
+    types.float64: tuple(LN2**k / math.factorial(k) for k in range(12, -1, -1)),
+}
+# log(1 + w) = 2 artanh(s), s = w / (2 + w) ≤ ⅓ for w ≤ 1: the series in s², highest power first.
+_LOG1P = {
+    types.float32: tuple(2 / (2 * k + 1) for k in range(7, -1, -1)),
+    types.float64: tuple(2 / (2 * k + 1) for k in range(16, -1, -1)),
+}
+
+
+def _series(table):
+    """An intrinsic for the polynomial with the coefficients table[dtype], by Horner's scheme."""
+
+    @intrinsic
+    def series(typingctx, x):
+        def codegen(context, builder, signature, args):
+            vector = context.get_value_type(x)
+            first, *rest = (ir.Constant(vector, [c] * WIDTH) for c in table[x.dtype])
+            p = first
+            for c in rest:
+                product = builder.fmul(p, args[0], flags=("contract",))
+                p = builder.fadd(product, c, flags=("contract",))
+            return p
+
+        return x(x), codegen
+
+    return series
+
+
+_exp2_series, _log1p_series = _series(_EXP2), _series(_LOG1P)
+
+
+def exp2(x):
+    """2^x, within two units in the last place; 0 and infinity out of range, NaN for NaN. For kernels only."""
+    raise NotImplementedError("exp2: works inside numba kernels only")
+
+
+@overload(exp2, inline="always")
+def _exp2(x):
+    single = x.dtype == types.float32
+    lowest, highest = (-127.0, 128.0) if single else (-1023.0, 1024.0)
+    rounder = 1.5 * 2.0 ** (23 if single else 52)
+
+    def compute(x):
+        x = at_most(at_least(x, lowest), highest)
+        n = x + rounder  # rounds to a whole number, which then stands in the lowest bits
+        f = x - (n - rounder)
+        return _raise_exponent(_exp2_series(f), n)
+
+    return compute
+
+
+@njit(inline="always")
+def sigmoid(x):
+    """1 / (1 + e^-x)"""
+    return 1.0 / (1.0 + exp2(x * -LOG2E))
+
+
+@njit(inline="always")
+def softplus(x):
+    """log(1 + e^x) = max(x, 0) + log(1 + w), w = e^-|x|: no overflow, and exact for very negative x."""
+    w = exp2(at_most(x, x * -1.0) * LOG2E)
+    s = w / (w + 2.0)
+    return at_least(x, 0.0) + s * _log1p_series(s * s)
