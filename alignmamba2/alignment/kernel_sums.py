@@ -19,7 +19,7 @@ from .sinkhorn import numba_is_there
 KERNELS = ("gaussian", "laplacian", "rational_quadratic")
 
 # A tile of this size stays in the second-level cache between the two products.
-TILE_ROWS, TILE_COLUMNS = 256, 1024
+TILE_ROWS, TILE_COLUMNS = 512, 512
 
 # r² = ‖u‖² + ‖v‖² − 2⟨u, v⟩ is only known to some units in the last place of ‖u‖² + ‖v‖²; below, it counts as 0, and
 # equal tokens are exactly equal.
@@ -71,24 +71,32 @@ def weigh(
     return p * torch.bmm(k, q.unsqueeze(2)).squeeze(2)
 
 
-def kernel_sum(
-    u: Tensor, v: Tensor | None, p: Tensor, q: Tensor | None, rates: Tensor, kernel: str, with_gradient: bool
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Σ_ij p_i q_j k_ij (B,), summed over the bandwidths, and its gradients in u and v; v = None: of u with itself.
+def add_kernel_sum(
+    u: Tensor,
+    v: Tensor | None,
+    p: Tensor,
+    q: Tensor,
+    rates: Tensor,
+    kernel: str,
+    grad_u: Tensor | None = None,
+    grad_v: Tensor | None = None,
+) -> Tensor:
+    """Σ_ij p_i q_j k_ij (B,), summed over the bandwidths; *half* its gradients are added to grad_u and grad_v.
 
-    u : (B, n, d);  v : (B, m, d);  p : (B, n);  q : (B, m);  rates : (B, S)
+    u : (B, n, d);  v : (B, m, d), or None for u with itself;  p : (B, n);  q : (B, m);  rates : (B, S)
     """
     same = v is None
-    v, q = (u, p) if same else (v, q)
+    if same:
+        v, grad_v = u, grad_u
     kind, resolution = KERNELS.index(kernel), RESOLUTION * torch.finfo(u.dtype).eps
     elementwise = weigh
     if u.device.type == "cpu" and u.dtype == torch.float32 and numba_is_there():
         from .kernel_sums_cpu import weigh_numba as elementwise
     u_norms = u.square().sum(2)
     v_norms = u_norms if same else v.square().sum(2)
-    grad_u = torch.zeros_like(u) if with_gradient else None
-    grad_v = torch.zeros_like(v) if with_gradient and not same else grad_u
     total = torch.zeros(u.shape[0], dtype=torch.float64, device=u.device)
+    # In a sum over u with itself every token stands on both sides, so its gradient counts twice.
+    sides = 2 if same else 1
 
     n, m = u.shape[1], v.shape[1]
     rows, columns = max(1, min(n, TILE_ROWS)), max(1, min(m, TILE_COLUMNS))
@@ -104,35 +112,36 @@ def kernel_sum(
                 sums = elementwise(tile, u_norms[s, i], v_norms[s, j], p[s, i], q[s, j], rates[s], kind, resolution)
                 mirrored = same and i.stop <= j.start  # wholly above the diagonal: stands for its mirror image too
                 total[s] += (2 if mirrored else 1) * sums.sum(1, dtype=torch.float64)
-                if with_gradient:
-                    grad_u[s, i].baddbmm_(tile, vj).sub_(ui * tile.sum(2).unsqueeze(2))
+                if grad_u is not None:
+                    row_sums, column_sums = tile.sum(2).unsqueeze(2), tile.sum(1).unsqueeze(2)
+                    grad_u[s, i].baddbmm_(tile, vj, alpha=sides).addcmul_(ui, row_sums, value=-sides)
                     if mirrored or not same:
-                        grad_v[s, j].baddbmm_(tile.transpose(1, 2), ui).sub_(vj * tile.sum(1).unsqueeze(2))
-    if not with_gradient:
-        return total, None, None
-    # In Σ_ij p_i p_j k(u_i, u_j) every token stands on both sides, so its gradient counts twice.
-    return total, grad_u.mul_(4 if same else 2), None if same else grad_v.mul_(2)
+                        grad_v[s, j].baddbmm_(tile.transpose(1, 2), ui, alpha=sides)
+                        grad_v[s, j].addcmul_(vj, column_sums, value=-sides)
+    return total
 
 
 class _Discrepancy(torch.autograd.Function):
-    """Σ over (xx, yy, xy) of factor · kernel_sum; the gradient is ready when the value is."""
+    """Σ over (xx, yy, xy) of factor · kernel sum; the gradient is ready when the value is."""
 
     @staticmethod
-    def forward(ctx, x, y, p, q, rates, xx_factor, yy_factor, xy_factor, kernel):
+    def forward(ctx, x, y, p, q, rates, factors, kernel):
+        xx, yy, xy = factors.to(x.dtype).unsqueeze(2)
         need = any(ctx.needs_input_grad[:2])
-        xx, xx_grad, _ = kernel_sum(x, None, p, None, rates, kernel, need)
-        yy, yy_grad, _ = kernel_sum(y, None, q, None, rates, kernel, need)
-        xy, x_grad, y_grad = kernel_sum(x, y, p, q, rates, kernel, need)
+        x_grad, y_grad = (torch.zeros_like(x), torch.zeros_like(y)) if need else (None, None)
+        value = add_kernel_sum(x, None, xx * p, p, rates, kernel, x_grad)
+        value += add_kernel_sum(y, None, yy * q, q, rates, kernel, y_grad)
+        value += add_kernel_sum(x, y, xy * p, q, rates, kernel, x_grad, y_grad)
         if need:
-            scale = [factor[:, None, None] for factor in (xx_factor, yy_factor, xy_factor)]
-            ctx.save_for_backward(scale[0] * xx_grad + scale[2] * x_grad, scale[1] * yy_grad + scale[2] * y_grad)
-        return (xx_factor * xx + yy_factor * yy + xy_factor * xy).to(x.dtype)
+            ctx.save_for_backward(x_grad, y_grad)
+        return value.to(x.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         x_grad, y_grad = ctx.saved_tensors
-        return gradient[:, None, None] * x_grad, gradient[:, None, None] * y_grad, *[None] * 7
+        gradient = 2 * gradient[:, None, None]
+        return gradient * x_grad, gradient * y_grad, *[None] * 5
 
 
 @torch.compiler.disable
@@ -144,14 +153,14 @@ def discrepancy(x: Tensor, y: Tensor, a: Tensor, b: Tensor, sigma: Tensor, kerne
     # Inner products lose digits when the tokens lie far from the origin, so move the origin among them.
     weight = p / p.sum(1, keepdim=True).clamp_min(1)
     centre = torch.bmm(weight.unsqueeze(1), x.detach())
-    x, y = (x - centre) * p.unsqueeze(2), (y - centre) * q.unsqueeze(2)
+    x, y = x - centre, y - centre
     shrink = 0 if biased else 1
     bandwidths = sigma.shape[1]
 
     def factor(pairs: Tensor) -> Tensor:
         return torch.where(defined, 1 / (pairs.clamp_min(1) * bandwidths), 0)
 
-    xx, yy, xy = factor(n * (n - shrink)), factor(m * (m - shrink)), -2 * factor(n * m)
-    value = _Discrepancy.apply(x, y, p, q, rates_of(sigma, kernel), xx, yy, xy, kernel)
+    factors = torch.stack([factor(n * (n - shrink)), factor(m * (m - shrink)), -2 * factor(n * m)])
+    value = _Discrepancy.apply(x, y, p, q, rates_of(sigma, kernel), factors, kernel)
     # The pairs (i, i), each with k = 1, are in the sums; without them the estimate is unbiased.
-    return value if biased else value - (bandwidths * (xx * n + yy * m)).to(x.dtype)
+    return value if biased else value - (bandwidths * (factors[0] * n + factors[1] * m)).to(x.dtype)

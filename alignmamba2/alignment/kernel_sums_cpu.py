@@ -10,7 +10,8 @@ from torch import Tensor
 from .sinkhorn_cpu import FAST, exp32, torch_threads
 
 f32 = np.float32
-FARTHEST = f32(-80.0)  # exp below is 2e-35: nothing beside 1
+FARTHEST = f32(-40.0)  # exp of it is 4e-18: nothing beside 1
+NEGLIGIBLE = f32(1e-18)  # its square is cut off before it becomes a denormal number, which is slow
 
 
 @njit(fastmath=FAST, cache=True)
@@ -19,6 +20,25 @@ def _gaussian(squared, rate, k, w):
         e = exp32(max(-rate * squared[j], FARTHEST))
         k[j] += e
         w[j] += rate * e
+
+
+@njit(fastmath=FAST, cache=True)
+def _gaussian_ladder(squared, rates, k, w):
+    """As `_gaussian` for all rates at once, each 4 times the one before: exp(−4x) is exp(−x), squared twice.
+
+    Overwrites `squared`. An error of exp in the last place grows by 4 with every rung, to 2e-5 on the fifth.
+    """
+    for j in range(squared.size):
+        squared[j] = exp32(max(-rates[0] * squared[j], FARTHEST))
+    for s in range(rates.size):
+        for j in range(squared.size):
+            e = squared[j]
+            if s > 0:
+                e = e * e
+                e = e * e if e > NEGLIGIBLE else f32(0.0)
+                squared[j] = e
+            k[j] += e
+            w[j] += rates[s] * e
 
 
 @njit(fastmath=FAST, cache=True)
@@ -39,7 +59,7 @@ def _rational(squared, rate, k, w):
 
 
 @njit(fastmath=FAST, cache=True)
-def _weigh_row(products, norm, norms, p, q, rates, kind, resolution):
+def _weigh_row(products, norm, norms, p, q, rates, kind, ladder, resolution):
     """One row of `weigh`: returns p Σ_j q_j k_j and replaces the products by p q_j w_j."""
     size = products.size
     k, w = np.zeros(size, f32), np.zeros(size, f32)
@@ -47,7 +67,11 @@ def _weigh_row(products, norm, norms, p, q, rates, kind, resolution):
         lengths = norm + norms[j]
         squared = lengths - f32(2.0) * products[j]
         products[j] = squared if squared > resolution * lengths else f32(0.0)
+    if ladder:
+        _gaussian_ladder(products, rates, k, w)
     for rate in rates:
+        if ladder:
+            break
         if kind == 0:
             _gaussian(products, rate, k, w)
         elif kind == 1:
@@ -62,11 +86,13 @@ def _weigh_row(products, norm, norms, p, q, rates, kind, resolution):
 
 
 @njit(parallel=True, cache=True)
-def _weigh(products, u_norms, v_norms, p, q, rates, kind, resolution, sums):
+def _weigh(products, u_norms, v_norms, p, q, rates, kind, ladder, resolution, sums):
     rows = products.shape[1]
     for row in prange(products.shape[0] * rows):
         s, i = row // rows, row % rows
-        sums[s, i] = _weigh_row(products[s, i], u_norms[s, i], v_norms[s], p[s, i], q[s], rates[s], kind, resolution)
+        sums[s, i] = _weigh_row(
+            products[s, i], u_norms[s, i], v_norms[s], p[s, i], q[s], rates[s], kind, ladder, resolution
+        )
 
 
 def weigh_numba(
@@ -81,7 +107,9 @@ def weigh_numba(
 ) -> Tensor:
     """As `kernel_sums.weigh`, for float32 on the CPU."""
     sums = torch.empty_like(u_norms, memory_format=torch.contiguous_format)
+    rates = rates.sort(1).values
+    ladder = kind == 0 and torch.allclose(rates[:, 1:], 4 * rates[:, :-1], rtol=1e-6, atol=0)
     arrays = [t.contiguous().numpy() for t in (products, u_norms, v_norms, p, q, rates)]
     with torch_threads():
-        _weigh(*arrays, kind, f32(resolution), sums.numpy())
+        _weigh(*arrays, kind, ladder, f32(resolution), sums.numpy())
     return sums
