@@ -210,12 +210,14 @@ p, ul, ol, blockquote, table { max-width: 780px; }
 blockquote { margin: 16px 0; padding: 4px 20px; border-left: 4px solid #0072B2; background: #f4f8fb; }
 table { border-collapse: collapse; }
 th, td { padding: 4px 16px 4px 0; text-align: left; border-bottom: 1px solid #e4e4e4; }
-pre { margin: 0; overflow-x: auto; font: 14px/1.5 "DejaVu Sans Mono", Consolas, monospace; }
+pre { margin: 0; overflow-x: auto; font: 13px/1.5 "DejaVu Sans Mono", Consolas, monospace; }
 .jp-InputArea, .input_area, .highlight { background: #f7f7f7; border-radius: 4px; }
 .highlight { padding: 10px 14px; margin: 12px 0 4px; }
 p code, li code, td code { background: #f2f2f2; padding: 1px 4px; border-radius: 3px; font-size: 0.88em; }
 .jp-OutputArea pre, .output_subarea pre { padding: 6px 14px; white-space: pre-wrap; }
 figure { margin: 8px 0; }
+table.dataframe { border: none; margin: 12px 14px; font-size: 15px; }
+.dataframe th, .dataframe td { border-width: 0 0 1px 0; }
 .anchor-link { display: none; }
 """
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from .style import look, titled
+from .style import look, titled, whole_steps
 
 History = Sequence[Mapping[str, float]]
 
@@ -48,6 +48,6 @@ def mmd_over_epochs(history: History, *, note: str = "") -> go.Figure:
             marker={"symbol": shown.symbol + ("-open" if held_out else ""), "size": 9},
             hovertemplate=f"{words}<br>epoch %{{x}}: %{{y:.4f}}<extra></extra>",
         )
-    figure.update_xaxes(title="epoch")
+    figure.update_xaxes(title="epoch", tick0=0, dtick=whole_steps(len(history), 10))
     figure.update_yaxes(title="MMD (squared)", rangemode="tozero")
     return titled(figure, "MMD between the modalities, during training", note)

@@ -93,6 +93,11 @@ def ticks(labels: Sequence[str], most: int = 30) -> dict[str, Any]:
     return {"tickmode": "array", "tickvals": at, "ticktext": [labels[i] for i in at]}
 
 
+def whole_steps(count: int, most: int) -> int:
+    """A round step of 1, 2, 5, 10, … such that `count` whole numbers get at most about `most` ticks."""
+    return next(s * 10**k for k in range(12) for s in (1, 2, 5) if count <= most * s * 10**k)
+
+
 def _template() -> go.layout.Template:
     axis = {
         "gridcolor": GRID,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .style import INK, QUIET, titled
+from .style import INK, QUIET, titled, whole_steps
 
 PARTS = {"task": "task loss", "ot": "transport loss", "mmd": "MMD loss"}
 
@@ -60,7 +60,7 @@ def losses(
         figure.add_vline(x=at["epoch"], line={"color": INK, "width": 1, "dash": "dash"}, row=1, col=len(heads))
         heading = f"{heads[-1]} (best {at[metric]:.3g})"
         figure.layout.annotations[len(heads) - 1].text = heading
-    figure.update_xaxes(title="epoch")
+    figure.update_xaxes(title="epoch", tick0=0, dtick=whole_steps(len(history), 4))
     return titled(figure, "How the training went", note, height=400)
 
 

@@ -14,6 +14,7 @@ from .style import INK, LIGHT, PLAN_SCALE, array, look, short, ticks, titled, wr
 
 WIDTHS = (1.5, 3.0, 5.0, 8.0)  # of links: few steps, so that a slider redraws ten traces and not a hundred
 CLEAR = 1.5
+ALONG = 14  # letters of a label under the plan
 
 
 def plan_of(trace: Trace, sample: int, pair: Pair) -> dict[str, Any]:
@@ -114,8 +115,9 @@ def transport_plan(
             note = f"{note} · {found}" if note else found
     if most is None:
         most = float(max(mass.max(), 3 / mass.size)) if mass.size else 1.0
-    height = int(np.clip(230 + 30 * len(columns), 440, 780))
-    band = 56 / (height - 156)  # the margins' bars over the plan are as high in every figure
+    below = 64 if not len(row_words) else 64 + 6 * max(len(short(word, ALONG)) for word in row_words)
+    height = int(np.clip(170 + 30 * len(columns), 380, 720)) + below
+    band = 56 / (height - 96 - below)  # the margins' bars over the plan are as high in every figure
     figure = make_subplots(
         rows=2,
         cols=3,
@@ -131,7 +133,8 @@ def transport_plan(
     for trace in (*_links(mass, partners), *_ends(mass, rows, columns, names)):
         figure.add_trace(trace, 2, 3)
     _axes(figure, rows, columns, names)
-    return titled(figure, f"Transport plan: {names[0]} → {names[1]}", note, height=height)
+    figure = titled(figure, f"Transport plan: {names[0]} → {names[1]}", note, height=height)
+    return figure.update_layout(margin_b=below)
 
 
 def transport_sweep(
@@ -178,13 +181,13 @@ def transport_sweep(
             {
                 "active": start,
                 "currentvalue": {"prefix": label, "font": {"size": 16}},
-                "pad": {"t": 64},
+                "pad": {"t": figure.layout.margin.b},
                 "len": 0.6,
                 "steps": [{"label": mark, "method": "animate", "args": [[mark], still]} for mark in marks],
             }
         ],
-        height=figure.layout.height + 110,
-        margin_b=150,
+        height=figure.layout.height + 90,
+        margin_b=figure.layout.margin.b + 90,
     )
     return figure
 
@@ -339,7 +342,7 @@ def _axes(figure: go.Figure, rows: list[str], columns: list[str], names: Pair) -
     figure.update_yaxes(**bare, rangemode="tozero", row=1, col=1)
     figure.update_xaxes(
         **along,
-        **ticks(rows if numbered else [short(r, 14) for r in rows], 20),
+        **ticks(rows if numbered else [short(r, ALONG) for r in rows], 20),
         tickangle=0 if numbered else -45,
         title=f"{names[0]}, in order",
         row=2,
@@ -362,4 +365,4 @@ def _axes(figure: go.Figure, rows: list[str], columns: list[str], names: Pair) -
         figure.layout[axis].visible = False
     # Beside the title, where neither words nor a slider can run into it.
     beside = {"orientation": "v", "x": 1, "xanchor": "right", "y": 0.99, "yanchor": "top", "yref": "container"}
-    figure.update_layout(bargap=0.25, legend=beside, margin_b=60)
+    figure.update_layout(bargap=0.25, legend=beside)

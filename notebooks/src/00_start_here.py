@@ -43,7 +43,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from alignmamba2 import AlignMamba2, evaluate, figures, fit, load_dataset, transport
+from alignmamba2 import AlignMamba2, evaluate, figures, fit, load_dataset, mmd, transport
 from alignmamba2.datasets import is_present
 from alignmamba2.explorers import TransportExplorer
 
@@ -83,11 +83,15 @@ figures.sample_strips(standard, sample.words, title=f"What the model gets: {samp
 #
 # ## Train it
 #
-# One call. It reads every setting from the recipe of this data set, trains, and keeps the epoch that did best on
-# the validation split. The test split is not touched until the last line.
+# One call. It reads its settings from the recipe of this data set, trains, and keeps the epoch that did best on the
+# validation split. The test split is not touched until the last line.
+#
+# We change two settings. The recipes weigh the two alignment losses so lightly that their effect is hard to see, and
+# here we want to see it. So in this chapter both count as much as the task itself. (What that costs is exercise 2.)
 
 # %%
-result = fit(name, seed=seed, fast=fast, progress=interactive)
+alignment = {"model.lambda_ot": 1.0, "model.lambda_mmd": 1.0}
+result = fit(name, seed=seed, fast=fast, overrides=alignment, progress=interactive)
 model, history = result.model, result.history
 scores = evaluate(model, test)
 print(f"{len(history)} epochs; the best was epoch {result.best_epoch}")
@@ -103,7 +107,6 @@ figures.losses(history, metric=monitor, best="min" if monitor.endswith(("loss", 
 # pair by pair:
 
 # %%
-print(f"λ_OT = {model.config.lambda_ot:g}, λ_MMD = {model.config.lambda_mmd:g}")
 for m, anchor in model.config.pairs:
     first, last = (epoch[f"train/mmd/{m}-{anchor}"] for epoch in (history[0], history[-1]))
     print(f"MMD of {m} and {anchor}: {first:.3f} in the first epoch, {last:.3f} in the last: {last / first - 1:+.0%}")
@@ -153,9 +156,10 @@ print(f"{pair[0]} → {pair[1]}: a plan of {by_hand.shape[0]} × {by_hand.shape[
 # and lets gradients through. It is what the model trained with.
 
 # %%
-library = transport(x[None], y[None], epsilon=model.config.epsilon).plan[0].numpy()
+found = transport(x[None], y[None], epsilon=model.config.epsilon, tolerance=1e-6, max_iterations=10_000)
+library = found.plan[0].numpy()
 print("largest difference:", f"{np.abs(library - by_hand).max():.1e}")
-assert np.allclose(library, by_hand, atol=1e-3 / len(y)), "the two should agree"
+assert np.allclose(library, by_hand, atol=1e-4), "the two should agree"
 
 # %% [markdown]
 # Here is that plan. Words run down, the other stream runs along. A bright cell is much mass; the rings mark the
@@ -165,7 +169,7 @@ assert np.allclose(library, by_hand, atol=1e-3 / len(y)), "the two should agree"
 
 # %%
 def partners(i, pair):
-    """The true word of every token, −1 where there is none. Streams that run in step: the word at the same place."""
+    """The true word of every token, −1 for none; the word at the same place where the streams run in step."""
     steps = len(test[i].features[pair[0]])
     return test[i].partners.get(pair, torch.arange(steps))
 
@@ -182,9 +186,8 @@ figures.transport_plan(**plan, partners=partners(chosen, pair), note=note)
 
 # %%
 labels = {key: plan[key] for key in ("row_words", "column_words", "names")}
-panel = TransportExplorer(
-    x, y, **labels, partners=partners(chosen, pair), epsilon=model.config.epsilon, note=note, interactive=interactive
-)
+labels |= {"partners": partners(chosen, pair), "note": note}
+panel = TransportExplorer(x, y, **labels, epsilon=model.config.epsilon, interactive=interactive)
 panel
 
 # %% [markdown]
@@ -217,13 +220,21 @@ figures.before_after(*planes, tokens.modality, tokens.hover, facts=facts, note=n
 # ## What to notice
 #
 # Now hold your predictions against numbers. A picture of a trained model proves little unless you know what an
-# *untrained* one looks like: the same architecture with random weights, shown the same test samples. The third
-# column is what blind chance would give.
+# *untrained* one looks like: the same architecture with random weights, shown the same test samples. And both prove
+# little unless you know what blind *chance* would give. For the MMD that is not zero: from so few tokens even two
+# handfuls of the same bag look a little different. How different, we find out by throwing the tokens of both
+# modalities into one bag and drawing two handfuls.
+
 
 # %%
-torch.manual_seed(seed)
-untrained = AlignMamba2(model.config)
-untrained.set_statistics(statistics)
+def two_handfuls(trace, pair):
+    """The mean MMD between tokens whose modality was forgotten: pooled, shuffled, split again."""
+    generator, values = torch.Generator().manual_seed(seed), []
+    for i in range(len(test)):
+        x, y = (trace.projected[m][i][trace.masks[m][i]] for m in pair)
+        bag = torch.cat([x, y])[torch.randperm(len(x) + len(y), generator=generator)]
+        values.append(float(mmd(bag[None, : len(x)], bag[None, len(x) :], bandwidth=model.config.bandwidth)))
+    return np.mean(values)
 
 
 def measures(trace):
@@ -232,7 +243,7 @@ def measures(trace):
         plans = [(figures.plan_of(trace, i, pair)["mass"], partners(i, pair)) for i in range(len(test))]
         found, chance = np.nanmean([figures.agreement(*both) for both in plans], axis=0)
         rows[f"mass on true partners, {pair[0]} → {pair[1]}"] = found, chance
-        rows[f"MMD, {pair[0]} ↔ {pair[1]}"] = float(trace.discrepancy[pair].mean()), np.nan
+        rows[f"MMD, {pair[0]} ↔ {pair[1]}"] = float(trace.discrepancy[pair].mean()), two_handfuls(trace, pair)
     tokens = figures.tokens_of(trace, random_state=seed)
     for when, cloud in (("before", tokens.before), ("after", tokens.after)):
         mixed = sum((tokens.modality == m).mean() ** 2 for m in trace.modalities)
@@ -240,25 +251,30 @@ def measures(trace):
     return pd.DataFrame(rows, index=["value", "chance"]).T
 
 
+# %%
+torch.manual_seed(seed)
+untrained = AlignMamba2(model.config)
+untrained.set_statistics(statistics)
 random, trained = measures(untrained.trace(test.batch())), measures(trace)
 table = pd.DataFrame({"untrained": random["value"], "trained": trained["value"], "chance": trained["chance"]})
-table.round(3).astype(object).where(table.notna(), "")
+table.round(3)
 
 # %% [markdown]
-# Read the table line by line. Where *trained* differs from *untrained*, training did it; where *trained* equals
-# *chance*, the model did not learn that, however suggestive a single picture may look. The losses never see the
-# true partners, and a small λ is a weak pull: a model can predict well without aligning anything. Whether the
-# alignment *helps* is another question, and it takes an experiment to answer it. You are about to do one.
+# Read the table line by line. Where *trained* differs from *untrained*, training did it. Where *trained* equals
+# *chance*, the model did not learn that, however suggestive a single picture may look: the losses never see the true
+# partners, and a plan can be cheap without being right. Whether the alignment *helps* to predict is yet another
+# question, and it takes an experiment to answer it. You are about to do one.
 #
 # ## Exercises
 #
 # 1. **Half an algorithm.** Call `sinkhorn(..., steps=1)`. Which sums of the plan are right and which are not? Why
 #    those? How many steps until both are right to four digits, at ε = 0.05 and at ε = 0.5?
-# 2. **Without alignment.** `fit(name, seed=seed, overrides={"model.lambda_ot": 0.0, "model.lambda_mmd": 0.0})`
-#    trains without both losses. Give its `trace(test.batch())` to `measures`. Which lines of the table change? And
-#    does the test score? (One seed is an anecdote: take three before you believe it.)
-# 3. **With much more of it.** Now `{"model.lambda_mmd": 1.0}`. Does the MMD fall further? What does the validation
-#    loss say to that?
+# 2. **What alignment costs, and what it brings.** Train without it, `overrides={"model.lambda_ot": 0.0,
+#    "model.lambda_mmd": 0.0}`, and with the recipe's own weights, no overrides. Give each model's
+#    `trace(test.batch())` to `measures`. Which lines of the table change? Does the score? (One seed is an anecdote:
+#    take three before you believe it.)
+# 3. **Other neighbours.** Set `k=1` and `k=50` in `same_modality_neighbours`. Does the answer to your fourth
+#    prediction depend on it?
 #
 # ## Recap, and what comes next
 #
