@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BENCHES = ("scan", "alignment")
+BENCHES = ("scan", "alignment", "leaks")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

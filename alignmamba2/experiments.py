@@ -184,7 +184,7 @@ def provenance(command: str) -> dict[str, Any]:
 
 def _git_commit() -> str | None:
     """The commit of the source, "+changes" behind it where files differ; None outside a clone."""
-    here = Path(__file__).parent
+
     def ask(*words: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

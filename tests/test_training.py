@@ -1,0 +1,77 @@
+import json
+
+import pytest
+import torch
+
+from alignmamba2 import AlignMamba2, evaluate, fit, load_dataset
+from alignmamba2.training import build, predict
+
+SMALL = {"model.d_model": 16, "model.d_state": 4, "model.n_layers": 1, "training.max_epochs": 3}
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    return fit("mini-mosi", seed=3, overrides=SMALL, folder=tmp_path_factory.mktemp("fit"), progress=False)
+
+
+def test_it_learns_and_keeps_the_best_epoch(fitted):
+    rows = fitted.history
+    assert [r["epoch"] for r in rows] == [0, 1, 2]
+    assert rows[-1]["train/task"] < rows[0]["train/task"]
+    assert fitted.best_epoch == min(rows, key=lambda r: r["valid/loss"])["epoch"]
+    found = evaluate(fitted.model, fitted.datasets["valid"])
+    assert found["accuracy"] == pytest.approx(rows[fitted.best_epoch]["valid/accuracy"])
+    assert found["mae"] == pytest.approx(rows[fitted.best_epoch]["valid/loss"], abs=1e-5)
+
+
+def test_history_holds_the_parts_of_the_loss(fitted):
+    for row in fitted.history:
+        whole = row["train/task"] + 0.1 * row["train/ot"] + 0.01 * row["train/mmd"]
+        assert row["train/loss"] == pytest.approx(whole, rel=1e-3)
+        assert row["train/mmd"] == pytest.approx(row["train/mmd/audio-text"] + row["train/mmd/video-text"], rel=1e-3)
+
+
+def test_same_seed_same_weights_other_seed_others(fitted):
+    again, other = (fit("mini-mosi", seed=s, overrides=SMALL, progress=False) for s in (3, 4))
+    weights = [r.model.state_dict() for r in (fitted, again, other)]
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+    assert any(not torch.equal(weights[0][k], weights[2][k]) for k in weights[0])
+
+
+def test_the_test_split_is_not_touched():
+    splits = load_dataset("mini-mosi")
+    result = fit("mini-mosi", overrides=SMALL, datasets={k: splits[k] for k in ("train", "valid")}, fast=True)
+    assert len(result.history) == 2
+
+
+def test_what_is_written_can_be_read(fitted):
+    model = AlignMamba2.from_pretrained(fitted.folder)
+    test = fitted.datasets["test"]
+    assert all(torch.equal(a, b) for a, b in zip(predict(model, test), predict(fitted.model, test), strict=True))
+    notes = json.loads((fitted.folder / "training.json").read_text())
+    assert notes["seed"] == 3
+    assert notes["recipe"]["model"]["d_model"] == 16
+    assert notes["history"] == fitted.history
+
+
+def test_statistics_come_from_the_training_split(fitted):
+    mean, _ = fitted.datasets["train"].statistics()["text"]
+    assert torch.equal(build(fitted.recipe, fitted.datasets["train"]).project["text"].mean, mean)
+
+
+def test_an_unknown_monitor_is_named():
+    with pytest.raises((ValueError, RuntimeError), match=r"valid/acuracy"):
+        fit("mini-mosi", overrides={**SMALL, "training.monitor": "valid/acuracy"}, progress=False)
+
+
+@pytest.mark.cuda
+def test_a_step_on_the_gpu_equals_one_on_the_cpu():
+    datasets = load_dataset("mini-mosi")
+    from alignmamba2.recipes import Recipe
+
+    torch.manual_seed(0)
+    model = build(Recipe.load("mini-mosi", SMALL), datasets["train"]).eval()
+    batch = datasets["train"].batch(range(4))
+    here = model(batch).loss
+    there = model.cuda()(batch.to("cuda")).loss
+    assert torch.allclose(here, there.cpu(), atol=1e-4)
