@@ -60,9 +60,14 @@ def check_tokens(x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | N
         raise ValueError(f"x and y: found batches of {x.shape[0]} and {y.shape[0]} samples; expected the same number")
 
 
-def real_tokens(tokens: Tensor, mask: Tensor | None) -> Tensor:
-    """At least float32 (half precision cannot hold a plan), and 0 on padding, whatever lay there."""
-    tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+def common_dtype(x: Tensor, y: Tensor) -> torch.dtype:
+    """What both are computed in: at least float32, for half precision cannot hold a plan."""
+    return torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+
+
+def real_tokens(tokens: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The tokens in `dtype`, and 0 on padding, whatever lay there."""
+    tokens = tokens.to(dtype)
     return tokens if mask is None else torch.where(mask.unsqueeze(-1), tokens, 0)
 
 
@@ -82,5 +87,12 @@ def require_finite(name: str, value: Tensor) -> None:
     )
 
 
+def refuse_second_derivative(function: str) -> None:
+    """Called in a backward pass whose result is computed without a graph of its own."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(f"{function} has no second derivative: its gradient was asked for with create_graph=True")
+
+
 def expand_mask(mask: Tensor | None, like: Tensor) -> Tensor:
+    """The mask, or all True (B, T)."""
     return torch.ones(like.shape[:2], dtype=torch.bool, device=like.device) if mask is None else mask

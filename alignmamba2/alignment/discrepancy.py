@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .costs import check_tokens, expand_mask, real_tokens, require_finite
+from .costs import check_tokens, common_dtype, expand_mask, real_tokens, require_finite
 from .kernel_sums import KERNELS, RESOLUTION, discrepancy, kernel_and_slope, rates_of
 
 ESTIMATORS = ("biased", "unbiased", "linear")
@@ -98,7 +98,8 @@ def _check_options(x: Tensor, y: Tensor, kernel: str, estimator: str = "biased")
 def _prepare(x, y, x_mask, y_mask, pooled) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Tokens with zeros on padding and their masks; one sample of all real tokens if pooled."""
     a, b = expand_mask(x_mask, x), expand_mask(y_mask, y)
-    x, y = real_tokens(x, x_mask), real_tokens(y, y_mask)
+    dtype = common_dtype(x, y)
+    x, y = real_tokens(x, x_mask, dtype), real_tokens(y, y_mask, dtype)
     require_finite("x", x)
     require_finite("y", y)
     if pooled:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .costs import refuse_second_derivative
 from .sinkhorn import numba_is_there
 
 KERNELS = ("gaussian", "laplacian", "rational_quadratic")
@@ -137,8 +138,8 @@ class _Discrepancy(torch.autograd.Function):
         return value.to(x.dtype)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
+        refuse_second_derivative("mmd")
         x_grad, y_grad = ctx.saved_tensors
         gradient = 2 * gradient[:, None, None]
         return gradient * x_grad, gradient * y_grad, *[None] * 5

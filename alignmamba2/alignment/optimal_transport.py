@@ -8,7 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .costs import COSTS, Cost, check_tokens, expand_mask, real_tokens, require_finite
+from .costs import (
+    COSTS,
+    Cost,
+    check_tokens,
+    common_dtype,
+    expand_mask,
+    real_tokens,
+    refuse_second_derivative,
+    require_finite,
+)
 from .sinkhorn import SOLVERS, Solution, marginal_error, solve
 
 METHODS = ("sinkhorn", "relaxed", "unbalanced", "exact")
@@ -157,8 +166,11 @@ def transport(
 
     # Autocast would run the products in half precision, and the plan with them.
     with torch.autocast(x.device.type, enabled=False):
-        x_side = (real_tokens(x, x_mask), expand_mask(x_mask, x), _weights("x", x, x_mask, x_weights))
-        y_side = (real_tokens(y, y_mask), expand_mask(y_mask, y), _weights("y", y, y_mask, y_weights))
+        dtype = common_dtype(x, y)
+        x_side, y_side = (
+            (real_tokens(tokens, mask, dtype), expand_mask(mask, tokens), _weights(name, tokens, mask, weights, dtype))
+            for name, tokens, mask, weights in (("x", x, x_mask, x_weights), ("y", y, y_mask, y_weights))
+        )
         padded = x_mask is not None or y_mask is not None
         result = _solve(x_side, y_side, cost, padded, relative=relative, **options)
         if not debias:
@@ -180,8 +192,8 @@ class _Envelope(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor):
+        refuse_second_derivative("transport")
         (plan,) = ctx.saved_tensors
         return gradient[:, None, None] * plan, None, None
 
@@ -189,6 +201,10 @@ class _Envelope(torch.autograd.Function):
 def _solve(x_side, y_side, cost, padded, *, method, epsilon, relative, penalty, **options) -> TransportResult:
     (x, x_mask, a), (y, y_mask, b) = x_side, y_side
     c = _cost(x, y, cost)
+    if c.numel() == 0:  # no samples, or no tokens at all
+        nothing = c.detach().sum((1, 2))
+        zero = torch.zeros_like(nothing, dtype=torch.int64)
+        return TransportResult(c.sum((1, 2)), c.detach(), c.detach(), zero == 0, nothing, zero, nothing)
     if padded:
         pairs = x_mask[:, :, None] & y_mask[:, None]
         c = torch.where(pairs, c, 0)
@@ -242,11 +258,11 @@ def _cost(x: Tensor, y: Tensor, cost: Cost) -> Tensor:
     return c.to(torch.promote_types(c.dtype, torch.float32))
 
 
-def _weights(name: str, tokens: Tensor, mask: Tensor | None, weights: Tensor | None) -> Tensor:
+def _weights(name: str, tokens: Tensor, mask: Tensor | None, weights: Tensor | None, dtype: torch.dtype) -> Tensor:
     """(B, T), summing to 1 over real tokens; all zero in a sample without any."""
-    dtype = torch.promote_types(tokens.dtype, torch.float32)
     if weights is None:
-        weights = torch.ones(tokens.shape[:2], dtype=dtype, device=tokens.device)
+        weights = expand_mask(mask, tokens).to(dtype)
+        return weights / weights.sum(1, keepdim=True).clamp_min(1)
     if weights.shape != tokens.shape[:2]:
         raise ValueError(f"{name}_weights: found {tuple(weights.shape)}; expected {tuple(tokens.shape[:2])}")
     weights = weights.detach().to(dtype)
