@@ -55,7 +55,7 @@ def _scan(
     delta_softplus: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y (B, D, L), last state (B, D, N) and, for the backward, states kept on the way (B, K, N, D)."""
+    """y (B, D, L), last state (B, D, N) and, for the backward, states kept on the way (B, K · N, D)."""
     y, last, kept = _empty_outputs(u, A, keep)
     inputs = _inputs(u, delta, A, B, C, D, z, delta_bias)
     first = u.new_zeros(last.shape) if initial_state is None else initial_state
@@ -73,7 +73,7 @@ def _empty_outputs(u: Tensor, A: Tensor, keep: bool) -> tuple[Tensor, Tensor, Te
     (batch, channels, length), states = u.shape, A.shape[1]
     chunks = -(-length // kernels.CHUNK) if keep else 0
     y = u.new_empty(batch, length, channels).transpose(1, 2)
-    return y, u.new_empty(batch, channels, states), u.new_empty(batch, chunks, states, channels)
+    return y, u.new_empty(batch, channels, states), u.new_empty(batch, chunks * states, channels)
 
 
 @torch.library.custom_op("alignmamba2::selective_scan_backward", mutates_args=(), device_types="cpu")
@@ -192,9 +192,9 @@ def _kernel(name: str, dtype: torch.dtype):
 
     inputs = [*array(3, 3, 2, 4, 4, 1, 3, 1), boolean, boolean]
     if name == "forward":
-        signature = types.void(*inputs, boolean, *array(3, 3, 3, 4))
+        signature = types.void(*inputs, boolean, *array(3, 3, 3, 3))
     else:
-        signature = types.void(*inputs, *array(4, 3, 3), *array(3, 3, 3, 3, 3, 5, 5))
+        signature = types.void(*inputs, *array(3, 3, 3), *array(3, 3, 3, 3, 3, 5, 5))
     options = {"parallel": True, "nogil": True}
     function = getattr(kernels, name)
     try:

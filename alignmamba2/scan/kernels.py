@@ -19,10 +19,18 @@ from numba import njit, prange
 from .lanes import LN2, LOG2E, WIDTH, exp2, load, sigmoid, softplus, store, total
 
 CHUNK = 16  # steps between kept states; keeping them takes N / CHUNK times the memory of u
-SLICE = 4  # blocks of WIDTH channels whose shares in the gradients of B and C one task adds up
+SLICE = 8  # blocks of WIDTH channels whose shares in the gradients of B and C one task adds up
 
 
 @njit
+def _zeros(rows, dtype):
+    """(rows, WIDTH) zeros that start at a cache line: a vector across two lines costs twice."""
+    flat = np.zeros((rows + 1) * WIDTH, dtype)
+    skip = -(flat.ctypes.data // flat.itemsize) % WIDTH
+    return flat[skip : skip + rows * WIDTH].reshape(rows, WIDTH)
+
+
+@njit(forceinline=True)
 def _load(rows, b, t, c, count, spare):
     """rows[b, t, c : c + WIDTH]; lanes from `count` on, beyond the last channel, are zero as in `spare`."""
     if count == WIDTH:
@@ -32,7 +40,7 @@ def _load(rows, b, t, c, count, spare):
     return load(spare, (0,))
 
 
-@njit
+@njit(forceinline=True)
 def _store(rows, b, t, c, count, spare, value):
     if count == WIDTH:
         store(rows, (b, t, c), value)
@@ -56,10 +64,11 @@ def _split(task, channels, groups, blocks):
 @njit
 def _forward_block(b, g, c, count, u, delta, A, B, C, D, z, bias, gated, positive, keep, first, y, last, kept):
     dtype, states = A.dtype, A.shape[1]
-    spare = np.zeros(WIDTH, dtype)
-    rate = np.zeros((states, WIDTH), dtype)  # A · log₂ e
-    h = np.zeros((states, WIDTH), dtype)
-    per_channel = np.zeros((2, WIDTH), dtype)
+    spare = _zeros(1, dtype)[0]
+    rate = _zeros(states, dtype)  # A · log₂ e
+    h = _zeros(states, dtype)
+    per_channel = _zeros(2, dtype)
+    step = _zeros(CHUNK * 4, dtype).reshape(CHUNK, 4, WIDTH)  # Δ, Δu, Du, gate
     for i in range(count):
         per_channel[0, i], per_channel[1, i] = D[c + i], bias[c + i]
         for n in range(states):
@@ -67,25 +76,33 @@ def _forward_block(b, g, c, count, u, delta, A, B, C, D, z, bias, gated, positiv
             h[n, i] = first[b, c + i, n]
     skip, shift = load(per_channel, (0, 0)), load(per_channel, (1, 0))
 
-    for t in range(u.shape[1]):
-        if keep and t % CHUNK == 0:
+    for t0 in range(0, u.shape[1], CHUNK):
+        steps = min(CHUNK, u.shape[1] - t0)
+        if keep:
             for n in range(states):
-                for i in range(count):
-                    kept[b, t // CHUNK, n, c + i] = h[n, i]
-        ut = _load(u, b, t, c, count, spare)
-        dt = _load(delta, b, t, c, count, spare) + shift
-        if positive:
-            dt = softplus(dt)
-        x = dt * ut
-        yt = skip * ut
-        for n in range(states):
-            ht = exp2(dt * load(rate, (n, 0))) * load(h, (n, 0)) + x * B[b, g, t, n]
-            store(h, (n, 0), ht)
-            yt = yt + ht * C[b, g, t, n]
-        if gated:
-            zt = _load(z, b, t, c, count, spare)
-            yt = yt * (zt * sigmoid(zt))
-        _store(y, b, t, c, count, spare, yt)
+                _store(kept, b, t0 // CHUNK * states + n, c, count, spare, load(h, (n, 0)))
+        # What does not depend on the state, first and for itself: the processor overlaps several steps of it.
+        for i in range(steps):
+            ut = _load(u, b, t0 + i, c, count, spare)
+            dt = _load(delta, b, t0 + i, c, count, spare) + shift
+            if positive:
+                dt = softplus(dt)
+            store(step, (i, 0, 0), dt)
+            store(step, (i, 1, 0), dt * ut)
+            store(step, (i, 2, 0), skip * ut)
+            if gated:
+                zt = _load(z, b, t0 + i, c, count, spare)
+                store(step, (i, 3, 0), zt * sigmoid(zt))
+        for i in range(steps):
+            t = t0 + i
+            dt, x, yt = load(step, (i, 0, 0)), load(step, (i, 1, 0)), load(step, (i, 2, 0))
+            for n in range(states):
+                ht = exp2(dt * load(rate, (n, 0))) * load(h, (n, 0)) + x * B[b, g, t, n]
+                store(h, (n, 0), ht)
+                yt = yt + ht * C[b, g, t, n]
+            if gated:
+                yt = yt * load(step, (i, 3, 0))
+            _store(y, b, t, c, count, spare, yt)
 
     for i in range(count):
         for n in range(states):
@@ -93,7 +110,7 @@ def _forward_block(b, g, c, count, u, delta, A, B, C, D, z, bias, gated, positiv
 
 
 def forward(u, delta, A, B, C, D, z, bias, gated, positive, keep, first, y, last, kept):
-    """y, last and, if `keep`, kept (B, ⌈L / CHUNK⌉, N, D) are written; `gated`: z counts, `positive`: softplus."""
+    """y, last and, if `keep`, kept (B, ⌈L / CHUNK⌉ · N, D) are written; `gated`: z counts, `positive`: softplus."""
     groups = B.shape[1]
     runs = (u.shape[2] // groups + WIDTH - 1) // WIDTH
     for task in prange(u.shape[0] * groups * runs):
@@ -108,20 +125,21 @@ def _backward_slice(
 ):  # fmt: skip
     dtype, states, length = A.dtype, A.shape[1], u.shape[1]
     blocks = (channels + WIDTH - 1) // WIDTH
-    spare = np.zeros(WIDTH, dtype)
-    h = np.zeros((states, WIDTH), dtype)
+    spare = _zeros(1, dtype)[0]
+    h = _zeros(states, dtype)
     # Of each block of channels, for the whole way back:
-    rate = np.zeros((blocks, states, WIDTH), dtype)  # A · log₂ e
-    carry = np.zeros((blocks, states, WIDTH), dtype)  # gradient of the state after a step, then before it
-    gA = np.zeros((blocks, states, WIDTH), dtype)
-    per_channel = np.zeros((blocks, 4, WIDTH), dtype)  # D, bias, and their gradients
+    rate = _zeros(blocks * states, dtype).reshape(blocks, states, WIDTH)  # A · log₂ e
+    carry = _zeros(blocks * states, dtype).reshape(blocks, states, WIDTH)  # gradient of the state to come
+    gA = _zeros(blocks * states, dtype).reshape(blocks, states, WIDTH)
+    per_channel = _zeros(blocks * 4, dtype).reshape(blocks, 4, WIDTH)  # D, bias, and their gradients
     # Of each step of a chunk, for the block at hand:
-    step = np.zeros((CHUNK, 5, WIDTH), dtype)  # u, Δ, Δu, gradient of y before the gate, slope of softplus
-    decay = np.zeros((CHUNK, states, WIDTH), dtype)
-    before = np.zeros((CHUNK, states, WIDTH), dtype)  # h of the step before
+    # u, Δ, Δu, gradient of y before the gate, slope of softplus, gradient of the gate's argument over y
+    step = _zeros(CHUNK * 6, dtype).reshape(CHUNK, 6, WIDTH)
+    decay = _zeros(CHUNK * states, dtype).reshape(CHUNK, states, WIDTH)
+    before = _zeros(CHUNK * states, dtype).reshape(CHUNK, states, WIDTH)  # h of the step before
     # Of each step of a chunk, over all blocks, lane by lane:
-    sum_B = np.zeros((CHUNK, states, WIDTH), dtype)
-    sum_C = np.zeros((CHUNK, states, WIDTH), dtype)
+    sum_B = _zeros(CHUNK * states, dtype).reshape(CHUNK, states, WIDTH)
+    sum_C = _zeros(CHUNK * states, dtype).reshape(CHUNK, states, WIDTH)
 
     for i in range(channels):
         block, lane = divmod(i, WIDTH)
@@ -142,8 +160,7 @@ def _backward_slice(
             skip, shift = load(per_channel, (block, 0, 0)), load(per_channel, (block, 1, 0))
             g_skip, g_shift = load(per_channel, (block, 2, 0)), load(per_channel, (block, 3, 0))
             for n in range(states):
-                for i in range(count):
-                    h[n, i] = kept[b, chunk, n, c + i]
+                store(h, (n, 0), _load(kept, b, chunk * states + n, c, count, spare))
 
             for i in range(steps):
                 t = t0 + i
@@ -160,8 +177,17 @@ def _backward_slice(
                     gate = sigmoid(zt)
                     g_gate = gt * (gate * (1.0 + zt * (1.0 - gate)))
                     gt = gt * (zt * gate)
-                x = dt * ut
-                yt = skip * ut
+                store(step, (i, 0, 0), ut)
+                store(step, (i, 1, 0), dt)
+                store(step, (i, 2, 0), dt * ut)
+                store(step, (i, 3, 0), gt)
+                store(step, (i, 4, 0), slope)
+                store(step, (i, 5, 0), g_gate)
+
+            for i in range(steps):
+                t = t0 + i
+                ut, dt, x = load(step, (i, 0, 0)), load(step, (i, 1, 0)), load(step, (i, 2, 0))
+                gt, yt = load(step, (i, 3, 0)), skip * ut
                 for n in range(states):
                     hb = load(h, (n, 0))
                     at = exp2(dt * load(rate, (block, n, 0)))
@@ -172,12 +198,7 @@ def _backward_slice(
                     store(sum_C, (i, n, 0), load(sum_C, (i, n, 0)) + gt * ht)
                     yt = yt + ht * C[b, g, t, n]
                 if gated:
-                    _store(gz, b, t, c, count, spare, g_gate * yt)
-                store(step, (i, 0, 0), ut)
-                store(step, (i, 1, 0), dt)
-                store(step, (i, 2, 0), x)
-                store(step, (i, 3, 0), gt)
-                store(step, (i, 4, 0), slope)
+                    _store(gz, b, t, c, count, spare, load(step, (i, 5, 0)) * yt)
 
             for i in range(steps - 1, -1, -1):
                 t = t0 + i
