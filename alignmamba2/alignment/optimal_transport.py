@@ -221,19 +221,18 @@ def _solve(x_side, y_side, cost, padded, *, method, epsilon, relative, penalty, 
             eps, solution = torch.zeros_like(eps), _exact(fixed, a, b)
         else:
             options["penalty"] = penalty if method == "unbalanced" else None
-            solution = solve(fixed, *_stand_in(a, b, x_mask, y_mask, present), eps, **options)
-        # In a sample without one of the two modalities there is nothing to move.
-        keep = present.to(c.dtype)
-        value = solution.value * keep
-        plan = solution.plan * keep[:, None, None]
-        error = torch.where(present, solution.marginal_error, 0)
+            solution = solve(fixed, *_stand_in(a, b, present), eps, **options)
+        value, plan, iterations, error = solution
+        if padded and not present.all():  # in a sample without one of the two modalities there is nothing to move
+            value, error = (torch.where(present, t, 0) for t in (value, error))
+            plan = torch.where(present[:, None, None], plan, 0)
     return TransportResult(
         distance=_Envelope.apply(c, value, plan),
         plan=plan,
         cost=fixed,
         converged=error <= options["tolerance"],
         marginal_error=error,
-        iterations=solution.iterations,
+        iterations=iterations,
         epsilon=eps,
     )
 
@@ -277,7 +276,7 @@ def _weights(name: str, tokens: Tensor, mask: Tensor | None, weights: Tensor | N
     return weights / torch.where(total > 0, total, 1)
 
 
-def _stand_in(a, b, x_mask, y_mask, present) -> tuple[Tensor, Tensor]:
+def _stand_in(a, b, present) -> tuple[Tensor, Tensor]:
     # A sample without tokens still has to pass through the batched solver: give it uniform weights, drop its answer.
     gone = ~present[:, None]
     return torch.where(gone, 1 / a.shape[1], a), torch.where(gone, 1 / b.shape[1], b)

@@ -27,8 +27,9 @@ from torch import Tensor
 
 f32 = np.float32
 
-# Sums may be reordered, so that they fill vector registers; NaN and infinity keep their meaning.
-FAST = {"contract", "reassoc", "nsz"}
+# Sums and minima may be reordered, so that they fill vector registers. Inputs are finite, so NaN need not be minded;
+# infinity keeps its meaning.
+FAST = {"contract", "reassoc", "nsz", "nnan"}
 
 # u/a and v/b stay within e^±20. An entry of K below e^-60 then carries less than e^-20 of the mass a_i b_j: cut off
 # there, K needs no denormal numbers, which are slow, and loses nothing that float32 could hold.
@@ -79,29 +80,16 @@ def _gibbs_kernel(cost, f, g, epsilon, n, m, k):
 
 
 @njit(fastmath=FAST, cache=True)
-def _start(cost, a, b, n, m, f, g):
-    """The c-transform potentials: f_i = min_j C_ij, then g_j = min_i (C_ij − f_i). Returns the cost's range.
-
-    They make the largest entry of every row and column of K equal to 1, whatever ε.
-    """
-    least, most = f32(np.inf), f32(-np.inf)
-    for i in range(n):
-        row = f32(np.inf)
-        for j in range(m):
-            if b[j] > 0:
-                row = min(row, cost[i, j])
-                if a[i] > 0:
-                    most = max(most, cost[i, j])
-        f[i] = row
-        if a[i] > 0:
-            least = min(least, row)
+def _least_of_columns(cost, a, f, n, m, g):
+    """g_j = min_i (C_ij − f_i) over rows that have a weight."""
     for j in range(m):
         g[j] = f32(np.inf)
     for i in range(n):
         if a[i] > 0:
+            fi = f[i]
             for j in range(m):
-                g[j] = min(g[j], cost[i, j] - f[i])
-    return most - least
+                c = cost[i, j] - fi
+                g[j] = c if c < g[j] else g[j]
 
 
 @njit(fastmath=FAST, cache=True)
@@ -203,12 +191,12 @@ def _last_real(weight):
 
 
 @njit(cache=True)
-def _solve_one(cost, a, b, epsilon, scaling, tolerance, max_iterations, plan):
+def _solve_one(cost, a, b, f, epsilon, start, scaling, tolerance, max_iterations, plan):
     n, m = _last_real(a), _last_real(b)  # trailing padding is not even read
-    f, g, total = np.empty(n, f32), np.empty(m, f32), np.empty(m, f32)
+    g, total = np.empty(m, f32), np.empty(m, f32)
     u, v = a[:n].copy(), b[:m].copy()
-    spread = _start(cost, a, b, n, m, f, g)
-    now = max(epsilon, spread * scaling)  # ε of this iteration
+    _least_of_columns(cost, a, f, n, m, g)
+    now = max(epsilon, start)  # ε of this iteration
     _gibbs_kernel(cost, f, g, now, n, m, plan)
     t, fresh = 0, True
     while t < max_iterations:
@@ -228,14 +216,16 @@ def _solve_one(cost, a, b, epsilon, scaling, tolerance, max_iterations, plan):
         _gibbs_kernel(cost, f, g, epsilon, n, m, plan)
     value = _dual(f, u, a, epsilon, n) + _dual(g, v, b, epsilon, m)
     mass, error = _scale_to_plan(plan, u, v, a, b, total, n, m)
+    plan[n:] = f32(0.0)
+    plan[:n, m:] = f32(0.0)
     return value - epsilon * (mass - 1.0), t, error
 
 
 @njit(parallel=True, cache=True)
-def _solve_batch(cost, a, b, epsilon, scaling, tolerance, max_iterations, plan, value, iterations, error):
+def _solve_batch(cost, a, b, f, epsilon, start, scaling, tolerance, max_iterations, plan, value, iterations, error):
     for s in prange(cost.shape[0]):
         value[s], iterations[s], error[s] = _solve_one(
-            cost[s], a[s], b[s], epsilon[s], scaling, tolerance, max_iterations, plan[s]
+            cost[s], a[s], b[s], f[s], epsilon[s], start[s], scaling, tolerance, max_iterations, plan[s]
         )
 
 
@@ -254,10 +244,18 @@ def solve_numba(
     Samples run in parallel, on as many threads as torch uses, and each stops on its own.
     """
     size = cost.shape[0]
-    plan = torch.zeros_like(cost, memory_format=torch.contiguous_format)
+    plan = torch.empty_like(cost, memory_format=torch.contiguous_format)
     value, error = torch.empty(size), torch.empty(size)
     iterations = torch.empty(size, dtype=torch.int64)
-    inputs = [t.detach().contiguous().numpy() for t in (cost, a, b, epsilon)]
+    # Start from f_i = min_j C_ij, g_j = min_i (C_ij − f_i): whatever ε, every row and column of K then holds a 1.
+    # The minima are over real tokens. (Here, because numba's minimum of a row does not fill vector registers.)
+    padded = bool((a == 0).any() or (b == 0).any())
+    f = (torch.where((b > 0)[:, None], cost, torch.inf) if padded else cost).amin(2)
+    start = torch.zeros(size)
+    if scaling:
+        pairs = (a > 0)[:, :, None] & (b > 0)[:, None]
+        start = scaling * (torch.where(pairs, cost, -torch.inf).amax((1, 2)) - f.amin(1))
+    inputs = [t.detach().contiguous().numpy() for t in (cost, a, b, f, epsilon, start)]
     outputs = [t.numpy() for t in (plan, value, iterations, error)]
     with torch_threads():
         _solve_batch(*inputs, f32(scaling or 0.0), f32(tolerance), max_iterations, *outputs)
