@@ -13,6 +13,7 @@ from ..alignment import transport
 from ..figures import transport_plan, transport_sweep
 
 EPSILONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+WIDTH = 860  # pixels: a FigureWidget left to itself takes 700, whatever room there is
 
 
 class TransportExplorer:
@@ -67,6 +68,7 @@ class TransportExplorer:
         if not interactive:
             return
         self.fig = go.FigureWidget(self._each[start])
+        self.fig.layout.width = WIDTH
         self.controls["epsilon"] = widgets.SelectionSlider(
             options=[(f"{e:g}", i) for i, e in enumerate(self.epsilons)],
             value=start,

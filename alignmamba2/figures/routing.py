@@ -67,7 +67,7 @@ def expert_shares(shares: Sequence[Mapping[str, Any]], experts: Sequence[str], *
                 row=1,
                 col=i + 1,
             )
-    figure.update_xaxes(range=[0, 1], tickformat=".0%", tickvals=[0, 0.5, 1], title="share")
+    figure.update_xaxes(range=[0, 1], tickvals=[0, 0.5, 1], ticktext=["0", "50%", "100%"], title="share")
     figure.update_yaxes(autorange="reversed", ticks="")
     figure.update_layout(barmode="stack", bargap=0.35)
     most = max((len(layer) for layer in layers), default=1)

@@ -60,7 +60,7 @@ def sample_strips(
         )
         figure.add_trace(strip, row, 1)
         axis = f"<b>{m}</b><br>{count} tokens<br>{width} features"
-        figure.update_yaxes(title={"text": axis, "font": {"color": look(m).colour}}, row=row, col=1)
+        figure.update_yaxes(title={"text": axis, "font": {"color": look(m).colour, "size": 13}}, row=row, col=1)
     figure.update_xaxes(showticklabels=False, ticks="", showgrid=False, range=[0, 1])
     figure.update_yaxes(showticklabels=False, ticks="", showgrid=False)
     spoken = list(words.get("text", ()))
@@ -76,7 +76,7 @@ def sample_strips(
             col=1,
         )
     figure.update_xaxes(title="relative time →", row=len(features), col=1)
-    figure = titled(figure, title, note, height=210 + 110 * len(features))
+    figure = titled(figure, title, note, height=210 + 120 * len(features))
     longest = max((len(short(word, 18)) for word in spoken), default=0)
     return figure.update_layout(
         margin={"l": 130, "t": 100 + 5 * longest, "b": 50}, height=figure.layout.height + 4 * longest

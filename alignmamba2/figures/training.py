@@ -40,7 +40,7 @@ def losses(
     """
     panels = {words: name for name, words in PARTS.items() if any(f"train/{name}" in epoch for epoch in history)}
     measured = any(epoch.get(metric) is not None for epoch in history)
-    heads = [*panels, *([metric.split("/")[-1]] if measured else [])]
+    heads = [*panels, *(["validation " + metric.split("/")[-1]] if measured else [])]
     if not heads:
         raise ValueError(f"history: neither 'train/task' nor {metric!r} in it; expected one mapping an epoch")
     figure = make_subplots(rows=1, cols=len(heads), subplot_titles=heads, horizontal_spacing=0.08)

@@ -111,7 +111,7 @@ def transport_plan(
         partners = array(partners)
         share, chance = agreement(mass, partners)
         if share == share:
-            found = f"{share:.0%} of the mass on true partners, {chance:.0%} by chance"
+            found = f"{share:.0%} of the mass on true partners (chance: {chance:.0%})"
             note = f"{note} · {found}" if note else found
     if most is None:
         most = float(max(mass.max(), 3 / mass.size)) if mass.size else 1.0
