@@ -1,9 +1,10 @@
 """Time, memory and error of the dual alignment beside its peers.
 
 Sinkhorn: 32 problems of three shapes, cosine costs, ε = 0.1. Every method runs the number of iterations that brings its
-marginal error ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁, of the worst problem, to at most the tolerance (300 at most: geomloss' averaged
-iterations converge slowly there); that number and the error reached are printed. No peer stops on its own, so none pays for a check that the others do not make, or for one iteration more than it needs. The
-gradient is compared with a float64 solve that is converged to 1e-11.
+marginal error ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁, of the worst problem, to at most the tolerance (about 300 at most: geomloss'
+averaged iterations converge slowly there); that number and the error reached are printed. No method stops on its own,
+so none pays for a check that the others do not make. The gradient is compared with a float64 solve that is converged to
+1e-11.
 
 MMD: five Gaussian bandwidths, d = 128, N tokens on each side; the peers build their kernels from `torch.cdist`, once in
 three blocks (xx, yy, xy) and once as most public code does, for all 2N tokens together.
