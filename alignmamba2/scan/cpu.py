@@ -1,5 +1,8 @@
 """The scan on the processor: numba's kernels, found in a cache on disk or compiled, as an operator of PyTorch.
 
+Threads are ours, not numba's: its OpenMP layer spins beside PyTorch's and dies in a forked child, its other layers
+are not there everywhere or forbid two callers.
+
 (B, D, L) views of (B, L, D) memory are read in place, and y and the gradients are such views: no tensor is ever
 transposed. Other layouts are right too; they are copied once.
 """
@@ -7,14 +10,18 @@ transposed. Other layouts are right too; they are copied once.
 from __future__ import annotations
 
 import functools
+import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import numpy as np
 import torch
-from numba import boolean, njit, types
+from numba import boolean, int64, njit, types
 from torch import Tensor
 
 from . import chunked, kernels
+
+WORTH_A_THREAD = 200_000  # states (B · L · D · N) that outweigh handing work to another thread
 
 
 def scan(
@@ -60,7 +67,8 @@ def _scan(
     inputs = _inputs(u, delta, A, B, C, D, z, delta_bias)
     first = u.new_zeros(last.shape) if initial_state is None else initial_state
     outputs = (_array(x) for x in (first, y.transpose(1, 2), last, kept))
-    _run("forward", u.dtype, *inputs, z is not None, delta_softplus, keep, *outputs)
+    tasks = kernels.forward_tasks(inputs[0], inputs[3])
+    _run("forward", tasks, *inputs, z is not None, delta_softplus, keep, *outputs)
     return y, last, kept
 
 
@@ -102,7 +110,7 @@ def _scan_backward(
     outputs = (_array(x) for x in (gu.transpose(1, 2), g_delta.transpose(1, 2), gz.transpose(1, 2), g_first))
     _run(
         "backward",
-        u.dtype,
+        batch * groups * parts,
         *_inputs(u, delta, A, B, C, D, z, delta_bias),
         z is not None,
         delta_softplus,
@@ -173,33 +181,59 @@ def _inputs(u, delta, A, B, C, D, z, delta_bias) -> list[np.ndarray]:
 # --- Compilation ------------------------------------------------------------------------------------------
 
 
-def _run(name: str, dtype: torch.dtype, *args) -> None:
-    """Call a kernel with as many threads as PyTorch uses."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-    _kernel(name, dtype)(*args)
+def _run(name: str, tasks: int, *args) -> None:
+    """Run all tasks of a kernel on as many threads as PyTorch uses; this thread is one of them."""
+    u, A = args[0], args[2]
+    kernel = _kernel(name, u.dtype.name)
+    threads = min(torch.get_num_threads(), tasks, 1 + u.size * A.shape[1] // WORTH_A_THREAD)
+    if threads == 1:
+        kernel(0, tasks, *args)
+        return
+    # More runs than threads, taken one by one: a thread that the system holds up does not hold up the rest.
+    bounds = np.linspace(0, tasks, min(tasks, 4 * threads) + 1).astype(int).tolist()
+    runs = iter(list(itertools.pairwise(bounds)))
+
+    def work() -> None:
+        for start, stop in runs:
+            kernel(start, stop, *args)
+
+    helpers = [_pool().submit(work) for _ in range(threads - 1)]
+    work()
+    for helper in helpers:
+        if not helper.cancel():  # one that never started is not needed any more
+            helper.result()
 
 
 @functools.cache
-def _kernel(name: str, dtype: torch.dtype):
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), "selective_scan")
+
+
+# Threads do not survive a fork (of a DataLoader, say): the child makes its own.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _pool.cache_clear())
+
+
+@functools.cache
+def _kernel(name: str, dtype: str):
     """The kernel for float32 or float64: from the cache on disk (half a second), or compiled (some seconds).
 
     The one signature, with strides open, keeps numba from compiling again for every layout.
     """
-    number = types.float32 if dtype == torch.float32 else types.float64
+    number = getattr(types, dtype)
 
     def array(*dimensions: int):
         return [types.Array(number, n, "A") for n in dimensions]
 
     inputs = [*array(3, 3, 2, 4, 4, 1, 3, 1), boolean, boolean]
     if name == "forward":
-        signature = types.void(*inputs, boolean, *array(3, 3, 3, 3))
+        signature = types.void(int64, int64, *inputs, boolean, *array(3, 3, 3, 3))
     else:
-        signature = types.void(*inputs, *array(3, 3, 3), *array(3, 3, 3, 3, 3, 5, 5))
-    options = {"parallel": True, "nogil": True}
+        signature = types.void(int64, int64, *inputs, *array(3, 3, 3), *array(3, 3, 3, 3, 3, 5, 5))
     function = getattr(kernels, name)
     try:
-        return njit(signature, cache=True, **options)(function)
+        return njit(signature, cache=True, nogil=True)(function)
     except RuntimeError as error:  # numba finds no folder to write to: compile in every process
         if "cache" not in str(error):
             raise
-        return njit(signature, **options)(function)
+        return njit(signature, nogil=True)(function)

@@ -14,7 +14,7 @@ for the caller to add in a fixed order: the same bits for any number of threads.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from .lanes import LN2, LOG2E, WIDTH, exp2, load, sigmoid, softplus, store, total
 
@@ -109,12 +109,19 @@ def _forward_block(b, g, c, count, u, delta, A, B, C, D, z, bias, gated, positiv
             last[b, c + i, n] = h[n, i]
 
 
-def forward(u, delta, A, B, C, D, z, bias, gated, positive, keep, first, y, last, kept):
-    """y, last and, if `keep`, kept (B, ⌈L / CHUNK⌉ · N, D) are written; `gated`: z counts, `positive`: softplus."""
+def forward_tasks(u, B) -> int:
+    """Number of tasks: one for WIDTH channels of a group of a sample."""
     groups = B.shape[1]
-    runs = (u.shape[2] // groups + WIDTH - 1) // WIDTH
-    for task in prange(u.shape[0] * groups * runs):
-        b, g, c, count = _split(task, u.shape[2], groups, 1)
+    return u.shape[0] * groups * -(-(u.shape[2] // groups) // WIDTH)
+
+
+def forward(start, stop, u, delta, A, B, C, D, z, bias, gated, positive, keep, first, y, last, kept):
+    """Tasks start … stop - 1: write y, last and, if `keep`, kept (B, ⌈L / CHUNK⌉ · N, D).
+
+    `gated`: z counts; `positive`: softplus is wanted.
+    """
+    for task in range(start, stop):
+        b, g, c, count = _split(task, u.shape[2], B.shape[1], 1)
         _forward_block(b, g, c, count, u, delta, A, B, C, D, z, bias, gated, positive, keep, first, y, last, kept)
 
 
@@ -240,18 +247,18 @@ def _backward_slice(
 
 
 def backward(
-    u, delta, A, B, C, D, z, bias, gated, positive, kept, gy, g_last,
+    start, stop, u, delta, A, B, C, D, z, bias, gated, positive, kept, gy, g_last,
     gu, g_delta, gz, g_first, g_channel, gB, gC,
 ):  # fmt: skip
-    """The gradients, from `gy` and `g_last`, are written to the arguments of the last line.
+    """Tasks start … stop - 1: from `gy` and `g_last`, write the gradients, the arguments of the last line.
 
+    A task is a part, SLICE · WIDTH channels, of a group of a sample.
     g_channel (B, N + 2, D): a sample's shares in the gradients of A, D and the bias.
-    gB, gC (parts, B, G, L, N): shares in the gradients of B and C; a part is SLICE · WIDTH channels of a group.
+    gB, gC (parts, B, G, L, N): a part's shares in the gradients of B and C.
     """
-    parts, groups = gB.shape[0], B.shape[1]
-    for task in prange(u.shape[0] * groups * parts):
-        b, g, c, channels = _split(task, u.shape[2], groups, SLICE)
+    for task in range(start, stop):
+        b, g, c, channels = _split(task, u.shape[2], B.shape[1], SLICE)
         _backward_slice(
-            b, g, c, channels, task % parts, u, delta, A, B, C, D, z, bias, gated, positive, kept, gy, g_last,
+            b, g, c, channels, task % gB.shape[0], u, delta, A, B, C, D, z, bias, gated, positive, kept, gy, g_last,
             gu, g_delta, gz, g_first, g_channel, gB, gC,
         )  # fmt: skip
