@@ -23,6 +23,7 @@ lab: $(READY)  ## JupyterLab on the notebooks
 results: $(READY)  ## the results files that README quotes; about half an hour on two cores
 	$(PY) -m alignmamba2 train mosi-utterances mosi-utterances-minilm --seeds 1111-1115 --results results/mosi-utterances.json
 	$(PY) -m alignmamba2 ablate mosi-utterances-minilm --seeds 1111-1115 --results results/ablations.json
+	$(PY) -m alignmamba2 report
 
 clean:  ## remove what the other commands made, data sets excepted
 	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""python -m alignmamba2: data, train, evaluate, ablate, run, bench, doctor."""
+"""python -m alignmamba2: data, train, evaluate, ablate, report, run, bench, doctor."""
 
 from __future__ import annotations
 
@@ -64,6 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--folder", type=Path, default=Path("runs"), help="where the page goes (default: runs)")
     run.add_argument("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[], type=_override)
     run.set_defaults(do=_run)
+
+    report = verbs.add_parser("report", help="write README's tables from the results files")
+    report.add_argument("--readme", type=Path, default=Path("README.md"))
+    report.add_argument("--folder", type=Path, default=Path("results"))
+    report.set_defaults(do=_write_report)
 
     bench = verbs.add_parser("bench", help="measure against peers, side by side", add_help=False)
     bench.add_argument("name", choices=BENCHES)
@@ -163,10 +168,23 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         print(f"\nwritten: {write_results(arguments.results, results, _command())}")
 
 
+def _write_report(arguments: argparse.Namespace) -> None:
+    from .report import write_report
+
+    write_report(arguments.readme, arguments.folder)
+
+
 def _run(arguments: argparse.Namespace) -> None:
+    from .datasets import is_present
     from .pages import run_notebook
 
-    print(f"page to open: {run_notebook(arguments.notebook, arguments.folder, dict(arguments.parameters))}")
+    real = "mosi-utterances"
+    if is_present(real):
+        print(f"Data: {real}, the real CMU-MOSI")
+    else:
+        print(f"Data: mini-mosi, synthetic. For the real CMU-MOSI: python -m alignmamba2 data fetch {real}")
+    page = run_notebook(arguments.notebook, arguments.folder, dict(arguments.parameters))
+    print(f"page to open: {page}")
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

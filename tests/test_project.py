@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "recipes": set(),
     "training": {"batch", "datasets", "metrics", "model", "recipes"},
     "experiments": {"datasets", "metrics", "model", "recipes", "training"},
+    "report": {"experiments"},
     "figures": {"trace"},
     "explorers": {"figures", "alignment", "trace"},
     "pages": set(),
@@ -101,3 +102,29 @@ def test_public_names_exist_and_are_documented():
 def test_every_module_says_what_it_is():
     for path in PACKAGE.rglob("*.py"):
         assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), path
+
+
+def test_readme_shows_what_was_measured():
+    from alignmamba2.report import BEGIN, END, results_section
+
+    readme = (ROOT / "README.md").read_text("utf-8")
+    shown = readme.split(BEGIN + "\n")[1].split("\n" + END)[0]
+    assert shown == results_section(ROOT / "results")
+
+
+def test_readme_code_runs(monkeypatch, tmp_path):
+    """The Python example, in two epochs; and every command of the library that README names exists."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("seed=0)", "seed=0, fast=True, progress=False)"), {})
+    assert (tmp_path / "runs" / "my-model" / "model.safetensors").is_file()
+
+    from alignmamba2.__main__ import _parser
+
+    commands = re.findall(r"-m alignmamba2 (.*?)(?:  +#.*)?$", readme, re.MULTILINE)
+    for command in commands:
+        if "--help" not in command and "`" not in command and "report" not in command:
+            assert _parser().parse_args(command.split()).do
+    for target in re.findall(r"make (\w+)", readme):
+        assert f"\n{target}:" in (ROOT / "Makefile").read_text("utf-8")

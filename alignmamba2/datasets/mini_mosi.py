@@ -29,7 +29,7 @@ from .base import Dataset
 
 NAME = "mini-mosi"
 WIDTHS = {"text": 32, "audio": 16, "video": 20}
-SIZES = {"train": 480, "valid": 120, "test": 240}
+SIZES = {"train": 960, "valid": 120, "test": 240}
 STRETCH = {"audio": 1.5, "video": 1.25}
 POSITIVE = ("good", "great", "funny", "warm", "clever", "lovely", "moving", "bright", "honest", "sweet")
 NEGATIVE = ("bad", "dull", "awful", "boring", "silly", "weak", "cold", "tired", "cheap", "clumsy")
@@ -42,7 +42,7 @@ CONCEPT = 8
 SIGNAL = 1.0
 
 
-def load(seed: int = 0, noise: float = 0.3) -> dict[str, Dataset]:
+def load(seed: int = 0, noise: float = 0.1) -> dict[str, Dataset]:
     """Generate the three splits; the same seed gives the same data.
 
     Parameters

@@ -1,0 +1,71 @@
+"""README's tables, written from the results files: no number is typed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .experiments import table
+
+# Published on exactly these files (31 test videos, binary, all three modalities); accuracy in %.
+PUBLISHED = (
+    ("bc-LSTM (Poria et al., ACL 2017)", "released", 80.3),
+    ("contextual inter-modal attention (Ghosal et al., EMNLP 2018)", "released", 82.31),
+)
+BEGIN, END = "<!-- results: written by `python -m alignmamba2 report`, do not edit -->", "<!-- /results -->"
+MAIN, ABLATIONS = "mosi-utterances.json", "ablations.json"
+
+
+def results_section(folder: Path) -> str:
+    """The Markdown between README's two marks, from the results files in `folder`."""
+    main, ablations = (json.loads((folder / name).read_text("utf-8")) for name in (MAIN, ABLATIONS))
+    lines = [
+        f"Test accuracy and weighted F1 in %, mean ± sd over {_seeds(main)}. The epoch is chosen on validation videos,",
+        "taken from the 62 training videos; the 31 test videos are looked at once a model.",
+        "",
+        table(main["results"]),
+        "",
+        "| published, accuracy | text | |",
+        "|---|---|---|",
+        *(f"| {name} | {text} | {accuracy:g} |" for name, text, accuracy in PUBLISHED),
+        "",
+        f"And with one thing changed at a time (recipe `{_recipe(ablations)}`, {_seeds(ablations)}):",
+        "",
+        table(ablations["results"]),
+        "",
+        *(
+            f"`results/{name}`, {r['date'][:10]}: `{r['command']}`  "
+            for name, r in ((MAIN, main), (ABLATIONS, ablations))
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def write_report(readme: Path, folder: Path) -> None:
+    """Put the tables between README's two marks.
+
+    Raises
+    ------
+    ValueError
+        If the marks are not there.
+    """
+    text = readme.read_text("utf-8")
+    pattern = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"{readme}: found no lines {BEGIN!r} … {END!r} to write between")
+    part = readme.with_name(readme.name + ".part")
+    section = f"{BEGIN}\n{results_section(folder)}\n{END}"
+    part.write_text(pattern.sub(lambda _: section, text), encoding="utf-8")
+    part.replace(readme)
+
+
+def _seeds(results: Mapping[str, Any]) -> str:
+    seeds = [run["seed"] for run in next(iter(results["results"].values()))["runs"]]
+    return f"seeds {seeds[0]}–{seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+
+
+def _recipe(results: Mapping[str, Any]) -> str:
+    return next(iter(results["results"].values()))["recipe"]["name"]
