@@ -33,7 +33,7 @@ _HOME = {
     "MultimodalBatch": "batch",
     "ModalityAwareMamba": "layers",
     "AlignMamba2": "model",
-    "AlignMamba2Config": "model",
+    "AlignMamba2Config": "config",
     "ModelOutput": "model",
     "Trace": "trace",
     "load_dataset": "datasets",
@@ -46,9 +46,10 @@ __all__ = ["__version__", *_HOME]
 if TYPE_CHECKING:
     from .alignment import TransportResult, mmd, transport
     from .batch import MultimodalBatch
+    from .config import AlignMamba2Config
     from .datasets import load_dataset
     from .layers import ModalityAwareMamba
-    from .model import AlignMamba2, AlignMamba2Config, ModelOutput
+    from .model import AlignMamba2, ModelOutput
     from .scan import selective_scan
     from .trace import Trace
     from .training import evaluate, fit

@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .batch import MultimodalBatch
+from .config import AlignMamba2Config
 from .datasets import Dataset, load_dataset
 from .metrics import classification_metrics, regression_metrics
-from .model import AlignMamba2, AlignMamba2Config
+from .model import AlignMamba2
 from .recipes import Recipe, TrainingConfig
 
 

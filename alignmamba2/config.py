@@ -1,0 +1,121 @@
+"""Every setting of the model, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .layers import DIRECTIONS, EXPERTS, PLACEMENTS, ROUTINGS, one_of
+from .trace import Pair
+
+READOUTS = ("mean", "last", "per_step")
+TASKS = ("classification", "regression")
+
+
+@dataclass(frozen=True)
+class AlignMamba2Config:
+    """Every setting of the model. Marks: [T] a third-party reading of the paper, [O] our choice.
+
+    Attributes
+    ----------
+    modalities : mapping of name to feature width
+        The order is the order of ties in "interleave" and of blocks in "concat".
+    task : "classification" (cross-entropy over n_classes) or "regression" (absolute error) [O]
+    readout : "mean" over all tokens, "last" token, or "per_step" (one prediction a step: the mean over the
+        modalities' tokens at that step; all modalities need the same number of steps) [O]
+    anchor : the modality that the others are aligned with; "" means "text" where there is one, else the first [T]
+    d_model, dropout [O]; n_layers 2, d_state 16, d_conv 4, expand 2 [T]
+    order : "interleave" [T, AlignMamba v1] or "concat" [T]
+    experts, routing, placement, direction, n_shared : see `ModalityAwareMamba`
+    lambda_ot 0.001, lambda_mmd 0.01 : weights of the alignment losses [T]
+    transport : "sinkhorn" [T] or "relaxed" (AlignMamba v1's closed form) [T]; epsilon 0.05 [T]
+    bandwidth : "median", a number, or a list of numbers; mmd_estimator : "biased" or "unbiased" [O]
+    modality_dropout : probability that a sample loses a modality in training; one always stays [O]
+    swap : modality → probability that a token's features are, in training, those of another token of the batch. Makes
+        features that were fitted to the training labels as unreliable as they are on new data (see data/README.md):
+        where they are right with probability r and should be right with r', swap with 2 (r − r') [O]
+    label_smoothing : of the cross-entropy [O]
+    clip : standardised features are limited to ±clip, against heavy-tailed sensors [O]
+    """
+
+    modalities: Mapping[str, int]
+    task: str = "classification"
+    n_classes: int = 2
+    readout: str = "mean"
+    anchor: str = ""
+    d_model: int = 64
+    n_layers: int = 2
+    d_state: int = 16
+    d_conv: int = 4
+    expand: int = 2
+    dropout: float = 0.1
+    order: str = "interleave"
+    experts: str = "both"
+    routing: str = "modality"
+    placement: str = "projections"
+    direction: str = "forward"
+    n_shared: int = 1
+    lambda_ot: float = 0.001
+    lambda_mmd: float = 0.01
+    transport: str = "sinkhorn"
+    epsilon: float = 0.05
+    bandwidth: str | float | list[float] = "median"
+    mmd_estimator: str = "biased"
+    modality_dropout: float = 0.0
+    swap: Mapping[str, float] = field(default_factory=dict)
+    label_smoothing: float = 0.0
+    clip: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.modalities:
+            raise ValueError("modalities: empty; expected at least one, such as {'text': 300}")
+        object.__setattr__(self, "modalities", dict(self.modalities))
+        choices = {
+            "task": TASKS,
+            "readout": READOUTS,
+            "order": ("interleave", "concat"),
+            "experts": EXPERTS,
+            "routing": ROUTINGS,
+            "placement": PLACEMENTS,
+            "direction": DIRECTIONS,
+            "transport": ("sinkhorn", "relaxed"),
+            "mmd_estimator": ("biased", "unbiased"),
+        }
+        for name, allowed in choices.items():
+            one_of(name, getattr(self, name), allowed)
+        anchor = self.anchor or ("text" if "text" in self.modalities else next(iter(self.modalities)))
+        object.__setattr__(self, "anchor", one_of("anchor", anchor, tuple(self.modalities)))
+        for name in ("d_model", "n_layers", "d_state", "d_conv", "expand", "n_shared", *self.modalities):
+            value = self.modalities[name] if name in self.modalities else getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: found {value!r}; expected a whole number of at least 1")
+        for name in ("dropout", "modality_dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a number in [0, 1)")
+        for name in ("lambda_ot", "lambda_mmd"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a number of at least 0")
+        object.__setattr__(self, "swap", dict(self.swap))
+        for m, p in self.swap.items():
+            if m not in self.modalities or not 0 <= p <= 1:
+                raise ValueError(f"swap: found {m!r} = {p!r}; expected probabilities for {list(self.modalities)}")
+        if self.epsilon <= 0 or self.clip <= 0:
+            raise ValueError(f"epsilon, clip: found {self.epsilon!r}, {self.clip!r}; expected positive numbers")
+        if self.task == "classification" and self.n_classes < 2:
+            raise ValueError(f"n_classes: found {self.n_classes}; expected at least 2")
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The pairs (modality, anchor) that are aligned."""
+        return tuple((m, self.anchor) for m in self.modalities if m != self.anchor)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> AlignMamba2Config:
+        """Build a config; an unknown key is refused by name."""
+        known = [f.name for f in dataclasses.fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(f"config: unknown keys {unknown}; known are {known}")
+        return cls(**values)
