@@ -45,7 +45,7 @@ def pictures(seed: int = 0) -> tuple[str, list[go.Figure]]:
     drawn = [
         figures.transport_plan(**plan, partners=torch.arange(len(plan["mass"])), note="one test video"),
         figures.before_after(*planes, tokens.modality, tokens.hover, facts=own, note="all test videos"),
-        figures.mmd_over_epochs(result.history, note="training videos, with dropout and noise"),
+        figures.mmd_over_epochs(result.history, note="training videos, as the model saw them"),
         figures.expert_shares(trace.expert_shares(), trace.expert_names, note="all test videos"),
     ]
     note = (
