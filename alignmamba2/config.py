@@ -35,7 +35,8 @@ class AlignMamba2Config:
     modality_dropout : probability that a sample loses a modality in training; one always stays [O]
     swap : modality → probability that a token's features are, in training, those of another token of the batch. Makes
         features that were fitted to the training labels as unreliable as they are on new data (see data/README.md):
-        where they are right with probability r and should be right with r', swap with 2 (r − r') [O]
+        where they are right with probability r and should be right with r', swap with (r − r') / (r − ½), since the
+        features of another token are right half of the time [O]
     label_smoothing : of the cross-entropy [O]
     clip : standardised features are limited to ±clip, against heavy-tailed sensors [O]
     """

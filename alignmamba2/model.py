@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .alignment import mmd, transport
+from .alignment import DualAlignment, mmd, transport
 from .batch import BatchError, MultimodalBatch
 from .config import AlignMamba2Config
 from .layers import ModalityAwareMamba
@@ -71,7 +71,8 @@ class AlignMamba2(nn.Module):
     """Multimodal fusion with a Modality-Aware Mamba and a dual alignment (arXiv 2603.18462).
 
     1. Project every modality's features (B, T_m, D_m) to tokens (B, T_m, d).
-    2. In training only: L_OT and L_MMD between each modality and the anchor, mean over samples, sum over pairs.
+    2. In training only: L_OT and L_MMD between each modality and the anchor, mean over the samples
+       that have both, sum over pairs.
     3. Order all real tokens of a sample into one sequence; padding is squeezed out.
     4. n_layers × x + ModalityAwareMamba(norm(x)).
     5. Norm, read out, head.
@@ -87,6 +88,13 @@ class AlignMamba2(nn.Module):
                 m: Projection(width, c.d_model, c.dropout, c.clip, c.swap.get(m, 0.0))
                 for m, width in c.modalities.items()
             }
+        )
+        self.align = DualAlignment(
+            c.lambda_ot,
+            c.lambda_mmd,
+            anchor=c.anchor,
+            transport={"epsilon": c.epsilon, "method": c.transport},
+            mmd={"bandwidth": c.bandwidth, "estimator": c.mmd_estimator},
         )
         self.norms = nn.ModuleList(nn.RMSNorm(c.d_model, eps=1e-5) for _ in range(c.n_layers))
         self.layers = nn.ModuleList(
@@ -122,7 +130,7 @@ class AlignMamba2(nn.Module):
     def forward(self, batch: MultimodalBatch) -> ModelOutput:
         masks, projected = self._project(batch)
         losses = {}
-        if self.training and self._aligns:
+        if self.training and self.config.anchor in projected:
             losses = self._alignment_losses(projected, masks)
         tokens, ordering, kept = self._fuse(projected, self._drop_modalities(masks))
         output = self._predict(tokens, ordering, kept)
@@ -132,10 +140,6 @@ class AlignMamba2(nn.Module):
             output.loss = sum(w * losses[name] for name, w in weight.items() if name in losses)
         output.losses = losses
         return output
-
-    @property
-    def _aligns(self) -> bool:
-        return bool(self.config.pairs) and (self.config.lambda_ot > 0 or self.config.lambda_mmd > 0)
 
     def _project(self, batch: MultimodalBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Masks, and tokens (B, T_m, d) with 0 on padding, of the modalities that the batch has."""
@@ -159,20 +163,16 @@ class AlignMamba2(nn.Module):
         return masks, projected
 
     def _alignment_losses(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The terms that count, "ot" and "mmd", and each pair's, such as "ot/audio-text"."""
+        output = self.align(tokens, masks)
         losses: dict[str, Tensor] = {}
-        c = self.config
-        for m, anchor in c.pairs:
-            if m not in tokens or anchor not in tokens:
-                continue
-            pair = (tokens[m], tokens[anchor], masks[m], masks[anchor])
-            if c.lambda_ot > 0:
-                losses[f"ot/{m}-{anchor}"] = transport(*pair, epsilon=c.epsilon, method=c.transport).distance.mean()
-            if c.lambda_mmd > 0:
-                losses[f"mmd/{m}-{anchor}"] = mmd(*pair, bandwidth=c.bandwidth, estimator=c.mmd_estimator).mean()
-        for kind in ("ot", "mmd"):
-            parts = [v for name, v in losses.items() if name.startswith(kind + "/")]
-            if parts:
-                losses[kind] = torch.stack(parts).sum()
+        for kind, total, pairs in (
+            ("ot", output.transport, output.transport_by_pair),
+            ("mmd", output.mmd, output.mmd_by_pair),
+        ):
+            if pairs:
+                losses[kind] = total
+                losses |= {f"{kind}/{m}-{anchor}": value for (m, anchor), value in pairs.items()}
         return losses
 
     def _drop_modalities(self, masks: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -272,10 +272,10 @@ class AlignMamba2(nn.Module):
             plans, costs, distances, discrepancies = {}, {}, {}, {}
             for pair in (p for p in c.pairs if p[0] in masks and p[1] in masks):
                 sides = (*(projected[m] for m in pair), *(masks[m] for m in pair))
-                result = transport(*sides, epsilon=c.epsilon, method=c.transport)
+                result = transport(*sides, **self.align.transport_loss.options)
                 plans[pair], costs[pair] = result.plan.cpu(), result.cost.cpu()
                 distances[pair] = result.distance.cpu()
-                discrepancies[pair] = mmd(*sides, bandwidth=c.bandwidth, estimator=c.mmd_estimator).cpu()
+                discrepancies[pair] = mmd(*sides, **self.align.mmd_loss.options).cpu()
         finally:
             self.train(was_training)
 

@@ -6,6 +6,7 @@ import torch
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config, MultimodalBatch
 from alignmamba2 import model as model_module
+from alignmamba2.alignment import losses as losses_module
 from alignmamba2.batch import BatchError
 
 from .conftest import WIDTHS, make_samples
@@ -98,8 +99,8 @@ def test_prediction_never_computes_the_alignment(ragged, monkeypatch):
     def refuse(*_args, **_options):
         raise AssertionError("alignment was computed")
 
-    monkeypatch.setattr(model_module, "transport", refuse)
-    monkeypatch.setattr(model_module, "mmd", refuse)
+    for module, name in ((losses_module, "transport"), (losses_module, "mmd"), (model_module, "transport")):
+        monkeypatch.setattr(module, name, refuse)
     model = make()
     model(ragged)
     with pytest.raises(AssertionError, match="alignment was computed"):
