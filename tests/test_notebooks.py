@@ -53,14 +53,14 @@ def test_every_notebook_has_a_source(source):
 
 
 @pytest.fixture(scope="module")
-def page(self, source, tmp_path_factory) -> Path:
+def page(source, tmp_path_factory) -> Path:
     return run_notebook(
         FOLDER / f"{source.stem}.ipynb", tmp_path_factory.mktemp("run"), {"fast": True, "dataset": "mini-mosi"}
     )
 
 
 @pytest.fixture(scope="module")
-def executed(self, page) -> nbformat.NotebookNode:
+def executed(page) -> nbformat.NotebookNode:
     return nbformat.read(page.with_suffix(".ipynb"), as_version=4)
 
 
