@@ -44,8 +44,38 @@ def scan(
         return chunked.scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-    y, last, _ = _scan(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, keep)
+    y, last, _ = _Scan.apply(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, keep)
     return y, last
+
+
+class _Scan(torch.autograd.Function):
+    """The operators below with their gradient."""
+
+    @staticmethod
+    def forward(*args):
+        return _call(_scan, *args)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *tensors, initial_state, delta_softplus, _ = inputs
+        ctx.save_for_backward(*tensors, output[2])
+        ctx.mark_non_differentiable(output[2])
+        ctx.delta_softplus = delta_softplus
+        ctx.given = [x is not None for x in (*tensors, initial_state)]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gy, g_last, _):
+        *tensors, kept = ctx.saved_tensors
+        grads = _call(_scan_backward, *tensors, ctx.delta_softplus, kept, gy, g_last)
+        return *(g if given else None for g, given in zip(grads, ctx.given, strict=True)), None, None
+
+
+def _call(operator, u: Tensor, *args):
+    """The operator, but for ordinary tensors the function itself: its dispatch costs as much as a small scan."""
+    ordinary = type(u) in (Tensor, torch.nn.Parameter) and not torch._C._are_functorch_transforms_active()
+    ordinary = ordinary and not torch.compiler.is_compiling()
+    return (operator._init_fn if ordinary else operator)(u, *args)
 
 
 @torch.library.custom_op("alignmamba2::selective_scan", mutates_args=(), device_types="cpu")
@@ -121,7 +151,7 @@ def _scan_backward(
     # NumPy adds along the first axis one after the other: the same order, whatever the threads.
     gB, gC = (torch.from_numpy(x[0] if parts == 1 else x.sum(0)).transpose(2, 3) for x in (gB, gC))
     g_channel = torch.from_numpy(g_channel.sum(0))
-    gA, gD, g_bias = g_channel[:states].t().clone(), g_channel[states].clone(), g_channel[states + 1].clone()
+    gA, gD, g_bias = g_channel[:states].t().contiguous(), g_channel[states].clone(), g_channel[states + 1].clone()
     return gu, g_delta, gA, gB, gC, gD, gz, g_bias, g_first
 
 
@@ -133,22 +163,6 @@ def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, kept, gy, g_last):
     gz = _empty_like_u(u if z is not None else u[:0])
     gA = u.new_empty(channels, states)
     return _empty_like_u(u), _empty_like_u(u), gA, gB, gC, vectors[0], gz, vectors[1], torch.empty_like(g_last)
-
-
-def _setup_context(ctx, inputs, output):
-    *tensors, initial_state, delta_softplus, _ = inputs
-    ctx.save_for_backward(*tensors, output[2])
-    ctx.delta_softplus = delta_softplus
-    ctx.given = [x is not None for x in (*tensors, initial_state)]
-
-
-def _backward(ctx, gy, g_last, g_kept):
-    *tensors, kept = ctx.saved_tensors
-    grads = _scan_backward(*tensors, ctx.delta_softplus, kept, gy, g_last)
-    return *(g if given else None for g, given in zip(grads, ctx.given, strict=True)), None, None
-
-
-_scan.register_autograd(_backward, setup_context=_setup_context)
 
 
 # --- Tensors to kernels -----------------------------------------------------------------------------------

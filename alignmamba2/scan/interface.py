@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import chunked, cuda, reference
+
+try:
+    from . import cpu
+except Exception as error:  # numba refuses a NumPy that it does not know with more than ImportError
+    cpu, NUMBA_ERROR = None, f"numba does not import ({error})"
+else:
+    NUMBA_ERROR = ""
 
 BACKENDS = ("auto", "cuda", "cpu", "chunked", "reference")
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -155,20 +160,10 @@ def available_backends() -> list[BackendStatus]:
         gpu = BackendStatus("cuda", True, reason if kernel else f"in its slower PyTorch form: {reason}", fix)
     return [
         gpu,
-        BackendStatus("cpu", not _numba_error(), _numba_error() or "numba", _numba_error() and "pip install numba"),
+        BackendStatus("cpu", not NUMBA_ERROR, NUMBA_ERROR or "numba", "pip install numba" if NUMBA_ERROR else ""),
         BackendStatus("chunked", True, "PyTorch alone", ""),
         BackendStatus("reference", True, "PyTorch alone; slow, for checks", ""),
     ]
-
-
-@functools.cache
-def _numba_error() -> str:
-    """Why the numba backend cannot be imported; empty if it can."""
-    try:
-        importlib.import_module(".cpu", __package__)
-    except Exception as error:  # numba refuses a NumPy it does not know with more than ImportError
-        return f"numba does not import ({error})"
-    return ""
 
 
 def _choose(backend: str, device: str) -> str:
@@ -178,17 +173,17 @@ def _choose(backend: str, device: str) -> str:
     if backend == "auto":
         if device == "cuda":
             return "cuda"
-        return "cpu" if device == "cpu" and not _numba_error() else "chunked"
+        return "cpu" if device == "cpu" and not NUMBA_ERROR else "chunked"
     if backend in ("cuda", "cpu") and device != backend:
         raise RuntimeError(f"backend: found {backend!r} for tensors on {device!r}, expected them on {backend!r}")
-    if backend == "cpu" and _numba_error():
-        raise RuntimeError(f"backend: found 'cpu', but {_numba_error()}; expected numba: pip install numba")
+    if backend == "cpu" and NUMBA_ERROR:
+        raise RuntimeError(f"backend: found 'cpu', but {NUMBA_ERROR}; expected numba: pip install numba")
     return backend
 
 
 def _scan_of(backend: str):
     if backend == "cpu":
-        return importlib.import_module(".cpu", __package__).scan
+        return cpu.scan
     return chunked.scan if backend == "chunked" else reference.scan
 
 
