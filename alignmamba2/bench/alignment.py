@@ -175,7 +175,7 @@ def sinkhorn(n: int, m: int, tolerance: float, repeats: int, seed: int, fast: bo
         runs[method.name, "forward"] = lambda f=method, k=iterations: f.value(cost, k)
         runs[method.name, "both"] = lambda f=method, k=iterations, c=leaf: torch.autograd.grad(f.value(c, k), c)
     for row in rows:
-        row["memory"] = {k: memory(_sinkhorn_call, n, m, row["method"], k) for k in ((10,) if fast else (10, 100))}
+        row["memory"] = {k: memory(_sinkhorn_call, n, m, row["method"], k) for k in ((5,) if fast else (5, 20))}
     return table(f"Sinkhorn, {PROBLEMS} problems of {n} × {m}, ε = {EPSILON}", rows, runs, repeats)
 
 
