@@ -1,0 +1,268 @@
+"""The selective scan beside its peers: time, memory, slopes against length.
+
+Every method gets what a Mamba layer has: u, Δ, z in (B, L, D) memory, softplus with a bias, D and the gate, N = 16,
+float32, and the gradient of all inputs. Methods take turns within one process; medians. Peers:
+
+    mamba-ssm ref        `selective_scan_ref`, as it is: its backward takes L² time, so it is not run beyond L = 150
+    mamba-ssm unbind     the same with `.unbind` in place of indexing: linear time, the fair comparison
+    mambapy              its parallel scan
+
+Hugging Face's slow path is not a function of its own (it stands inside the layer), and is the loop of mamba-ssm ref;
+see the layer's bench. mamba-ssm's source is read from an unpacked source distribution, since installing it needs CUDA:
+
+    pip download --no-deps --no-binary :all: --no-build-isolation mamba-ssm     (with MAMBA_SKIP_CUDA_BUILD=TRUE)
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..scan import selective_scan
+from .measure import machine, medians, peak_extra_mib, slope
+
+SHAPES = ((8, 50, 128), (16, 150, 256), (16, 512, 256), (32, 150, 512), (8, 8192, 128))  # B, L, D
+LENGTHS = (512, 1024, 2048, 4096, 8192)  # for the slopes, at B = 8, D = 128
+FAST_SHAPES, FAST_LENGTHS = ((2, 50, 32), (2, 150, 32)), (64, 128, 256)
+STATES = 16
+LINEAR_PEERS = ("mamba-ssm unbind", "mambapy")
+OURS = ("reference", "chunked", "cpu")
+QUADRATIC_LIMIT = 150
+Scan = Callable[..., Tensor]
+
+
+def main(argv: Sequence[str] | None = None) -> dict:
+    """Measure, print the tables, write results/bench-scan.json and .html, return what the first holds."""
+    parser = argparse.ArgumentParser(prog="python -m alignmamba2 bench scan", description=__doc__.split("\n")[0])
+    parser.add_argument("--fast", action="store_true", help="tiny shapes: does it run?")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--budget", type=float, default=6.0, help="seconds a shape, pass and thread count, at least")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--mamba-ssm", type=Path, help="folder of mamba-ssm's unpacked source distribution")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder for the results")
+    parser.add_argument("--times-only", action="store_true", help="no memory, slopes or second allocator setting")
+    arguments = parser.parse_args(argv)
+    if arguments.fast:
+        arguments.budget = 0.2
+    shapes = FAST_SHAPES if arguments.fast else SHAPES
+    scans, missing = methods(arguments.mamba_ssm)
+    for name, reason in missing.items():
+        print(f"missing peer: {name}: {reason}")
+
+    result = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine("numba", "mambapy", "transformers"),
+        "settings": {"N": STATES, "dtype": "float32", "seed": arguments.seed, "budget": arguments.budget},
+        "huge pages": os.environ.get("THP_MEM_ALLOC_ENABLE", "0"),
+        "missing": missing,
+        "times": [],
+    }
+    for shape in shapes:
+        for threads in arguments.threads:
+            result["times"].append(measure_times(scans, shape, threads, arguments))
+            print(describe(result["times"][-1]), flush=True)
+    if not arguments.times_only:
+        lengths = FAST_LENGTHS if arguments.fast else LENGTHS
+        result["against length"] = measure_lengths(scans, lengths, arguments)
+        result["first call"] = measure_first_call()
+        print("first call in a new process, warm cache, seconds:", result["first call"])
+        result["with huge pages"] = with_huge_pages(arguments)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        figure(result).write_html(arguments.out / "bench-scan.html", include_plotlyjs="directory")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / "bench-scan.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written: {path}")
+    return result
+
+
+# --- Methods ----------------------------------------------------------------------------------------------
+
+
+def methods(mamba_ssm: Path | None) -> tuple[dict[str, Scan], dict[str, str]]:
+    """What can be measured here, by name, each with mamba-ssm's signature; and what is missing, and why."""
+    found: dict[str, Scan] = {}
+    missing: dict[str, str] = {}
+    for name, load in (
+        ("mamba-ssm ref", lambda: mamba_ssm_reference(mamba_ssm, unbind=False)),
+        ("mamba-ssm unbind", lambda: mamba_ssm_reference(mamba_ssm, unbind=True)),
+        ("mambapy", mambapy_scan),
+    ):
+        try:
+            found[name] = load()
+        except (ImportError, OSError) as error:
+            missing[name] = str(error)
+    for backend in OURS:
+        found[backend] = lambda *args, backend=backend: selective_scan(*args, backend=backend)
+    return found, missing
+
+
+def mamba_ssm_reference(folder: Path | None, unbind: bool) -> Scan:
+    """`selective_scan_ref` out of mamba-ssm's source, without importing the module, which needs a GPU."""
+    import einops
+
+    if folder is None:
+        raise ImportError("give the folder of its unpacked source distribution: --mamba-ssm FOLDER")
+    source = (folder / "mamba_ssm/ops/selective_scan_interface.py").read_text()
+    nodes = [n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef) and n.name == "selective_scan_ref"]
+    text = ast.unparse(nodes[0])
+    if unbind:
+        loop = "for i in range(u.shape[2]):"
+        for old, new in (
+            (loop, f"(decays, inputs, Cs) = (deltaA.unbind(2), deltaB_u.unbind(2), C.unbind(2))\n    {loop}"),
+            ("deltaA[:, :, i]", "decays[i]"),
+            ("deltaB_u[:, :, i]", "inputs[i]"),
+            ("C[:, :, i]", "Cs[i]"),
+        ):
+            if old not in text:
+                raise ImportError(f"this version of selective_scan_ref has no {old!r} to replace")
+            text = text.replace(old, new)
+    namespace = {"torch": torch, "F": F, "rearrange": einops.rearrange, "repeat": einops.repeat}
+    exec(text, namespace)
+    return namespace["selective_scan_ref"]
+
+
+def mambapy_scan() -> Scan:
+    """mambapy's layer around its parallel scan, as in its `MambaBlock`."""
+    from mambapy.pscan import pscan
+
+    def scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
+        u, delta, B, C, z = (x.transpose(1, 2) for x in (u, delta, B, C, z))
+        delta = F.softplus(delta + delta_bias)
+        decay = torch.exp(delta.unsqueeze(-1) * A)  # (B, L, D, N)
+        states = pscan(decay, delta.unsqueeze(-1) * B.unsqueeze(2) * u.unsqueeze(-1))
+        y = (states @ C.unsqueeze(-1)).squeeze(3) + D * u
+        return (y * F.silu(z)).transpose(1, 2)
+
+    return scan
+
+
+def problem(shape: tuple[int, int, int], seed: int) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """Leaves as a layer has them, the arguments made of them (views), and a gradient for the output."""
+    random = torch.Generator().manual_seed(seed)
+    batch, length, d = shape
+
+    def normal(*size):
+        return torch.randn(*size, generator=random)
+
+    A = -torch.arange(1.0, STATES + 1).repeat(d, 1)
+    leaves = [normal(batch, length, d), normal(batch, length, d), A, normal(batch, length, 2 * STATES)]
+    leaves = [x.requires_grad_() for x in (*leaves, normal(d), normal(batch, length, d), normal(d) - 3)]
+    u, delta, A, bc, D, z, bias = leaves
+    B, C = bc.transpose(1, 2).chunk(2, dim=1)
+    args = [u.transpose(1, 2), delta.transpose(1, 2), A, B, C, D, z.transpose(1, 2), bias, True]
+    return leaves, args, normal(batch, length, d).transpose(1, 2)
+
+
+# --- Measurements -----------------------------------------------------------------------------------------
+
+
+def measure_times(scans: dict[str, Scan], shape, threads: int, arguments) -> dict:
+    leaves, args, gy = problem(shape, arguments.seed)
+    torch.set_num_threads(threads)
+    backward = {
+        name: lambda scan=scan: torch.autograd.grad(scan(*args), leaves, gy)
+        for name, scan in scans.items()
+        if name != "mamba-ssm ref" or shape[1] <= QUADRATIC_LIMIT
+    }
+    with torch.no_grad():
+        forward = medians({name: lambda scan=scan: scan(*args) for name, scan in scans.items()}, arguments.budget)
+    both = medians(backward, arguments.budget)
+    return {"shape": shape, "threads": threads, "forward": forward, "forward+backward": both}
+
+
+def describe(row: dict) -> str:
+    """A table of a shape: times, and how much faster than the best linear-time peer."""
+    lines = [f"\nB, L, D = {row['shape']}, threads {row['threads']}: wall ms [processor ms] (× best linear-time peer)"]
+    for kind in ("forward", "forward+backward"):
+        cells = []
+        peers = [row[kind][p] for p in LINEAR_PEERS if p in row[kind]]
+        for name, times in row[kind].items():
+            text = f"{name} {times['ms']:.2f} [{times['cpu_ms']:.2f}]"
+            if peers and name in OURS:
+                ratios = (min(p[key] for p in peers) / times[key] for key in ("ms", "cpu_ms"))
+                text += " (×{:.1f} [×{:.1f}])".format(*ratios)
+            cells.append(text)
+        lines.append(f"  {kind:17}" + " · ".join(cells))
+    return "\n".join(lines)
+
+
+def measure_lengths(scans: dict[str, Scan], lengths: Sequence[int], arguments) -> dict:
+    """Forward + backward at B = 8, D = 128 against length: milliseconds and peak extra MiB, with slopes."""
+    torch.set_num_threads(max(arguments.threads))
+    rows: dict[str, dict] = {}
+    for name in [n for n in scans if n not in ("mamba-ssm ref", "reference")]:
+        times, memory = [], []
+        for length in lengths:
+            leaves, args, gy = problem((8, length, 128), arguments.seed)
+
+            def call(scan=scans[name], args=args, leaves=leaves, gy=gy):
+                torch.autograd.grad(scan(*args), leaves, gy)
+
+            memory.append(peak_extra_mib(call))
+            times.append(medians({name: call}, arguments.budget / 6)[name])
+        row = {"L": list(lengths), "ms": [t["ms"] for t in times], "cpu_ms": [t["cpu_ms"] for t in times]}
+        row |= {"MiB": memory, "slope of time": slope(lengths, row["cpu_ms"])}
+        row["slope of memory"] = slope(lengths, memory) if all(memory) else None
+        rows[name] = row
+        print(f"{name}: time slope {row['slope of time']:.2f}, memory slope {row['slope of memory']}, MiB {memory}")
+    return rows
+
+
+def measure_first_call() -> dict[str, float]:
+    """Seconds of the first and of the second forward + backward in a new process whose cache is warm."""
+    code = (
+        "import time, torch; from alignmamba2.bench.scan import problem; from alignmamba2.scan import selective_scan\n"
+        "leaves, args, gy = problem((2, 20, 32), 0)\n"
+        "for _ in range(2):\n"
+        "    t = time.perf_counter(); torch.autograd.grad(selective_scan(*args), leaves, gy)\n"
+        "    print(time.perf_counter() - t)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    return {"first": float(out[0]), "second": float(out[1])}
+
+
+def with_huge_pages(arguments) -> list[dict]:
+    """The times again in a process of its own with THP_MEM_ALLOC_ENABLE=1: fewer page faults, peers above all."""
+    print("\nagain with THP_MEM_ALLOC_ENABLE=1")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "alignmamba2.bench.scan", "--times-only", "--out", folder]
+        command += ["--seed", str(arguments.seed), "--budget", str(arguments.budget)]
+        command += ["--threads", *map(str, arguments.threads)] + ["--fast"] * arguments.fast
+        if arguments.mamba_ssm:
+            command += ["--mamba-ssm", str(arguments.mamba_ssm)]
+        subprocess.run(command, check=True, env={**os.environ, "THP_MEM_ALLOC_ENABLE": "1"})
+        return json.loads((Path(folder) / "bench-scan.json").read_text())["times"]
+
+
+def figure(result: dict):
+    """Time and memory against length, log–log, the slopes in the legend."""
+    from plotly.subplots import make_subplots
+
+    colours = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
+    fig = make_subplots(1, 2, subplot_titles=("Forward + backward, ms of processor time", "Peak extra memory, MiB"))
+    for (name, row), colour in zip(result["against length"].items(), colours, strict=False):
+        for column, (key, of) in enumerate((("cpu_ms", "slope of time"), ("MiB", "slope of memory")), 1):
+            if row[of] is not None:
+                label = f"{name}: {of} {row[of]:.2f}"
+                fig.add_scatter(x=row["L"], y=row[key], name=label, line_color=colour, row=1, col=column)
+    fig.update_xaxes(type="log", title="length L (B = 8, D = 128, N = 16)")
+    fig.update_yaxes(type="log")
+    fig.update_layout(title=f"Selective scan on {result['machine']['processor']}", template="plotly_white")
+    return fig
+
+
+if __name__ == "__main__":
+    main()
