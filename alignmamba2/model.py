@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,13 +56,14 @@ class Projection(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
         self.clip, self.swap = clip, swap
+        self.always_swap = False
         self.linear = nn.Linear(width, d_model)
         self.norm = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         x = ((x - self.mean) * self.scale).clamp(-self.clip, self.clip)
-        if self.training and self.swap > 0:
+        if self.swap > 0 and (self.training or self.always_swap):
             other = torch.randperm(len(x), device=x.device)
             x = torch.where(torch.rand(len(x), 1, device=x.device) < self.swap, x[other], x)
         return self.dropout(self.norm(self.linear(self.dropout(x))))
@@ -126,6 +128,21 @@ class AlignMamba2(nn.Module):
             projection = self.project[m]
             projection.mean.copy_(mean)
             projection.scale.copy_(torch.where(sd > 1e-8, 1 / sd.clamp_min(1e-8), torch.ones_like(sd)))
+
+    @contextmanager
+    def swapping(self, seed: int) -> Iterator[None]:
+        """Within, features are swapped in prediction too, always alike: a validation split that shares the training
+        split's leak must not choose by it (see `AlignMamba2Config.swap`)."""
+        projections = list(self.project.values())
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for projection in projections:
+                projection.always_swap = True
+            try:
+                yield
+            finally:
+                for projection in projections:
+                    projection.always_swap = False
 
     def forward(self, batch: MultimodalBatch) -> ModelOutput:
         masks, projected = self._project(batch)

@@ -188,8 +188,9 @@ class _Task(L.LightningModule):
         self.log("loss", output.loss.detach(), prog_bar=True, batch_size=len(batch))
         return output.loss
 
-    def validation_step(self, batch: MultimodalBatch, _index: int) -> None:
-        output = self.model(batch)
+    def validation_step(self, batch: MultimodalBatch, index: int) -> None:
+        with self.model.swapping(seed=index):
+            output = self.model(batch)
         known = ... if batch.label_mask is None else batch.label_mask
         labels = batch.labels[known]
         self._valid.append((output.prediction[known], labels, output.loss * labels.numel()))

@@ -116,6 +116,26 @@ def test_modality_dropout_always_leaves_a_token(ragged):
     assert all(torch.equal(m, ragged.masks[k]) for k, m in model.eval()._drop_modalities(ragged.masks).items())
 
 
+def test_swapping_moves_whole_tokens_in_training_and_on_request_only():
+    model = make(swap={"audio": 1.0}, dropout=0.0)
+    projection, x = model.project["audio"], torch.randn(50, 4)
+    plain = projection(x)
+    swapped = projection.train()(x)
+    assert not torch.allclose(swapped, plain)
+    # Every token is still some token of the batch.
+    distance = (swapped.unsqueeze(1) - plain).norm(dim=-1)
+    assert (distance.min(1).values < 1e-5).all()
+    projection.eval()
+    assert torch.equal(projection(x), plain)
+    with model.swapping(seed=1):
+        first = projection(x)
+    with model.swapping(seed=1):
+        assert torch.equal(projection(x), first)
+    assert not torch.equal(first, plain)
+    assert torch.equal(projection(x), plain)
+    assert torch.equal(model.project["text"].train()(torch.ones(1, 6)), model.project["text"].eval()(torch.ones(1, 6)))
+
+
 def test_statistics_standardise_and_survive_constant_features():
     model = make()
     before = model.project["text"].linear.weight.clone()
@@ -189,6 +209,8 @@ def test_trace(settings, ragged):
         ({"lambda_ot": -1}, "lambda_ot"),
         ({"epsilon": 0}, "epsilon"),
         ({"n_classes": 1}, "n_classes"),
+        ({"swap": {"smell": 0.5}}, "swap: found 'smell'"),
+        ({"swap": {"text": 2}}, "swap: found 'text' = 2"),
     ],
 )
 def test_a_wrong_setting_is_named(settings, says):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -52,6 +53,24 @@ def test_what_is_written_can_be_read(fitted):
     assert notes["seed"] == 3
     assert notes["recipe"]["model"]["d_model"] == 16
     assert notes["history"] == fitted.history
+
+
+def test_a_leak_cannot_choose_the_epoch():
+    """Where a feature is the label, validation with swapping does not see it; without swapping it does."""
+    splits = load_dataset("mini-mosi")
+    for name in ("train", "valid"):
+        samples = [
+            dataclasses.replace(s, features={**s.features, "leak": s.label.expand(len(s.features["text"]), 1)})
+            for s in splits[name].samples
+        ]
+        splits[name] = dataclasses.replace(splits[name], samples=samples)
+    scores = {}
+    for share in (0.0, 1.0):
+        change = {**SMALL, "model.swap": {"leak": share}}
+        result = fit("mini-mosi", overrides=change, datasets=splits, progress=False)
+        scores[share] = result.history[-1]["valid/accuracy"], evaluate(result.model, splits["valid"])["accuracy"]
+    assert scores[0.0][0] == pytest.approx(scores[0.0][1])
+    assert scores[0.0][0] > scores[1.0][0] + 0.05
 
 
 def test_statistics_come_from_the_training_split(fitted):

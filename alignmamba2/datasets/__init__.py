@@ -34,7 +34,7 @@ def load_dataset(
     ----------
     name : one of `names()`
     split : "train", "valid" or "test"; left out, all of them as a dict
-    root : folder of all data sets; default $ALIGNMAMBA2_DATA, else ./data
+    root : folder of all data sets; default $ALIGNMAMBA2_DATA, else data/
     options : the data set's own, such as ``text="minilm"`` for "mosi-utterances"
 
     Raises

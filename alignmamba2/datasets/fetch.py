@@ -17,8 +17,10 @@ ROOT_VARIABLE = "ALIGNMAMBA2_DATA"
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """Where data sets lie: `root`, else $ALIGNMAMBA2_DATA, else ./data."""
-    return Path(root or os.environ.get(ROOT_VARIABLE) or "data")
+    """Where data sets lie: `root`, else $ALIGNMAMBA2_DATA, else data/ of the clone, or of the working folder."""
+    clone = Path(__file__).parents[2] / "data"
+    default = clone if (clone / "README.md").is_file() else Path("data")
+    return Path(root or os.environ.get(ROOT_VARIABLE) or default)
 
 
 @dataclass(frozen=True)

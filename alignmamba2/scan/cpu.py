@@ -97,7 +97,7 @@ def _scan(
     inputs = _inputs(u, delta, A, B, C, D, z, delta_bias)
     first = u.new_zeros(last.shape) if initial_state is None else initial_state
     outputs = (_array(x) for x in (first, y.transpose(1, 2), last, kept))
-    tasks = kernels.forward_tasks(inputs[0], inputs[3])
+    tasks = u.shape[0] * B.shape[1] * kernels.parts(u.shape[1], B.shape[1])
     _run("forward", tasks, *inputs, z is not None, delta_softplus, keep, *outputs)
     return y, last, kept
 
@@ -134,7 +134,7 @@ def _scan_backward(
     gu, g_delta, gz = _empty_like_u(u), _empty_like_u(u), _empty_like_u(u if z is not None else u[:0])
     g_first = u.new_empty(batch, channels, states)
     dtype = _array(u).dtype
-    parts = -(-(channels // groups) // (kernels.SLICE * kernels.WIDTH))
+    parts = kernels.parts(channels, groups)
     gB, gC = (np.empty((parts, batch, groups, length, states), dtype) for _ in range(2))
     g_channel = np.empty((batch, states + 2, channels), dtype)
     outputs = (_array(x) for x in (gu.transpose(1, 2), g_delta.transpose(1, 2), gz.transpose(1, 2), g_first))

@@ -32,9 +32,10 @@ def _zeros(rows, dtype):
 
 @njit(forceinline=True)
 def _load(rows, b, t, c, count, spare):
-    """rows[b, t, c : c + WIDTH]; lanes from `count` on, beyond the last channel, are zero as in `spare`."""
+    """rows[b, t, c : c + WIDTH]; lanes from `count` on, beyond the last channel, are zero."""
     if count == WIDTH:
         return load(rows, (b, t, c))
+    spare[count:] = 0
     for i in range(count):
         spare[i] = rows[b, t, c + i]
     return load(spare, (0,))
@@ -48,13 +49,12 @@ def _store(rows, b, t, c, count, spare, value):
         store(spare, (0,), value)
         for i in range(count):
             rows[b, t, c + i] = spare[i]
-        spare[count:] = 0
 
 
 @njit
-def _split(task, channels, groups, blocks):
-    """Task → (sample, group, first channel, channels): the channels of a group in runs of blocks · WIDTH."""
-    width, run = channels // groups, blocks * WIDTH
+def _split(task, channels, groups):
+    """Task → (sample, group, first channel, channels): the channels of a group in runs of SLICE · WIDTH."""
+    width, run = channels // groups, SLICE * WIDTH
     runs = (width + run - 1) // run
     within = task % runs * run
     group = task // runs % groups
@@ -62,57 +62,63 @@ def _split(task, channels, groups, blocks):
 
 
 @njit
-def _forward_block(b, g, c, count, u, delta, A, B, C, D, z, bias, gated, positive, keep, first, y, last, kept):
-    dtype, states = A.dtype, A.shape[1]
+def _forward_slice(b, g, c0, channels, u, delta, A, B, C, D, z, bias, gated, positive, keep, first, y, last, kept):
+    dtype, states, length = A.dtype, A.shape[1], u.shape[1]
+    blocks = (channels + WIDTH - 1) // WIDTH
     spare = _zeros(1, dtype)[0]
-    rate = _zeros(states, dtype)  # A · log₂ e
-    h = _zeros(states, dtype)
-    per_channel = _zeros(2, dtype)
-    step = _zeros(CHUNK * 4, dtype).reshape(CHUNK, 4, WIDTH)  # Δ, Δu, Du, gate
-    for i in range(count):
-        per_channel[0, i], per_channel[1, i] = D[c + i], bias[c + i]
+    rate = _zeros(blocks * states, dtype).reshape(blocks, states, WIDTH)  # A · log₂ e
+    h = _zeros(blocks * states, dtype).reshape(blocks, states, WIDTH)
+    per_channel = _zeros(blocks * 2, dtype).reshape(blocks, 2, WIDTH)  # D, bias
+    step = _zeros(blocks * CHUNK * 4, dtype).reshape(blocks, CHUNK, 4, WIDTH)  # Δ, Δu, Du, gate
+    for i in range(channels):
+        block, lane = divmod(i, WIDTH)
+        per_channel[block, 0, lane], per_channel[block, 1, lane] = D[c0 + i], bias[c0 + i]
         for n in range(states):
-            rate[n, i] = A[c + i, n] * LOG2E
-            h[n, i] = first[b, c + i, n]
-    skip, shift = load(per_channel, (0, 0)), load(per_channel, (1, 0))
+            rate[block, n, lane] = A[c0 + i, n] * LOG2E
+            h[block, n, lane] = first[b, c0 + i, n]
 
-    for t0 in range(0, u.shape[1], CHUNK):
-        steps = min(CHUNK, u.shape[1] - t0)
-        if keep:
-            for n in range(states):
-                _store(kept, b, t0 // CHUNK * states + n, c, count, spare, load(h, (n, 0)))
-        # What does not depend on the state, first and for itself: the processor overlaps several steps of it.
+    for t0 in range(0, length, CHUNK):
+        steps = min(CHUNK, length - t0)
+        # What does not depend on the state, first and for itself: memory is read row by row, as it lies, and the
+        # processor works on several steps at a time.
         for i in range(steps):
-            ut = _load(u, b, t0 + i, c, count, spare)
-            dt = _load(delta, b, t0 + i, c, count, spare) + shift
-            if positive:
-                dt = softplus(dt)
-            store(step, (i, 0, 0), dt)
-            store(step, (i, 1, 0), dt * ut)
-            store(step, (i, 2, 0), skip * ut)
-            if gated:
-                zt = _load(z, b, t0 + i, c, count, spare)
-                store(step, (i, 3, 0), zt * sigmoid(zt))
-        for i in range(steps):
-            t = t0 + i
-            dt, x, yt = load(step, (i, 0, 0)), load(step, (i, 1, 0)), load(step, (i, 2, 0))
-            for n in range(states):
-                ht = exp2(dt * load(rate, (n, 0))) * load(h, (n, 0)) + x * B[b, g, t, n]
-                store(h, (n, 0), ht)
-                yt = yt + ht * C[b, g, t, n]
-            if gated:
-                yt = yt * load(step, (i, 3, 0))
-            _store(y, b, t, c, count, spare, yt)
+            for block in range(blocks):
+                c, count = c0 + block * WIDTH, min(WIDTH, channels - block * WIDTH)
+                ut = _load(u, b, t0 + i, c, count, spare)
+                dt = _load(delta, b, t0 + i, c, count, spare) + load(per_channel, (block, 1, 0))
+                if positive:
+                    dt = softplus(dt)
+                store(step, (block, i, 0, 0), dt)
+                store(step, (block, i, 1, 0), dt * ut)
+                store(step, (block, i, 2, 0), load(per_channel, (block, 0, 0)) * ut)
+                if gated:
+                    zt = _load(z, b, t0 + i, c, count, spare)
+                    store(step, (block, i, 3, 0), zt * sigmoid(zt))
+        for block in range(blocks):
+            c, count = c0 + block * WIDTH, min(WIDTH, channels - block * WIDTH)
+            if keep:
+                for n in range(states):
+                    _store(kept, b, t0 // CHUNK * states + n, c, count, spare, load(h, (block, n, 0)))
+            for i in range(steps):
+                t = t0 + i
+                dt, x = load(step, (block, i, 0, 0)), load(step, (block, i, 1, 0))
+                yt = load(step, (block, i, 2, 0))
+                for n in range(states):
+                    ht = exp2(dt * load(rate, (block, n, 0))) * load(h, (block, n, 0)) + x * B[b, g, t, n]
+                    store(h, (block, n, 0), ht)
+                    yt = yt + ht * C[b, g, t, n]
+                if gated:
+                    yt = yt * load(step, (block, i, 3, 0))
+                _store(y, b, t, c, count, spare, yt)
 
-    for i in range(count):
+    for i in range(channels):
         for n in range(states):
-            last[b, c + i, n] = h[n, i]
+            last[b, c0 + i, n] = h[i // WIDTH, n, i % WIDTH]
 
 
-def forward_tasks(u, B) -> int:
-    """Number of tasks: one for WIDTH channels of a group of a sample."""
-    groups = B.shape[1]
-    return u.shape[0] * groups * -(-(u.shape[2] // groups) // WIDTH)
+def parts(channels: int, groups: int) -> int:
+    """Number of slices of a group; a task is a slice of a group of a sample."""
+    return -(-(channels // groups) // (SLICE * WIDTH))
 
 
 def forward(start, stop, u, delta, A, B, C, D, z, bias, gated, positive, keep, first, y, last, kept):
@@ -121,8 +127,10 @@ def forward(start, stop, u, delta, A, B, C, D, z, bias, gated, positive, keep, f
     `gated`: z counts; `positive`: softplus is wanted.
     """
     for task in range(start, stop):
-        b, g, c, count = _split(task, u.shape[2], B.shape[1], 1)
-        _forward_block(b, g, c, count, u, delta, A, B, C, D, z, bias, gated, positive, keep, first, y, last, kept)
+        b, g, c, channels = _split(task, u.shape[2], B.shape[1])
+        _forward_slice(
+            b, g, c, channels, u, delta, A, B, C, D, z, bias, gated, positive, keep, first, y, last, kept
+        )  # fmt: skip
 
 
 @njit
@@ -139,9 +147,10 @@ def _backward_slice(
     carry = _zeros(blocks * states, dtype).reshape(blocks, states, WIDTH)  # gradient of the state to come
     gA = _zeros(blocks * states, dtype).reshape(blocks, states, WIDTH)
     per_channel = _zeros(blocks * 4, dtype).reshape(blocks, 4, WIDTH)  # D, bias, and their gradients
+    # Of each block and step of a chunk: u, Δ, Δu, gradient of y before the gate, slope of softplus, and what y
+    # is multiplied with in the gradient of z:
+    step = _zeros(blocks * CHUNK * 6, dtype).reshape(blocks, CHUNK, 6, WIDTH)
     # Of each step of a chunk, for the block at hand:
-    # u, Δ, Δu, gradient of y before the gate, slope of softplus, gradient of the gate's argument over y
-    step = _zeros(CHUNK * 6, dtype).reshape(CHUNK, 6, WIDTH)
     decay = _zeros(CHUNK * states, dtype).reshape(CHUNK, states, WIDTH)
     before = _zeros(CHUNK * states, dtype).reshape(CHUNK, states, WIDTH)  # h of the step before
     # Of each step of a chunk, over all blocks, lane by lane:
@@ -160,41 +169,40 @@ def _backward_slice(
         steps = min(CHUNK, length - t0)
         sum_B[:] = 0
         sum_C[:] = 0
+        for i in range(steps):
+            t = t0 + i
+            for block in range(blocks):
+                c, count = c0 + block * WIDTH, min(WIDTH, channels - block * WIDTH)
+                ut = _load(u, b, t, c, count, spare)
+                dt = _load(delta, b, t, c, count, spare) + load(per_channel, (block, 1, 0))
+                gt = _load(gy, b, t, c, count, spare)
+                slope, g_gate = dt, gt
+                if positive:
+                    slope = sigmoid(dt)
+                    dt = softplus(dt)
+                if gated:
+                    zt = _load(z, b, t, c, count, spare)
+                    gate = sigmoid(zt)
+                    g_gate = gt * (gate * (1.0 + zt * (1.0 - gate)))
+                    gt = gt * (zt * gate)
+                store(step, (block, i, 0, 0), ut)
+                store(step, (block, i, 1, 0), dt)
+                store(step, (block, i, 2, 0), dt * ut)
+                store(step, (block, i, 3, 0), gt)
+                store(step, (block, i, 4, 0), slope)
+                store(step, (block, i, 5, 0), g_gate)
         for block in range(blocks):
             c = c0 + block * WIDTH
             count = min(WIDTH, channels - block * WIDTH)
-            spare[:] = 0
-            skip, shift = load(per_channel, (block, 0, 0)), load(per_channel, (block, 1, 0))
+            skip = load(per_channel, (block, 0, 0))
             g_skip, g_shift = load(per_channel, (block, 2, 0)), load(per_channel, (block, 3, 0))
             for n in range(states):
                 store(h, (n, 0), _load(kept, b, chunk * states + n, c, count, spare))
 
             for i in range(steps):
                 t = t0 + i
-                ut = _load(u, b, t, c, count, spare)
-                dt = _load(delta, b, t, c, count, spare) + shift
-                gt = _load(gy, b, t, c, count, spare)
-                slope = dt
-                if positive:
-                    slope = sigmoid(dt)
-                    dt = softplus(dt)
-                zt, gate, g_gate = gt, gt, gt
-                if gated:
-                    zt = _load(z, b, t, c, count, spare)
-                    gate = sigmoid(zt)
-                    g_gate = gt * (gate * (1.0 + zt * (1.0 - gate)))
-                    gt = gt * (zt * gate)
-                store(step, (i, 0, 0), ut)
-                store(step, (i, 1, 0), dt)
-                store(step, (i, 2, 0), dt * ut)
-                store(step, (i, 3, 0), gt)
-                store(step, (i, 4, 0), slope)
-                store(step, (i, 5, 0), g_gate)
-
-            for i in range(steps):
-                t = t0 + i
-                ut, dt, x = load(step, (i, 0, 0)), load(step, (i, 1, 0)), load(step, (i, 2, 0))
-                gt, yt = load(step, (i, 3, 0)), skip * ut
+                ut, dt, x = load(step, (block, i, 0, 0)), load(step, (block, i, 1, 0)), load(step, (block, i, 2, 0))
+                gt, yt = load(step, (block, i, 3, 0)), skip * ut
                 for n in range(states):
                     hb = load(h, (n, 0))
                     at = exp2(dt * load(rate, (block, n, 0)))
@@ -205,12 +213,12 @@ def _backward_slice(
                     store(sum_C, (i, n, 0), load(sum_C, (i, n, 0)) + gt * ht)
                     yt = yt + ht * C[b, g, t, n]
                 if gated:
-                    _store(gz, b, t, c, count, spare, load(step, (i, 5, 0)) * yt)
+                    _store(gz, b, t, c, count, spare, load(step, (block, i, 5, 0)) * yt)
 
             for i in range(steps - 1, -1, -1):
                 t = t0 + i
-                ut, dt, x = load(step, (i, 0, 0)), load(step, (i, 1, 0)), load(step, (i, 2, 0))
-                gt, slope = load(step, (i, 3, 0)), load(step, (i, 4, 0))
+                ut, dt, x = load(step, (block, i, 0, 0)), load(step, (block, i, 1, 0)), load(step, (block, i, 2, 0))
+                gt, slope = load(step, (block, i, 3, 0)), load(step, (block, i, 4, 0))
                 gx = gt * 0.0
                 g_rate = gt * 0.0
                 for n in range(states):
@@ -257,7 +265,7 @@ def backward(
     gB, gC (parts, B, G, L, N): a part's shares in the gradients of B and C.
     """
     for task in range(start, stop):
-        b, g, c, channels = _split(task, u.shape[2], B.shape[1], SLICE)
+        b, g, c, channels = _split(task, u.shape[2], B.shape[1])
         _backward_slice(
             b, g, c, channels, task % gB.shape[0], u, delta, A, B, C, D, z, bias, gated, positive, kept, gy, g_last,
             gu, g_delta, gz, g_first, g_channel, gB, gC,
