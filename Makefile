@@ -15,7 +15,7 @@ run: $(READY)  ## train on the data that is here and leave a page to open
 test: $(READY)  ## lint, then all tests
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(PY) -m jupyter lab --notebook-dir=notebooks

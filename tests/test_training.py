@@ -8,11 +8,19 @@ from alignmamba2 import AlignMamba2, evaluate, fit, load_dataset
 from alignmamba2.training import build, predict
 
 SMALL = {"model.d_model": 16, "model.d_state": 4, "model.n_layers": 1, "training.max_epochs": 3}
+SMALL |= {"training.batch_size": 16}
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
-    return fit("mini-mosi", seed=3, overrides=SMALL, folder=tmp_path_factory.mktemp("fit"), progress=False)
+def splits():
+    """mini-mosi, cut short."""
+    return {k: dataclasses.replace(d, samples=d.samples[:120]) for k, d in load_dataset("mini-mosi").items()}
+
+
+@pytest.fixture(scope="module")
+def fitted(splits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fit")
+    return fit("mini-mosi", seed=3, overrides=SMALL, datasets=splits, folder=folder, progress=False)
 
 
 def test_it_learns_and_keeps_the_best_epoch(fitted):
@@ -32,15 +40,14 @@ def test_history_holds_the_parts_of_the_loss(fitted):
         assert row["train/mmd"] == pytest.approx(row["train/mmd/audio-text"] + row["train/mmd/video-text"], rel=1e-3)
 
 
-def test_same_seed_same_weights_other_seed_others(fitted):
-    again, other = (fit("mini-mosi", seed=s, overrides=SMALL, progress=False) for s in (3, 4))
+def test_same_seed_same_weights_other_seed_others(fitted, splits):
+    again, other = (fit("mini-mosi", seed=s, overrides=SMALL, datasets=splits, progress=False) for s in (3, 4))
     weights = [r.model.state_dict() for r in (fitted, again, other)]
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
     assert any(not torch.equal(weights[0][k], weights[2][k]) for k in weights[0])
 
 
-def test_the_test_split_is_not_touched():
-    splits = load_dataset("mini-mosi")
+def test_the_test_split_is_not_touched(splits):
     result = fit("mini-mosi", overrides=SMALL, datasets={k: splits[k] for k in ("train", "valid")}, fast=True)
     assert len(result.history) == 2
 
@@ -55,9 +62,9 @@ def test_what_is_written_can_be_read(fitted):
     assert notes["history"] == fitted.history
 
 
-def test_a_leak_cannot_choose_the_epoch():
+def test_a_leak_cannot_choose_the_epoch(splits):
     """Where a feature is the label, validation with swapping does not see it; without swapping it does."""
-    splits = load_dataset("mini-mosi")
+    splits = dict(splits)
     for name in ("train", "valid"):
         samples = [
             dataclasses.replace(s, features={**s.features, "leak": s.label.expand(len(s.features["text"]), 1)})
@@ -78,9 +85,10 @@ def test_statistics_come_from_the_training_split(fitted):
     assert torch.equal(build(fitted.recipe, fitted.datasets["train"]).project["text"].mean, mean)
 
 
-def test_an_unknown_monitor_is_named():
+def test_an_unknown_monitor_is_named(splits):
+    change = {**SMALL, "training.monitor": "valid/acuracy"}
     with pytest.raises((ValueError, RuntimeError), match=r"valid/acuracy"):
-        fit("mini-mosi", overrides={**SMALL, "training.monitor": "valid/acuracy"}, progress=False)
+        fit("mini-mosi", overrides=change, datasets=splits, progress=False)
 
 
 @pytest.mark.cuda
