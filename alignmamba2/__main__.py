@@ -1,4 +1,4 @@
-"""python -m alignmamba2: data, train, evaluate, ablate, report, run, bench, doctor."""
+"""python -m alignmamba2: data, train, evaluate, ablate, report, run, build, bench, doctor."""
 
 from __future__ import annotations
 
@@ -69,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--readme", type=Path, default=Path("README.md"))
     report.add_argument("--folder", type=Path, default=Path("results"))
     report.set_defaults(do=_write_report)
+
+    build = verbs.add_parser("build", help="build the notebooks from their text sources")
+    build.add_argument("folder", nargs="?", type=Path, default=Path("notebooks"))
+    build.set_defaults(do=_build)
 
     bench = verbs.add_parser("bench", help="measure against peers, side by side", add_help=False)
     bench.add_argument("name", choices=BENCHES)
@@ -185,6 +189,12 @@ def _run(arguments: argparse.Namespace) -> None:
         print(f"Data: mini-mosi, synthetic. For the real CMU-MOSI: python -m alignmamba2 data fetch {real}")
     page = run_notebook(arguments.notebook, arguments.folder, dict(arguments.parameters))
     print(f"page to open: {page}")
+
+
+def _build(arguments: argparse.Namespace) -> None:
+    from .pages import build_notebooks
+
+    print(*build_notebooks(arguments.folder), sep="\n")
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

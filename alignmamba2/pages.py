@@ -1,12 +1,11 @@
 """Notebooks: built from their text sources, executed, and turned into pages that open without a server.
 
-python -m alignmamba2.pages build            # notebooks/src/*.py → notebooks/*.ipynb
-python -m alignmamba2.pages run notebooks/00_start_here.ipynb runs/start -p fast=true
+python -m alignmamba2 build                                               # notebooks/src/*.py → notebooks/*.ipynb
+python -m alignmamba2 run notebooks/00_start_here.ipynb --folder runs/start
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import html
 import json
@@ -61,6 +60,15 @@ def build_notebook(source: str | Path) -> nbformat.NotebookNode:
 def write_notebook(notebook: nbformat.NotebookNode, path: str | Path) -> None:
     """Write a notebook, whole or not at all."""
     _write(Path(path), nbformat.writes(notebook) + "\n")
+
+
+def build_notebooks(folder: str | Path = "notebooks") -> list[Path]:
+    """Build every notebook of a folder from ``src/*.py``; returns their paths."""
+    paths = []
+    for source in sorted(Path(folder).glob("src/*.py")):
+        paths.append(Path(folder) / f"{source.stem}.ipynb")
+        write_notebook(build_notebook(source), paths[-1])
+    return paths
 
 
 def run_notebook(source: str | Path, folder: str | Path, parameters: Mapping[str, Any] | None = None) -> Path:
@@ -220,33 +228,3 @@ table.dataframe { border: none; margin: 12px 14px; font-size: 15px; }
 .dataframe th, .dataframe td { border-width: 0 0 1px 0; }
 .anchor-link { display: none; }
 """
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m alignmamba2.pages", description="Build and run the notebooks.")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    build = verbs.add_parser("build", help="notebooks/src/*.py → notebooks/*.ipynb")
-    build.add_argument("folder", nargs="?", default="notebooks", type=Path)
-    run = verbs.add_parser("run", help="execute a notebook and leave a page of it")
-    run.add_argument("source", type=Path)
-    run.add_argument("folder", type=Path)
-    run.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
-    given = parser.parse_args(arguments)
-    if given.verb == "build":
-        for source in sorted(given.folder.glob("src/*.py")):
-            write_notebook(build_notebook(source), given.folder / f"{source.stem}.ipynb")
-            print(given.folder / f"{source.stem}.ipynb")
-    else:
-        parameters = {name: _value(value) for name, _, value in (p.partition("=") for p in given.parameter)}
-        print(run_notebook(given.source, given.folder, parameters))
-
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ class FitResult:
 
     Attributes
     ----------
-    model : the best model by `monitor` on the validation split, ready to predict
+    model : the best model by `monitor` on the validation split, ready to predict; with `refit`, trained anew for as
+        many epochs on the training and validation splits together
     history : one mapping an epoch: "epoch", "train/loss", "train/task", "train/ot", "train/mmd", each pair's such as
         "train/mmd/audio-text", "valid/loss" and the validation metrics, such as "valid/accuracy"
     best_epoch : the epoch that the model comes from
@@ -83,33 +84,14 @@ def fit(
         recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, max_epochs=2))
     datasets = datasets or load_dataset(recipe.dataset, **recipe.data)
     train, valid = datasets["train"], datasets["valid"]
-    L.seed_everything(seed, workers=True, verbose=False)
-    model = build(recipe, train)
-    task = _Task(model, recipe.training, steps=math.ceil(len(train) / recipe.training.batch_size))
     best = _KeepBest(recipe.training.monitor)
-    callbacks: list[Callback] = [
-        best,
-        EarlyStopping(recipe.training.monitor, mode=best.mode, patience=recipe.training.patience, check_finite=True),
-    ]
-    if progress:
-        callbacks.append(TQDMProgressBar(leave=False))
-    with _quiet():
-        trainer = L.Trainer(
-            max_epochs=recipe.training.max_epochs,
-            accelerator="auto",
-            devices=1,
-            callbacks=callbacks,
-            gradient_clip_val=recipe.training.grad_clip,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=progress,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-        )
-        order = torch.Generator().manual_seed(seed)
-        trainer.fit(task, loader(train, recipe.training.batch_size, order), loader(valid, recipe.training.batch_size))
-    model.load_state_dict(best.weights)
+    stop = EarlyStopping(recipe.training.monitor, mode=best.mode, patience=recipe.training.patience, check_finite=True)
+    task = _train(recipe, seed, train, recipe.training.max_epochs, progress, valid, [best, stop])
+    task.model.load_state_dict(best.weights)
+    model = task.model
+    if recipe.training.refit:
+        whole = dataclasses.replace(train, split="train+valid", samples=[*train.samples, *valid.samples])
+        model = _train(recipe, seed, whole, best.epoch + 1, progress).model
     result = FitResult(
         model.cpu().eval(),
         task.history,
@@ -122,6 +104,39 @@ def fit(
     if result.folder:
         _write(result)
     return result
+
+
+def _train(
+    recipe: Recipe,
+    seed: int,
+    train: Dataset,
+    epochs: int,
+    progress: bool,
+    valid: Dataset | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> _Task:
+    """Train a new model from this seed; the learning rate's course is the recipe's, however many epochs of it run."""
+    size = recipe.training.batch_size
+    L.seed_everything(seed, workers=True, verbose=False)
+    task = _Task(build(recipe, train), recipe.training, steps=math.ceil(len(train) / size))
+    bar = [TQDMProgressBar(leave=False)] if progress else []
+    with _quiet():
+        trainer = L.Trainer(
+            max_epochs=epochs,
+            accelerator="auto",
+            devices=1,
+            callbacks=[*callbacks, *bar],
+            gradient_clip_val=recipe.training.grad_clip,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+        )
+        order = torch.Generator().manual_seed(seed)
+        trainer.fit(task, loader(train, size, order), None if valid is None else loader(valid, size))
+    return task
 
 
 def build(recipe: Recipe, train: Dataset) -> AlignMamba2:

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from alignmamba2.pages import FIGURE, PLOTLY, NotebookError, build_notebook, main, run_notebook
+from alignmamba2.pages import FIGURE, PLOTLY, NotebookError, build_notebook, build_notebooks, run_notebook
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 SOURCES = sorted(FOLDER.glob("src/*.py"))
@@ -29,7 +29,7 @@ def figures_in(notebook: nbformat.NotebookNode) -> list[dict]:
 def test_the_notebook_is_built_from_its_source(source):
     committed = FOLDER / f"{source.stem}.ipynb"
     built = nbformat.writes(build_notebook(source)) + "\n"
-    assert committed.read_text("utf-8") == built, "the two differ; run: python -m alignmamba2.pages build"
+    assert committed.read_text("utf-8") == built, "the two differ; run: python -m alignmamba2 build"
 
 
 def test_the_conventions_hold(source):
@@ -140,7 +140,7 @@ class TestTrouble:
 
     def test_the_builder_keeps_text_code_and_tags(self, write, tmp_path):
         write('# a comment\n# %% [markdown]\n# # Title\n#\n# Text.\n\n# %% tags=["parameters"]\nseed = 0\n')
-        main(["build", str(tmp_path)])
+        build_notebooks(tmp_path)
         notebook = nbformat.read(tmp_path / "90_trouble.ipynb", as_version=4)
         text, cell = notebook.cells
         assert text.source == "# Title\n\nText."

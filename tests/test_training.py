@@ -62,6 +62,16 @@ def test_what_is_written_can_be_read(fitted):
     assert notes["history"] == fitted.history
 
 
+def test_refit_trains_on_both_splits_for_as_long(splits, fitted):
+    refitted = fit("mini-mosi", seed=3, overrides={**SMALL, "training.refit": True}, datasets=splits, progress=False)
+    assert refitted.history == fitted.history
+    assert refitted.best_epoch == fitted.best_epoch
+    mean, _ = refitted.datasets["train"].statistics()["text"]
+    assert not torch.equal(refitted.model.project["text"].mean, mean)
+    both = dataclasses.replace(splits["train"], samples=[*splits["train"].samples, *splits["valid"].samples])
+    assert torch.equal(refitted.model.project["text"].mean, both.statistics()["text"][0])
+
+
 def test_a_leak_cannot_choose_the_epoch(splits):
     """Where a feature is the label, validation with swapping does not see it; without swapping it does."""
     splits = dict(splits)

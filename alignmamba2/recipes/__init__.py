@@ -32,6 +32,8 @@ class TrainingConfig:
         Largest gradient norm.
     monitor : str
         What early stopping and the best checkpoint watch: "valid/loss", or a metric such as "valid/accuracy".
+    refit : bool
+        Once the epoch is chosen, train anew for as many epochs on training and validation splits together.
     """
 
     batch_size: int = 16
@@ -42,12 +44,15 @@ class TrainingConfig:
     warmup: float = 0.1
     grad_clip: float = 1.0
     monitor: str = "valid/loss"
+    refit: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_epochs", "patience"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise RecipeError(f"training.{name}: found {value!r}; expected a whole number of at least 1")
+        if not isinstance(self.refit, bool):
+            raise RecipeError(f"training.refit: found {self.refit!r}; expected true or false")
         for name, low in (("learning_rate", 0.0), ("weight_decay", 0.0), ("warmup", 0.0), ("grad_clip", 0.0)):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or value < low:
