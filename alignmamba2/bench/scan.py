@@ -56,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> dict:
     arguments = parser.parse_args(argv)
     if arguments.fast:
         arguments.budget = 0.2
-    shapes = FAST_SHAPES if arguments.fast else SHAPES
     scans, missing = methods(arguments.mamba_ssm)
     for name, reason in missing.items():
         print(f"missing peer: {name}: {reason}")
@@ -69,22 +68,26 @@ def main(argv: Sequence[str] | None = None) -> dict:
         "missing": missing,
         "times": [],
     }
-    for shape in shapes:
+    arguments.out.mkdir(parents=True, exist_ok=True)
+
+    def save() -> None:  # after every part: a run that is cut short leaves what it has
+        (arguments.out / "bench-scan.json").write_text(json.dumps(result, indent=1) + "\n")
+
+    for shape in FAST_SHAPES if arguments.fast else SHAPES:
         for threads in arguments.threads:
             result["times"].append(measure_times(scans, shape, threads, arguments))
             print(describe(result["times"][-1]), flush=True)
+            save()
     if not arguments.times_only:
+        result["first call"] = measure_first_call()
+        print("\nfirst call in a new process, warm cache, seconds:", result["first call"])
         lengths = FAST_LENGTHS if arguments.fast else LENGTHS
         result["against length"] = measure_lengths(scans, lengths, arguments)
-        result["first call"] = measure_first_call()
-        print("first call in a new process, warm cache, seconds:", result["first call"])
-        result["with huge pages"] = with_huge_pages(arguments)
-        arguments.out.mkdir(parents=True, exist_ok=True)
         figure(result).write_html(arguments.out / "bench-scan.html", include_plotlyjs="directory")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "bench-scan.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written: {path}")
+        save()
+        result["with huge pages"] = with_huge_pages(arguments)
+        save()
+    print(f"written: {arguments.out}/bench-scan.json")
     return result
 
 

@@ -69,7 +69,7 @@ def _forward_slice(b, g, c0, channels, u, delta, A, B, C, D, z, bias, gated, pos
     rate = _zeros(blocks * states, dtype).reshape(blocks, states, WIDTH)  # A · log₂ e
     h = _zeros(blocks * states, dtype).reshape(blocks, states, WIDTH)
     per_channel = _zeros(blocks * 2, dtype).reshape(blocks, 2, WIDTH)  # D, bias
-    step = _zeros(blocks * CHUNK * 4, dtype).reshape(blocks, CHUNK, 4, WIDTH)  # Δ, Δu, Du, gate
+    step = _zeros(blocks * CHUNK * 4, dtype).reshape(blocks, CHUNK, 4, WIDTH)  # Δ, Δu, Du and later y, gate
     for i in range(channels):
         block, lane = divmod(i, WIDTH)
         per_channel[block, 0, lane], per_channel[block, 1, lane] = D[c0 + i], bias[c0 + i]
@@ -109,7 +109,11 @@ def _forward_slice(b, g, c0, channels, u, delta, A, B, C, D, z, bias, gated, pos
                     yt = yt + ht * C[b, g, t, n]
                 if gated:
                     yt = yt * load(step, (block, i, 3, 0))
-                _store(y, b, t, c, count, spare, yt)
+                store(step, (block, i, 2, 0), yt)
+        for i in range(steps):  # and written row by row
+            for block in range(blocks):
+                c, count = c0 + block * WIDTH, min(WIDTH, channels - block * WIDTH)
+                _store(y, b, t0 + i, c, count, spare, load(step, (block, i, 2, 0)))
 
     for i in range(channels):
         for n in range(states):
@@ -148,7 +152,7 @@ def _backward_slice(
     gA = _zeros(blocks * states, dtype).reshape(blocks, states, WIDTH)
     per_channel = _zeros(blocks * 4, dtype).reshape(blocks, 4, WIDTH)  # D, bias, and their gradients
     # Of each block and step of a chunk: u, Δ, Δu, gradient of y before the gate, slope of softplus, and what y
-    # is multiplied with in the gradient of z:
+    # is multiplied with in the gradient of z; the last three later hold the gradients of u, Δ and z:
     step = _zeros(blocks * CHUNK * 6, dtype).reshape(blocks, CHUNK, 6, WIDTH)
     # Of each step of a chunk, for the block at hand:
     decay = _zeros(CHUNK * states, dtype).reshape(CHUNK, states, WIDTH)
@@ -213,7 +217,7 @@ def _backward_slice(
                     store(sum_C, (i, n, 0), load(sum_C, (i, n, 0)) + gt * ht)
                     yt = yt + ht * C[b, g, t, n]
                 if gated:
-                    _store(gz, b, t, c, count, spare, load(step, (block, i, 5, 0)) * yt)
+                    store(step, (block, i, 5, 0), load(step, (block, i, 5, 0)) * yt)
 
             for i in range(steps - 1, -1, -1):
                 t = t0 + i
@@ -235,11 +239,19 @@ def _backward_slice(
                     g_dt = g_dt * slope
                 g_skip = g_skip + gt * ut
                 g_shift = g_shift + g_dt
-                _store(gu, b, t, c, count, spare, gx * dt + gt * skip)
-                _store(g_delta, b, t, c, count, spare, g_dt)
+                store(step, (block, i, 3, 0), gx * dt + gt * skip)
+                store(step, (block, i, 4, 0), g_dt)
             store(per_channel, (block, 2, 0), g_skip)
             store(per_channel, (block, 3, 0), g_shift)
 
+        for i in range(steps):
+            t = t0 + i
+            for block in range(blocks):
+                c, count = c0 + block * WIDTH, min(WIDTH, channels - block * WIDTH)
+                _store(gu, b, t, c, count, spare, load(step, (block, i, 3, 0)))
+                _store(g_delta, b, t, c, count, spare, load(step, (block, i, 4, 0)))
+                if gated:
+                    _store(gz, b, t, c, count, spare, load(step, (block, i, 5, 0)))
         for i in range(steps):
             for n in range(states):
                 gB[part, b, g, t0 + i, n] = total(load(sum_B, (i, n, 0)))
