@@ -7,6 +7,8 @@ them back. LLVM maps them to whatever the machine has: AVX-512, AVX2, NEON, or p
 
 Products and sums may fuse (one rounding instead of two). Nothing else is relaxed: NaN and infinity spread as
 usual.
+
+numba's cache on disk looks at the date of `kernels.py` alone: after a change here, save that file too.
 """
 
 from __future__ import annotations
@@ -135,17 +137,6 @@ for _op, _instruction in (
 # "a if a > b else b" with NaN in a kept: the comparison is false for NaN, and the second choice is a.
 at_least = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), b, a))
 at_most = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), b, a))
-
-
-@intrinsic
-def spread(typingctx, value, dtype_of):
-    """A float in every lane, of the type of the array `dtype_of`."""
-    lanes = Lanes(dtype_of.dtype)
-
-    def codegen(context, builder, signature, args):
-        return _spread(context, builder, lanes, signature.args[0], args[0])
-
-    return lanes(value, dtype_of), codegen
 
 
 @intrinsic
