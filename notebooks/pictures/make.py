@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 
 from alignmamba2 import evaluate, figures, fit
 
-DATA = "mosi-utterances"
+RECIPE = "mosi-utterances-minilm"
 SIZE = 1560, 1140
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PAGE = """<!DOCTYPE html><meta charset="utf-8"><script>{plotly}</script><style>
@@ -31,12 +31,12 @@ main {{ display: grid; grid-template-columns: 760px 720px; column-gap: 24px; }}
 
 def pictures(seed: int = 0) -> tuple[str, list[go.Figure]]:
     """Train, and draw the four pictures of the start notebook; with what to say above them."""
-    result = fit(DATA, seed=seed, overrides={"model.lambda_ot": 1.0, "model.lambda_mmd": 1.0}, progress=False)
+    result = fit(RECIPE, seed=seed, overrides={"model.lambda_ot": 1.0, "model.lambda_mmd": 1.0}, progress=False)
     test = result.datasets["test"]
     accuracy = evaluate(result.model, test)["accuracy"]
     trace = result.model.trace(test.batch())
     chosen = next(i for i, sample in enumerate(test) if 8 <= len(sample.words["text"]) <= 12)
-    pair = trace.pairs[-1]
+    pair = trace.pairs[0]
     plan = figures.plan_of(trace, chosen, pair)
     tokens = figures.tokens_of(trace, random_state=seed)
     clouds = {"before": tokens.before, "after": tokens.after}
