@@ -10,7 +10,7 @@ help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 run: $(READY)  ## train on the data that is here and leave a page to open
-	$(PY) -m alignmamba2 run notebooks/00_start_here.ipynb --folder runs/start
+	@$(PY) -m alignmamba2 run notebooks/00_start_here.ipynb --folder runs/start
 
 test: $(READY)  ## lint, then all tests
 	$(PY) -m ruff check .
