@@ -120,7 +120,6 @@ def _train(arguments: argparse.Namespace) -> None:
 
     results = {}
     for recipe in arguments.recipes:
-        _announce(recipe, arguments)
         results[Path(recipe).stem] = run_seeds(recipe, arguments.seeds, **_options(arguments))
     _report(results, arguments)
 
@@ -129,7 +128,6 @@ def _ablate(arguments: argparse.Namespace) -> None:
     from .experiments import run_ablations
 
     (recipe,) = arguments.recipes
-    _announce(recipe, arguments)
     _report(run_ablations(recipe, arguments.seeds, **_options(arguments)), arguments)
 
 
@@ -140,16 +138,6 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "folder": arguments.folder,
         "progress": not arguments.quiet,
     }
-
-
-def _announce(recipe: str, arguments: argparse.Namespace) -> None:
-    """First, what data it is."""
-    from .datasets import load_dataset
-    from .recipes import Recipe
-
-    read = Recipe.load(recipe, dict(arguments.overrides))
-    test = load_dataset(read.dataset, split="test", **read.data)
-    print(f"{read.name}: {test.description}\n  protocol: {test.protocol}")
 
 
 def _report(results: dict[str, Any], arguments: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from .datasets import Dataset, load_dataset
+from .files import write_text
 from .metrics import mean_and_sd
 from .model import AlignMamba2
 from .recipes import Recipe
@@ -40,10 +41,13 @@ def run_seeds(
     overrides: Mapping[str, Any] | None = None,
     fast: bool = False,
     folder: Path | None = None,
+    datasets: dict[str, Dataset] | None = None,
     progress: bool = True,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Train a recipe once a seed; evaluate each model, chosen on validation, once on the test split.
+
+    Says first what data it is, unless `datasets`, splits to use instead of the recipe's, are given.
 
     Returns
     -------
@@ -52,7 +56,7 @@ def run_seeds(
         "test", "seconds") and "test": mean and sd of each metric over seeds.
     """
     read = Recipe.load(recipe, overrides)
-    datasets = load_dataset(read.dataset, **read.data)
+    datasets = datasets or _load(read, say)
     test = datasets["test"]
     runs = []
     for seed in seeds:
@@ -81,11 +85,12 @@ def run_ablations(recipe: str | Path, seeds: Sequence[int], **options: Any) -> d
     say = options.get("say", print)
     base = options.pop("overrides", None) or {}
     folder = options.pop("folder", None)
+    datasets = _load(Recipe.load(recipe, base), say)  # ablations change the model alone
     table = {}
     for name, change in ABLATIONS.items():
         say(f"{name}:")
         where = folder / name.replace(" ", "-") if folder else None
-        table[name] = run_seeds(recipe, seeds, overrides={**base, **change}, folder=where, **options)
+        table[name] = run_seeds(recipe, seeds, overrides={**base, **change}, folder=where, datasets=datasets, **options)
     return table
 
 
@@ -106,6 +111,13 @@ def evaluate_folders(folders: Sequence[Path], split: str = "test") -> dict[str, 
     for result in results.values():
         result[split] = _summary(result["runs"], split)
     return results
+
+
+def _load(recipe: Recipe, say: Callable[[str], None]) -> dict[str, Dataset]:
+    """The recipe's data; and say what it is."""
+    datasets = load_dataset(recipe.dataset, **recipe.data)
+    say(f"{recipe.name}: {datasets['test'].description}\n  protocol: {datasets['test'].protocol}")
+    return datasets
 
 
 def _validation(row: Mapping[str, float]) -> dict[str, float]:
@@ -154,9 +166,7 @@ def write_results(path: str | Path, results: Mapping[str, Any], command: str) ->
     """Write results with everything that it takes to read them later; the file is whole or not there."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps({**provenance(command), "results": results}, indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_text(path, json.dumps({**provenance(command), "results": results}, indent=2) + "\n")
     return path
 
 

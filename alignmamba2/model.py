@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from .alignment import DualAlignment, mmd, transport
 from .batch import BatchError, MultimodalBatch
 from .config import AlignMamba2Config
+from .files import write_text
 from .layers import ModalityAwareMamba
 from .ordering import Ordering, order_tokens
 from .trace import Trace
@@ -326,11 +327,10 @@ class AlignMamba2(nn.Module):
         """Write config.json and model.safetensors into `folder`, each of them whole or not at all."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        config, weights = folder / (CONFIG_FILE + ".part"), folder / (WEIGHTS_FILE + ".part")
-        config.write_text(json.dumps(dataclasses.asdict(self.config), indent=2) + "\n", encoding="utf-8")
+        weights = folder / (WEIGHTS_FILE + ".part")
         save_file({k: v.contiguous().cpu() for k, v in self.state_dict().items()}, weights)
         weights.replace(folder / WEIGHTS_FILE)
-        config.replace(folder / CONFIG_FILE)
+        write_text(folder / CONFIG_FILE, json.dumps(dataclasses.asdict(self.config), indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> AlignMamba2:

@@ -18,6 +18,8 @@ from typing import Any
 
 import nbformat
 
+from .files import write_text
+
 FIGURE, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 PLOTLY = "plotly.min.js"
@@ -59,7 +61,7 @@ def build_notebook(source: str | Path) -> nbformat.NotebookNode:
 
 def write_notebook(notebook: nbformat.NotebookNode, path: str | Path) -> None:
     """Write a notebook, whole or not at all."""
-    _write(Path(path), nbformat.writes(notebook) + "\n")
+    write_text(Path(path), nbformat.writes(notebook) + "\n")
 
 
 def build_notebooks(folder: str | Path = "notebooks") -> list[Path]:
@@ -153,8 +155,8 @@ def write_page(notebook: nbformat.NotebookNode, path: str | Path) -> Path:
     title = html.escape(first.splitlines()[0].lstrip("# ").strip())
     style = STYLE + HtmlFormatter(style="default").get_style_defs(".highlight")
     if not (path.parent / PLOTLY).is_file():
-        _write(path.parent / PLOTLY, get_plotlyjs())
-    _write(
+        write_text(path.parent / PLOTLY, get_plotlyjs())
+    write_text(
         path,
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -200,12 +202,6 @@ def _figures_as_data() -> Iterator[None]:
             del os.environ["PLOTLY_RENDERER"]
         else:
             os.environ["PLOTLY_RENDERER"] = before
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 STYLE = """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .experiments import table
+from .files import write_text
 
 # Published on exactly these files (31 test videos, binary, all three modalities); accuracy in %.
 PUBLISHED = (
@@ -56,10 +57,8 @@ def write_report(readme: Path, folder: Path) -> None:
     pattern = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
     if not pattern.search(text):
         raise ValueError(f"{readme}: found no lines {BEGIN!r} … {END!r} to write between")
-    part = readme.with_name(readme.name + ".part")
     section = f"{BEGIN}\n{results_section(folder)}\n{END}"
-    part.write_text(pattern.sub(lambda _: section, text), encoding="utf-8")
-    part.replace(readme)
+    write_text(readme, pattern.sub(lambda _: section, text))
 
 
 def _seeds(results: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from .batch import MultimodalBatch
 from .config import AlignMamba2Config
 from .datasets import Dataset, load_dataset
+from .files import write_text
 from .metrics import classification_metrics, regression_metrics
 from .model import AlignMamba2
 from .recipes import Recipe, TrainingConfig
@@ -294,6 +295,4 @@ def _write(result: FitResult) -> None:
         "best_epoch": result.best_epoch,
         "history": result.history,
     }
-    part = result.folder / "training.json.part"
-    part.write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
-    part.replace(result.folder / "training.json")
+    write_text(result.folder / "training.json", json.dumps(notes, indent=2) + "\n")

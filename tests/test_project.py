@@ -25,17 +25,18 @@ MAY_IMPORT = {
     "ordering": set(),
     "trace": set(),
     "encoders": set(),
+    "files": set(),
     "layers": {"scan", "ordering"},
     "config": {"layers", "trace"},
-    "model": {"alignment", "batch", "config", "layers", "ordering", "trace"},
+    "model": {"files", "alignment", "batch", "config", "layers", "ordering", "trace"},
     "datasets": {"batch", "encoders"},
     "recipes": set(),
-    "training": {"batch", "config", "datasets", "metrics", "model", "recipes"},
-    "experiments": {"datasets", "metrics", "model", "recipes", "training"},
-    "report": {"experiments"},
+    "training": {"files", "batch", "config", "datasets", "metrics", "model", "recipes"},
+    "experiments": {"files", "datasets", "metrics", "model", "recipes", "training"},
+    "report": {"files", "experiments"},
     "figures": {"trace"},
     "explorers": {"figures", "alignment", "trace"},
-    "pages": set(),
+    "pages": {"files"},
 }
 
 
