@@ -109,10 +109,10 @@ def _fetch(arguments: argparse.Namespace) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    from .datasets import is_present, names
+    from .datasets import ENTRIES
 
-    for name in names():
-        print(f"{name:20s} {'present' if is_present(name) else f'python -m alignmamba2 data fetch {name}'}")
+    for name, entry in ENTRIES.items():
+        print(f"{name:20s} {'present' if entry.present() else entry.command}")
 
 
 def _train(arguments: argparse.Namespace) -> None:

@@ -1,28 +1,32 @@
-"""Data sets: one file a benchmark; `load_dataset(name)` finds the right one."""
+"""Data sets: one file a benchmark; `load_dataset(name)` finds the right one. To add one: `registry.py`."""
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 
 from . import mini_mosi, mosi_utterances
 from .base import DataError, Dataset
-from .fetch import Source, data_root
+from .contents import Contents
+from .fetch import Source
+from .registry import Entry
 
-__all__ = ["SOURCES", "DataError", "Dataset", "is_present", "load_dataset", "names"]
+__all__ = ["ENTRIES", "SOURCES", "DataError", "Dataset", "inspect", "is_present", "load_dataset", "names"]
 
+# The order is that of `names()`, and that in which `inspect` asks.
+MODULES = (mini_mosi, mosi_utterances)
+ENTRIES: dict[str, Entry] = {entry.name: entry for module in MODULES for entry in module.ENTRIES}
 # Data sets whose files have a public home.
-SOURCES: dict[str, Source] = {mosi_utterances.NAME: mosi_utterances.SOURCE}
+SOURCES: dict[str, Source] = {name: entry.source for name, entry in ENTRIES.items() if entry.source}
 
 
 def names() -> tuple[str, ...]:
-    return (mini_mosi.NAME, mosi_utterances.NAME)
+    return tuple(ENTRIES)
 
 
 def is_present(name: str, root: str | Path | None = None) -> bool:
     """Whether `load_dataset(name)` finds its files, here or in the mirror. Generated sets always are."""
-    _known(name)
-    source = SOURCES.get(name)
-    return source is None or not source.missing(data_root(root)) or source.mirror() is not None
+    return _entry(name).present(root)
 
 
 def load_dataset(
@@ -44,11 +48,12 @@ def load_dataset(
     DataError
         Naming the file that is missing or not what it should be, and what to do.
     """
-    _known(name)
+    load = _entry(name).load
     try:
-        splits = mini_mosi.load(**options) if name == mini_mosi.NAME else mosi_utterances.load(root, **options)
-    except TypeError as error:  # an unknown option
+        signature(load).bind(root, **options)
+    except TypeError as error:
         raise ValueError(f"data set {name!r}: {error}") from error
+    splits = dict(load(root, **options))
     if split is None:
         return splits
     if split not in splits:
@@ -56,6 +61,27 @@ def load_dataset(
     return splits[split]
 
 
-def _known(name: str) -> None:
-    if name not in names():
+def inspect(path: str | Path) -> Contents:
+    """What a file or folder holds, found by its content; see `contents.Contents`.
+
+    Raises
+    ------
+    DataError
+        It is not there, is of no known format, or is broken.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: not found")
+    for entry in ENTRIES.values():
+        contents = entry.inspect(path) if entry.inspect else None
+        if contents is not None:
+            return contents
+    raise DataError(
+        f"{path}: of no format known here; data/README.md lists them, with the tree of files that each needs"
+    )
+
+
+def _entry(name: str) -> Entry:
+    if name not in ENTRIES:
         raise ValueError(f"data set: found {name!r}; expected one of {', '.join(names())}")
+    return ENTRIES[name]

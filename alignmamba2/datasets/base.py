@@ -29,7 +29,11 @@ class Dataset(torch.utils.data.Dataset):
     task : "classification" or "regression"; n_classes : int
     readout : the readout that fits its labels, "mean" or "per_step"
     samples : sequence of Sample
+        May be lazy, and read a sample from disk when it is asked for; then it should also have an attribute
+        `labels`, a sequence of the N labels, so that they can be had without reading features.
     hashes : mapping of file name to SHA-256
+    notes : sequence of str
+        What reading found and did, such as "train/audio: 153 values were -inf, set to 0".
     """
 
     name: str
@@ -42,9 +46,10 @@ class Dataset(torch.utils.data.Dataset):
     readout: str
     samples: Sequence[Sample]
     hashes: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if not self.samples:
+        if not len(self.samples):
             raise DataError(f"{self.name}, split {self.split!r}: no samples")
 
     def __len__(self) -> int:
@@ -63,10 +68,30 @@ class Dataset(torch.utils.data.Dataset):
         chosen = self.samples if indices is None else [self.samples[i] for i in indices]
         return MultimodalBatch.from_samples(chosen)
 
+    @property
+    def labels(self) -> Sequence[torch.Tensor | None]:
+        """The label of every sample; no features are read where `samples` is lazy and keeps labels apart."""
+        kept = getattr(self.samples, "labels", None)
+        return [s.label for s in self.samples] if kept is None else kept
+
     def statistics(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """Mean and standard deviation (D_m,) of each feature over all tokens, computed in float64."""
-        result = {}
-        for m in self.modalities:
-            tokens = torch.cat([s.features[m] for s in self.samples]).double()
-            result[m] = (tokens.mean(0).float(), tokens.std(0, correction=0).float())
-        return result
+        """Mean and standard deviation (D_m,) of each feature over all tokens, in float64, reading a sample at a time.
+
+        Means and sums of squared deviations of samples are merged as in Chan, Golub and LeVeque (1983), so nothing
+        cancels. A modality without a single token has mean and sd 0.
+        """
+        widths = self.modalities
+        count = dict.fromkeys(widths, 0)
+        mean = {m: torch.zeros(d, dtype=torch.float64) for m, d in widths.items()}
+        squares = {m: torch.zeros(d, dtype=torch.float64) for m, d in widths.items()}
+        for sample in self.samples:
+            for m, x in sample.features.items():
+                if not len(x):
+                    continue
+                x, total = x.double(), count[m] + len(x)
+                center = x.mean(0)
+                step = center - mean[m]
+                squares[m] += (x - center).square().sum(0) + step.square() * (count[m] * len(x) / total)
+                mean[m] += step * (len(x) / total)
+                count[m] = total
+        return {m: (mean[m].float(), (squares[m] / max(1, count[m])).sqrt().float()) for m in widths}

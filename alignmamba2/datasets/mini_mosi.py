@@ -21,11 +21,14 @@ Features are standard Gaussian noise of scale `noise` on top of the linear maps.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from ..batch import Sample
 from .base import Dataset
+from .registry import Entry
 
 NAME = "mini-mosi"
 WIDTHS = {"text": 32, "audio": 16, "video": 20}
@@ -42,11 +45,12 @@ CONCEPT = 8
 SIGNAL = 1.0
 
 
-def load(seed: int = 0, noise: float = 0.1) -> dict[str, Dataset]:
+def load(root: str | Path | None = None, *, seed: int = 0, noise: float = 0.1) -> dict[str, Dataset]:
     """Generate the three splits; the same seed gives the same data.
 
     Parameters
     ----------
+    root : not used, nothing is read
     seed : int
     noise : float
         Standard deviation of the features' noise. (A concept has length 1.)
@@ -107,3 +111,6 @@ def _observe(
 ) -> torch.Tensor:
     x = np.concatenate([concept, SIGNAL * alone[:, None]], axis=1) @ linear
     return torch.from_numpy(x + noise * rng.standard_normal(x.shape)).float()
+
+
+ENTRIES = (Entry(NAME, load),)

@@ -26,6 +26,7 @@ import torch
 from ..batch import Sample
 from .base import DataError, Dataset
 from .fetch import Source, data_root
+from .registry import Entry
 
 NAME = "mosi-utterances"
 MODALITIES = {"text": 100, "audio": 73, "video": 100}
@@ -193,3 +194,6 @@ def _with_minilm(videos: dict[str, dict[str, Sample]], cache: Path) -> dict[str,
         }
         for split, samples in videos.items()
     }
+
+
+ENTRIES = (Entry(NAME, load, source=SOURCE),)
