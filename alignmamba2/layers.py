@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -115,11 +116,14 @@ class SelectiveSSM(nn.Module):
         with torch.no_grad():
             self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
 
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        """x, z: (B, L, e) → (B, L, e)."""
+    def forward(self, x: Tensor, z: Tensor, record: dict[str, Tensor] | None = None) -> Tensor:
+        """x, z: (B, L, e) → (B, L, e). With a `record`, what the scan was given is left in it."""
         x = F.silu(self._convolve(x))
         dt, b, c = self.x_proj(x).split((self.dt_rank, self.d_state, self.d_state), dim=-1)
         delta = F.linear(dt, self.dt_proj.weight)
+        if record is not None:
+            step = F.softplus(delta.float() + self.dt_proj.bias.float())
+            record |= {"u": x, "delta": step, "z": z, "B": b, "C": c}
         # The scan speaks mamba-ssm's (B, D, L); these are views, and nothing is copied.
         y = selective_scan(
             x.transpose(1, 2),
@@ -232,32 +236,61 @@ class ModalityAwareMamba(nn.Module):
         y = self.mix(x.flatten(0, 1)[grouped], ordering)
         return torch.zeros_like(x).flatten(0, 1).index_copy(0, grouped, y).view_as(x)
 
-    def mix(self, tokens: Tensor, ordering: Ordering, record: dict[str, Tensor] | None = None) -> Tensor:
+    def mix(self, tokens: Tensor, ordering: Ordering, record: dict[str, Any] | None = None) -> Tensor:
         """Grouped tokens (N, d) → (N, d), read in the given order.
 
-        With a `record`, the norm of what each expert adds to each token is left in it, (N, K), own expert
-        first, and the gate's weights where there is a gate.
+        With a `record`, left in it are "contribution" (N, K), the norm of what each expert adds to each token, own
+        expert first; "gate" (N, K) where there is a gate; "mixed" (N, e), what the scans say; and "scans", for each
+        direction what its scan was given, grouped.
         """
         counts = ordering.counts
         gate = None if self.gate is None else self.gate(tokens).softmax(-1)
-        inside = gate if self.around is None else None
-        projected = self.in_proj(tokens, counts, inside)
-        mixed = self._scan(self.ssm, projected, ordering, reverse=False)
+        projected = self.in_proj(tokens, counts, gate if self.around is None else None)
+        scans: list[dict[str, Tensor]] | None = None if record is None else []
+        mixed = self._scan(self.ssm, projected, ordering, False, scans)
         if self.ssm_reverse is not None:
-            mixed = mixed + self._scan(self.ssm_reverse, projected, ordering, reverse=True)
-        y = self.out_proj(mixed, counts, inside)
+            mixed = mixed + self._scan(self.ssm_reverse, projected, ordering, True, scans)
+        y = self.project_out(mixed, counts, gate)
         if record is not None:
-            experts, seen = (self.in_proj, tokens) if self.around is None else (self.around, y)
+            experts, seen = self.in_proj, tokens
+            if self.around is not None:
+                experts, seen = self.around, self.out_proj(mixed, counts)
             weight = 1.0 if gate is None else (gate * gate.shape[1]).unsqueeze(-1)
             record["contribution"] = (experts.expert_outputs(seen, counts) * weight).norm(dim=-1)
-            if gate is not None:
-                record["gate"] = gate
-        return y if self.around is None else self.around(y, counts, gate)
+            record |= {"gate": gate, "mixed": mixed, "scans": scans}
+        return y
+
+    def project_out(self, mixed: Tensor, counts: Sequence[int], gate: Tensor | None = None) -> Tensor:
+        """What the scans say, grouped (N, e), → what the layer adds to each token (N, d). Linear in `mixed`."""
+        if self.around is None:
+            return self.out_proj(mixed, counts, gate)
+        return self.around(self.out_proj(mixed, counts), counts, gate)
+
+    def expert_weights(self) -> dict[str, dict[str, Tensor]]:
+        """The experts' weights of each projection that has several: {"in_proj": {"shared": W, "text": W_text, …}, …}"""
+        found = {}
+        for name in ("in_proj", "out_proj") if self.around is None else ("around",):
+            projection: ModalityAwareLinear = getattr(self, name)
+            shared = [] if projection.shared is None else list(projection.shared.detach())
+            names = ["shared"] if len(shared) == 1 else [f"shared {i + 1}" for i in range(len(shared))]
+            own = [] if projection.specific is None else list(projection.specific.detach())
+            found[name] = dict(zip(names, shared, strict=True)) | dict(zip(self.modalities, own, strict=False))
+        return found
 
     @staticmethod
-    def _scan(ssm: SelectiveSSM, projected: Tensor, ordering: Ordering, reverse: bool) -> Tensor:
+    def _scan(
+        ssm: SelectiveSSM,
+        projected: Tensor,
+        ordering: Ordering,
+        reverse: bool,
+        scans: list[dict[str, Tensor]] | None = None,
+    ) -> Tensor:
         x, z = ordering.to_sequence(projected, reverse).chunk(2, dim=-1)
-        return ordering.to_tokens(ssm(x, z), reverse)
+        given: dict[str, Tensor] | None = None if scans is None else {}
+        y = ssm(x, z, given)
+        if scans is not None and given is not None:
+            scans.append({name: ordering.to_tokens(value, reverse) for name, value in given.items()})
+        return ordering.to_tokens(y, reverse)
 
     @torch.no_grad()
     def load_mamba(self, state: dict[str, Tensor]) -> None:

@@ -14,13 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .alignment import DualAlignment, mmd, transport
+from .alignment import DualAlignment
 from .batch import BatchError, MultimodalBatch
 from .config import AlignMamba2Config
 from .files import write_text
 from .layers import ModalityAwareMamba
 from .ordering import Ordering, order_tokens
 from .trace import Trace
+from .tracing import trace_of
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
@@ -82,6 +83,8 @@ class AlignMamba2(nn.Module):
 
     A modality may be missing from a batch, or from a sample (no real tokens). Padding never changes an answer.
     """
+
+    config_class = AlignMamba2Config  # a subclass that takes more settings names its own
 
     def __init__(self, config: AlignMamba2Config):
         super().__init__()
@@ -207,7 +210,7 @@ class AlignMamba2(nn.Module):
         self,
         projected: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
-        records: list[dict[str, Tensor]] | None = None,
+        records: list[dict[str, Any]] | None = None,
     ) -> tuple[Tensor, Ordering, dict[str, Tensor]]:
         """Grouped tokens (N, d) after fusion, their ordering, and all modalities' masks (absent ones empty)."""
         some = next(iter(masks.values()))
@@ -215,7 +218,7 @@ class AlignMamba2(nn.Module):
         ordering = order_tokens(full, self.config.order)
         tokens = torch.cat([projected[m][mask] for m, mask in masks.items()])
         for norm, layer in zip(self.norms, self.layers, strict=True):
-            record = None if records is None else {}
+            record = None if records is None else {"tokens": tokens}
             tokens = tokens + self.dropout(layer.mix(norm(tokens), ordering, record))
             if records is not None and record is not None:
                 records.append(record)
@@ -273,55 +276,13 @@ class AlignMamba2(nn.Module):
             )
         return F.cross_entropy(guess, labels, label_smoothing=self.config.label_smoothing if self.training else 0.0)
 
-    @torch.no_grad()
-    def trace(self, batch: MultimodalBatch) -> Trace:
+    def trace(self, batch: MultimodalBatch, *, scans: bool = True) -> Trace:
         """Run a batch as in prediction, and keep everything worth looking at (see `Trace`).
 
-        Here, and only here, are transport plans and discrepancies computed outside training.
+        Here, and only here, are transport plans and discrepancies computed outside training. `scans=False` leaves
+        out what the selective scans were given: some (3 + n_classes) · d_inner numbers a token and layer.
         """
-        was_training = self.training
-        self.eval()
-        try:
-            masks, projected = self._project(batch)
-            records: list[dict[str, Tensor]] = []
-            tokens, ordering, full = self._fuse(projected, masks, records)
-            output = self._predict(tokens, ordering, full)
-            c = self.config
-            plans, costs, distances, discrepancies = {}, {}, {}, {}
-            for pair in (p for p in c.pairs if p[0] in masks and p[1] in masks):
-                sides = (*(projected[m] for m in pair), *(masks[m] for m in pair))
-                result = transport(*sides, **self.align.transport_loss.options)
-                plans[pair], costs[pair] = result.plan.cpu(), result.cost.cpu()
-                distances[pair] = result.distance.cpu()
-                discrepancies[pair] = mmd(*sides, **self.align.mmd_loss.options).cpu()
-        finally:
-            self.train(was_training)
-
-        def by_modality(rows: Tensor) -> dict[str, Tensor]:
-            return {m: x.cpu() for m, x in self._ungroup(rows, ordering, full).items() if m in masks}
-
-        shared = ["shared"] if c.n_shared == 1 else [f"shared {i + 1}" for i in range(c.n_shared)]
-        names = {"both": ["specific", *shared], "shared": shared, "specific": ["specific"]}[c.experts]
-        return Trace(
-            modalities=tuple(masks),
-            pairs=tuple(plans),
-            ids=batch.ids,
-            words=batch.words,
-            labels=None if batch.labels is None else batch.labels.cpu(),
-            label_mask=None if batch.label_mask is None else batch.label_mask.cpu(),
-            masks={m: mask.cpu() for m, mask in masks.items()},
-            projected={m: x.cpu() for m, x in projected.items()},
-            fused=by_modality(tokens),
-            plans=plans,
-            costs=costs,
-            transport_distance=distances,
-            discrepancy=discrepancies,
-            expert_names=tuple(names),
-            contributions=[by_modality(r["contribution"]) for r in records],
-            gates=[by_modality(r["gate"]) for r in records if "gate" in r],
-            prediction=output.prediction.cpu(),
-            logits=None if output.logits is None else output.logits.cpu(),
-        )
+        return trace_of(self, batch, scans)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors into `folder`, each of them whole or not at all."""
@@ -346,7 +307,7 @@ class AlignMamba2(nn.Module):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{folder / name}: not found; expected a folder written by save_pretrained")
         try:
-            model = cls(AlignMamba2Config.from_dict(json.loads((folder / CONFIG_FILE).read_text("utf-8"))))
+            model = cls(cls.config_class.from_dict(json.loads((folder / CONFIG_FILE).read_text("utf-8"))))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
         try:
