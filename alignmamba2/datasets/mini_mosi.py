@@ -1,4 +1,4 @@
-"""mini-mosi: a small synthetic stand-in for CMU-MOSI, whose structure is planted and therefore known.
+"""mini-mosi and mini-mosei: small synthetic stand-ins, whose structure is planted and therefore known.
 
 A sample is a sentence of T words, seen three times: as text, as sound, as face. Every word has a *concept*, a fixed
 vector of 8 numbers, that all three modalities carry, each through its own fixed linear map. On top of that, each
@@ -16,11 +16,13 @@ Sound and face have more steps than there are words (about 1.5 T and 1.25 T). Ea
 order but late; the other steps are fillers with a random concept and a random a or s that counts for nothing. So
 whoever knows which step belongs to which word can tell what counts. The partners are given with every sample.
 
-Features are standard Gaussian noise of scale `noise` on top of the linear maps.
+Features are standard Gaussian noise of scale `noise` on top of the linear maps. mini-mosei is made alike, of another
+seed: twice as many sentences, and wider sound and face. `mini_files.py` writes both in the real files' formats.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +30,16 @@ import torch
 
 from ..batch import Sample
 from .base import Dataset
-from .registry import Entry
 
-NAME = "mini-mosi"
-WIDTHS = {"text": 32, "audio": 16, "video": 20}
-SIZES = {"train": 960, "valid": 120, "test": 240}
+NAMES = ("mini-mosi", "mini-mosei")
+WIDTHS = {
+    "mini-mosi": {"text": 32, "audio": 16, "video": 20},
+    "mini-mosei": {"text": 32, "audio": 74, "video": 35},
+}
+SIZES = {
+    "mini-mosi": {"train": 960, "valid": 120, "test": 240},
+    "mini-mosei": {"train": 1920, "valid": 240, "test": 480},
+}
 STRETCH = {"audio": 1.5, "video": 1.25}
 POSITIVE = ("good", "great", "funny", "warm", "clever", "lovely", "moving", "bright", "honest", "sweet")
 NEGATIVE = ("bad", "dull", "awful", "boring", "silly", "weak", "cold", "tired", "cheap", "clumsy")
@@ -45,29 +52,27 @@ CONCEPT = 8
 SIGNAL = 1.0
 
 
-def load(root: str | Path | None = None, *, seed: int = 0, noise: float = 0.1) -> dict[str, Dataset]:
+def load(name: str, root: str | Path | None = None, *, seed: int = 0, noise: float = 0.1) -> dict[str, Dataset]:
     """Generate the three splits; the same seed gives the same data.
 
     Parameters
     ----------
+    name : "mini-mosi" or "mini-mosei"
     root : not used, nothing is read
     seed : int
     noise : float
         Standard deviation of the features' noise. (A concept has length 1.)
     """
-    world = np.random.default_rng([seed, 0])
-    concepts = world.standard_normal((len(VOCABULARY), CONCEPT))
-    concepts /= np.linalg.norm(concepts, axis=1, keepdims=True)
-    maps = {m: world.standard_normal((CONCEPT + 1, width)) / np.sqrt(CONCEPT) for m, width in WIDTHS.items()}
+    concepts, maps = world(name, WIDTHS[name], seed)
     splits = {}
-    for number, (split, size) in enumerate(SIZES.items(), start=1):
-        rng = np.random.default_rng([seed, number])
-        samples = [_sample(rng, concepts, maps, noise, f"{split}-{i:03d}") for i in range(size)]
+    for number, (split, size) in enumerate(SIZES[name].items(), start=1):
+        rng = np.random.default_rng(_seed(name, seed, number))
+        samples = [sentence(rng, concepts, maps, noise, f"{split}-{i:03d}", STRETCH) for i in range(size)]
         splits[split] = Dataset(
-            name=NAME,
+            name=name,
             split=split,
             protocol=f"synthetic, seed {seed}, noise {noise:g}",
-            description="mini-mosi, synthetic: generated sentences seen as text, sound and face, a label in [-3, 3]",
+            description=f"{name}, synthetic: generated sentences seen as text, sound and face, a label in [-3, 3]",
             synthetic=True,
             task="regression",
             n_classes=1,
@@ -77,7 +82,27 @@ def load(root: str | Path | None = None, *, seed: int = 0, noise: float = 0.1) -
     return splits
 
 
-def _sample(rng: np.random.Generator, concepts: np.ndarray, maps: dict, noise: float, name: str) -> Sample:
+def _seed(name: str, seed: int, number: int) -> list[int]:
+    return [seed, number] if name == "mini-mosi" else [seed, number, NAMES.index(name)]
+
+
+def world(name: str, widths: Mapping[str, int], seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """What is the same for all sentences: each word's concept (words, 8), and each modality's linear map (9, D_m)."""
+    rng = np.random.default_rng(_seed(name, seed, 0))
+    concepts = rng.standard_normal((len(VOCABULARY), CONCEPT))
+    concepts /= np.linalg.norm(concepts, axis=1, keepdims=True)
+    return concepts, {m: rng.standard_normal((CONCEPT + 1, d)) / np.sqrt(CONCEPT) for m, d in widths.items()}
+
+
+def sentence(
+    rng: np.random.Generator,
+    concepts: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    noise: float,
+    name: str,
+    stretch: Mapping[str, float],
+) -> Sample:
+    """One sentence. `stretch`: how many steps sound and face have for a word."""
     length = int(rng.integers(6, 13))
     # Every second word, on average, is neutral.
     chance = np.where(POLARITY == 0, 0.5 / len(NEUTRAL), 0.5 / (len(POSITIVE) + len(NEGATIVE)))
@@ -89,8 +114,8 @@ def _sample(rng: np.random.Generator, concepts: np.ndarray, maps: dict, noise: f
     features = {"text": _observe(rng, concepts[word], polarity, maps["text"], noise)}
     words = {"text": [VOCABULARY[w] for w in word]}
     partners = {}
-    for m, stretch in STRETCH.items():
-        steps = round(length * stretch)
+    for m, factor in stretch.items():
+        steps = round(length * factor)
         # In order, and late: the partner of word i is never earlier than step i.
         place = np.sort(rng.choice(steps, size=length, replace=False))
         filler = rng.choice(len(VOCABULARY), size=steps)
@@ -111,6 +136,3 @@ def _observe(
 ) -> torch.Tensor:
     x = np.concatenate([concept, SIGNAL * alone[:, None]], axis=1) @ linear
     return torch.from_numpy(x + noise * rng.standard_normal(x.shape)).float()
-
-
-ENTRIES = (Entry(NAME, load),)

@@ -1,0 +1,253 @@
+"""What was read once, kept so that it opens at once and trains in little memory.
+
+A store is a folder: one safetensors file a split, and `store.json`. A split's file holds, for each modality m of N
+samples,
+
+    m           (Σ T_i, D_m) float32    the real tokens of all samples, one sample behind the other: no padding
+    m.offsets   (N + 1,) int64          sample i is rows offsets[i] to offsets[i + 1]
+    m.partner   (Σ T_i,) int32          where it is known: the text token that each token belongs to, −1 for none
+    label       (N,) float32
+    bert        (N, 3, T) int64         where the source has it: ids, mask and segments of BERT's tokens
+
+and ids and raw texts in its metadata. Only finite numbers get in: what was not finite is 0, and counted in
+`store.json`. The folder's name is a hash of the source's SHA-256 and of what was asked of it; it appears when it is
+whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pooch
+import torch
+
+from ..batch import Sample
+from .base import DataError
+from .file_array import FileArray
+
+VERSION = 1
+DTYPES = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8"), "I32": np.dtype("<i4")}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split, ready to be written.
+
+    Attributes
+    ----------
+    widths : mapping of modality to D_m
+    lengths : mapping of modality to int array (N,): real tokens of each sample
+    tokens : function of a modality that yields its real tokens, (any number, D_m), sample after sample
+    labels : array (N,)
+    ids, texts : N strings each; texts may be empty
+    partners : mapping of modality to int array (Σ T_i,)
+    bert : int array (N, 3, T), or None
+    """
+
+    widths: Mapping[str, int]
+    lengths: Mapping[str, np.ndarray]
+    tokens: Callable[[str], Iterator[np.ndarray]]
+    labels: np.ndarray
+    ids: Sequence[str]
+    texts: Sequence[str] = ()
+    partners: Mapping[str, np.ndarray] = field(default_factory=dict)
+    bert: np.ndarray | None = None
+
+
+def file_hash(path: Path, cache: Path) -> str:
+    """SHA-256 of a file; a file of the same size and time as when it was last read is not read again."""
+    notes = cache / "hashes.json"
+    try:
+        known = json.loads(notes.read_text("utf-8"))
+    except (OSError, ValueError):  # none yet, or damaged: it only saves time
+        known = {}
+    status = path.stat()
+    state = [status.st_size, status.st_mtime_ns]
+    name = str(path.resolve())
+    if known.get(name, [None, None])[0] != state:
+        known[name] = [state, pooch.file_hash(path)]
+        cache.mkdir(parents=True, exist_ok=True)
+        part = notes.with_name(f"{notes.name}.{os.getpid()}.part")
+        part.write_text(json.dumps(known), "utf-8")
+        part.replace(notes)
+    return known[name][1]
+
+
+def folder_of(cache: Path, **what: Any) -> Path:
+    """Where the store of this source, read with these options, lies."""
+    key = hashlib.sha256(json.dumps([VERSION, what], sort_keys=True).encode()).hexdigest()
+    return cache / f"store-{key[:20]}"
+
+
+def write(folder: Path, splits: Mapping[str, Split], about: Mapping[str, Any]) -> None:
+    """Write a store, whole or not at all. `about` goes into `store.json`, beside "replaced" and "versions".
+
+    Raises
+    ------
+    DataError
+        There is no room, or a split does not hold what it says.
+    """
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        need = sum(4 * int(s.lengths[m].sum()) * s.widths[m] for s in splits.values() for m in s.widths)
+        if need > (free := shutil.disk_usage(part).free):
+            raise DataError(
+                f"{folder.parent}: {need / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free. "
+                "Make room, or set ALIGNMAMBA2_DATA to a folder with more"
+            )
+        replaced = {name: _write_split(part / f"{name}.safetensors", split) for name, split in splits.items()}
+        notes = {**about, "version": VERSION, "replaced": replaced}
+        (part / "store.json").write_text(json.dumps(notes, indent=2) + "\n", "utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        part.replace(folder)
+    except OSError as error:
+        raise DataError(f"{folder}: could not be written ({error}); set ALIGNMAMBA2_DATA to another folder") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_split(path: Path, split: Split) -> dict[str, int]:
+    """Returns how many values of each modality were not finite."""
+    small: dict[str, np.ndarray] = {"label": np.asarray(split.labels, "<f4")}
+    for m, lengths in split.lengths.items():
+        small[f"{m}.offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype("<i8")
+    for m, partner in split.partners.items():
+        small[f"{m}.partner"] = np.asarray(partner, "<i4")
+    if split.bert is not None:
+        small["bert"] = np.asarray(split.bert, "<i8")
+    shapes = {name: (CODES[x.dtype], x.shape) for name, x in small.items()}
+    shapes |= {m: ("F32", (int(split.lengths[m].sum()), width)) for m, width in split.widths.items()}
+    header: dict[str, Any] = {"__metadata__": {"ids": json.dumps(split.ids), "texts": json.dumps(list(split.texts))}}
+    end = 0
+    for name, (code, shape) in shapes.items():
+        start, end = end, end + int(np.prod(shape)) * DTYPES[code].itemsize
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": [start, end]}
+    raw = json.dumps(header).encode()
+    raw += b" " * (-len(raw) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(raw)) + raw)
+        for array in small.values():
+            file.write(array.tobytes())
+        return {m: _write_tokens(file, split, m) for m in split.widths}
+
+
+def _write_tokens(file, split: Split, modality: str) -> int:
+    bad = rows = 0
+    for block in split.tokens(modality):
+        # A float64 beyond float32's range becomes infinite here, and is counted with the others.
+        with np.errstate(over="ignore"):
+            values = np.array(block, "<f4", order="C")
+        finite = np.isfinite(values)
+        if not finite.all():
+            bad += int((~finite).sum())
+            values[~finite] = 0
+        rows += len(values)
+        file.write(values.data)
+    if rows != split.lengths[modality].sum():
+        raise DataError(f"{modality}: {rows} tokens were read; expected {int(split.lengths[modality].sum())}")
+    return bad
+
+
+def read_notes(folder: Path) -> dict[str, Any]:
+    """`store.json`; empty if there is no such store."""
+    try:
+        return json.loads((folder / "store.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+class StoredSamples(Sequence):
+    """The samples of a split's file, each read when it is asked for; a slice is a view.
+
+    Attributes
+    ----------
+    ids, texts : tuples of N strings; texts is empty where the source has none
+    labels : float32 Tensor (N,)
+    finite : True: there is no NaN and no infinity in a store
+    """
+
+    finite = True
+
+    def __init__(self, path: Path, aligned: bool = False):
+        self.path, self.aligned = path, aligned
+        try:
+            with path.open("rb") as file:
+                (length,) = struct.unpack("<Q", file.read(8))
+                if length > path.stat().st_size:
+                    raise ValueError("the header is longer than the file")
+                header = json.loads(file.read(length))
+            about = header.pop("__metadata__")
+            self._arrays = {
+                name: FileArray(path, 8 + length + x["data_offsets"][0], DTYPES[x["dtype"]], tuple(x["shape"]))
+                for name, x in header.items()
+            }
+            end = 8 + length + max(x["data_offsets"][1] for x in header.values())
+            if path.stat().st_size != end:
+                raise ValueError(f"{path.stat().st_size} bytes; expected {end}")
+            self.ids, self.texts = tuple(json.loads(about["ids"])), tuple(json.loads(about["texts"]))
+            self.labels = torch.from_numpy(self._arrays["label"][:])
+            self.modalities = [n for n in self._arrays if f"{n}.offsets" in self._arrays]
+            self._offsets = {m: self._arrays[f"{m}.offsets"][:] for m in self.modalities}
+        except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+            raise DataError(
+                f"{path}: no whole file of a store ({error}); remove its folder, it is made again"
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, key):
+        if isinstance(key, slice):
+            return _View(self, range(*key.indices(len(self))))
+        i = range(len(self))[key]
+        features, partners = {}, {}
+        for m in self.modalities:
+            rows = slice(int(self._offsets[m][i]), int(self._offsets[m][i + 1]))
+            features[m] = torch.from_numpy(self._arrays[m][rows])
+            if f"{m}.partner" in self._arrays:
+                partners[m, "text"] = torch.from_numpy(self._arrays[f"{m}.partner"][rows]).long()
+            elif self.aligned and m != "text":
+                partners[m, "text"] = torch.arange(rows.stop - rows.start)
+        words = self.texts[i].split() if self.texts else []
+        # Only where every token is a word: BERT's tokens are pieces of words.
+        shown = {"text": words} if len(words) == len(features["text"]) else {}
+        return Sample(features, self.labels[i], self.ids[i], shown, partners)
+
+    def lengths(self, modality: str) -> np.ndarray:
+        """Tokens (N,) of each sample, without reading any."""
+        return np.diff(self._offsets[modality])
+
+    def bert(self, index: int) -> np.ndarray | None:
+        """BERT's ids, mask and segments (3, T) int64 of a sample, where the source has them."""
+        return self._arrays["bert"][index] if "bert" in self._arrays else None
+
+
+class _View(Sequence):
+    """Some of the samples of another sequence, still not read."""
+
+    finite = True
+
+    def __init__(self, whole: StoredSamples, rows: range):
+        self.whole, self.rows = whole, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key):
+        return _View(self.whole, self.rows[key]) if isinstance(key, slice) else self.whole[self.rows[key]]
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return self.whole.labels[list(self.rows)]
