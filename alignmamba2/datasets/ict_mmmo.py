@@ -1,0 +1,141 @@
+"""The real ICT-MMMO: 340 product reviews on video, word-aligned sequences of 20 steps, a sentiment label each.
+
+Files of Zadeh et al. (MFN, AAAI 2018), one HDF5 array `d1` each: `text_{split}_emb.h5` (N, 20, 300) GloVe,
+`audio_{split}.h5` (N, 20, 74) COVAREP, `video_{split}.h5` (N, 20, 36) FACET, `y_{split}.h5` (N,) in [1, 5].
+The reviews and labels are those of Wöllmer et al. (IEEE Intelligent Systems 2013).
+
+Three traps in these files, all handled here:
+
+- **Shorter reviews are padded in front**, with zeros. Steps before the first that any modality has are cut off, so
+  that a sample has T ≤ 20 steps, the same for all modalities. Zeros later on (no face, a pause) stay, as released.
+- **The training split's text file is not among the files with a known hash** (it is far larger than the others).
+  Without it training samples have no text: 0 tokens, and `Dataset.notes` says so. A `text_train_emb.h5` that lies
+  beside the others is used. A model trained without it has never seen text, so the recipe takes audio and video alone.
+- **Labels are 1 to 5** with 3 neutral. Here y − 3, in [−2, 2]: the sign is the sentiment's (our choice).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..batch import Sample
+from .base import DataError, Dataset
+from .fetch import Source
+from .registry import Entry
+
+NAME = "ict-mmmo"
+MODALITIES = {"text": 300, "audio": 74, "video": 36}
+SIZES = {"train": 220, "valid": 40, "test": 80}
+STEPS = 20
+FILES = {"text": "text_{}_emb.h5", "audio": "audio_{}.h5", "video": "video_{}.h5"}
+
+SOURCE = Source(
+    folder="ict_mmmo",
+    url="https://raw.githubusercontent.com/pliang279/MFN/b0453fb6e21b581c796246a0c32a6551f2028c1b/new_data/mmmo/",
+    hashes={
+        "audio_test.h5": "1d701dc193b3e4404e35b97165fd33af19aff50d193a744488ec4c87ea0d6c44",
+        "audio_train.h5": "4c37e59d75bf1fe17baf6d607e4e7eef228b9b16a145f64c9624d2fc8fcb1666",
+        "audio_valid.h5": "37b39911ee143d712e36d1fcba5b41400d2b40bef9de3da419de7344486eb8e9",
+        "text_test_emb.h5": "8f3bcab7716c482c209c393098fabe6362fa66b58eb9de5ebd4529c2cb53476b",
+        "text_valid_emb.h5": "ff332edc367c23495f0a0194fc5a2b83d217565a6a9ab402f98cbbb60bdc3b95",
+        "video_test.h5": "d0bfeb4a0ca249ac766b9c426146e4765b783463112e78665231a82c7b02f176",
+        "video_train.h5": "2b7d7d442c1ef7aae0c06d19a845baeb5f8685ee844900f30d6cce643da42452",
+        "video_valid.h5": "43a44a63e369bca2fc86c54fa42d9b3b30c03657b8f7287bdae60341f4767d8c",
+        "y_test.h5": "17a83a344f15fc751bf10a052ade48d0944959052b30f33bc2c5216a31ea59ee",
+        "y_train.h5": "872872ba80f2076a2f5287ace2e3cb72dff7abaa01e1906073c1d50a15a84d6e",
+        "y_valid.h5": "e164e98d53b01e558af6eb232fdc0ca8660f8bd3e76469ca12bef124688a4c8f",
+    },
+)
+
+
+def load(root: str | Path | None = None, *, modalities: Sequence[str] = tuple(MODALITIES)) -> dict[str, Dataset]:
+    """Load the splits as released, 220 / 40 / 80: a sample is a review, its steps are its last 20 words at most.
+
+    Parameters
+    ----------
+    root : folder of all data sets
+    modalities : some of "text", "audio", "video"
+    """
+    chosen = [m for m in MODALITIES if m in modalities]
+    if not chosen or set(modalities) - set(MODALITIES):
+        raise ValueError(f"modalities: found {list(modalities)}; expected some of {list(MODALITIES)}")
+    folder = SOURCE.ensure(NAME, root)
+    missing = "text" in chosen and not (folder / FILES["text"].format("train")).is_file()
+    splits = {}
+    for split, size in SIZES.items():
+        read, hashes, notes = _arrays(folder, split, size)
+        labels = _read(folder / f"y_{split}.h5", (size,))
+        if labels.min() < 1 or labels.max() > 5:
+            raise DataError(
+                f"{folder / f'y_{split}.h5'}: labels in [{labels.min():g}, {labels.max():g}]; expected 1 to 5"
+            )
+        start = np.stack([x.any(-1) for x in read.values()]).any(0).argmax(1)  # front padding ends here
+        cut = f"{split}: {int(start.sum())} of {size * STEPS} steps were padding in front, cut off"
+        splits[split] = Dataset(
+            name=NAME,
+            split=split,
+            protocol=(
+                f"220 / 40 / 80 reviews as released with MFN (Zadeh et al. 2018), label y − 3 in [−2, 2], "
+                f"{'+'.join(chosen)}{', no text in train' if missing else ''}"
+            ),
+            description="ICT-MMMO, real: 340 product reviews on video, word-aligned features, sentiment in [-2, 2]",
+            synthetic=False,
+            task="regression",
+            n_classes=1,
+            readout="mean",
+            samples=[
+                _sample(f"{split}-{i:03d}", {m: x[i, start[i] :] for m, x in read.items()}, labels[i], chosen)
+                for i in range(size)
+            ],
+            hashes={**SOURCE.hashes, **hashes},
+            notes=(cut, *(notes if "text" in chosen else ())),
+        )
+    return splits
+
+
+def _arrays(folder: Path, split: str, size: int) -> tuple[dict[str, np.ndarray], dict[str, str], list[str]]:
+    """The split's arrays by modality, hashes of files that the source does not list, and notes."""
+    arrays, hashes, notes = {}, {}, []
+    for m, width in MODALITIES.items():
+        path = folder / FILES[m].format(split)
+        if path.name not in SOURCE.hashes:
+            if not path.is_file():
+                notes.append(f"{split}: no {path.name}, so no sample has {m} (0 tokens)")
+                continue
+            hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            notes.append(f"{split}: {path.name} has SHA-256 {hashes[path.name]}; no published one is known here")
+        arrays[m] = _read(path, (size, STEPS, width))
+    return arrays, hashes, notes
+
+
+def _sample(name: str, found: dict[str, np.ndarray], label: float, chosen: list[str]) -> Sample:
+    features = {m: torch.from_numpy(found.get(m, np.zeros((0, MODALITIES[m])))).float() for m in chosen}
+    # Word-aligned: step i of every modality belongs to word i.
+    aligned = {(m, "text"): torch.arange(len(x)) for m, x in features.items() if m != "text" and "text" in found}
+    return Sample(
+        features=features,
+        label=torch.tensor(label - 3, dtype=torch.float32),
+        id=name,
+        partners=aligned if "text" in chosen else {},
+    )
+
+
+def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            array = file["d1"][()]
+    except (OSError, KeyError) as error:
+        raise DataError(f"{path}: no readable HDF5 file with an array 'd1' ({error}); fetch it again") from error
+    if array.shape != shape or not np.isfinite(array).all():
+        raise DataError(f"{path}: array 'd1' is {array.shape}, or not finite; expected {shape}, finite numbers")
+    return array
+
+
+ENTRIES = (Entry(NAME, load, source=SOURCE),)
