@@ -10,9 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..trace import Trace
-from .style import LIGHT, QUIET, array, look, short, titled, wrapped
-
-SHARED_FILL = "#EDEDED"
+from .style import INK, LIGHT, PAPER, QUIET, SHADE, array, look, short, titled, wrapped
 
 
 def expert_shares(shares: Sequence[Mapping[str, Any]], experts: Sequence[str], *, note: str = "") -> go.Figure:
@@ -54,15 +52,15 @@ def expert_shares(shares: Sequence[Mapping[str, Any]], experts: Sequence[str], *
                 legendgroup=expert,
                 showlegend=i == 0,
                 marker={
-                    "color": [look(m).colour for m in modalities] if own else SHARED_FILL,
-                    "pattern": {"shape": "" if own else "/", "bgcolor": SHARED_FILL, "fgcolor": LIGHT, "solidity": 0.1},
-                    "line": {"color": "white", "width": 1},
+                    "color": [look(m).colour for m in modalities] if own else SHADE,
+                    "pattern": {"shape": "" if own else "/", "bgcolor": SHADE, "fgcolor": LIGHT, "solidity": 0.1},
+                    "line": {"color": PAPER, "width": 1},
                 },
                 text=[f"{v:.0%}" for v in values],
                 textposition="inside",
                 insidetextanchor="middle",
                 textangle=0,
-                textfont={"size": 15, "color": "black" if not own else [_readable(m) for m in modalities]},
+                textfont={"size": 15, "color": INK if not own else [_readable(m) for m in modalities]},
                 hovertemplate=f"layer {i + 1}, %{{y}}: %{{x:.1%}} from the {expert} expert<extra></extra>",
                 row=1,
                 col=i + 1,

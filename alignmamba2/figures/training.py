@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+from scipy.stats import t
 
-from .style import INK, QUIET, titled, whole_steps
+from .style import INK, LIGHT, QUIET, array, titled, whole_steps
 
 PARTS = {"task": "task loss", "ot": "transport loss", "mmd": "MMD loss"}
 
@@ -61,7 +63,79 @@ def losses(
         heading = f"{heads[-1]} (best {at[metric]:.3g})"
         figure.layout.annotations[len(heads) - 1].text = heading
     figure.update_xaxes(title="epoch", tick0=0, dtick=whole_steps(len(history), 4))
-    return titled(figure, "How the training went", note, height=400)
+    told = [f"{name}: {line.y[0]:.3g} to {line.y[-1]:.3g}" for name, line in _firsts(figure, heads)]
+    return titled(figure, "How the training went", note, height=400, words="; ".join(told) + ".")
+
+
+def scores(
+    results: Mapping[str, Sequence[float]], *, metric: str = "accuracy", best: str = "max", note: str = ""
+) -> go.Figure:
+    """A metric of several models over seeds: every seed a dot, the mean, and a 95 % interval for it.
+
+    The interval is Student's t over the seeds: it says how sure the mean over seeds is, not how a test set of other
+    samples would change it. With one seed there is none.
+
+    Parameters
+    ----------
+    results : mapping of a model's name to its values, one a seed
+    metric : str
+    best : "max" or "min"
+    note : str
+
+    Examples
+    --------
+    >>> figure = scores({"full": [0.80, 0.82, 0.81], "without OT": [0.79, 0.80, 0.78]})
+    >>> figure.data[1].x
+    (0.81,)
+    """
+    figure, told = go.Figure(), []
+    for name, values in results.items():
+        values = array(values).astype(float)
+        mean = float(values.mean())
+        half = (
+            float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+        )
+        figure.add_scatter(
+            x=values,
+            y=[name] * len(values),
+            mode="markers",
+            marker={"symbol": "line-ns", "size": 14, "line": {"width": 2, "color": LIGHT}},
+            name="one seed",
+            hovertemplate=f"{name}, one seed: %{{x:.4f}}<extra></extra>",
+            showlegend=not told,
+        )
+        figure.add_scatter(
+            x=(round(mean, 12),),
+            y=(name,),
+            error_x={"type": "data", "array": [half], "thickness": 3, "width": 8, "color": INK},
+            mode="markers",
+            marker={"symbol": "circle", "size": 13, "color": INK},
+            name="mean, and 95 % interval over seeds",
+            hovertemplate=f"{name}: {mean:.4f} ± {half:.4f} ({len(values)} seeds)<extra></extra>",
+            showlegend=not told,
+        )
+        figure.add_annotation(
+            x=mean + half, y=name, text=f"<b>{mean:.3f}</b> ± {half:.3f}", showarrow=False, xanchor="left", xshift=14
+        )
+        told.append(f"{name} {mean:.3f} ± {half:.3f}")
+    every = np.concatenate([array(v).astype(float) for v in results.values()])
+    edges = [e.x[0] + s * e.error_x.array[0] for e in figure.data[1::2] for s in (-1, 1)]
+    low, high = min(every.min(), *edges), max(every.max(), *edges)
+    room = max(high - low, 1e-6)
+    figure.update_xaxes(title=metric, range=[low - 0.08 * room, high + 0.38 * room])
+    figure.update_yaxes(autorange="reversed", ticks="", showgrid=True)
+    better = "more" if best == "max" else "less"
+    note = " · ".join(filter(None, (note, f"{better} is better")))
+    height = 240 + 46 * len(results)
+    return titled(figure, f"{metric}, model by model", note, height=height, words="; ".join(told) + ".")
+
+
+def _firsts(figure: go.Figure, heads: Sequence[str]) -> list[tuple[str, go.Scatter]]:
+    """The first line of each panel, with the panel's name."""
+    found: dict[str, go.Scatter] = {}
+    for line in figure.data:
+        found.setdefault(line.xaxis or "x", line)
+    return list(zip(heads, found.values(), strict=False))
 
 
 def _line(name: str, epochs: Sequence[Mapping[str, float]]) -> go.Scatter:

@@ -105,8 +105,8 @@ def transport_plan(
     np.float64(1.0)
     """
     mass = array(mass).astype(float)
-    rows = _labels(row_words, mass.shape[0])
-    columns = _labels(column_words, mass.shape[1])
+    rows = labels_of(row_words, mass.shape[0])
+    columns = labels_of(column_words, mass.shape[1])
     if partners is not None:
         partners = array(partners)
         share, chance = agreement(mass, partners)
@@ -130,10 +130,14 @@ def transport_plan(
     figure.add_trace(_rings(partners), 2, 1)
     for trace, place in zip(_marginals(mass, rows, columns, names), ((1, 1), (2, 2)), strict=True):
         figure.add_trace(trace, *place)
-    for trace in (*_links(mass, partners), *_ends(mass, rows, columns, names)):
+    for trace in (*links(mass, partners), *link_ends(mass, rows, columns, names)):
         figure.add_trace(trace, 2, 3)
     _axes(figure, rows, columns, names)
-    figure = titled(figure, f"Transport plan: {names[0]} → {names[1]}", note, height=height)
+    best = "; ".join(
+        f"{named(rows[i], i, names[0])} → {named(columns[j], j, names[1])}" for i, j in strongest(mass)[:3]
+    ).replace("<br>", " ")
+    words = f"The strongest links: {best}." if best else "No link is clearly stronger than an even spread."
+    figure = titled(figure, f"Transport plan: {names[0]} → {names[1]}", note, height=height, words=words)
     return figure.update_layout(margin_b=below)
 
 
@@ -192,13 +196,13 @@ def transport_sweep(
     return figure
 
 
-def _labels(words: Sequence[str], count: int) -> list[str]:
+def labels_of(words: Sequence[str], count: int) -> list[str]:
     if len(words) not in (0, count):
         raise ValueError(f"labels: found {len(words)}; expected {count}, one a token of the plan, or none")
     return [str(w) for w in words] or [str(i + 1) for i in range(count)]
 
 
-def _named(label: str, i: int, modality: str) -> str:
+def named(label: str, i: int, modality: str) -> str:
     """A token in words: its place, and what was said if that is more than its place."""
     place = f"{modality} {i + 1}"
     return place if label == str(i + 1) else f"{place} “{wrapped(label)}”"
@@ -208,7 +212,7 @@ def _heat(mass: np.ndarray, rows: list[str], columns: list[str], names: Pair, mo
     own = mass / np.maximum(mass.sum(1, keepdims=True), 1e-12)
     hover = [
         [
-            f"{_named(rows[i], i, names[0])}<br>→ {_named(columns[j], j, names[1])}<br>"
+            f"{named(rows[i], i, names[0])}<br>→ {named(columns[j], j, names[1])}<br>"
             f"{mass[i, j]:.2%} of all mass, {own[i, j]:.0%} of this {names[0]} token's"
             for i in range(len(rows))
         ]
@@ -256,7 +260,7 @@ def _rings(partners: np.ndarray | None) -> go.Scatter:
 def _marginals(mass: np.ndarray, rows: list[str], columns: list[str], names: Pair) -> tuple[go.Bar, go.Bar]:
     def bar(sums: np.ndarray, labels: list[str], name: str, **axes: Any) -> go.Bar:
         text = [
-            f"{_named(w, i, name)}<br>{s:.1%} of all mass" for i, (w, s) in enumerate(zip(labels, sums, strict=True))
+            f"{named(w, i, name)}<br>{s:.1%} of all mass" for i, (w, s) in enumerate(zip(labels, sums, strict=True))
         ]
         return go.Bar(
             **axes,
@@ -279,22 +283,26 @@ def _heights(mass: np.ndarray) -> np.ndarray:
     return (np.arange(mass.shape[0]) + 0.5) * mass.shape[1] / max(mass.shape[0], 1) - 0.5
 
 
-def _links(mass: np.ndarray, partners: np.ndarray | None) -> list[go.Scatter]:
-    """The strongest links, in a fixed number of traces: by width, and true or not.
+def strongest(mass: np.ndarray, most: int | None = None) -> np.ndarray:
+    """(K, 2): the cells with most mass, the strongest first; K at most max(T_m, T_anchor), or `most`.
 
-    At most max(T_m, T_anchor), and none that carries less than CLEAR times what an even spread would.
+    None that carries less than CLEAR times what an even spread would.
     """
-    heights, traces = _heights(mass), []
     even = np.outer(mass.sum(1), mass.sum(0))
     clear = np.where(mass > CLEAR * even, mass, 0)
-    count = min(max(mass.shape), int((clear > 0).sum()))
-    strongest = np.dstack(np.unravel_index(np.argsort(clear, axis=None)[::-1][:count], mass.shape))[0]
+    count = min(most or max(mass.shape), int((clear > 0).sum()))
+    return np.dstack(np.unravel_index(np.argsort(clear, axis=None)[::-1][:count], mass.shape))[0]
+
+
+def links(mass: np.ndarray, partners: np.ndarray | None) -> list[go.Scatter]:
+    """The `strongest` links from x = 0 to x = 1, in a fixed number of traces: by width, and true or not."""
+    heights, traces = _heights(mass), []
     most = max(min(mass.sum(1).max(), mass.sum(0).max()), 1e-12) if mass.size else 1  # a link cannot carry more
     thin = float(np.clip(24 / max(mass.shape), 0.3, 1))
     for true in (False, True):
         for k, width in enumerate(WIDTHS):
             x, y = [], []
-            for i, j in strongest:
+            for i, j in strongest(mass):
                 is_true = partners is not None and partners[i] == j
                 if is_true == true and min(int(mass[i, j] / most * len(WIDTHS)), len(WIDTHS) - 1) == k:
                     x += [0, 1, None]
@@ -314,7 +322,7 @@ def _links(mass: np.ndarray, partners: np.ndarray | None) -> list[go.Scatter]:
     return traces
 
 
-def _ends(mass: np.ndarray, rows: list[str], columns: list[str], names: Pair) -> list[go.Scatter]:
+def link_ends(mass: np.ndarray, rows: list[str], columns: list[str], names: Pair) -> list[go.Scatter]:
     sides = ((0, np.arange(len(columns)), columns, names[1]), (1, _heights(mass), rows, names[0]))
     return [
         go.Scatter(
@@ -322,7 +330,7 @@ def _ends(mass: np.ndarray, rows: list[str], columns: list[str], names: Pair) ->
             y=y,
             mode="markers",
             marker={"symbol": look(name).symbol, "size": 11 if len(labels) <= 32 else 6, "color": look(name).colour},
-            text=[_named(label, i, name) for i, label in enumerate(labels)],
+            text=[named(label, i, name) for i, label in enumerate(labels)],
             hovertemplate="%{text}<extra></extra>",
             showlegend=False,
         )

@@ -1,0 +1,90 @@
+"""What a file of data holds: its labels and its lengths, split by split."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from .style import COLOURS, array, look, short, titled
+
+LEAST = 430
+
+
+def contents(
+    histograms: Mapping[str, Mapping[str, int]], lengths: Mapping[str, Mapping[str, Any]], title: str, note: str = ""
+) -> go.Figure:
+    """Labels as shares of each split, and the spread of lengths of each modality in each split.
+
+    Parameters
+    ----------
+    histograms : mapping of split to a mapping of label to its number of samples; may be empty
+    lengths : mapping of split to a mapping of modality to tokens of each sample (N,); may be empty
+    title, note : what it is
+    """
+    panels = [name for name, data in (("labels", histograms), ("tokens of a sample", lengths)) if data]
+    if not panels:
+        return titled(go.Figure(), title, "no labels and no lengths in it", height=LEAST)
+    figure = make_subplots(rows=1, cols=len(panels), subplot_titles=panels, horizontal_spacing=0.12)
+    if histograms:
+        _labels(figure, histograms)
+    if lengths:
+        _lengths(figure, lengths, len(panels))
+    # Labels with long names stand obliquely and need the room that the legend would take.
+    figure.update_layout(legend={"y": 1.0, "yanchor": "top", "x": 1.0, "xanchor": "right", "yref": "container"})
+    return titled(figure, title, note, height=LEAST + 60)
+
+
+def _labels(figure: go.Figure, histograms: Mapping[str, Mapping[str, int]]) -> None:
+    for colour, (split, counts) in zip(_greys(len(histograms)), histograms.items(), strict=True):
+        total = max(1, sum(counts.values()))
+        figure.add_bar(
+            x=[short(label, 14) for label in counts],
+            y=[n / total for n in counts.values()],
+            customdata=[[label, n] for label, n in counts.items()],
+            hovertemplate=f"{split}: %{{customdata[0]}}<br>%{{customdata[1]}} samples, %{{y:.1%}}<extra></extra>",
+            name=split,
+            marker_color=colour,
+            row=1,
+            col=1,
+        )
+    figure.update_yaxes(title="share of the split", tickformat=".0%", row=1, col=1)
+    figure.update_xaxes(type="category", row=1, col=1)
+
+
+def _lengths(figure: go.Figure, lengths: Mapping[str, Mapping[str, Any]], column: int) -> None:
+    for modality in dict.fromkeys(m for by in lengths.values() for m in by):
+        values = {split: array(by[modality]) for split, by in lengths.items() if modality in by}
+        figure.add_box(
+            x=np.repeat(list(values), [len(v) for v in values.values()]),
+            y=np.concatenate(list(values.values())),
+            name=modality,
+            marker_color=look(modality).colour,
+            marker_symbol=look(modality).symbol,
+            marker_size=4,
+            row=1,
+            col=column,
+        )
+    figure.update_layout(boxmode="group")
+    figure.update_yaxes(title="tokens", rangemode="tozero", row=1, col=column)
+
+
+def _greys(count: int) -> list[str]:
+    """Splits are no modalities, so they have none of their colours."""
+    shades = ("#4A4A4A", "#A8A8A8", COLOURS[5], COLOURS[3])
+    return [shades[i % len(shades)] for i in range(count)]
+
+
+def contents_page(figure: go.Figure, title: str, text: str) -> str:
+    """One page, whole in itself, with the figure and the text of a check."""
+    plot = figure.to_html(full_html=False, include_plotlyjs=True)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
+        "<style>body{max-width:70rem;margin:2rem auto;padding:0 1rem;font-family:sans-serif}"
+        "pre{white-space:pre-wrap;font-size:.9rem;line-height:1.45}</style></head>\n"
+        f"<body>{plot}\n<pre>{html.escape(text)}</pre></body></html>\n"
+    )
