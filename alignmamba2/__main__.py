@@ -31,11 +31,24 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m alignmamba2", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
-    data = verbs.add_parser("data", help="bring data sets here").add_subparsers(required=True, metavar="WHAT")
+    data = verbs.add_parser("data", help="bring, make and check data sets").add_subparsers(
+        required=True, metavar="WHAT"
+    )
     fetch = data.add_parser("fetch", help="download a data set's files from their public home, checked by hash")
     fetch.add_argument("name")
     fetch.add_argument("--root", help="folder of all data sets (default: $ALIGNMAMBA2_DATA, else data/)")
     fetch.set_defaults(do=_fetch)
+    check = data.add_parser("check", help="what a file or folder of data holds, leaks between splits, what is wrong")
+    check.add_argument("path", type=Path)
+    check.add_argument("--page", type=Path, metavar="OUT.html", help="write it as a page with plots, too")
+    check.set_defaults(do=_check)
+    make = data.add_parser("make", help="write a generated data set in the real files' format")
+    make.add_argument("name")
+    make.add_argument("--format", help="the real format to write (default: the first that there is)")
+    make.add_argument("--folder", type=Path, help="where to (default: a folder of that name among the data sets)")
+    make.add_argument("--seed", type=int, default=0)
+    make.add_argument("--size", type=int, help="training samples")
+    make.set_defaults(do=_make)
     listing = data.add_parser("list", help="the data sets, and whether their files are here")
     listing.set_defaults(do=_list)
 
@@ -63,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("notebook", type=Path)
     run.add_argument("--folder", type=Path, default=Path("runs"), help="where the page goes (default: runs)")
     run.add_argument("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[], type=_override)
+    run.add_argument("--solutions", action="store_true", help="with the exercises solved")
     run.set_defaults(do=_run)
 
     report = verbs.add_parser("report", help="write README's tables from the results files")
@@ -113,6 +127,41 @@ def _list(arguments: argparse.Namespace) -> None:
 
     for name, entry in ENTRIES.items():
         print(f"{name:20s} {'present' if entry.present() else entry.command}")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from .datasets import check, inspect
+
+    contents = inspect(arguments.path)
+    text = check.report(contents)
+    print(text, end="")
+    if arguments.page:
+        from .figures import contents as plot
+        from .figures import contents_page
+        from .files import write_text
+
+        kind = f"{'synthetic, ' if contents.synthetic else ''}{contents.format}"
+        figure = plot(check.histograms(contents), check.lengths(contents), arguments.path.name, kind)
+        write_text(arguments.page, contents_page(figure, f"data check {arguments.path.name}", text))
+        print(f"\npage to open: {arguments.page}")
+
+
+def _make(arguments: argparse.Namespace) -> None:
+    from .datasets import ENTRIES
+    from .datasets.fetch import data_root
+
+    entry = ENTRIES.get(arguments.name)
+    if entry is None or entry.make is None:
+        known = ", ".join(name for name, e in ENTRIES.items() if e.make)
+        raise ValueError(f"data set {arguments.name!r}: nothing to make; there are {known}")
+    kind = arguments.format or entry.formats[0]
+    if kind not in entry.formats:
+        raise ValueError(f"format: found {kind!r}; {arguments.name} can be written as {', '.join(entry.formats)}")
+    if arguments.size is not None and arguments.size < 1:
+        raise ValueError(f"size: found {arguments.size}; expected at least 1")
+    folder = arguments.folder or data_root() / arguments.name
+    paths = entry.make(folder, format=kind, seed=arguments.seed, size=arguments.size)
+    print(f"{arguments.name}, synthetic, as {kind}:", *paths, sep="\n")
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -175,7 +224,7 @@ def _run(arguments: argparse.Namespace) -> None:
         print(f"Data: {real}, the real CMU-MOSI")
     else:
         print(f"Data: mini-mosi, synthetic. For the real CMU-MOSI: python -m alignmamba2 data fetch {real}")
-    page = run_notebook(arguments.notebook, arguments.folder, dict(arguments.parameters))
+    page = run_notebook(arguments.notebook, arguments.folder, dict(arguments.parameters), arguments.solutions)
     print(f"page to open: {page}")
 
 

@@ -23,6 +23,8 @@ from .files import write_text
 FIGURE, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 PLOTLY = "plotly.min.js"
+# The last line of an exercise cell: what CI fills a solution into.
+EXERCISE = re.compile(r"^check\(\"(?P<name>\d\d\.\d+)\", (?P<answer>\w+)\)\s*\Z", re.MULTILINE)
 CELL_TIMEOUT = 600  # seconds; the first import alone can take 30
 
 
@@ -73,7 +75,30 @@ def build_notebooks(folder: str | Path = "notebooks") -> list[Path]:
     return paths
 
 
-def run_notebook(source: str | Path, folder: str | Path, parameters: Mapping[str, Any] | None = None) -> Path:
+def with_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with the course's solutions in the place of the exercises' stubs.
+
+    A cell tagged "exercise" ends in ``check("NN.K", answer)``; what stands before is replaced by the solution's source.
+    """
+    from .course import exercises
+
+    solved = nbformat.from_dict(json.loads(json.dumps(notebook)))
+    for cell in solved.cells:
+        if "exercise" in cell.metadata.get("tags", ()):
+            found = EXERCISE.search(cell.source)
+            if not found:
+                raise NotebookError(f"the exercise “{notebook_cell(cell.source)}” must end in check(\"NN.K\", answer)")
+            exercise = exercises(found["name"].partition(".")[0])[found["name"]]
+            cell.source = f"{exercise.source(found['answer'])}\n\n\n{found[0]}"
+    return solved
+
+
+def run_notebook(
+    source: str | Path,
+    folder: str | Path,
+    parameters: Mapping[str, Any] | None = None,
+    solutions: bool = False,
+) -> Path:
     """Execute a notebook and leave it, and a page of it, in a folder; returns the page's path.
 
     The page opens without a server or a network: figures stay interactive through one plotly.min.js beside it.
@@ -85,6 +110,8 @@ def run_notebook(source: str | Path, folder: str | Path, parameters: Mapping[str
     folder : made if it is not there
     parameters : mapping of a parameter's name to its value
         Only names that the notebook's cell tagged "parameters" has.
+    solutions : bool
+        Run it with the exercises solved.
 
     Raises
     ------
@@ -96,6 +123,7 @@ def run_notebook(source: str | Path, folder: str | Path, parameters: Mapping[str
 
     source, folder = Path(source), Path(folder)
     notebook = build_notebook(source) if source.suffix == ".py" else nbformat.read(source, as_version=4)
+    notebook = with_solutions(notebook) if solutions else notebook
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         given, done = (str(Path(scratch, name)) for name in ("given.ipynb", "done.ipynb"))
