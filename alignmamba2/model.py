@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .alignment import DualAlignment
 from .batch import BatchError, MultimodalBatch
 from .config import AlignMamba2Config
-from .files import write_text
+from .files import read_tensors, write_tensors, write_text
 from .layers import ModalityAwareMamba
 from .ordering import Ordering, order_tokens
 from .trace import Trace
@@ -100,6 +100,7 @@ class AlignMamba2(nn.Module):
             c.lambda_ot,
             c.lambda_mmd,
             anchor=c.anchor,
+            fixed_anchor=c.fixed_anchor,
             transport={"epsilon": c.epsilon, "method": c.transport},
             mmd={"bandwidth": c.bandwidth, "estimator": c.mmd_estimator},
         )
@@ -286,13 +287,15 @@ class AlignMamba2(nn.Module):
         return trace_of(self, batch, scans)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors into `folder`, each of them whole or not at all."""
+        """Write config.json and model.safetensors into `folder`, each of them whole or not at all.
+
+        The second says which config it belongs to, and holds a SHA-256 of its content.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = folder / (WEIGHTS_FILE + ".part")
-        save_file({k: v.contiguous().cpu() for k, v in self.state_dict().items()}, weights)
-        weights.replace(folder / WEIGHTS_FILE)
-        write_text(folder / CONFIG_FILE, json.dumps(dataclasses.asdict(self.config), indent=2) + "\n")
+        config = dataclasses.asdict(self.config)
+        write_tensors(folder / WEIGHTS_FILE, self.state_dict(), {"format": "pt", "config": _digest(config)})
+        write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> AlignMamba2:
@@ -307,12 +310,48 @@ class AlignMamba2(nn.Module):
         for name in (CONFIG_FILE, WEIGHTS_FILE):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{folder / name}: not found; expected a folder written by save_pretrained")
+        tensors, notes = read_tensors(folder / WEIGHTS_FILE)
         try:
-            model = cls(cls.config_class.from_dict(json.loads((folder / CONFIG_FILE).read_text("utf-8"))))
-        except (ValueError, TypeError) as error:
+            values = _plain_config(folder / CONFIG_FILE, tensors)
+            config = cls.config_class.from_dict(values)
+            with torch.device("meta"):  # what is there must fit before any memory is taken for it
+                _check_shapes(cls(config).state_dict(), tensors)
+        except (ValueError, TypeError, RuntimeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
-        try:
-            model.load_state_dict(load_file(folder / WEIGHTS_FILE))
-        except Exception as error:  # safetensors raises its own kind for a damaged file
-            raise ValueError(f"{folder / WEIGHTS_FILE}: {error}") from error
+        if notes.get("config", _digest(values)) != _digest(values):
+            raise ValueError(
+                f"{folder}: {CONFIG_FILE} is not what {WEIGHTS_FILE} was saved with. Was it changed, or saving cut short? "
+                "Save the model again; to change a setting: AlignMamba2(config).load_state_dict(model.state_dict())"
+            )
+        model = cls(config)
+        model.load_state_dict(tensors)
         return model.eval()
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def _plain_config(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The values in config.json, none of them large enough to ask for more than the weights hold."""
+    if path.stat().st_size > 1 << 20:
+        raise ValueError(f"{path.stat().st_size} bytes; expected a config of a few lines")
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"found a {type(values).__name__}; expected settings and their values")
+    most = {"n_layers": len(tensors)}
+    total = sum(x.numel() for x in tensors.values())
+    for name, value in values.items():
+        if isinstance(value, int) and value > most.get(name, max(total, 16)):
+            raise ValueError(f"{name}: found {value}; the weights hold {len(tensors)} tensors of {total} values in all")
+    return values
+
+
+def _check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    for name in sorted({*expected, *found}):
+        a, b = (tuple(x[name].shape) if name in x else None for x in (expected, found))
+        if a != b:
+            raise ValueError(f"asks for {name} of shape {a}; {WEIGHTS_FILE} has {b}")

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from .baselines import build_model
 from .batch import MultimodalBatch
 from .config import AlignMamba2Config
 from .datasets import Dataset, load_dataset
@@ -143,7 +144,7 @@ def _train(
 def build(recipe: Recipe, train: Dataset) -> AlignMamba2:
     """The recipe's model for this data set, standardising features by the training split's statistics."""
     fitting = {"modalities": train.modalities, "task": train.task, "n_classes": train.n_classes}
-    model = AlignMamba2(AlignMamba2Config.from_dict({**fitting, "readout": train.readout, **recipe.model}))
+    model = build_model({**fitting, "readout": train.readout, **recipe.model})
     model.set_statistics(train.statistics())
     return model
 

@@ -1,0 +1,107 @@
+"""The models that AlignMamba-2 is compared with: same batch, same projections, same trainer, same `ModelOutput`.
+
+kind                  what it is
+"early-lstm"          tokens side by side at each step, one LSTM
+"late-lstm"           an LSTM and a head a modality, predictions averaged
+"bc-lstm"             two-way LSTMs over the steps, a modality first, then all together (Poria et al. 2017)
+"tfn"                 Tensor Fusion Network: the outer product of the modalities (Zadeh et al. 2017)
+"lmf"                 Low-rank Multimodal Fusion: that product in low rank (Liu et al. 2018)
+"mult"                Multimodal Transformer: attention across modalities (Tsai et al. 2019)
+"transformer"         a plain transformer on all tokens
+"concat-mean"         a mean token a modality, side by side, two layers
+"late-mean"           a mean token a modality, two layers and a head each, predictions averaged
+"mamba"               a plain Mamba on all tokens: AlignMamba-2 without experts and without alignment
+"alignmamba-v1"       tokens transported to the anchor's steps, then a plain Mamba (arXiv 2412.00833)
+
+Each is ours, written from its paper, and as small as the paper allows; what they share with AlignMamba-2 (projection,
+standardisation, modality dropout, swapping, loss) is AlignMamba-2's, so that a comparison compares the fusion.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import AlignMamba2Config
+from ..layers import one_of
+from ..model import CONFIG_FILE, AlignMamba2
+from .attention import MulT, Transformer
+from .base import Baseline, BaselineConfig
+from .mamba import AlignMambaV1, PlainMamba
+from .pooled import ConcatMean, LateMean, LowRankFusion, TensorFusion
+from .recurrent import BcLSTM, EarlyLSTM, LateLSTM
+
+__all__ = ["KINDS", "Baseline", "BaselineConfig", "build_model", "load_model", "matching_width", "parameter_count"]
+
+OURS = "alignmamba2"
+KINDS: dict[str, type[AlignMamba2]] = {
+    "early-lstm": EarlyLSTM,
+    "late-lstm": LateLSTM,
+    "bc-lstm": BcLSTM,
+    "tfn": TensorFusion,
+    "lmf": LowRankFusion,
+    "mult": MulT,
+    "transformer": Transformer,
+    "concat-mean": ConcatMean,
+    "late-mean": LateMean,
+    "mamba": PlainMamba,
+    "alignmamba-v1": AlignMambaV1,
+}
+
+
+def build_model(settings: Mapping[str, Any]) -> AlignMamba2:
+    """A model from settings: those of `AlignMamba2Config`, and "kind", one of `KINDS` or "alignmamba2" (the default).
+
+    A baseline takes from the settings what it has a use for (d_model, n_layers, dropout, ...) and leaves the rest.
+    """
+    kind = one_of("model.kind", settings.get("kind", OURS), (OURS, *KINDS))
+    if kind == OURS:
+        return AlignMamba2(AlignMamba2Config.from_dict({k: v for k, v in settings.items() if k != "kind"}))
+    return KINDS[kind](BaselineConfig.from_dict(settings))
+
+
+def load_model(folder: str | Path) -> AlignMamba2:
+    """What `save_pretrained` wrote, of any kind, ready to predict."""
+    path = Path(folder) / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not found; expected a folder written by save_pretrained")
+    kind = json.loads(path.read_text("utf-8")).get("kind", OURS)
+    return KINDS.get(kind, AlignMamba2).from_pretrained(folder)
+
+
+def parameter_count(settings: Mapping[str, Any]) -> int:
+    """Trainable numbers of the model that `build_model` would build; nothing is allocated."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in build_model(settings).parameters())
+
+
+def matching_width(settings: Mapping[str, Any], target: int) -> int:
+    """The d_model at which `build_model(settings)` comes closest to `target` parameters.
+
+    Raises
+    ------
+    ValueError
+        If even the narrowest model is more than half as large again.
+    """
+    step = KINDS[settings["kind"]].width_step if settings.get("kind", OURS) != OURS else 1
+
+    def count(steps: int) -> int:
+        return parameter_count({**settings, "d_model": steps * step})
+
+    low, high = 1, 2
+    while count(high) < target:
+        low, high = high, 2 * high
+    while high - low > 1:  # counts grow with the width
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) < target else (low, middle)
+    best = min((low, high), key=lambda steps: abs(count(steps) - target))
+    if count(best) > 1.5 * target:
+        raise ValueError(
+            f"{settings.get('kind', OURS)}: {count(best)} parameters at d_model {best * step}; "
+            f"cannot be as small as {target}"
+        )
+    return best * step

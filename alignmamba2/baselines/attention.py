@@ -1,0 +1,117 @@
+"""Attention baselines: MulT, and a plain transformer on all tokens."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .base import Baseline, BaselineConfig, mean_token
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block; queries from one sequence, keys and values from another or the same.
+
+    A sample whose source has no token takes nothing from it.
+    """
+
+    def __init__(self, d: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.norm, self.source_norm, self.norm_after = (nn.LayerNorm(d) for _ in range(3))
+        self.query, self.key_value, self.out = nn.Linear(d, d), nn.Linear(d, 2 * d), nn.Linear(d, d)
+        self.feed_forward = nn.Sequential(nn.Linear(d, 4 * d), nn.ReLU(), nn.Dropout(dropout), nn.Linear(4 * d, d))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, source: Tensor, source_mask: Tensor) -> Tensor:
+        q = self.query(self.norm(x))
+        k, v = self.key_value(self.source_norm(source)).chunk(2, -1)
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
+        there = source_mask.any(1)
+        allowed = (source_mask | ~there.unsqueeze(1))[:, None, None]  # softmax over nothing would be NaN
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2).flatten(2)
+        x = x + self.dropout(self.out(y)) * there.view(-1, 1, 1)
+        return x + self.dropout(self.feed_forward(self.norm_after(x)))
+
+
+def positions(mask: Tensor, d: int) -> Tensor:
+    """Sinusoids (B, T, d) of each real token's index among the real ones: padding changes nothing."""
+    index = (mask.cumsum(1) - 1).clamp_min(0).unsqueeze(-1)
+    rate = torch.exp(torch.arange(0, d, 2, device=mask.device) * (-math.log(10000.0) / d))
+    return torch.stack([(index * rate).sin(), (index * rate).cos()], -1).flatten(-2)[..., :d]
+
+
+class MulT(Baseline):
+    """Multimodal Transformer (Tsai et al. 2019).
+
+    For each modality, n_layers of attention to each of the others; the results side by side, one more layer of
+    self-attention, readout; all modalities side by side, head. Without the paper's temporal convolutions: the
+    projection takes their place (our choice).
+    """
+
+    width_step = 4
+
+    def make(self, c: BaselineConfig) -> None:
+        names = list(c.modalities)
+        # "->" because a module's name may hold no dot and a modality's name is free.
+        self.cross = nn.ModuleDict(
+            {
+                f"{source}->{m}": nn.ModuleList(Block(c.d_model, c.n_heads, c.dropout) for _ in range(c.n_layers))
+                for m in names
+                for source in names
+                if source != m
+            }
+        )
+        wide = c.d_model * max(1, len(names) - 1)
+        self.together = nn.ModuleDict({m: Block(wide, c.n_heads, c.dropout) for m in names})
+        self.head = nn.Linear(wide * len(names), self.outputs)
+
+    def fuse(self, tokens, masks):
+        tokens = {m: x + positions(masks[m], x.shape[-1]).to(x.dtype) for m, x in tokens.items()}
+        read = []
+        for m in tokens:
+            others = [n for n in tokens if n != m] or [m]
+            seen = []
+            for source in others:
+                x = tokens[m]
+                for block in self.cross[f"{source}->{m}"] if source != m else ():
+                    x = block(x, tokens[source], masks[source])
+                seen.append(x)
+            x = torch.cat(seen, -1)
+            x = self.together[m](x, x, masks[m]) * masks[m].unsqueeze(-1)
+            read.append(self.read_out(x, masks[m]))
+        return self.head(self.dropout(torch.cat(read, -1)))
+
+
+class Transformer(Baseline):
+    """All tokens of all modalities, with position and modality embeddings, n_layers of self-attention, mean, head."""
+
+    width_step = 4
+
+    def make(self, c: BaselineConfig) -> None:
+        self.modality = nn.Parameter(torch.zeros(len(c.modalities), c.d_model).normal_(0, 0.02))
+        self.layers = nn.ModuleList(Block(c.d_model, c.n_heads, c.dropout) for _ in range(c.n_layers))
+        self.norm = nn.LayerNorm(c.d_model)
+        self.head = nn.Linear(c.d_model, self.outputs)
+
+    def fuse(self, tokens, masks):
+        lengths = [x.shape[1] for x in tokens.values()]
+        x = torch.cat(
+            [
+                t + positions(masks[m], t.shape[-1]).to(t.dtype) + e
+                for (m, t), e in zip(tokens.items(), self.modality, strict=True)
+            ],
+            1,
+        )
+        mask = torch.cat(list(masks.values()), 1)
+        for layer in self.layers:
+            x = layer(x, x, mask)
+        x = self.norm(x)
+        if self.per_step:  # the mean over the modalities that are there at a step
+            parts, there = torch.stack(x.split(lengths, 1), 2), torch.stack(mask.split(lengths, 1), 2)
+            x = mean_token(parts.flatten(0, 1), there.flatten(0, 1)).unflatten(0, parts.shape[:2])
+        else:
+            x = self.read_out(x, mask)
+        return self.head(self.dropout(x))
