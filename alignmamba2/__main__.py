@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BENCHES = ("scan", "alignment", "leaks")
+BENCHES = ("scan", "alignment", "leaks", "partners", "layer")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,13 +136,13 @@ def _check(arguments: argparse.Namespace) -> None:
     text = check.report(contents)
     print(text, end="")
     if arguments.page:
-        from .figures import contents as plot
-        from .figures import contents_page
+        from .figures.contents import contents as plot
+        from .figures.contents import contents_page
         from .files import write_text
 
         kind = f"{'synthetic, ' if contents.synthetic else ''}{contents.format}"
         figure = plot(check.histograms(contents), check.lengths(contents), arguments.path.name, kind)
-        write_text(arguments.page, contents_page(figure, f"data check {arguments.path.name}", text))
+        write_text(arguments.page, contents_page(figure, text))
         print(f"\npage to open: {arguments.page}")
 
 

@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from . import csd, mosi_pickles, store
 from .base import DataError, Dataset
-from .contents import Contents
+from .contents import Contents, Field, Part
 from .fetch import data_root
 from .mosi_pickles import SPLITS, Utterances
 from .registry import Entry
@@ -29,6 +31,7 @@ PUBLISHED = {
     "ad8b23d50557045e7d47959ce6c5b955d8d983f2979c7d9b7b9226f6dd6fec1f": "MMSA's MOSEI/Processed/unaligned_50.pkl",
     "45eccfb748a87c80ecab9bfac29582e7b1466bf6605ff29d3b338a75120bf791": "MMSA's MOSEI/Processed/aligned_50.pkl",
 }
+LABELS = {split: f"y_{split}.h5" for split in SPLITS}
 PICKLES = (".pkl", ".pickle")
 ALIGNMENTS = ("aligned", "unaligned")
 OTHER = (
@@ -204,12 +207,35 @@ def inspect(path: Path) -> Contents | None:
         files = [path]
     elif csd.is_csd_folder(path):
         files = sorted(path.glob("*.csd"))
+    elif all((path / name).is_file() for name in LABELS.values()):
+        return _inspect_labels(path)
     else:
         return None
     found = read(path)
     hashes = {p.name: store.file_hash(p, _cache(None)) for p in files}
     found.notes += _known(hashes)
     return found.contents(path, hashes)
+
+
+def _inspect_labels(path: Path) -> Contents | None:
+    """MOSI's regression labels by themselves, HDF5 `data`, as pliang279/MFN has them."""
+    import h5py
+
+    parts = {}
+    for split, name in LABELS.items():
+        try:
+            with h5py.File(path / name) as file:
+                if "data" not in file:
+                    return None
+                values = np.asarray(file["data"][()]).reshape(-1)
+        except (OSError, TypeError, ValueError) as error:
+            raise DataError(f"{path / name}: no readable HDF5 ({error}); it may be cut off: bring it again") from error
+        parts[split] = Part({"data": Field.of(values)}, values.astype(np.float64))
+    sizes = tuple(len(p.labels) for p in parts.values())
+    outside = [f"{s}: labels are not in [-3, 3]" for s, p in parts.items() if not (np.abs(p.labels) <= 3).all()]
+    standard = [] if sizes == STANDARD["mosi"] else [f"{sizes} labels; the standard split has {STANDARD['mosi']}"]
+    hashes = {name: store.file_hash(path / name, _cache(None)) for name in LABELS.values()}
+    return Contents(path, "labels of CMU-MOSI, without features", parts, problems=outside + standard, hashes=hashes)
 
 
 def _entry(name: str) -> Entry:

@@ -21,10 +21,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pooch
 import torch
 
 from ..batch import Sample
 from .base import DataError, Dataset
+from .contents import Contents, Field, Part
 from .fetch import Source, data_root
 from .registry import Entry
 
@@ -196,4 +198,35 @@ def _with_minilm(videos: dict[str, dict[str, Sample]], cache: Path) -> dict[str,
     }
 
 
-ENTRIES = (Entry(NAME, load, source=SOURCE),)
+def inspect(path: Path) -> Contents | None:
+    """For `data check`: the folder of the nine files. One utterance is one sample there."""
+    if not (path / "transcripts.csv").is_file():
+        return None
+    parts = {}
+    for split in ROWS:
+        videos = read_videos(path, split)
+        spoken = [(v, k, s) for v, s in videos.items() for k in range(len(s.label))]
+        parts[split] = Part(
+            fields={m: Field.of(torch.cat([s.features[m] for s in videos.values()])) for m in MODALITIES},
+            labels=torch.cat([s.label for s in videos.values()]).numpy(),
+            lengths={"text": np.array([len(s.label) for s in videos.values()])},
+            ids=[f"{v}, utterance {k + 1}" for v, k, _ in spoken],
+            texts=[s.words["text"][k] for _, k, s in spoken],
+            groups=[v for v, _, _ in spoken],
+        )
+    files = {str(p.relative_to(path)): pooch.file_hash(p) for p in (path / n for n in SOURCE.hashes) if p.is_file()}
+    changed = [n for n, digest in files.items() if digest != SOURCE.hashes[n]]
+    return Contents(
+        path,
+        "CMU-MOSI as utterance features (Poria et al. 2017); tokens of a sample are the utterances of a video",
+        parts,
+        problems=[f"{n}: SHA-256 is not the published one" for n in changed],
+        notes=[
+            "the files' row order gives the label away, so utterances are read in the order spoken",
+            "text and video features were fitted to the training labels: measure it with the command bench leaks",
+        ],
+        hashes=files,
+    )
+
+
+ENTRIES = (Entry(NAME, load, source=SOURCE, inspect=inspect),)

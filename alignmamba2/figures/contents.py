@@ -10,7 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .style import COLOURS, array, look, short, titled
+from .export import to_page
+from .style import array, look, short, titled
 
 LEAST = 430
 
@@ -36,7 +37,8 @@ def contents(
         _lengths(figure, lengths, len(panels))
     # Labels with long names stand obliquely and need the room that the legend would take.
     figure.update_layout(legend={"y": 1.0, "yanchor": "top", "x": 1.0, "xanchor": "right", "yref": "container"})
-    return titled(figure, title, note, height=LEAST + 60)
+    words = f"Labels and lengths of {' and '.join(dict.fromkeys([*histograms, *lengths]))}."
+    return titled(figure, title, note, height=LEAST + 60, words=words)
 
 
 def _labels(figure: go.Figure, histograms: Mapping[str, Mapping[str, int]]) -> None:
@@ -75,16 +77,12 @@ def _lengths(figure: go.Figure, lengths: Mapping[str, Mapping[str, Any]], column
 
 def _greys(count: int) -> list[str]:
     """Splits are no modalities, so they have none of their colours."""
-    shades = ("#4A4A4A", "#A8A8A8", COLOURS[5], COLOURS[3])
+    shades = ("#3A3A3A", "#8C8C8C", "#C9C9C9")
     return [shades[i % len(shades)] for i in range(count)]
 
 
-def contents_page(figure: go.Figure, title: str, text: str) -> str:
-    """One page, whole in itself, with the figure and the text of a check."""
-    plot = figure.to_html(full_html=False, include_plotlyjs=True)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
-        "<style>body{max-width:70rem;margin:2rem auto;padding:0 1rem;font-family:sans-serif}"
-        "pre{white-space:pre-wrap;font-size:.9rem;line-height:1.45}</style></head>\n"
-        f"<body>{plot}\n<pre>{html.escape(text)}</pre></body></html>\n"
-    )
+def contents_page(figure: go.Figure, text: str) -> str:
+    """One page, whole in itself, with the figure and the text of a check under it."""
+    before, _, after = to_page(figure).rpartition("</body>")
+    style = "white-space: pre-wrap; font-size: 14px; line-height: 1.45; margin: 0 20px 40px"
+    return f'{before}<pre style="{style}">{html.escape(text)}</pre></body>{after}'
