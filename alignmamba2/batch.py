@@ -30,6 +30,8 @@ class Sample:
         What a token stands for, for pictures; optional.
     partners : mapping of (modality, anchor) to int64 Tensor (T_m,)
         Where the truth is known: the anchor's token that each token belongs to, −1 for none; optional.
+    masks : mapping of modality name to bool Tensor (T_m,)
+        False where a token is to be passed over, as if it were not there; left out: all are real.
     """
 
     features: Mapping[str, Tensor]
@@ -37,6 +39,7 @@ class Sample:
     id: str = ""
     words: Mapping[str, Sequence[str]] = field(default_factory=dict)
     partners: Mapping[tuple[str, str], Tensor] = field(default_factory=dict)
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,11 +110,11 @@ class MultimodalBatch:
         x, mask = self.features[name], self.masks[name]
         bad = ~torch.isfinite(x) & mask.unsqueeze(-1)
         if bad.any():
-            rows = [self.ids[i] for i in bad.flatten(1).any(1).nonzero().flatten().tolist()]
-            shown = ", ".join(rows[:5]) + (", …" if len(rows) > 5 else "")
+            rows = bad.flatten(1).any(1)
             raise BatchError(
-                f"features[{name!r}]: {int(bad.sum())} NaN or infinite values in {len(rows)} samples ({shown}); "
-                "expected finite numbers. Replace them, or mask those tokens out."
+                f"features[{name!r}]: {int(bad.sum())} NaN or infinite values in {int(rows.sum())} samples "
+                f"({self._some(rows)}); expected finite numbers. Replace them, mask those tokens out, or say "
+                "nonfinite='mask' or 'zero' where the data is loaded."
             )
         return x if mask.all() else x.masked_fill(~mask.unsqueeze(-1), 0)
 
@@ -133,9 +136,20 @@ class MultimodalBatch:
                 )
         elif self.label_mask is not None:
             raise BatchError("label_mask: only for one label a step, labels (B, T)")
-        known = self.labels if self.label_mask is None else self.labels[self.label_mask]
-        if known.is_floating_point() and not torch.isfinite(known).all():
-            raise BatchError(f"labels: {int((~torch.isfinite(known)).sum())} NaN or infinite; expected finite numbers")
+        bad = ~torch.isfinite(self.labels)
+        if self.label_mask is not None:
+            bad &= self.label_mask
+        if bad.any():
+            rows = bad.reshape(size, -1).any(1)
+            raise BatchError(
+                f"labels: {int(bad.sum())} NaN or infinite in {int(rows.sum())} samples ({self._some(rows)}); "
+                "expected finite numbers"
+            )
+
+    def _some(self, rows: Tensor) -> str:
+        """The first ids of those samples."""
+        chosen = [self.ids[i] for i in rows.nonzero().flatten().tolist()]
+        return ", ".join(chosen[:5]) + (", …" if len(chosen) > 5 else "")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -212,6 +226,9 @@ class MultimodalBatch:
         features, masks = {}, {}
         for name in first.features:
             features[name], masks[name] = _pad([s.features[name] for s in samples])
+            for row, s in zip(masks[name], samples, strict=True):
+                if name in s.masks:
+                    row[: len(s.features[name])] = _own_mask(s, name)
         labels = label_mask = None
         if first.label is not None:
             if first.label.ndim == 0:
@@ -219,6 +236,15 @@ class MultimodalBatch:
             else:
                 labels, label_mask = _pad([s.label for s in samples])  # type: ignore[misc]
         return cls(features, masks, labels, label_mask, [s.id for s in samples], [s.words for s in samples])
+
+
+def _own_mask(sample: Sample, name: str) -> Tensor:
+    mask, length = sample.masks[name], len(sample.features[name])
+    if mask.dtype != torch.bool or mask.shape != (length,):
+        raise BatchError(
+            f"sample {sample.id!r}, mask of {name!r}: found {tuple(mask.shape)} {mask.dtype}; expected ({length},) bool"
+        )
+    return mask
 
 
 def _pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,152 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and tensors that are what they were when they were written."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+DIGEST = "sha256"
+
+
+class FileError(ValueError):
+    """A file is not what it should be; the message names it and says what to do."""
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write a file to: once it is written and on the disk, it takes the place of `path`.
+
+    Whatever happens in between (an error, `kill -9`, a full disk, a power cut), a reader finds the old file or the new
+    one. What a killed process left behind is swept away by the next one that writes the same file.
+
+    Raises
+    ------
+    OSError
+        Naming the file: the disk is full, say. `path` is as it was.
+    """
+    _sweep(path)
+    part = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}.part")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise OSError(f"{path}: could not be written ({what}); what was there before is unchanged") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text beside `path`, then put it in its place: a reader never sees half of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    """Write UTF-8 text; a reader never sees half of it."""
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
+    """Write tensors and notes as one safetensors file, with a SHA-256 over all of it among the notes."""
+    tensors = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    notes = dict(notes or {})
+    with whole(path) as part:
+        save_file(tensors, part, metadata={**notes, DIGEST: _digest(tensors, notes)})
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and notes of a safetensors file. Nothing in it is executed.
+
+    Raises
+    ------
+    FileNotFoundError
+    FileError
+        It is cut off, damaged, or no safetensors file. Files of other writers have no SHA-256; theirs is not asked for.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not found")
+    try:
+        with safe_open(path, framework="pt") as file:
+            # Copies: their memory is aligned as torch aligns it, so products of them have the same bits as ever.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            notes = dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise FileError(f"{path}: no readable safetensors file ({error}); it may be cut off or damaged") from error
+    expected = notes.pop(DIGEST, None)
+    if expected is not None and expected != _digest(tensors, notes):
+        raise FileError(f"{path}: damaged: its content does not have the SHA-256 that was written with it")
+    return tensors, notes
+
+
+def _digest(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(notes, sort_keys=True).encode())
+    for name in sorted(tensors):
+        x = tensors[name]
+        digest.update(f"{name} {x.dtype} {tuple(x.shape)}\n".encode())
+        digest.update(x.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def pack(state: Any, tensors: dict[str, Tensor], name: str = "") -> Any:
+    """Plain data of nested dicts, lists and tensors: the tensors go into `tensors`, what is left can be JSON."""
+    if isinstance(state, Tensor):
+        tensors[name] = state
+        return {"tensor": name}
+    if isinstance(state, Mapping):  # as pairs: JSON would make every key a string
+        return {"pairs": [[k, pack(v, tensors, f"{name}/{k}" if name else str(k))] for k, v in state.items()]}
+    if isinstance(state, (list, tuple)):
+        return [pack(v, tensors, f"{name}/{i}") for i, v in enumerate(state)]
+    if state is None or isinstance(state, (bool, int, float, str)):
+        return state
+    raise TypeError(f"pack: {name} is a {type(state).__name__}; expected plain data")
+
+
+def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """What `pack` took apart; tuples have become lists."""
+    if isinstance(packed, list):
+        return [unpack(v, tensors) for v in packed]
+    if isinstance(packed, dict):
+        return tensors[packed["tensor"]] if "tensor" in packed else {k: unpack(v, tensors) for k, v in packed["pairs"]}
+    return packed
+
+
+def _sweep(path: Path) -> None:
+    """Remove the parts of `path` that processes of this machine left which are no more."""
+    for part in path.parent.glob(f"{path.name}.{socket.gethostname()}-*.part"):
+        pid = part.name.removesuffix(".part").rsplit("-", 2)[1]
+        if pid.isdecimal() and not _alive(int(pid)):
+            part.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    if os.name == "nt":  # there, signal 0 would end the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a rename to the disk, where the system lets a folder be opened."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
-import math
+import signal
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,18 +15,18 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, RandomSampler, SequentialSampler
 
 from .baselines import build_model
 from .batch import MultimodalBatch
-from .config import AlignMamba2Config
+from .checkpoint import Checkpoint
 from .datasets import Dataset, load_dataset
 from .files import write_text
-from .metrics import classification_metrics, regression_metrics
+from .loop import KeepBest, Resume, Share, Task, TrainingError, process, scores
 from .model import AlignMamba2
-from .recipes import Recipe, TrainingConfig
+from .recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,11 @@ def fit(
     overrides: Mapping[str, Any] | None = None,
     datasets: dict[str, Dataset] | None = None,
     folder: str | Path | None = None,
+    resume: bool = True,
     progress: bool = True,
+    callbacks: Sequence[Callback] = (),
+    devices: int = 1,
+    nodes: int = 1,
 ) -> FitResult:
     """Train AlignMamba-2 by a recipe; choose the epoch on the validation split. The test split is not touched.
 
@@ -70,13 +75,27 @@ def fit(
     ----------
     recipe : name, path of a TOML, or a `Recipe`
     seed : int
-        Of weights, data order and dropout. Same seed, same machine, same numbers.
+        Of weights, data order and dropout. Same seed, same machine, same number of threads: same bits.
     fast : bool
         Two epochs: to see that everything runs.
     overrides : mapping such as ``{"model.lambda_ot": 0.0}``
     datasets : splits to use instead of loading the recipe's
     folder : where to write the model, the history and the recipe; nothing is written if left out
+        After each epoch all that it takes to go on is kept there too, until training is done.
+    resume : go on where an earlier call with the same folder, recipe, seed and data was stopped
+        The weights and metrics are, bit by bit, those of a run that was never stopped. False: start anew.
     progress : show a progress bar
+    callbacks : Lightning callbacks, for those who want to watch; they do not see the refit
+    devices, nodes : how many processes train together, on how many machines
+        The recipe's batch is shared between them. Start them with torchrun (see CONTRIBUTING.md).
+
+    Raises
+    ------
+    TrainingError
+        A loss or gradient is no finite number: epoch, step and samples are named, and what was kept of the run. Or
+        every training label is of the same class.
+    CheckpointError
+        What the folder holds is damaged or an unfinished run of something else, named setting by setting.
     """
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe, overrides)
@@ -86,59 +105,147 @@ def fit(
         recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, max_epochs=2))
     datasets = datasets or load_dataset(recipe.dataset, **recipe.data)
     train, valid = datasets["train"], datasets["valid"]
-    best = _KeepBest(recipe.training.monitor)
-    stop = EarlyStopping(recipe.training.monitor, mode=best.mode, patience=recipe.training.patience, check_finite=True)
-    task = _train(recipe, seed, train, recipe.training.max_epochs, progress, valid, [best, stop])
-    task.model.load_state_dict(best.weights)
-    model = task.model
-    if recipe.training.refit:
-        whole = dataclasses.replace(train, split="train+valid", samples=[*train.samples, *valid.samples])
-        model = _train(recipe, seed, whole, best.epoch + 1, progress).model
-    result = FitResult(
-        model.cpu().eval(),
-        task.history,
-        best.epoch,
-        datasets,
-        recipe,
-        seed,
-        Path(folder) if folder else None,
-    )
-    if result.folder:
+    _check_labels(train, valid)
+    run = _Run(recipe, seed, Path(folder) if folder else None, devices, nodes, progress)
+    run.prepare(train, valid, resume)
+    try:
+        task, best = run.choose(train, valid, callbacks)
+        model = run.refit(train, valid, task, best).model if recipe.training.refit else task.model
+    except TrainingError as error:
+        raise TrainingError(f"{error}. Lower the learning rate, or look at these samples; {run.kept()}") from error
+    result = FitResult(model.cpu().eval(), task.history, best.epoch, datasets, recipe, seed, run.folder)
+    if result.folder and process()[0] == 0:
         _write(result)
+        run.checkpoint.remove()
     return result
 
 
-def _train(
-    recipe: Recipe,
-    seed: int,
-    train: Dataset,
-    epochs: int,
-    progress: bool,
-    valid: Dataset | None = None,
-    callbacks: Sequence[Callback] = (),
-) -> _Task:
-    """Train a new model from this seed; the learning rate's course is the recipe's, however many epochs of it run."""
-    size = recipe.training.batch_size
-    L.seed_everything(seed, workers=True, verbose=False)
-    task = _Task(build(recipe, train), recipe.training, steps=math.ceil(len(train) / size))
-    bar = [TQDMProgressBar(leave=False)] if progress else []
-    with _quiet():
-        trainer = L.Trainer(
-            max_epochs=epochs,
-            accelerator="auto",
-            devices=1,
-            callbacks=[*callbacks, *bar],
-            gradient_clip_val=recipe.training.grad_clip,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=progress,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-        )
-        order = torch.Generator().manual_seed(seed)
-        trainer.fit(task, loader(train, size, order), None if valid is None else loader(valid, size))
-    return task
+@dataclass
+class _Run:
+    """One call of `fit`: what is trained and how, and the state to go on from."""
+
+    recipe: Recipe
+    seed: int
+    folder: Path | None
+    devices: int
+    nodes: int
+    progress: bool
+    checkpoint: Checkpoint | None = None
+    state: Mapping[str, Any] | None = None
+
+    def prepare(self, train: Dataset, valid: Dataset, resume: bool) -> None:
+        """Find out whether the folder holds an unfinished run, and that it is this one."""
+        if self.folder is None:
+            return
+        digest = hashlib.sha256()
+        for m, (mean, sd) in train.statistics().items():
+            digest.update(m.encode() + mean.numpy().tobytes() + sd.numpy().tobytes())
+        identity = {
+            "recipe": self.recipe.to_dict(),
+            "seed": self.seed,
+            "data": {"train": len(train), "valid": len(valid), "statistics": digest.hexdigest()[:16]},
+            "processes": self.devices * self.nodes,
+        }
+        self.checkpoint = Checkpoint(self.folder, identity)
+        self.state = self.checkpoint.read() if resume else None
+
+    def choose(self, train: Dataset, valid: Dataset, callbacks: Sequence[Callback]) -> tuple[Task, KeepBest]:
+        """Train, and keep the weights of the epoch that is best on the validation split."""
+        c = self.recipe.training
+        best, state = KeepBest(c.monitor, c.patience), self.state
+        if state is not None:
+            best.load_state_dict(state["best"])
+        if state is not None and (state["refit"] or state["epochs"] >= c.max_epochs or best.finished(state["epochs"])):
+            task = self._task(train, valid)
+            task.history = state["history"]
+        else:
+            kept = {"refit": False}
+            task = self._train(train, c.max_epochs, kept, best, valid, callbacks, state)
+        task.model.load_state_dict(best.weights)
+        return task, best
+
+    def refit(self, train: Dataset, valid: Dataset, chosen: Task, best: KeepBest) -> Task:
+        """Train anew on both splits, for as many epochs as were best."""
+        whole = dataclasses.replace(train, split="train+valid", samples=ConcatDataset([train.samples, valid.samples]))
+        state = self.state if self.state is not None and self.state["refit"] else None
+        epochs, kept = best.epoch + 1, {"refit": True, "history": chosen.history}
+        return self._train(whole, epochs, kept, best, state=state)
+
+    def kept(self) -> str:
+        """What is left of the run after it failed."""
+        if self.checkpoint is None or not self.checkpoint.path.is_file():
+            return "nothing was kept: no epoch was finished, or no folder was given"
+        return f"{self.checkpoint.path} holds the run as it was after the last good epoch"
+
+    def _task(self, train: Dataset, valid: Dataset | None) -> Task:
+        return Task(build(self.recipe, train), self.recipe.training, (len(train), len(valid or ())))
+
+    def _train(
+        self,
+        train: Dataset,
+        epochs: int,
+        kept: Mapping[str, Any],
+        best: KeepBest,
+        valid: Dataset | None = None,
+        callbacks: Sequence[Callback] = (),
+        state: Mapping[str, Any] | None = None,
+    ) -> Task:
+        """Train a new model from the seed, or go on from a state; `kept` goes into the checkpoint with the rest.
+
+        The learning rate's course is the recipe's, however many epochs of it run.
+        """
+        L.seed_everything(self.seed, workers=True, verbose=False)
+        task, size = self._task(train, valid), self.recipe.training.batch_size
+        order = torch.Generator().manual_seed(self.seed)
+        callbacks = [*([best] if valid else []), *callbacks]
+        if self.checkpoint is not None:
+
+            def write(now: Mapping[str, Any]) -> None:
+                self.checkpoint.write({**now, "best": best.state_dict(), **kept})
+
+            callbacks.append(Resume(write, order, state))
+        if self.progress:
+            callbacks.append(TQDMProgressBar(leave=False))
+        interrupt = signal.getsignal(signal.SIGINT)
+        with _quiet():
+            trainer = L.Trainer(
+                max_epochs=epochs,
+                accelerator="auto",
+                devices=self.devices,
+                num_nodes=self.nodes,
+                # Of one process's samples, all may lack a modality.
+                strategy="auto" if self.devices * self.nodes == 1 else "ddp_find_unused_parameters_true",
+                use_distributed_sampler=False,  # see loop.Share
+                callbacks=callbacks,
+                gradient_clip_val=self.recipe.training.grad_clip,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=self.progress,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                log_every_n_steps=1,
+            )
+            try:
+                trainer.fit(task, loader(train, size, order, share=True), valid and loader(valid, size, share=True))
+            except SystemExit as error:  # what Lightning makes of Ctrl-C, which it lets nobody hear from then on
+                if not isinstance(error.__context__, KeyboardInterrupt):
+                    raise
+                signal.signal(signal.SIGINT, interrupt)
+                raise KeyboardInterrupt from None
+        return task
+
+
+def _check_labels(train: Dataset, valid: Dataset) -> None:
+    """Classes can only be told apart where there are two."""
+    for dataset in (train, valid) if train.task == "classification" else ():
+        labels = [x for x in dataset.labels if x is not None]
+        found = torch.cat([torch.as_tensor(x).reshape(-1) for x in labels]).unique().tolist() if labels else []
+        if len(found) > 1:
+            continue
+        what = f"{dataset.name}, split {dataset.split!r}: every label of its {len(dataset)} samples is {found}"
+        if dataset is train:
+            raise TrainingError(f"{what}; expected at least two classes of {dataset.n_classes} to learn from")
+        warnings.warn(f"{what}; the best epoch is chosen on that one class alone", stacklevel=3)
 
 
 def build(recipe: Recipe, train: Dataset) -> AlignMamba2:
@@ -149,12 +256,15 @@ def build(recipe: Recipe, train: Dataset) -> AlignMamba2:
     return model
 
 
-def loader(dataset: Dataset, batch_size: int, shuffle: torch.Generator | None = None) -> DataLoader:
-    """Batches of a data set, in a random order if a generator is given."""
+def loader(
+    dataset: Dataset, batch_size: int, shuffle: torch.Generator | None = None, share: bool = False
+) -> DataLoader:
+    """Batches of a data set, in a random order if a generator is given; with `share`, this process's part of each."""
+    order = SequentialSampler(dataset) if shuffle is None else RandomSampler(dataset, generator=shuffle)
+    batches = BatchSampler(order, batch_size, drop_last=False)
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        shuffle=shuffle is not None,
+        batch_sampler=Share(batches) if share else batches,
         generator=shuffle,
         collate_fn=MultimodalBatch.from_samples,
         pin_memory=torch.cuda.is_available(),
@@ -177,100 +287,7 @@ def predict(model: AlignMamba2, dataset: Dataset, batch_size: int = 64) -> tuple
 
 def evaluate(model: AlignMamba2, dataset: Dataset) -> dict[str, float | None]:
     """The field's metrics of a model on one split: accuracy and F1, and more for regression (see `metrics`)."""
-    return _metrics(*predict(model, dataset), model.config)
-
-
-def _metrics(prediction: Tensor, target: Tensor, config: AlignMamba2Config) -> dict[str, float | None]:
-    if config.task == "classification":
-        return classification_metrics(prediction, target, config.n_classes)
-    return regression_metrics(prediction, target)
-
-
-class _Task(L.LightningModule):
-    """The model, its optimiser, and a history of means over each epoch's samples."""
-
-    def __init__(self, model: AlignMamba2, training: TrainingConfig, steps: int):
-        super().__init__()
-        self.model, self.training_config, self.steps = model, training, steps
-        self.history: list[dict[str, float]] = []
-        self._sums: dict[str, float] = {}
-        self._weights = 0
-        self._valid: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def training_step(self, batch: MultimodalBatch, _index: int) -> Tensor:
-        output = self.model(batch)
-        for name, value in {"loss": output.loss, **output.losses}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach()) * len(batch)
-        self._weights += len(batch)
-        self.log("loss", output.loss.detach(), prog_bar=True, batch_size=len(batch))
-        return output.loss
-
-    def validation_step(self, batch: MultimodalBatch, index: int) -> None:
-        with self.model.swapping(seed=index):
-            output = self.model(batch)
-        known = ... if batch.label_mask is None else batch.label_mask
-        labels = batch.labels[known]
-        self._valid.append((output.prediction[known], labels, output.loss * labels.numel()))
-
-    def on_validation_epoch_end(self) -> None:
-        prediction, labels, loss = zip(*self._valid, strict=True)
-        self._valid.clear()
-        target = torch.cat(labels)
-        metrics = {"loss": float(sum(loss)) / len(target)}
-        metrics |= _metrics(torch.cat(prediction).cpu(), target.cpu(), self.model.config)
-        row = {"epoch": self.current_epoch}
-        row |= {f"train/{name}": value / self._weights for name, value in self._sums.items()}
-        row |= {f"valid/{name}": value for name, value in metrics.items() if value is not None}
-        self._sums, self._weights = {}, 0
-        self.history.append(row)
-        shown = ("valid/loss", "valid/accuracy")
-        for name, value in row.items():
-            if name.startswith("valid/"):
-                self.log(name, value, prog_bar=name in shown, batch_size=1)
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        c = self.training_config
-        # As Mamba does: no decay for what is no matrix of weights (norms, biases, A and D of the scan).
-        plain = [p for name, p in self.named_parameters() if p.ndim < 2 or name.endswith("A_log")]
-        others = {id(p) for p in plain}
-        decayed = [p for p in self.parameters() if id(p) not in others]
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": c.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=c.learning_rate,
-        )
-        total = self.steps * c.max_epochs
-        warm = max(1, round(c.warmup * total))
-
-        def factor(step: int) -> float:
-            if step < warm:
-                return (step + 1) / warm
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, total - warm))))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-class _KeepBest(Callback):
-    """The best weights so far, in memory: these models are small, and no file is half written."""
-
-    def __init__(self, monitor: str):
-        self.monitor = monitor
-        self.mode = "min" if monitor.endswith(("loss", "mae")) else "max"
-        self.score = math.inf
-        self.epoch = -1
-        self.weights: dict[str, Tensor] = {}
-
-    def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        if self.monitor not in trainer.callback_metrics:
-            raise ValueError(
-                f"training.monitor: found {self.monitor!r}; there are "
-                f"{sorted(n for n in trainer.callback_metrics if n.startswith('valid/'))}"
-            )
-        value = float(trainer.callback_metrics[self.monitor])
-        score = value if self.mode == "min" else -value
-        if score < self.score or not self.weights:
-            self.score, self.epoch = score, trainer.current_epoch
-            self.weights = {k: v.detach().clone() for k, v in task.model.state_dict().items()}
+    return scores(*predict(model, dataset), model.config)
 
 
 class _quiet(warnings.catch_warnings):

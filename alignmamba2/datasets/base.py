@@ -86,6 +86,8 @@ class Dataset(torch.utils.data.Dataset):
         squares = {m: torch.zeros(d, dtype=torch.float64) for m, d in widths.items()}
         for sample in self.samples:
             for m, x in sample.features.items():
+                if m in sample.masks:
+                    x = x[sample.masks[m]]
                 if not len(x):
                     continue
                 x, total = x.double(), count[m] + len(x)
