@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from alignmamba2.metrics import classification_metrics, mean_and_sd, regression_metrics
+from alignmamba2.metrics import (
+    calibration_error,
+    classification_metrics,
+    holm,
+    interval,
+    mean_and_sd,
+    paired_test,
+    regression_metrics,
+)
 
 
 @given(st.integers(0, 2**31), st.integers(1, 60), st.integers(2, 4))
@@ -52,3 +60,65 @@ def test_mean_and_sd():
     assert mean_and_sd([1.0, 3.0]) == pytest.approx((2.0, 2**0.5))
     assert mean_and_sd([2.0]) == (2.0, 0.0)
     assert mean_and_sd([1.0, None]) is None
+
+
+@given(st.integers(0, 2**31), st.integers(1, 80), st.integers(2, 5))
+def test_calibration_against_the_definition(seed, n, classes):
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.ones(classes), n)
+    target = rng.integers(0, classes, n)
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == target
+    expected = 0.0
+    for low, high in zip(np.arange(10) / 10, np.arange(1, 11) / 10, strict=True):
+        inside = (confidence > low) & (confidence <= high)
+        if inside.any():
+            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    found = calibration_error(torch.tensor(probabilities), torch.tensor(target), bins=10)
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_edge_cases_of_regression():
+    zeros = torch.zeros(4)
+    found = regression_metrics(zeros, torch.tensor([0.0, 0.0, -1.0, 2.0]))
+    assert found["corr"] is None
+    assert found["accuracy"] == 0.75  # 0 counts as positive on both sides
+    assert found["accuracy_non0"] == 0.5  # and as not positive where zeros are left out
+    assert regression_metrics(torch.ones(3), torch.zeros(3))["accuracy_non0"] is None
+    halves = regression_metrics(torch.tensor([0.5, 1.5, 2.5, -0.5]), torch.tensor([0.0, 2.0, 2.0, 0.0]))
+    assert halves["accuracy_7"] == 1.0  # half to even
+    beyond = regression_metrics(torch.tensor([9.0, -9.0]), torch.tensor([3.0, -3.0]))
+    assert (beyond["accuracy_7"], beyond["mae"]) == (1.0, 6.0)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    units, covered = np.repeat(np.arange(60), 2), 0
+    for i in range(100):
+        level = rng.standard_normal(60)  # predictions of a unit share what they have
+        scores = (level + 0.3 * rng.standard_normal(60))[units][None]
+        low, high = interval(scores, units, draws=200, seed=i)
+        covered += low <= 0 <= high
+    assert 86 <= covered <= 100
+
+
+def test_the_paired_test_finds_what_is_there_and_seldom_what_is_not():
+    rng = np.random.default_rng(1)
+    units = np.repeat(np.arange(40), 3)
+    shared = rng.standard_normal(40)[units]
+    found = []
+    for i in range(60):
+        a, b = (shared + rng.standard_normal(40)[units] + 0.1 * rng.standard_normal((3, 120)) for _ in "ab")
+        found.append(paired_test(a, b, units, draws=300, seed=i)["p"])
+    assert np.mean(np.array(found) < 0.05) < 0.15
+    better = paired_test(shared + 1 + 0.1 * rng.standard_normal((3, 120)), shared[None], units)
+    assert better["p"] < 0.01
+    assert better["low"] < 1 < better["high"] + 0.05
+    assert better["difference"] == pytest.approx(1, abs=0.05)
+    same = paired_test(shared[None], shared[None], units)
+    assert (same["difference"], same["low"], same["high"], same["p"]) == (0, 0, 0, 1)
+
+
+def test_holm():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
