@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from alignmamba2 import figures
-from alignmamba2.explorers import TransportExplorer
 from alignmamba2.figures.style import COLOURS, SYMBOLS, short
 from alignmamba2.trace import Trace
 
@@ -125,25 +124,6 @@ def test_the_sweep_has_a_frame_a_value_and_one_colour_scale(mass):
     assert [step.label for step in figure.layout.sliders[0].steps] == [frame.name for frame in figure.frames]
     np.testing.assert_allclose(figure.frames[1].data[0].z, 1 / 12)
     assert figure.frames[0].data[0].zmax == figure.frames[1].data[0].zmax == pytest.approx(mass.max())
-
-
-def test_the_explorers_slider_redraws_the_plan_of_its_epsilon():
-    generator = torch.Generator().manual_seed(0)
-    x, y = torch.randn(5, 8, generator=generator), torch.randn(4, 8, generator=generator)
-    panel = TransportExplorer(x, y, names=PAIR, partners=np.array([0, 1, 2, 3, 3]), epsilon=0.05)
-    slider = panel.controls["epsilon"]
-    assert panel.epsilons[slider.value] == 0.05
-    for i in range(len(panel.epsilons)):
-        slider.value = i
-        rows, columns = (one for one in panel.fig.data if one.type == "bar")
-        np.testing.assert_allclose(panel.fig.data[0].z, panel.plans[i].numpy().T, rtol=1e-6)
-        np.testing.assert_allclose(rows.y, 1 / 5, atol=1e-4)
-        np.testing.assert_allclose(columns.x, 1 / 4, atol=1e-4)
-        share, _ = figures.agreement(panel.plans[i], [0, 1, 2, 3, 3])
-        assert panel.fig.layout.title.subtitle.text.startswith(f"{share:.0%}")
-    still = TransportExplorer(x, y, names=PAIR, interactive=False)
-    assert not still.controls
-    assert len(still.fig.frames) == len(still.epsilons)
 
 
 def test_mmd_lines_are_the_history_in_the_colour_of_the_modality():

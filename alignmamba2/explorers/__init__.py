@@ -1,5 +1,29 @@
-"""Panels to play with: ipywidgets made of figures. Each has `.fig`, `.controls` and `.update()`."""
+"""Panels to play with: ipywidgets around a figure. Each has `.fig`, `.controls`, `.update()` and `.words`."""
 
-from .transport import TransportExplorer
+from __future__ import annotations
 
-__all__ = ["TransportExplorer"]
+import importlib
+
+# Where each panel lives. Imported on first use: Lightning, which one of them needs, takes seconds.
+_HOME = {
+    "DiscrepancyExplorer": "discrepancy",
+    "EmbeddingExplorer": "embedding",
+    "Explorer": "panel",
+    "RoutingExplorer": "routing",
+    "SampleExplorer": "sample",
+    "ScanExplorer": "scan",
+    "TrainingMonitor": "training",
+    "TransportExplorer": "transport",
+}
+
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

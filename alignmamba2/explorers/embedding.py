@@ -1,0 +1,334 @@
+"""All tokens on one plane before and after fusion: turn UMAP's parameters, colour, and select."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+from unittest.mock import patch
+
+import ipywidgets as widgets
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..figures import look
+from ..figures.style import INK, array, short, titled
+from ..trace import Trace
+from .panel import Explorer, button, choice, steps, whole
+
+NEIGHBOURS = (5, 10, 15, 30, 60, 120)
+DISTANCES = (0.0, 0.1, 0.25, 0.5, 0.99)
+EPOCHS = 200
+COLOURS = ("modality", "label", "prediction", "error")
+
+
+class Cancelled(Exception):
+    """Whoever asked does not want it any more."""
+
+
+def umap_plane(
+    points: np.ndarray,
+    neighbours: int,
+    distance: float,
+    random_state: int,
+    progress: Callable[[float], None] = lambda share: None,
+) -> np.ndarray:
+    """Points (N, d) on a plane (N, 2) by UMAP, telling `progress` how far it is (0 to 1).
+
+    What `progress` raises ends the work. The same arguments give the same plane.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # repeatable UMAP runs on one core, and says so each time
+        import umap.layouts  # here, since it takes seconds to import
+
+        mine, plain = threading.get_ident(), umap.layouts.tqdm
+
+        def watched(epochs: range, **options: Any) -> Iterable[int]:
+            if threading.get_ident() != mine:  # another thread's UMAP
+                yield from plain(epochs, **options)
+                return
+            for epoch in epochs:
+                progress(epoch / len(epochs))
+                yield epoch
+
+        reducer = umap.UMAP(
+            n_neighbors=min(neighbours, len(points) - 1), min_dist=distance, random_state=random_state, n_epochs=EPOCHS
+        )
+        # UMAP has no callback, but a progress bar over its epochs. (To raise inside a real bar would keep tqdm's lock.)
+        with patch.object(umap.layouts, "tqdm", watched):
+            return reducer.fit_transform(points).astype(np.float32)
+
+
+class EmbeddingExplorer(Explorer):
+    """Tokens on a plane before and after fusion (UMAP); the same token is the same point in both.
+
+    A new plane takes a second or more: it is made beside, with a bar that shows how far it is and a button that stops
+    it, and kept. Colours and highlights answer at once. Points selected with the mouse (box or lasso), or the sample
+    chosen with the slider, are named below.
+
+    Parameters
+    ----------
+    trace : Trace
+        Of many samples.
+    most : int
+        So many tokens, drawn evenly over modalities.
+    random_state : int
+    note : str
+    interactive : bool
+    theme : "light" or "dark"
+    wait : bool
+        Compute planes before answering, as a page or a test needs it.
+
+    Attributes
+    ----------
+    fig, controls, words
+        As in `Explorer`.
+    planes : (before (N, 2), after (N, 2))
+        What is drawn.
+
+    Examples
+    --------
+    >>> EmbeddingExplorer(model.trace(data["test"].batch()))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        *,
+        most: int = 600,
+        random_state: int = 0,
+        note: str = "",
+        interactive: bool = True,
+        theme: str = "light",
+        wait: bool = False,
+    ):
+        self._tokens = _drawn(trace, most, random_state)
+        self._trace, self._random_state = trace, random_state
+        self._wait = wait or not interactive
+        self._kept: dict[tuple[int, float], tuple[np.ndarray, np.ndarray]] = {}
+        self._worker: threading.Thread | None = None
+        self._wanted: tuple[int, float] | None = None
+        self._working, self._drawing = threading.Lock(), threading.RLock()
+        self._stopped = False
+        self.planes: tuple[np.ndarray, np.ndarray] | None = None
+        self._selected = np.array([], int)
+        colours = [c for c in COLOURS if c == "modality" or c in _values(trace)]
+        controls = {
+            "neighbours": steps("neighbours", [(str(n), n) for n in NEIGHBOURS], 15, width="300px"),
+            "distance": steps("least distance", [(f"{d:g}", d) for d in DISTANCES], 0.1, width="300px"),
+            "colour": choice("colour by", colours, width="220px"),
+            "sample": whole("highlight sample", 0, len(trace.ids), 0, width="330px"),
+        }
+        if interactive:
+            controls["cancel"] = button("stop", "stop")
+            controls["cancel"].disabled = True
+            self._bar = widgets.FloatProgress(0, min=0, max=1, layout=widgets.Layout(width="160px"))
+        super().__init__(self._laid_out(note), controls, interactive=interactive, theme=theme)
+        if interactive:
+            self._view.children[0].children = (*self._view.children[0].children, self._bar)
+            for m in self._order:
+                for side in ("before", "after"):
+                    self._traces[f"{side} {m}"].on_selection(lambda _t, points, _s, m=m: self._select(m, points))
+
+    def _laid_out(self, note: str) -> go.Figure:
+        self._order = list(dict.fromkeys(self._tokens["modality"].tolist()))
+        figure = make_subplots(
+            rows=1, cols=2, subplot_titles=("before fusion", "after fusion"), horizontal_spacing=0.04
+        )
+        for column, side in enumerate(("before", "after"), start=1):
+            for m in self._order:
+                shown = look(m)
+                figure.add_scatter(
+                    meta=f"{side} {m}",
+                    mode="markers",
+                    name=m,
+                    legendgroup=m,
+                    showlegend=column == 1,
+                    marker={
+                        "symbol": shown.symbol,
+                        "color": shown.colour,
+                        "size": 7,
+                        "colorscale": "Cividis",
+                        "coloraxis": "coloraxis",
+                        "line": {"color": "white", "width": 0.5},
+                    },
+                    text=self._tokens["hover"][self._tokens["modality"] == m],
+                    hovertemplate="%{text}<extra></extra>",
+                    row=1,
+                    col=column,
+                )
+            figure.add_scatter(
+                meta=f"{side} ring",
+                mode="markers",
+                name="highlighted",
+                showlegend=column == 1,
+                hoverinfo="skip",
+                marker={"symbol": "circle-open", "size": 15, "color": INK, "line": {"width": 2.5}},
+                row=1,
+                col=column,
+            )
+        frame = {"showticklabels": False, "ticks": "", "showgrid": False, "showline": True, "mirror": True}
+        figure.update_xaxes(**frame)
+        figure.update_yaxes(**frame)
+        titled(figure, "Every token on one plane (UMAP)", note, height=540)
+        return figure.update_layout(
+            legend_itemsizing="constant",
+            margin={"l": 30, "r": 90, "b": 56},
+            dragmode="lasso",
+            coloraxis={"colorscale": "Cividis", "showscale": False, "colorbar": {"thickness": 12, "len": 0.8}},
+        )
+
+    def _paint(self) -> str:
+        key = self._controls["neighbours"].value, self._controls["distance"].value
+        if key not in self._kept and self._wait:
+            self._kept[key] = self._compute(key, lambda share: None)
+        if key in self._kept:
+            self._place(self._kept[key])
+            busy = ""
+        elif self._stopped:
+            busy = "Stopped. Move a slider to compute a plane. "
+        else:
+            self._start(key)
+            busy = "A new plane is being computed; what is drawn is the old one. "
+        self._colour()
+        return busy + self._said(key)
+
+    def _compute(self, key: tuple[int, float], progress: Callable[[float], None]) -> tuple[np.ndarray, np.ndarray]:
+        sides = []
+        for i, side in enumerate(("before", "after")):
+            tell = lambda share, i=i: progress((i + share) / 2)  # noqa: E731
+            sides.append(umap_plane(self._tokens[side], *key, self._random_state, tell))
+        return sides[0], sides[1]
+
+    def _start(self, key: tuple[int, float]) -> None:
+        """Begin a plane beside; what ran before is not wanted any more."""
+        if self._wanted == key:
+            return
+        self._wanted = key
+        self._controls["cancel"].disabled = False
+        thread = threading.Thread(target=self._work, args=(key,), daemon=True)
+        self._worker = thread
+        thread.start()
+
+    def _work(self, key: tuple[int, float]) -> None:
+        def progress(share: float) -> None:
+            if self._wanted != key:
+                raise Cancelled
+            self._bar.value = share
+
+        try:
+            with self._working:  # one at a time
+                progress(0)
+                planes = self._compute(key, progress)
+                progress(1)
+        except Cancelled:
+            return
+        except Exception as error:
+            self._say(f"{type(error).__name__}: {error}", wrong=True)
+            raise
+        self._kept[key] = planes
+        self._wanted = None
+        self._rest()
+        self.update()
+
+    def _rest(self) -> None:
+        self._controls["cancel"].disabled = True
+        self._bar.value = 0
+
+    def _changed(self, name: str) -> None:
+        self._stopped = name == "cancel"
+        if self._stopped:
+            self._wanted = None
+            self._rest()
+            drawn = next((key for key, planes in self._kept.items() if planes is self.planes), None)
+            if drawn:  # the controls say what is drawn
+                self._controls["neighbours"].value, self._controls["distance"].value = drawn
+        if name == "sample":
+            self._selected = np.array([], int)
+
+    def update(self) -> None:
+        """Draw what the controls say, or begin to compute it."""
+        with self._drawing:  # the worker draws too
+            super().update()
+
+    def _place(self, planes: tuple[np.ndarray, np.ndarray]) -> None:
+        self.planes = planes
+        for side, plane in zip(("before", "after"), planes, strict=True):
+            for m in self._order:
+                mine = self._tokens["modality"] == m
+                self._traces[f"{side} {m}"].update(x=plane[mine, 0], y=plane[mine, 1])
+            chosen = self._highlighted()
+            self._traces[f"{side} ring"].update(x=plane[chosen, 0], y=plane[chosen, 1])
+
+    def _highlighted(self) -> np.ndarray:
+        if len(self._selected):
+            return self._selected
+        return np.flatnonzero(self._tokens["sample"] == self._controls["sample"].value - 1)
+
+    def _colour(self) -> None:
+        by = self._controls["colour"].value
+        values = _values(self._trace).get(by)
+        axis = self.fig.layout.coloraxis
+        if values is not None:
+            axis.update(showscale=True, cmin=float(values.min()), cmax=float(values.max()), colorbar_title_text=by)
+        else:
+            axis.showscale = False
+        for side in ("before", "after"):
+            for m in self._order:
+                marker = self._traces[f"{side} {m}"].marker
+                mine = self._tokens["modality"] == m
+                rows, places = self._tokens["sample"][mine], self._tokens["place"][mine]
+                if values is None:
+                    marker.color = look(m).colour
+                elif values.ndim == 1:
+                    marker.color = values[rows]
+                else:
+                    marker.color = values[rows, np.minimum(places, values.shape[1] - 1)]
+
+    def _select(self, modality: str, points: Any) -> None:
+        """Points of one trace that the mouse selected: ring the same tokens in both panels, and name their samples."""
+        if not points.point_inds:
+            return
+        self._selected = np.flatnonzero(self._tokens["modality"] == modality)[list(points.point_inds)]
+        self.update()
+
+    def _said(self, key: tuple[int, float]) -> str:
+        chosen = self._highlighted()
+        said = f"{len(self._tokens['modality'])} tokens of {len(self._trace.ids)} samples, {key[0]} neighbours. "
+        if not len(chosen):
+            return said + "Select points with the mouse, or a sample with the slider, to see what they are."
+        samples = [self._trace.ids[i] for i in dict.fromkeys(self._tokens["sample"][chosen].tolist())]
+        names = [short(self._tokens["hover"][i].replace("<br>", " "), 60) for i in chosen[:6]]
+        more = f" and {len(chosen) - 6} more" if len(chosen) > 6 else ""
+        return f"{said}Highlighted: {len(chosen)} tokens of {', '.join(samples[:6])}: {'; '.join(names)}{more}."
+
+
+def _drawn(trace: Trace, most: int, random_state: int) -> dict[str, np.ndarray]:
+    """At most `most` real tokens, evenly over modalities: their vectors, modality, sample, place and words."""
+    rng = np.random.default_rng(random_state)
+    rows: dict[str, list] = {name: [] for name in ("before", "after", "modality", "sample", "place", "hover")}
+    for m in trace.modalities:
+        places = np.argwhere(array(trace.masks[m]))
+        keep = np.sort(rng.choice(len(places), min(len(places), most // len(trace.modalities)), replace=False))
+        for b, t in places[keep]:
+            said = trace.words[b].get(m) or trace.words[b].get("text") or ()
+            word = f" “{short(said[t], 50)}”" if t < len(said) else ""
+            rows["before"].append(array(trace.projected[m][b, t]))
+            rows["after"].append(array(trace.fused[m][b, t]))
+            rows["modality"].append(m)
+            rows["sample"].append(b)
+            rows["place"].append(t)
+            rows["hover"].append(f"{m} {t + 1} of {trace.ids[b]}{word}")
+    return {name: np.array(values, dtype=object if name == "hover" else None) for name, values in rows.items()}
+
+
+def _values(trace: Trace) -> dict[str, np.ndarray]:
+    """A number a sample (B,), or a step (B, T), to colour by."""
+    guess = array(trace.prediction).astype(float)
+    values = {"prediction": guess}
+    if trace.labels is not None:
+        values["label"] = array(trace.labels).astype(float)
+        values["error"] = np.abs(guess - values["label"])
+    return values

@@ -1,0 +1,163 @@
+"""What all panels share: controls, one figure, and below it in words what the figure shows."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ipywidgets as widgets
+import plotly.graph_objects as go
+
+from ..figures.style import GRID, INK, QUIET, TEMPLATE
+
+WIDTH = 860  # pixels: a FigureWidget left to itself takes 700, whatever room there is
+THEMES = ("light", "dark")
+DARK = {"paper": "#16181C", "ink": "#E8E8E8", "quiet": "#A8ADB5", "grid": "#343940"}
+
+
+class Explorer:
+    """A panel: controls above a figure, and the figure in words below it, for who cannot see it or not well.
+
+    A control that changes calls `update`, which puts new numbers into the figure's traces, all in one message; the
+    figure is laid out once. An error in there stands in red below the figure, and is raised.
+
+    Attributes
+    ----------
+    fig : FigureWidget, or Figure with interactive=False
+    controls : mapping of name to widget; empty with interactive=False
+    words : str
+        What the figure shows, as it stands below it.
+    """
+
+    def __init__(
+        self,
+        figure: go.Figure,
+        controls: Mapping[str, widgets.Widget],
+        *,
+        interactive: bool = True,
+        theme: str = "light",
+    ):
+        if theme not in THEMES:
+            raise ValueError(f"theme: found {theme!r}; expected one of {', '.join(map(repr, THEMES))}")
+        figure.update_layout(template=TEMPLATE, width=WIDTH)
+        if theme == "dark":
+            _darken(figure)
+        self.words = ""
+        self._controls = dict(controls)
+        self.fig: go.Figure = go.FigureWidget(figure) if interactive else figure
+        # `meta` names the traces whose numbers change.
+        self._traces = {trace.meta: trace for trace in self.fig.data if trace.meta}
+        self.controls: dict[str, widgets.Widget] = self._controls if interactive else {}
+        self._silent = False
+        self._line = widgets.HTML()
+        for name, control in self.controls.items():
+            control.layout.margin = "2px 14px 2px 0"
+            if isinstance(control, widgets.Button):
+                control.on_click(lambda _button, name=name: self._respond(name))
+            else:
+                control.observe(lambda _change, name=name: self._respond(name), names="value")
+        if interactive:
+            row = widgets.HBox(list(self._controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
+            self._view = widgets.VBox([row, self.fig, self._line])
+        self.update()
+
+    def update(self) -> None:
+        """Draw what the controls say."""
+        with self.fig.batch_update():
+            self.words = self._paint()
+        self._say(self.words)
+
+    def _paint(self) -> str:
+        """Put numbers into the traces; return what they show, in words."""
+        raise NotImplementedError
+
+    def _changed(self, name: str) -> None:
+        """Before `update`: bring other controls into line with one that changed."""
+
+    def _respond(self, name: str) -> None:
+        if self._silent:
+            return
+        try:
+            self._silent = True  # what `_changed` sets does not call it again
+            self._changed(name)
+            self.update()
+        except Exception as error:
+            self._say(f"{type(error).__name__}: {error}", wrong=True)
+            raise
+        finally:
+            self._silent = False
+
+    def _say(self, text: str, *, wrong: bool = False) -> None:
+        # `status` and `alert` are read aloud when they change.
+        role, name, colour = ("alert", "wrong", "#C00000") if wrong else ("status", "words", "inherit")
+        self._line.value = (
+            f'<div class="alignmamba2-{name}" role="{role}" style="max-width: {WIDTH - 20}px; line-height: 1.5; '
+            f'font-size: 15px; padding: 2px 10px 10px 20px; color: {colour}">{html.escape(text)}</div>'
+        )
+
+    @property
+    def still(self) -> go.Figure:
+        """The figure as it stands, for where no Python runs."""
+        return go.Figure(self.fig)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """The panel where widgets live, the still figure everywhere else."""
+        shown = dict(self._view._repr_mimebundle_(**kwargs)) if self.controls else {}
+        still = {"application/vnd.plotly.v1+json": self.still.to_plotly_json()}
+        return {**shown, **still, "text/plain": f"{type(self).__name__}: {self.words}"}
+
+
+def _darken(figure: go.Figure) -> None:
+    """Light on dark: the same colours of data on another ground."""
+    axis = {"gridcolor": DARK["grid"], "linecolor": DARK["quiet"], "tickcolor": DARK["grid"]}
+    figure.update_layout(
+        paper_bgcolor=DARK["paper"],
+        plot_bgcolor=DARK["paper"],
+        font_color=DARK["ink"],
+        title_subtitle_font_color=DARK["quiet"],
+        hoverlabel={"bgcolor": DARK["paper"], "font_color": DARK["ink"]},
+    )
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    swap = {INK: DARK["ink"], QUIET: DARK["quiet"], GRID: DARK["grid"], "black": DARK["ink"], "white": DARK["paper"]}
+    for trace in figure.data:
+        for part in ("line", "marker"):
+            look = trace.to_plotly_json().get(part, {})
+            if isinstance(look.get("color"), str) and look["color"] in swap:
+                trace[part].color = swap[look["color"]]
+
+
+# --- controls, all reached and moved with the keyboard ---
+
+
+def choice(label: str, options: Sequence[Any], value: Any = None, width: str = "230px") -> widgets.Dropdown:
+    """A list to choose from; `options` may be (words, value) pairs."""
+    return widgets.Dropdown(options=options, description=label, **_start(value), **_layout(width))
+
+
+def steps(label: str, options: Sequence[tuple[str, Any]], value: Any = None, width: str = "400px"):
+    """A slider over values that are given."""
+    return widgets.SelectionSlider(options=options, description=label, **_start(value), **_layout(width))
+
+
+def whole(label: str, low: int, high: int, value: int, step: int = 1, width: str = "300px") -> widgets.IntSlider:
+    """A slider over whole numbers."""
+    return widgets.IntSlider(value, low, max(low, high), step, description=label, **_layout(width))
+
+
+def number(label: str, low: float, high: float, value: float, step: float, width: str = "300px"):
+    """A slider over numbers."""
+    return widgets.FloatSlider(value, min=low, max=high, step=step, description=label, **_layout(width))
+
+
+def button(label: str, icon: str = "") -> widgets.Button:
+    return widgets.Button(description=label, icon=icon, layout=widgets.Layout(width="auto"))
+
+
+def _start(value: Any) -> dict[str, Any]:
+    return {} if value is None else {"value": value}
+
+
+def _layout(width: str) -> dict[str, Any]:
+    return {"layout": widgets.Layout(width=width), "style": {"description_width": "initial"}}

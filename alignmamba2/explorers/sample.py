@@ -1,0 +1,271 @@
+"""One sample through the whole model: what goes in, what comes out, and what drove it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from plotly.subplots import make_subplots
+
+from ..figures import look
+from ..figures.style import INK, LIGHT, QUIET, array, short, titled
+from ..trace import Trace
+from .panel import Explorer, whole
+
+
+class SampleExplorer(Explorer):
+    """Words, loudness, prediction and what each token added to it; switch a modality off and see it move.
+
+    A row a modality: bars are what each token adds to the prediction (exact for the last layer, see
+    `Trace.attribution`); the band behind is how strong its features are, for sound the envelope.
+
+    Parameters
+    ----------
+    model : AlignMamba2
+    dataset : Dataset
+    picture : callable (Sample) -> array (H, W, 3) of uint8, optional
+        Shown beside the rows, for data sets that have one.
+    envelope : callable (Sample) -> array (T_audio,), optional
+        Loudness of each sound; left out, the length of its standardised features.
+    note : str
+    interactive : bool
+    theme : "light" or "dark"
+
+    Attributes
+    ----------
+    fig, controls, words
+        As in `Explorer`.
+    trace : Trace
+        What is drawn, with the modalities that are switched on.
+
+    Examples
+    --------
+    >>> SampleExplorer(model, data["test"])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        dataset: Any,
+        *,
+        sample: int = 0,
+        picture: Callable[[Any], Any] | None = None,
+        envelope: Callable[[Any], Any] | None = None,
+        note: str = "",
+        interactive: bool = True,
+        theme: str = "light",
+    ):
+        self._model, self._dataset, self._picture, self._envelope = model, dataset, picture, envelope
+        self._modalities = list(model.config.modalities)
+        self._kept: dict[tuple[int, tuple[str, ...]], Trace] = {}
+        self._scene: tuple = ()
+        controls: dict[str, widgets.Widget] = {"sample": whole("sample", 0, len(dataset) - 1, sample)}
+        self._per_step = model.config.readout == "per_step"
+        if self._per_step:
+            controls["step"] = whole("step", 1, max(self._steps(sample), 1), 1)
+        for m in self._modalities:
+            controls[m] = widgets.Checkbox(True, description=m, indent=False, layout=widgets.Layout(width="90px"))
+        super().__init__(self._laid_out(note), controls, interactive=interactive, theme=theme)
+
+    def _steps(self, sample: int) -> int:
+        label = self._dataset[sample].label
+        return (
+            len(label)
+            if label is not None and label.ndim
+            else max(len(x) for x in self._dataset[sample].features.values())
+        )
+
+    def _changed(self, name: str) -> None:
+        if name == "sample" and self._per_step:
+            self._controls["step"].max = self._steps(self._controls["sample"].value)
+        on = [m for m in self._modalities if self._controls[m].value]
+        if not on and name in self._modalities:  # a model needs at least one: the last cannot be switched off
+            self._controls[name].value = True
+
+    def _laid_out(self, note: str) -> go.Figure:
+        rows, wide = len(self._modalities), self._picture is not None
+        specs = [[{"secondary_y": True}, {"rowspan": rows, "type": "xy"} if i == 0 else None] for i in range(rows)]
+        figure = make_subplots(
+            rows=rows,
+            cols=2,
+            specs=specs,
+            column_widths=[0.66, 0.34],
+            shared_xaxes="columns",
+            vertical_spacing=0.05,
+            horizontal_spacing=0.1,
+            subplot_titles=("what each token adds", "prediction"),
+        )
+        for row, m in enumerate(self._modalities, start=1):
+            shown = look(m)
+            band = {"meta": f"strength {m}", "showlegend": False, "hoverinfo": "skip"}
+            figure.add_scatter(
+                **band,
+                mode="lines",
+                fill="tozeroy",
+                line={"width": 0, "color": LIGHT},
+                row=row,
+                col=1,
+                secondary_y=True,
+            )
+            figure.data[-1].opacity = 0.5
+            figure.add_bar(
+                meta=m,
+                name=m,
+                marker_color=shown.colour,
+                showlegend=False,
+                hovertemplate="%{text}<br>adds %{y:+.4f}<extra></extra>",
+                row=row,
+                col=1,
+                secondary_y=False,
+            )
+            figure.update_yaxes(
+                title={"text": f"<b>{m}</b>", "font": {"color": shown.colour}},
+                nticks=4,
+                row=row,
+                col=1,
+                secondary_y=False,
+            )
+            figure.update_yaxes(visible=False, showgrid=False, row=row, col=1, secondary_y=True)
+        figure.update_xaxes(showgrid=False, tickangle=-40)
+        figure.update_xaxes(showticklabels=False, range=[0, 1])
+        figure.update_xaxes(showticklabels=True, row=rows, col=1, ticks="")
+        figure.add_bar(
+            meta="prediction",
+            marker={"color": [INK, QUIET, LIGHT], "pattern": {"shape": ["", "", "/"]}},
+            showlegend=False,
+            texttemplate="%{y:.2f}",
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="%{x}: %{y:.3f}<extra></extra>",
+            row=1,
+            col=2,
+        )
+        pick = next(figure.select_xaxes(row=1, col=2))
+        pick.update(showticklabels=True, range=None, tickangle=0, ticks="", autorange=True)
+        figure.update_yaxes(title=self._scale(), row=1, col=2)
+        titled(figure, "One sample through the model", note, height=250 + 125 * rows + (120 if wide else 0))
+        return figure.update_layout(bargap=0.25, margin={"b": 120})
+
+    def _scale(self) -> str:
+        if self._model.config.task == "regression":
+            return "value"
+        return "log-odds of class 1" if self._model.config.n_classes == 2 else "logit of the class"
+
+    def _traced(self, sample: int, on: tuple[str, ...]) -> Trace:
+        key = sample, on
+        if key not in self._kept:
+            if len(self._kept) > 64:
+                self._kept.clear()
+            batch = self._dataset.batch([sample])
+            self._kept[key] = self._model.trace(batch if len(on) == len(batch.features) else batch.only(*on))
+        return self._kept[key]
+
+    def _paint(self) -> str:
+        sample = self._controls["sample"].value
+        one = self._dataset[sample]
+        has = tuple(m for m in self._modalities if m in one.features and len(one.features[m]))
+        on = tuple(m for m in has if self._controls[m].value) or has
+        self.trace, full = self._traced(sample, on), self._traced(sample, has)
+        step = self._controls["step"].value - 1 if self._per_step else None
+        towards = self._class(full, step)
+        parts = self.trace.attribution(0, step)
+        added = array(self._score(parts.scan + parts.direct, towards))
+        value, whole_value = (float(self._score(t.attribution(0, step).logits, towards)) for t in (self.trace, full))
+        if self._scene != (sample,):
+            self._set_scene(one)
+            self._scene = (sample,)
+        modality, place = np.array(parts.modality), np.array(parts.place)
+        for m in self._modalities:
+            mine = modality == m
+            count = max(int(mine.sum()), 1)
+            trace = self._traces[m]
+            trace.update(x=(place[mine] + 0.5) / count, y=added[mine], width=0.7 / count)
+        label = self._label(one, step, towards)
+        bars = {"now": value, "all on": whole_value} | ({} if label is None else {"label": label})
+        self._traces["prediction"].update(x=list(bars), y=list(bars.values()))
+        off = [m for m in has if m not in on]
+        return self._said(one, step, parts, added, value, whole_value, off, towards)
+
+    def _class(self, full: Trace, step: int | None) -> int:
+        """The class that is looked at: 1 of two, else the predicted one of the whole sample."""
+        if full.logits is None or full.logits.shape[-1] == 2:
+            return 1
+        return int(full.prediction[0] if step is None else full.prediction[0, step])
+
+    @staticmethod
+    def _score(logits: torch.Tensor, towards: int) -> torch.Tensor:
+        if logits.shape[-1] == 1:
+            return logits[..., 0]
+        if logits.shape[-1] == 2:
+            return logits[..., 1] - logits[..., 0]
+        return logits[..., towards]
+
+    def _label(self, one: Any, step: int | None, towards: int) -> float | None:
+        if self._model.config.task != "regression" or one.label is None:
+            return None
+        return float(one.label if step is None else one.label[step])
+
+    def _set_scene(self, one: Any) -> None:
+        for m in self._modalities:
+            x = one.features.get(m, torch.zeros(0, 1))
+            said, count = list(one.words.get(m, ())), len(x)
+            names = [f"{m} {i + 1}" + (f" “{short(said[i], 60)}”" if i < len(said) else "") for i in range(count)]
+            self._traces[m].text = names
+            at = (np.arange(count) + 0.5) / max(count, 1)
+            self._traces[f"strength {m}"].update(x=at, y=self._strength(one, m))
+        words = list(one.words.get("text", ()))
+        every = max(1, -(-len(words) // 14))
+        chosen = range(0, len(words), every)
+        lowest = next(self.fig.select_xaxes(row=len(self._modalities), col=1))
+        lowest.update(tickvals=[(i + 0.5) / len(words) for i in chosen], ticktext=[short(words[i], 14) for i in chosen])
+        if self._picture is not None:
+            self.fig.layout.images = [_image(self._picture(one))]
+
+    def _strength(self, one: Any, m: str) -> np.ndarray:
+        if m == "audio" and self._envelope is not None:
+            return array(self._envelope(one))
+        if m not in one.features:
+            return np.zeros(0)
+        project = self._model.project[m]
+        return array(((one.features[m] - project.mean) * project.scale).norm(dim=1))
+
+    def _said(self, one, step, parts, added, value, whole_value, off, towards) -> str:
+        best = int(np.abs(added).argmax())
+        word = f" “{short(parts.words[best], 40)}”" if parts.words[best] else ""
+        what = f"Sample {one.id}" + ("" if step is None else f", step {step + 1}")
+        unit = "" if self._model.config.task == "regression" else f" ({self._scale()})"
+        said = f"{what}: the prediction is {value:.2f}{unit}"
+        if off:
+            said += f"; without {' and '.join(off)} it moved by {value - whole_value:+.2f} from {whole_value:.2f}"
+        if one.label is not None:
+            label = one.label if step is None else one.label[step]
+            said += (
+                f"; the label is {float(label):.2f}" if label.is_floating_point() else f"; the label is {int(label)}"
+            )
+        by = {m: added[np.array(parts.modality) == m].sum() for m in dict.fromkeys(parts.modality)}
+        sums = ", ".join(f"{m} {v:+.2f}" for m, v in by.items())
+        bias = float(self._score(parts.bias, towards))
+        return (
+            f"{said}. It is {bias:+.2f} before any token, and {sums}. "
+            f"{parts.modality[best]} {parts.place[best] + 1}{word} added most, {added[best]:+.3f}."
+        )
+
+
+def _image(pixels: Any) -> dict[str, Any]:
+    from PIL import Image
+
+    return {
+        "source": Image.fromarray(array(pixels)),
+        "xref": "paper",
+        "yref": "paper",
+        "x": 0.7,
+        "y": 0,
+        "sizex": 0.3,
+        "sizey": 0.4,
+        "yanchor": "bottom",
+        "xanchor": "left",
+    }

@@ -1,0 +1,395 @@
+"""The panels, in process: a control is set, and the figure's data are what an independent computation says."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import ot
+import plotly.graph_objects as go
+import pytest
+import torch
+
+from alignmamba2 import AlignMamba2, AlignMamba2Config, figures, load_dataset, selective_scan
+from alignmamba2.batch import Sample
+from alignmamba2.explorers import (
+    DiscrepancyExplorer,
+    EmbeddingExplorer,
+    RoutingExplorer,
+    SampleExplorer,
+    ScanExplorer,
+    TrainingMonitor,
+    TransportExplorer,
+)
+from alignmamba2.explorers.panel import Explorer
+from alignmamba2.explorers.scan import contributions
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_dataset("mini-mosi")["test"]
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    torch.manual_seed(0)
+    model = AlignMamba2(AlignMamba2Config(data.modalities, d_model=12, d_state=4, n_layers=2, task="regression"))
+    model.set_statistics(data.statistics())
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def per_step():
+    """A model and a data set with a class a step."""
+    torch.manual_seed(0)
+    widths = {"text": 6, "audio": 4}
+    samples = [
+        Sample(
+            {m: torch.randn(t, w) for m, w in widths.items()},
+            torch.randint(0, 2, (t,)),
+            f"video-{t}",
+            {"text": [f"word {i}" for i in range(t)]},
+        )
+        for t in (5, 3, 7)
+    ]
+    some = load_dataset("mini-mosi")["test"]
+    fields = {"task": "classification", "n_classes": 2, "readout": "per_step", "samples": samples}
+    dataset = type(some)(**{**some.__dict__, **fields})
+    config = AlignMamba2Config(widths, d_model=8, d_state=4, task="classification", n_classes=2, readout="per_step")
+    return AlignMamba2(config).eval().requires_grad_(False), dataset
+
+
+def data_of(panel: Explorer, name: str):
+    (trace,) = (trace for trace in panel.fig.data if trace.meta == name)
+    return trace
+
+
+class TestTransport:
+    """Plans, against POT."""
+
+    @pytest.fixture
+    def tokens(self):
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(5, 8, generator=generator), torch.randn(4, 8, generator=generator)
+
+    @pytest.mark.parametrize("cost", ["cosine", "sqeuclidean"])
+    def test_every_step_of_the_slider_is_the_plan_of_its_epsilon(self, tokens, cost):
+        partners = np.array([0, 1, 2, 3, 3])
+        panel = TransportExplorer(*tokens, names=("audio", "text"), partners=partners, epsilon=0.05)
+        assert panel.epsilons[panel.controls["epsilon"].value] == 0.05
+        panel.controls["cost"].value = cost
+        x, y = (t.double().numpy() for t in tokens)
+        if cost == "cosine":
+            costs = 1 - (x / np.linalg.norm(x, axis=1)[:, None]) @ (y / np.linalg.norm(y, axis=1)[:, None]).T
+        else:
+            costs = ((x[:, None] - y[None]) ** 2).sum(-1)
+        for i, epsilon in enumerate(panel.epsilons):
+            panel.controls["epsilon"].value = i
+            if cost == "sqeuclidean" and epsilon < 0.05:
+                continue  # POT's own iterations end too early there
+            known = ot.sinkhorn(
+                np.full(5, 0.2), np.full(4, 0.25), costs, epsilon, method="sinkhorn_log", numItermax=50_000
+            )
+            np.testing.assert_allclose(data_of(panel, "heat").z, known.T, atol=2e-4)
+            np.testing.assert_allclose(data_of(panel, "rows").y, 1 / 5, atol=1e-4)
+            np.testing.assert_allclose(data_of(panel, "columns").x, 1 / 4, atol=1e-4)
+            share = known[np.arange(5), partners].sum()
+            assert f"{share:.0%} of the mass" in panel.words
+            assert f"{share:.0%} of the mass" in panel.fig.layout.title.subtitle.text
+
+    def test_methods(self, tokens):
+        panel = TransportExplorer(*tokens)
+        cost = panel.result.cost[0].double().numpy()
+        panel.controls["method"].value = "exact"
+        known = ot.emd(np.full(5, 0.2), np.full(4, 0.25), cost)
+        np.testing.assert_allclose(data_of(panel, "heat").z, known.T, atol=1e-6)
+        assert panel.controls["epsilon"].disabled
+        panel.controls["method"].value = "relaxed"
+        nearest = np.zeros((5, 4))
+        nearest[np.arange(5), cost.argmin(1)] = 0.2
+        np.testing.assert_allclose(data_of(panel, "heat").z, nearest.T, atol=1e-6)
+        panel.controls["method"].value = "sinkhorn"
+        assert not panel.controls["epsilon"].disabled
+
+    def test_any_sample_and_pair_of_a_model_with_its_true_partners(self, model, data):
+        panel = TransportExplorer.of_model(model, data)
+        panel.controls["pair"].value = ("video", "text")
+        panel.controls["sample"].value = 7
+        trace = model.trace(data.batch([7]))
+        plan = trace.plans["video", "text"][0].numpy()
+        np.testing.assert_allclose(data_of(panel, "heat").z, plan.T, atol=2e-3)  # training stops a little earlier
+        partner = data[7].partners["video", "text"].numpy()
+        ring = data_of(panel, "rings")
+        assert list(zip(ring.x, ring.y, strict=True)) == [(i, j) for i, j in enumerate(partner) if j >= 0]
+        share, _ = figures.agreement(panel.result.plan[0], partner)
+        assert f"{share:.0%} of the mass lies on true partners" in panel.words
+        assert f"“{data[7].words['text'][0]}”" in data_of(panel, "heat").text[0][0]
+
+    def test_points_are_moved_and_drawn_anew(self):
+        panel = TransportExplorer.of_points(6)
+        panel.controls["point"].value = 3
+        panel.controls["right"].value, panel.controls["up"].value = 0.9, 0.1
+        assert (data_of(panel, "from").x[2], data_of(panel, "from").y[2]) == (0.9, 0.1)
+        at = np.stack([data_of(panel, "from").x, data_of(panel, "from").y], 1)
+        to = np.stack([data_of(panel, "to").x, data_of(panel, "to").y], 1)
+        costs = ((at[:, None] - to[None]) ** 2).sum(-1)
+        known = ot.sinkhorn(np.full(6, 1 / 6), np.full(6, 1 / 6), costs, 0.05, method="sinkhorn_log")
+        np.testing.assert_allclose(data_of(panel, "heat").z, known.T, atol=1e-4)
+        panel.controls["draw"].click()
+        assert not np.allclose(data_of(panel, "from").x, at[:, 0])
+        assert panel.controls["right"].value == pytest.approx(data_of(panel, "from").x[2], abs=0.006)
+
+    def test_links_join_what_the_plan_joins(self, tokens):
+        panel = TransportExplorer(*tokens, partners=np.array([0, 1, 2, 3, 3]), epsilon=0.005)
+        mass = np.array(data_of(panel, "heat").z).T
+        drawn = {True: 0, False: 0}
+        for kind in ("true", "other"):
+            for k in range(3):
+                y = [v for v in data_of(panel, f"{kind} link {k}").y if v is not None]
+                for word, token in zip(y[::2], y[1::2], strict=True):
+                    i, j = round(token * 5 - 0.5), round(word * 4 - 0.5)
+                    assert mass[i, j] > 1.5 / 20
+                    assert ([0, 1, 2, 3, 3][i] == j) == (kind == "true")
+                    drawn[kind == "true"] += 1
+        assert sum(drawn.values()) == (mass > 1.5 / 20).sum()
+
+    def test_a_still_one_has_a_slider_that_needs_no_python(self, tokens):
+        still = TransportExplorer(*tokens, interactive=False)
+        assert not still.controls
+        assert len(still.fig.frames) == len(still.epsilons)
+
+
+def test_discrepancy_is_the_formula_and_the_shift_closes_the_gap():
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.randn(30, 3, generator=generator), torch.randn(30, 3, generator=generator) + 1
+    panel = DiscrepancyExplorer({"both": (x, y)}, size=30)
+    panel.controls["bandwidth"].value = 10
+
+    def unbiased(a: np.ndarray, b: np.ndarray, sigma: float) -> float:
+        def k(u, v):
+            return np.exp(-((u[:, None] - v[None]) ** 2).sum(-1) / (2 * sigma**2))
+
+        n, m = len(a), len(b)
+        xx, yy = (k(c, c).sum() - len(c) for c in (a, b))
+        return xx / n / (n - 1) + yy / m / (m - 1) - 2 * k(a, b).mean()
+
+    a, b = x.double().numpy(), y.double().numpy()
+    both = np.concatenate([a, b])
+    i, j = np.triu_indices(60, 1)
+    gaps = np.sort(np.linalg.norm(both[i] - both[j], axis=1))
+    sigma = gaps[(len(gaps) - 1) // 2] * 2.0  # torch's median is the lower one; step 10 is the factor 2
+    assert data_of(panel, "now").x[0] == pytest.approx(2)
+    assert data_of(panel, "now").y[0] == pytest.approx(unbiased(a, b, sigma), rel=1e-3)
+    assert data_of(panel, "found").x[0] == pytest.approx(unbiased(a, b, sigma), rel=1e-3)
+    assert sum(data_of(panel, "null").y) == 200
+    assert sum(data_of(panel, "x").y) == pytest.approx(1)
+    assert "p = 0.005" in panel.words
+    panel.controls["shift"].value = 1.0
+    moved = b + (a.mean(0) - b.mean(0))
+    assert data_of(panel, "found").x[0] == pytest.approx(unbiased(a, moved, sigma), abs=1e-5)
+    assert float(panel.test.p_value) > 0.05
+    assert "no more than chance" in panel.words
+
+
+class TestRouting:
+    def test_shares_are_those_of_the_trace_and_sum_to_one(self, model, data):
+        panel = RoutingExplorer(model, data, samples=4)
+        panel.controls["sample"].value, panel.controls["layer"].value = 3, 1
+        trace = model.trace(data.batch([3]))
+        for i, m in enumerate(model.config.modalities):
+            norms = trace.contributions[1][m][0]
+            np.testing.assert_allclose(data_of(panel, m).y, norms[:, 0] / norms.sum(1), rtol=1e-5)
+            assert data_of(panel, "own").x[i] == pytest.approx(float((norms[:, 0] / norms.sum(1)).mean()), rel=1e-5)
+        total = np.add(data_of(panel, "own").x, data_of(panel, "shared").x)
+        np.testing.assert_allclose(total, 1)
+        every = model.trace(data.batch(range(4))).expert_shares()[1]
+        np.testing.assert_allclose(data_of(panel, "average").x, [float(every[m][0]) for m in every], rtol=1e-5)
+
+    def test_an_expert_that_is_switched_off_adds_nothing(self, model, data):
+        panel = RoutingExplorer(model, data, samples=4)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        for kind, share in (("own", 0.0), ("shared", 1.0)):
+            panel.controls["routing"].value = next(
+                name
+                for name in panel._models
+                if f"without the {kind}" in name or (kind == "own" and "modalities' own" in name)
+            )
+            assert all(np.allclose(data_of(panel, m).y, share) for m in model.config.modalities)
+            assert "as trained" in panel.words
+        assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+class TestScan:
+    def test_a_pulse_decays_as_the_formula_says(self):
+        panel = ScanExplorer()
+        panel.controls["delta"].value, panel.controls["decay"].value = 2.0, 0.5
+        at = np.arange(40)
+        expected = np.where(at >= 6, 0.4 * np.exp(-0.5 * 0.4 * (at - 6.0)), 0)
+        np.testing.assert_allclose(data_of(panel, "y").y, expected, atol=1e-6)
+        np.testing.assert_allclose(data_of(panel, "kept").y, np.exp(-0.2), rtol=1e-6)
+        np.testing.assert_allclose(np.nansum(data_of(panel, "matrix").z, axis=1), expected, atol=1e-6)
+
+    def test_contributions_of_a_trained_channel_add_up_to_the_scan(self, model, data):
+        panel = ScanExplorer(model, data)
+        panel.controls["sample"].value, panel.controls["layer"].value, panel.controls["channel"].value = 2, 1, 5
+        scan = model.trace(data.batch([2])).scan(0, 1)
+        known = selective_scan(
+            *(v.T[None].contiguous() for v in (scan.u, scan.delta)),
+            scan.A,
+            *(v.T[None].contiguous() for v in (scan.B, scan.C)),
+            scan.D,
+            scan.z.T[None].contiguous(),
+            backend="reference",
+        )[0, 5]
+        np.testing.assert_allclose(data_of(panel, "y").y, known, atol=1e-5)
+        np.testing.assert_allclose(contributions(panel.channel).sum(1), known, atol=1e-5)
+        assert len(data_of(panel, "matrix").text) == sum(len(x) for x in data[2].features.values())
+
+    def test_model_and_data_go_together(self, model):
+        with pytest.raises(ValueError, match="only one of model and dataset"):
+            ScanExplorer(model)
+
+
+@pytest.fixture(scope="module")
+def planes(model, data):
+    return EmbeddingExplorer(model.trace(data.batch(range(20))), most=90, wait=True)
+
+
+@pytest.mark.slow
+class TestEmbedding:
+    """Slow the first time in a process: UMAP compiles itself."""
+
+    @pytest.fixture
+    def panel(self, planes):
+        return planes
+
+    def test_planes_are_shown_and_coloured(self, panel, model, data):
+        counts = {m: len(data_of(panel, f"before {m}").x) for m in model.config.modalities}
+        assert counts == dict.fromkeys(model.config.modalities, 30)
+        panel.controls["colour"].value = "label"
+        labels = data.batch(range(20)).labels.numpy()
+        ids = [text.split(" of ")[1].split(" ")[0] for text in data_of(panel, "after text").text]
+        np.testing.assert_allclose(data_of(panel, "after text").marker.color, labels[[int(i[-3:]) for i in ids]])
+        assert panel.fig.layout.coloraxis.showscale
+        panel.controls["colour"].value = "modality"
+        assert data_of(panel, "after text").marker.color == figures.look("text").colour
+
+    def test_a_sample_is_ringed_in_both_panels_and_named(self, panel):
+        panel.controls["sample"].value = 5
+        assert "test-004" in panel.words
+        before, after = (data_of(panel, f"{side} ring") for side in ("before", "after"))
+        assert len(before.x) == len(after.x) > 0
+        clouds = [data_of(panel, f"after {m}") for m in ("text", "audio", "video")]
+        known = {point for cloud in clouds for point in zip(cloud.x, cloud.y, strict=True)}
+        assert {*zip(after.x, after.y, strict=True)} <= known
+
+    def test_a_new_plane_is_made_beside_and_can_be_stopped(self, panel):
+        panel._wait = False
+        old = np.array(data_of(panel, "before text").x)
+        panel.controls["neighbours"].value = 10
+        assert "being computed" in panel.words
+        assert not panel.controls["cancel"].disabled
+        panel.controls["cancel"].click()
+        panel._worker.join(60)
+        assert panel.controls["neighbours"].value == 15
+        np.testing.assert_array_equal(data_of(panel, "before text").x, old)
+        panel.controls["neighbours"].value = 10
+        panel._worker.join(120)
+        assert "being computed" not in panel.words
+        assert panel.controls["cancel"].disabled
+        assert not np.allclose(data_of(panel, "before text").x, old)
+
+
+class TestSample:
+    def test_what_tokens_add_is_the_prediction(self, model, data):
+        panel = SampleExplorer(model, data)
+        panel.controls["sample"].value = 4
+        prediction = float(model(data.batch([4])).prediction)
+        added = sum(sum(data_of(panel, m).y) for m in model.config.modalities)
+        assert added + float(model.head.bias) == pytest.approx(prediction, abs=1e-4)
+        assert data_of(panel, "prediction").y[0] == pytest.approx(prediction, abs=1e-5)
+        assert data_of(panel, "prediction").y[2] == pytest.approx(float(data[4].label))
+
+    def test_a_modality_that_is_off_is_not_seen_by_the_model(self, model, data):
+        panel = SampleExplorer(model, data, sample=4)
+        panel.controls["audio"].value = False
+        without = float(model(data.batch([4]).only("text", "video")).prediction)
+        now, every, _ = data_of(panel, "prediction").y
+        assert now == pytest.approx(without, abs=1e-5)
+        assert every == pytest.approx(float(model(data.batch([4])).prediction), abs=1e-5)
+        assert len(data_of(panel, "audio").y) == 0
+        assert f"without audio it moved by {without - every:+.2f}" in panel.words
+        panel.controls["text"].value = panel.controls["video"].value = False
+        assert [panel.controls[m].value for m in ("text", "video")] == [False, True]  # the last one stays on
+
+    def test_a_class_a_step(self, per_step):
+        model, data = per_step
+        panel = SampleExplorer(model, data)
+        panel.controls["sample"].value = 2
+        panel.controls["step"].value = 6
+        logits = model(data.batch([2])).logits[0, 5]
+        assert data_of(panel, "prediction").y[0] == pytest.approx(float(logits[1] - logits[0]), abs=1e-5)
+        panel.controls["sample"].value = 1  # shorter: the step comes along
+        assert panel.controls["step"].value == 3
+
+
+def test_the_monitor_draws_each_epoch():
+    monitor = TrainingMonitor("accuracy", epochs=2)
+    for i, score in enumerate((0.5, 0.8, 0.7)):
+        monitor.on_epoch({"epoch": i, "train/task": 1 / (i + 1), "valid/accuracy": score, "valid/loss": 1.0 + i})
+    assert list(data_of(monitor, "train/task").y) == [1, 1 / 2, 1 / 3]
+    assert list(data_of(monitor, "metric").y) == [0.5, 0.8, 0.7]
+    assert (data_of(monitor, "best").x[0], data_of(monitor, "best").y[0]) == (2, 0.8)
+    assert monitor.fig.layout.xaxis.range[1] >= 3
+    monitor.controls["metric"].value = "loss"
+    assert list(data_of(monitor, "metric").y) == [1, 2, 3]
+    assert data_of(monitor, "best").x[0] == 1
+
+
+@pytest.fixture(scope="module")
+def all_panels(model, data):
+    trace = model.trace(data.batch(range(12)))
+    clouds = {"two": (torch.randn(20, 3), torch.randn(20, 3))}
+
+    def make(**options) -> list[Explorer]:
+        return [
+            TransportExplorer.of_model(model, data, **options),
+            TransportExplorer.of_points(5, **options),
+            DiscrepancyExplorer(clouds, **options),
+            RoutingExplorer(model, data, samples=3, **options),
+            ScanExplorer(**options),
+            ScanExplorer(model, data, **options),
+            EmbeddingExplorer(trace, most=60, wait=True, **options),
+            SampleExplorer(model, data, **options),
+            TrainingMonitor(**options),
+        ]
+
+    return make
+
+
+def test_every_panel_shows_itself_with_and_without_widgets(all_panels):
+    for panel in all_panels(note="synthetic"):
+        bundle = panel._repr_mimebundle_()
+        assert panel.words in bundle["text/plain"]
+        assert "application/vnd.jupyter.widget-view+json" in bundle
+        json.dumps(bundle["application/vnd.plotly.v1+json"], default=str)
+        assert isinstance(panel.fig, go.FigureWidget)
+        assert "synthetic" in panel.fig.layout.title.subtitle.text
+        assert all(control.description for control in panel.controls.values())
+    for panel in all_panels(interactive=False, theme="dark"):
+        assert not panel.controls
+        assert "application/vnd.jupyter.widget-view+json" not in panel._repr_mimebundle_()
+
+
+def test_an_error_stands_below_the_figure_and_is_raised(all_panels, monkeypatch):
+    panel = TransportExplorer.of_points(5)
+    monkeypatch.setattr(panel, "_paint", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        panel.controls["up"].value = 0.77
+    assert 'role="alert"' in panel._line.value
+    assert "ZeroDivisionError" in panel._line.value
+
+
+def test_an_unknown_theme_is_refused():
+    with pytest.raises(ValueError, match="expected one of 'light', 'dark'"):
+        ScanExplorer(theme="blue")
