@@ -191,7 +191,7 @@ class _Grey:
         return self.encoder.encode(Mapped(items, depth_image), cache, data_hash=data_hash)
 
 
-def _same_place(row: int, features: dict[str, torch.Tensor]) -> dict[tuple[str, str], torch.Tensor]:
+def _same_place(_id: str, features: dict[str, torch.Tensor]) -> dict[tuple[str, str], torch.Tensor]:
     """Both modalities see the same room from the same place: patch i belongs to patch i."""
     n = len(features["image"])
     return {("depth", "image"): torch.arange(n)} if len(features["depth"]) == n else {}

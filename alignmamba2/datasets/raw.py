@@ -87,7 +87,7 @@ class RawSamples(Sequence):
     raws : mapping of modality to Raw
     rows : the rows of `raws` that are these samples, in their order
     labels, ids : one a row of `raws`
-    partners : function of a row and its features that gives the sample's partners; optional
+    partners : function of a sample's id and its features that gives the sample's partners; optional
     """
 
     finite = True
@@ -98,7 +98,7 @@ class RawSamples(Sequence):
         rows: Sequence[int],
         labels: Sequence[Tensor],
         ids: Sequence[str],
-        partners: Callable[[int, Mapping[str, Tensor]], Mapping] | None = None,
+        partners: Callable[[str, Mapping[str, Tensor]], Mapping] | None = None,
     ):
         self.raws, self.rows, self._labels, self._ids, self._partners = raws, list(rows), labels, ids, partners
 
@@ -109,7 +109,7 @@ class RawSamples(Sequence):
         row = self.rows[index]
         features = {m: raw.tokens(row) for m, raw in self.raws.items()}
         words = {m: names for m, raw in self.raws.items() if len(names := raw.words(row)) == len(features[m])}
-        partners = self._partners(row, features) if self._partners else {}
+        partners = self._partners(self._ids[row], features) if self._partners else {}
         return Sample(features, self._labels[row], self._ids[row], words, partners)
 
     @property
