@@ -1,0 +1,213 @@
+"""Corruptions for studies of robustness, as the literature defines them: drawn a sample at a time, so order and batches
+do not matter, and the same seed corrupts the same samples in the same way.
+
+    missing   A modality is missing, each with probability `severity`, but never all of a sample.
+    frames    Each token is lost with probability `severity` (TFR-Net): a word becomes [UNK], which is token 100 for
+              BERT's tokenizers and leaves [CLS] and [SEP] alone; other tokens become 0. (TFR-Net draws a word piece at
+              a time; here it is a word, where words are kept. `drop_token_ids` is theirs, on ids.)
+    noise     Gaussian noise in pictures, with probability ½ a modality: the same draw in all channels (QMF), standard
+              deviation `severity` grey levels for NYU-Depth V2, 10 · `severity` for MVSA-Single, on the 224 × 224
+              pixels that an encoder sees. Depth in metres takes one level as 10 m / 255 (our choice). Values stay
+              within 0 and 255 (QMF's negative ones wrap around); every sample has its own draw (QMF repeats one).
+    blank     With probability ½ a sample, each word becomes "_" with probability 0.1 · `severity` (QMF).
+
+`noise` and `blank` belong to pixels and words. Where a data set keeps nothing but features (`mosi`, say), they are
+applied to those instead, which is our choice and is said in the protocol: noise is `severity` standard deviations of
+each feature, in every token; a blanked word's token is 0, as in `frames`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..batch import Sample
+from .base import Dataset
+from .raw import RawSamples
+
+KINDS = ("missing", "frames", "noise", "blank")
+LEVELS = {"frames": ("words",), "noise": ("pixels", "metres"), "blank": ("words",)}
+UNKNOWN, UNKNOWN_ID = "[UNK]", 100
+
+
+def corrupt(
+    dataset: Dataset, kind: str, severity: float, *, seed: int = 0, modalities: Sequence[str] | None = None
+) -> Dataset:
+    """The same data set, corrupted when a sample is asked for; corruptions can be laid over each other.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    kind : "missing", "frames", "noise" or "blank", see the module
+    severity : float
+        A probability for "missing" and "frames"; at least 0 for "noise"; from 0 to 10 for "blank".
+    seed : int
+    modalities : those to corrupt; default all, for "blank" the text, for "noise" all but words
+
+    Returns
+    -------
+    Dataset
+        Its protocol says what was done to what, at which level.
+
+    Raises
+    ------
+    ValueError
+        For an unknown kind or modality, a severity out of range, or a kind that none of the modalities can suffer.
+    """
+    _check(kind, severity)
+    present = list(dataset.samples[0].features)
+    raws = dataset.samples.raws if isinstance(dataset.samples, RawSamples) else {}
+    able = [m for m in present if _suits(kind, m, raws)]
+    chosen = able if modalities is None else list(modalities)
+    for m in chosen:
+        if m not in present:
+            raise ValueError(f"modalities: found {m!r}; {dataset.name} has {present}")
+        if m not in able:
+            raise ValueError(f"modalities: {kind!r} is nothing that {m!r} can suffer")
+    if not chosen:
+        raise ValueError(f"kind: {kind!r} is nothing that any of {present} can suffer")
+    deep = [m for m in chosen if m in raws and raws[m].level in LEVELS.get(kind, ())]
+    samples = dataset.samples
+    if deep:
+        changes = {m: partial(_change_raw, kind, severity, seed, m, raws[m].level, raws[m].noise) for m in deep}
+        samples = samples.changed(changes, f"{kind} {severity!r} {seed}")
+    shallow = [m for m in chosen if m not in deep]
+    if shallow:
+        scale = {m: sd for m, (_, sd) in dataset.statistics().items()} if kind == "noise" else {}
+        samples = Corrupted(samples, partial(_change_sample, kind, severity, seed, tuple(shallow), scale))
+    where = [f"{m} ({raws[m].level})" for m in deep] + [f"{m} (features)" for m in shallow]
+    if kind == "missing":
+        where = chosen
+    said = f"corrupted: {kind} {severity:g} of {', '.join(where)} (seed {seed})"
+    return dataclasses.replace(dataset, samples=samples, protocol=f"{dataset.protocol}, {said}")
+
+
+class Corrupted(Sequence):
+    """Samples seen through a function, applied when a sample is asked for."""
+
+    def __init__(self, samples: Sequence[Sample], change: Callable[[Sample], Sample]):
+        self._samples, self._change = samples, change
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._change(self._samples[index])
+
+    def __getattr__(self, name: str) -> Any:
+        # What lazy samples keep apart (labels, ids) is not touched by any corruption.
+        if name not in ("labels", "ids", "finite"):
+            raise AttributeError(name)
+        return getattr(self._samples, name)
+
+
+def drop_token_ids(text: Tensor, p: float, seed: int, sample: str) -> Tensor:
+    """BERT's ids with each token, but the first and the last real one, lost to [UNK] (100) with probability p.
+
+    Parameters
+    ----------
+    text : int64 Tensor (3, T)
+        Ids, mask, segments, as MMSA's `text_bert`; padding stays as it is.
+    sample : its id, which draws
+    """
+    ids, mask = text[0].clone(), text[1].bool()
+    lost = torch.from_numpy(_draw(seed, "frames", sample, "text").random(len(ids)) < p) & mask
+    real = mask.nonzero().flatten()
+    if len(real):
+        lost[real[[0, -1]]] = False
+    ids[lost] = UNKNOWN_ID
+    return torch.stack([ids, *text[1:]])
+
+
+def _check(kind: str, severity: float) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"kind: found {kind!r}; expected one of {KINDS}")
+    most = {"missing": 1.0, "frames": 1.0, "noise": np.inf, "blank": 10.0}[kind]
+    if not 0 <= severity <= most or not np.isfinite(severity):
+        raise ValueError(f"severity: found {severity!r}; {kind!r} takes a number from 0 to {most:g}")
+
+
+def _suits(kind: str, modality: str, raws: Mapping[str, Any]) -> bool:
+    words = raws[modality].level == "words" if modality in raws else modality == "text"
+    return words if kind == "blank" else not (kind == "noise" and words and modality in raws)
+
+
+def _draw(seed: int, kind: str, sample: str, modality: str) -> np.random.Generator:
+    """A sample's own random numbers."""
+    digest = hashlib.blake2b(f"{seed}|{kind}|{modality}|{sample}".encode(), digest_size=16).digest()
+    return np.random.default_rng(int.from_bytes(digest, "little"))
+
+
+def _change_raw(kind: str, severity: float, seed: int, modality: str, level: str, noise: float, name: str, item: Any):
+    draw = _draw(seed, kind, name, modality)
+    if kind == "noise":
+        if draw.random() >= 0.5:
+            return item
+        field = severity * noise * draw.standard_normal(item.shape[:2], np.float32)
+        if level == "metres":
+            return np.clip(item + field, 0, None).astype(np.float32)
+        return np.clip(item + np.rint(field)[..., None], 0, 255).astype(np.uint8)
+    words = item.split()
+    lost = _lost_words(kind, severity, draw, len(words))
+    mark = UNKNOWN if kind == "frames" else "_"
+    return " ".join(mark if is_lost else w for w, is_lost in zip(words, lost, strict=True))
+
+
+def _lost_words(kind: str, severity: float, draw: np.random.Generator, n: int) -> np.ndarray:
+    """Which of n words or tokens are lost, bool (n,)."""
+    if kind == "frames":
+        return draw.random(n) < severity
+    touched = draw.random() < 0.5
+    return (draw.random(n) < 0.1 * severity) & touched
+
+
+def _change_sample(
+    kind: str, severity: float, seed: int, modalities: Sequence[str], scale: Mapping[str, Tensor], sample: Sample
+) -> Sample:
+    if kind == "missing":
+        return _without(sample, _lost_modalities(sample, severity, seed, modalities))
+    features = dict(sample.features)
+    for m in modalities:
+        x, draw = features[m], _draw(seed, kind, sample.id, m)
+        if kind == "noise":
+            if draw.random() < 0.5:
+                features[m] = x + severity * scale[m] * torch.from_numpy(draw.standard_normal(x.shape, np.float32))
+        else:
+            lost = torch.from_numpy(_lost_words(kind, severity, draw, len(x)))
+            features[m] = x.masked_fill(lost[:, None], 0)
+    return dataclasses.replace(sample, features=features)
+
+
+def _lost_modalities(sample: Sample, p: float, seed: int, modalities: Sequence[str]) -> set[str]:
+    """Which modalities a sample loses; one that is there, drawn evenly, is kept where all would be lost."""
+    there = [m for m, x in sample.features.items() if len(x) and (m not in sample.masks or sample.masks[m].any())]
+    lost = {m for m in modalities if _draw(seed, "missing", sample.id, m).random() < p}
+    if lost.issuperset(there):
+        lost.discard(there[_draw(seed, "kept", sample.id, "").integers(len(there))])
+    return lost
+
+
+def _without(sample: Sample, lost: set[str]) -> Sample:
+    """A sample whose lost modalities have no token; nobody is the partner of what is not there."""
+    if not lost:
+        return sample
+    partners = {}
+    for (m, anchor), partner in sample.partners.items():
+        if m in lost:
+            partners[m, anchor] = partner[:0]
+        else:
+            partners[m, anchor] = torch.full_like(partner, -1) if anchor in lost else partner
+    return dataclasses.replace(
+        sample,
+        features={m: x[:0] if m in lost else x for m, x in sample.features.items()},
+        words={m: () if m in lost else w for m, w in sample.words.items()},
+        partners=partners,
+        masks={m: mask for m, mask in sample.masks.items() if m not in lost},
+    )
