@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from alignmamba2 import load_dataset
-from alignmamba2.datasets import DataError, inspect, mini_mvsa, mvsa
+from alignmamba2.datasets import DataError, inspect, is_present, mini_mvsa, mvsa
 from alignmamba2.datasets.mvsa_files import CLASSES, LABELS, SOURCE, SPLITS, read_folder, read_jsonl, read_labels
 from alignmamba2.datasets.texts import WordEncoder, repaired
 
@@ -209,6 +209,13 @@ def test_files_cut_anywhere_are_clear_errors(root):
                 _ = [load_dataset("mvsa", protocol=protocol, **OPTIONS) for protocol in mvsa.PROTOCOLS]
         path.write_bytes(whole)
     assert load_dataset("mvsa", **OPTIONS)
+
+
+def test_it_is_present_where_pictures_are(root):
+    assert is_present("mvsa")
+    shutil.rmtree(root / "MVSA_Single" / "data")
+    assert not is_present("mvsa")
+    assert load_dataset("mvsa", "test", pictures="none", **OPTIONS)
 
 
 def test_merged_needs_the_texts(root):

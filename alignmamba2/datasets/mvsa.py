@@ -199,18 +199,21 @@ def split_by_class(labels: np.ndarray, shares: Sequence[int], seed: int) -> list
 
 def find(root: str | Path | None = None) -> Path:
     """The folder with `labelResultAll.txt` or the .jsonl files: `root` itself, or one in it, or the fetched one."""
+    return _found(root) or SOURCE.ensure(NAME, root)
+
+
+def is_present(root: str | Path | None = None) -> bool:
+    """Whether there are pictures too; texts alone, for ``pictures="none"``, can be fetched."""
+    folder = _found(root)
+    return folder is not None and any((folder / "data").glob("*.jpg"))
+
+
+def _found(root: str | Path | None) -> Path | None:
     base = data_root(root)
     for folder in (base, *(base / name for name in ("mvsa_single", "MVSA_Single", "MVSA", "mvsa"))):
         if (folder / LABELS).is_file() or (folder / SPLITS["train"]).is_file():
             return folder
-    return SOURCE.ensure(NAME, root)
-
-
-def is_present(root: str | Path | None = None) -> bool:
-    try:
-        return SOURCE.mirror() is not None or find(root).is_dir()
-    except DataError:
-        return False
+    return None
 
 
 def inspect(path: Path) -> Contents | None:
@@ -254,4 +257,4 @@ def _one_of(name: str, found: str, known: Sequence[str]) -> None:
         raise ValueError(f"{name}: found {found!r}; expected one of {tuple(known)}")
 
 
-ENTRIES = (Entry(NAME, load, is_present=is_present, source=SOURCE, inspect=inspect),)
+ENTRIES = (Entry(NAME, load, is_present=is_present, bring=BRING, source=SOURCE, inspect=inspect),)
