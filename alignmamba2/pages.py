@@ -87,7 +87,7 @@ def with_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if "exercise" in cell.metadata.get("tags", ()):
             found = EXERCISE.search(cell.source)
             if not found:
-                raise NotebookError(f"the exercise “{notebook_cell(cell.source)}” must end in check(\"NN.K\", answer)")
+                raise NotebookError(f'the exercise “{notebook_cell(cell.source)}” must end in check("NN.K", answer)')
             exercise = exercises(found["name"].partition(".")[0])[found["name"]]
             cell.source = f"{exercise.source(found['answer'])}\n\n\n{found[0]}"
     return solved

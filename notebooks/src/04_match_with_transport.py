@@ -125,8 +125,8 @@ for name, result in (("exact", exact), ("relaxed", lazy)):
 # The minimum now has a form: $P_{ij} = a_i b_j \exp\big((f_i + g_j - C_{ij})/\varepsilon\big)$. Read $f_i$ as a refund
 # on everything that leaves heap *i*, and $g_j$ as one on everything that arrives at hole *j*. Sinkhorn's algorithm
 # sets the refunds by turns, first all $f$ such that the rows of *P* are right, then all $g$ such that the columns are,
-# until both stay right. In the start notebook it worked with $\exp(-C/\varepsilon)$, which is 0 to a computer when ε is
-# small; here it works with logarithms, and any ε will do.
+# until both stay right. In the start notebook it worked with $\exp(-C/\varepsilon)$, which is 0 to a computer when ε
+# is small; here it works with logarithms, and any ε will do.
 
 
 # %%
@@ -258,8 +258,8 @@ panel
 #
 # ## Exercises
 #
-# **04.1 The lazy rule.** From a cost to the relaxed plan: every token of *x* sends all it has, $1/T_x$, to the token of
-# *y* that is cheapest for it.
+# **04.1 The lazy rule.** From a cost to the relaxed plan: every token of *x* sends all it has, $1/T_x$, to the token
+# of *y* that is cheapest for it.
 
 
 # %% tags=["exercise"]
