@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "model": {"files", "alignment", "batch", "config", "layers", "ordering", "trace", "tracing"},
     "tracing": {"alignment", "batch", "ordering", "trace"},
     "baselines": {"alignment", "batch", "config", "layers", "model", "ordering", "trace"},
-    "datasets": {"batch", "encoders"},
+    "datasets": {"batch", "encoders", "files"},
     "recipes": set(),
     "training": {"files", "baselines", "batch", "config", "datasets", "loop", "checkpoint", "model", "recipes"},
     "experiments": {"files", "datasets", "metrics", "model", "recipes", "training"},

