@@ -148,7 +148,12 @@ def mmd_by_bandwidth(
             xanchor="left",
             xshift=6,
         )
-    figure.update_xaxes(type="log", title="bandwidth σ of the Gaussian kernel")
+    figure.update_xaxes(
+        type="log",
+        title="bandwidth σ of the Gaussian kernel",
+        tickvals=[d * 10.0**e for e in range(-6, 7) for d in (1, 2, 5)],
+        tickformat="~g",
+    )
     figure.update_yaxes(title="MMD (squared)", rangemode="tozero")
     words = "; ".join(told)
     return _low(titled(figure, "MMD against bandwidth", note, words=words[:1].upper() + words[1:] + "."))
@@ -319,7 +324,12 @@ def witness_curve(
             marker={
                 "color": see_through(look(name).colour, 0.7),
                 "line": {"color": look(name).colour, "width": 1},
-                "pattern": {"shape": "" if name == first else "/", "fgcolor": PAPER, "solidity": 0.25},
+                "pattern": {
+                    "shape": "" if name == first else "/",
+                    "bgcolor": see_through(look(name).colour, 0.7),
+                    "fgcolor": PAPER,
+                    "solidity": 0.25,
+                },
             },
             hovertemplate=f"%{{y:.1%}} of the {name} tokens lie around %{{x:.2f}}<extra></extra>",
             row=2,
@@ -327,11 +337,12 @@ def witness_curve(
         )
     span = max(float(np.abs(witness).max()), 1e-6)
     figure.add_hline(y=0, line={"color": QUIET, "width": 1}, row=1, col=1)
-    for name, y in ((first, 0.96), (second, 0.04)):
+    for name, x, y, side in ((first, 0.01, 0.96, "left"), (second, 0.99, 0.04, "right")):
         figure.add_annotation(
             text=f"votes for <b>{name}</b>",
-            x=0.01,
+            x=x,
             y=y,
+            xanchor=side,
             xref="x domain",
             yref="y domain",
             showarrow=False,

@@ -95,7 +95,7 @@ def against_length(
                 col=column,
             )
         unit = f", {units[what]}" if what in units else ""
-        figure.update_yaxes(type="log", title=what + unit, exponentformat="power", dtick=1, row=1, col=column)
+        figure.update_yaxes(type="log", title=what + unit, tickformat="~g", dtick=1, row=1, col=column)
     span = np.log10(lengths.max() / lengths.min())
     figure.update_xaxes(
         type="log",
@@ -109,6 +109,8 @@ def against_length(
 
 def _spread(ends: list[tuple[float, float, float, str]], rows: Any) -> list[tuple[float, float, float, str]]:
     """The labels at the ends of lines, moved apart where two would lie on each other."""
+    if len(ends) < 2:
+        return ends
     every = np.concatenate([array(r).astype(float).ravel() for r in rows])
     every = np.log10(every[np.isfinite(every)])
     gap = 0.075 * max(float(every.max() - every.min()), 0.5)

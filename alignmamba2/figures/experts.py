@@ -47,7 +47,11 @@ def expert_contributions(trace: Trace, sample: int, *, layer: int = -1, note: st
     >>> expert_contributions(model.trace(batch), 0)  # doctest: +SKIP
     """
     here = [m for m in trace.modalities if bool(trace.masks[m][sample].any())]
-    figure = make_subplots(rows=len(here), cols=1, vertical_spacing=0.2 / max(len(here), 1))
+    said = {m: list(trace.words[sample].get(m, ())) for m in here}
+    in_step = len({tuple(words) for words in said.values()}) == 1  # then the words stand once, below all
+    labels_take = 24 if in_step or not any(said.values()) else 110  # pixels between the panels
+    plot = 130 * len(here) + labels_take * (len(here) - 1)
+    figure = make_subplots(rows=len(here), cols=1, vertical_spacing=labels_take / plot)
     is_own = np.array([not name.startswith("shared") for name in trace.expert_names])
     most, told = 0.0, []
     for row, m in enumerate(here, start=1):
@@ -55,7 +59,7 @@ def expert_contributions(trace: Trace, sample: int, *, layer: int = -1, note: st
         own, shared = norms[:, is_own].sum(1), norms[:, ~is_own].sum(1)
         most = max(most, float(np.max([own, shared])))
         told.append(f"{m}: {own.sum() / max(norms.sum(), 1e-12):.0%} from its own expert")
-        words = list(trace.words[sample].get(m, ()))[: len(norms)]
+        words = said[m][: len(norms)]
         numbers = [str(i + 1) for i in range(len(norms))]
         for name, values, sign in (("specific", own, 1), ("shared", shared, -1)):
             figure.add_bar(
@@ -82,6 +86,8 @@ def expert_contributions(trace: Trace, sample: int, *, layer: int = -1, note: st
         figure.update_xaxes(
             **labels, tickangle=-40 if words else 0, showgrid=False, range=[-0.6, len(norms) - 0.4], row=row, col=1
         )
+        if in_step and row < len(here):
+            figure.update_xaxes(showticklabels=False, row=row, col=1)
         figure.update_yaxes(title={"text": f"<b>{m}</b>", "font": {"color": INK}}, row=row, col=1)
         figure.add_hline(y=0, line={"color": QUIET, "width": 1}, row=row, col=1)
     step = 10.0 ** np.floor(np.log10(max(most, 1e-9)))
@@ -94,8 +100,9 @@ def expert_contributions(trace: Trace, sample: int, *, layer: int = -1, note: st
     figure.update_layout(barmode="relative", bargap=0.25)
     number = layer % len(trace.contributions) + 1
     title = f"What the experts add, token by token: {short(trace.ids[sample])}, layer {number}"
-    figure = titled(figure, title, note, height=180 + 190 * len(here), words="; ".join(told) + ".")
-    return figure.update_layout(margin_b=110)
+    below = 150 if any(said.values()) else 90
+    figure = titled(figure, title, note, height=96 + plot + below, words="; ".join(told) + ".")
+    return figure.update_layout(margin_b=below)
 
 
 def expert_distances(weights: Mapping[str, Any], *, note: str = "") -> go.Figure:
@@ -166,7 +173,7 @@ def gate_flow(trace: Trace, *, layer: int = -1, note: str = "") -> go.Figure:
     gates = {m: array(g)[array(trace.masks[m])] for m, g in trace.gates[layer].items()}
     here = [m for m in trace.modalities if len(gates.get(m, ()))]
     shared = [name for name in trace.expert_names if name.startswith("shared")]
-    names = [*here, *(f"{m}'s own expert" for m in here), *(f"{s} expert" for s in shared)]
+    names = [*here, *(f"{m}'s own expert" for m in here), *(s.replace("shared", "shared expert") for s in shared)]
     source, target, value, colour, hover = [], [], [], [], []
     for i, m in enumerate(here):
         mean = gates[m].mean(0)

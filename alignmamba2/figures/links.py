@@ -13,6 +13,7 @@ from .style import COLOURS, INK, array, look, short, titled
 from .transport import labels_of, link_ends, links, named, strongest
 
 Grid = tuple[int, int]
+LABEL = 20  # letters of a token's label
 
 
 def token_links(
@@ -54,7 +55,7 @@ def token_links(
         figure.add_annotation(
             x=at,
             y=y,
-            text=short(label, 16),
+            text=short(label, LABEL),
             textangle=-55,
             showarrow=False,
             xanchor="left" if y > 0 else "right",
@@ -66,7 +67,7 @@ def token_links(
     figure.update_yaxes(
         range=[-0.06, 1.06], tickvals=[0, 1], ticktext=[names[0], names[1]], showgrid=False, ticks="", showline=False
     )
-    longest = [max(len(short(w, 16)) for w in side) for side in (columns, rows)]
+    longest = [max(len(short(w, LABEL)) for w in side) for side in (columns, rows)]
     above, below = (24 + int(8.2 * n) for n in longest)
     best = strongest(mass)[:3]
     words = "The strongest links: " + "; ".join(
@@ -76,7 +77,7 @@ def token_links(
         figure, f"Who belongs to whom: {names[0]} ↔ {names[1]}", note, height=400 + above + below, words=words + "."
     )
     legend = {"orientation": "v", "x": 1, "xanchor": "right", "y": 0.99, "yanchor": "top", "yref": "container"}
-    return figure.update_layout(margin={"t": 90 + above, "b": 30 + below, "r": 60}, legend=legend)
+    return figure.update_layout(margin={"t": 90 + above, "b": 30 + below, "r": 20 + above // 2}, legend=legend)
 
 
 def patch_links(
@@ -86,7 +87,7 @@ def patch_links(
     grid: Grid,
     *,
     names: Pair = ("rgb", "depth"),
-    most: int = 24,
+    most: int = 14,
     note: str = "",
 ) -> go.Figure:
     """The strongest links between the patches of two pictures side by side, such as colour and depth.
@@ -108,8 +109,8 @@ def patch_links(
     >>> import numpy
     >>> photo = numpy.zeros((8, 8, 3), "uint8")
     >>> figure = patch_links(numpy.eye(4) / 4, photo, photo, (2, 2))
-    >>> describe(figure)  # doctest: +SKIP
-    '…4 links are drawn; 100% of them join the same place in both pictures.'
+    >>> figure.layout.meta["words"]
+    '4 links are drawn; 100% of them join the same place in both pictures.'
     """
     mass = array(mass).astype(float)
     pictures = [_picture(p) for p in (left, right)]
@@ -124,7 +125,7 @@ def patch_links(
     centres = _centres(grid, height, width)
     own = mass / np.maximum(mass.sum(1, keepdims=True), 1e-12)
     pairs = strongest(mass, most)
-    _curves(figure, [(centres[i], centres[j] + (away, 0), own[i, j]) for i, j in pairs])
+    _curves(figure, [(centres[i], centres[j] + (away, 0), own[i, j]) for i, j in pairs], bow=0.3)
     for side, (picks, shift) in enumerate((([i for i, _ in pairs], 0), ([j for _, j in pairs], away))):
         _dots(figure, centres[picks] + (shift, 0), names[side], [f"{names[side]} patch {p + 1}" for p in picks])
     _bare(figure, height, away + width)
@@ -146,7 +147,7 @@ def words_on_picture(
     words: Sequence[str],
     *,
     word: int | None = None,
-    most: int = 24,
+    most: int = 20,
     names: Pair = ("image", "text"),
     note: str = "",
 ) -> go.Figure:
@@ -160,9 +161,9 @@ def words_on_picture(
     grid : (rows, columns) of patches
     words : T strings
     word : int, optional
-        Show where this one word's mass lies. Left out: the strongest links of all.
+        Show where this one word's mass lies. Left out: the strongest links of each word.
     most : int
-        Links that are drawn.
+        Links that are drawn, as many for each word.
     names, note
 
     Examples
@@ -181,7 +182,7 @@ def words_on_picture(
     heights = (np.arange(len(words)) + 0.5) * height / len(words)
     centres = _centres(grid, height, width)
     if word is None:
-        pairs = strongest(mass, most)
+        pairs = _best_of_each(mass, most)
         share = mass / np.maximum(mass.sum(1, keepdims=True), 1e-12)
         _curves(figure, [(centres[i], np.array((column, heights[j])), share[i, j]) for i, j in pairs])
         _dots(
@@ -192,7 +193,7 @@ def words_on_picture(
         )
         lit = {j for _, j in pairs}
         told = "; ".join(f"“{words[j]}” takes {int((pairs[:, 1] == j).sum())}" for j in sorted(lit))
-        about = f"Of the {len(pairs)} strongest links, {told}."
+        about = f"Of the {len(pairs)} links drawn, {told}."
     else:
         figure.add_heatmap(
             z=mass[:, word].reshape(grid),
@@ -252,14 +253,19 @@ def _centres(grid: Grid, height: int, width: int) -> np.ndarray:
     return np.column_stack([x.ravel() * width / grid[1] - 0.5, y.ravel() * height / grid[0] - 0.5])
 
 
-def _curves(figure: go.Figure, ends: Sequence[tuple[np.ndarray, np.ndarray, float]]) -> None:
-    """Lines with a light rim, to be seen on any picture; the wider, the more of the patch's mass."""
-    for low, width in ((0.0, 1.5), (1 / 3, 3.0), (2 / 3, 5.0)):
+def _curves(figure: go.Figure, ends: Sequence[tuple[np.ndarray, np.ndarray, float]], bow: float = 0.0) -> None:
+    """Lines with a light rim, to be seen on any picture; the wider, the more of the patch's mass.
+
+    Bowed upwards, so that those of one row do not lie on each other.
+    """
+    for low, width in ((0.0, 1.5), (1 / 3, 2.5), (2 / 3, 3.5)):
         x, y = [], []
         for a, b, share in ends:
             if low <= share < low + 1 / 3 or (low > 0.6 and share >= 1):
-                x += [a[0], b[0], None]
-                y += [a[1], b[1], None]
+                part = np.linspace(0, 1, 13)[:, None]
+                arc = a + part * (b - a) - part * (1 - part) * (0, bow * np.abs(b - a)[0])
+                x += [*arc[:, 0], None]
+                y += [*arc[:, 1], None]
         for colour, extra, mode in (("white", 2.5, "lines+markers"), (COLOURS[3], 0.0, "lines")):
             figure.add_scatter(
                 x=x,
@@ -287,6 +293,13 @@ def _dots(figure: go.Figure, at: np.ndarray, name: str, text: Sequence[str]) -> 
         hovertemplate="%{text}<extra></extra>",
         showlegend=False,
     )
+
+
+def _best_of_each(mass: np.ndarray, most: int) -> np.ndarray:
+    """(K, 2): for each column in turn the rows that it gets most from, as many for each."""
+    each = max(1, most // mass.shape[1])
+    best = np.argsort(-mass, axis=0)[:each]
+    return np.array([(i, j) for j in range(mass.shape[1]) for i in best[:, j] if mass[i, j] > 0], int).reshape(-1, 2)
 
 
 def _bare(figure: go.Figure, height: float, width: float) -> None:

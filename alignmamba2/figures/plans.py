@@ -97,11 +97,13 @@ def plans_on_cost(
     _panels(figure, rows, columns, names, len(plans))
     words = "; ".join(f"{name} pays {value:.3f}" for name, value in paid.items())
     if partners is not None:
-        told = [f"{name} {agreement(plan, partners)[0]:.0%}" for name, plan in plans.items()]
-        words += ". Mass on the true partners: " + ", ".join(told)
-        note = " · ".join(filter(None, (note, "mass on true partners: " + ", ".join(told))))
+        told = [f"{name}: {agreement(plan, partners)[0]:.0%}" for name, plan in plans.items()]
+        words += ". Mass on the true partners: " + "; ".join(told)
+        note = " · ".join(filter(None, (note, "mass on true partners: " + "; ".join(told))))
     height = int(np.clip(250 + 26 * len(columns), 420, 720))
-    return titled(figure, f"What a plan pays: {names[0]} → {names[1]}", note, height=height, words=words + ".")
+    return titled(
+        figure, f"What a plan pays: {names[0]} → {names[1]}", note, height=height + 20, words=words + "."
+    ).update_layout(margin_t=142)
 
 
 def true_and_learned(
@@ -227,7 +229,7 @@ def _rings(partners: Any, legend: bool) -> go.Scatter:
 def _panels(figure: go.Figure, rows: list[str], columns: list[str], names: Pair, count: int, bottom: int = 1) -> None:
     """Anchor tokens down the side of the first panel, the others along the bottom of each."""
     numbered = rows == [str(i + 1) for i in range(len(rows))]
-    along = ticks(rows if numbered else [short(r, ALONG) for r in rows], 40 // count)
+    along = ticks(rows if numbered else [short(r, ALONG) for r in rows], (24 if numbered else 40) // count)
     figure.update_xaxes(showgrid=False, range=[-0.5, len(rows) - 0.5])
     figure.update_yaxes(showgrid=False)
     figure.update_xaxes(

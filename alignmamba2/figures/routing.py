@@ -69,7 +69,12 @@ def expert_shares(shares: Sequence[Mapping[str, Any]], experts: Sequence[str], *
     figure.update_yaxes(autorange="reversed", ticks="")
     figure.update_layout(barmode="stack", bargap=0.35)
     most = max((len(layer) for layer in layers), default=1)
-    return titled(figure, "What each expert adds to the tokens", note, height=270 + 55 * most)
+    words = "; ".join(
+        f"layer {i + 1}, {m}: " + ", ".join(f"{v:.0%} {e}" for v, e in zip(values, experts, strict=True))
+        for i, layer in enumerate(layers)
+        for m, values in layer.items()
+    )
+    return titled(figure, "What each expert adds to the tokens", note, height=270 + 55 * most, words=words + ".")
 
 
 def token_shares(trace: Trace, sample: int, *, layer: int = -1, note: str = "") -> go.Figure:
@@ -89,7 +94,7 @@ def token_shares(trace: Trace, sample: int, *, layer: int = -1, note: str = "") 
     --------
     >>> token_shares(model.trace(batch), 0)  # doctest: +SKIP
     """
-    figure = go.Figure()
+    figure, told = go.Figure(), []
     own = [k for k, name in enumerate(trace.expert_names) if not name.startswith("shared")]
     for m in trace.modalities:
         real = array(trace.masks[m][sample])
@@ -99,6 +104,7 @@ def token_shares(trace: Trace, sample: int, *, layer: int = -1, note: str = "") 
         share = norms[:, own].sum(1) / np.maximum(norms.sum(1), 1e-12)
         words = list(trace.words[sample].get(m, ())) or [f"{m} {i + 1}" for i in range(len(share))]
         shown = look(m)
+        told.append(f"{m}: {share.mean():.0%} on average, from {share.min():.0%} to {share.max():.0%}")
         figure.add_scatter(
             x=(np.arange(len(share)) + 0.5) / len(share),
             y=share,
@@ -113,7 +119,12 @@ def token_shares(trace: Trace, sample: int, *, layer: int = -1, note: str = "") 
     figure.update_xaxes(range=[0, 1], title="relative time (0 = first token, 1 = last)", tickformat=".1f")
     figure.update_yaxes(range=[0, 1], tickformat=".0%", title="specific expert's share")
     number = layer % len(trace.contributions) + 1
-    return titled(figure, f"Own expert, token by token: {short(trace.ids[sample])}, layer {number}", note)
+    return titled(
+        figure,
+        f"Own expert, token by token: {short(trace.ids[sample])}, layer {number}",
+        note,
+        words="; ".join(told) + ".",
+    )
 
 
 def _readable(modality: str) -> str:

@@ -76,7 +76,8 @@ def sample_strips(
             col=1,
         )
     figure.update_xaxes(title="relative time →", row=len(features), col=1)
-    figure = titled(figure, title, note, height=210 + 120 * len(features))
+    told = ", ".join(f"{len(array(x))} tokens of {m}" for m, x in features.items())
+    figure = titled(figure, title, note, height=210 + 120 * len(features), words=f"A strip for each of: {told}.")
     longest = max((len(short(word, 18)) for word in spoken), default=0)
     return figure.update_layout(
         margin={"l": 130, "t": 100 + 5 * longest, "b": 50}, height=figure.layout.height + 4 * longest

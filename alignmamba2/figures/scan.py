@@ -120,16 +120,22 @@ def scan_influence(scan: Scan, *, note: str = "") -> go.Figure:
         for i, a in enumerate(hover)
     ]
     unread = np.triu(np.ones_like(share), 1) if not scan.reverse else np.tril(np.ones_like(share), -1)
+    others = share[(unread == 0) & ~np.eye(len(share), dtype=bool)]
+    most = max(float(np.quantile(others, 0.99)), 0.01) if len(others) else 1.0  # its own share outshines all others
     figure = go.Figure(
         go.Heatmap(
             z=np.where(unread > 0, np.nan, share),
             zmin=0,
-            zmax=float(np.quantile(share[unread == 0], 0.99)),
+            zmax=most,
             colorscale=PLAN_SCALE,
             text=text,
             hovertemplate="%{text}<extra></extra>",
             hoverongaps=False,
-            colorbar={"title": {"text": "share of<br>what arrives", "side": "top"}, "tickformat": ".0%"},
+            colorbar={
+                "title": {"text": "share of<br>what arrives", "side": "top"},
+                "tickvals": [0, most / 2, most],
+                "ticktext": ["0", f"{most / 2:.1%}", f"≥ {most:.1%}"],
+            },
         )
     )
     _along(figure, scan)
@@ -181,6 +187,7 @@ def attribution_bars(
             x=x[mine],
             y=total[mine],
             name=m,
+            width=0.8,
             marker={"color": look(m).colour, "line": {"width": 0}},
             text=[
                 f"{hover[i]}<br>{total[i]:+.4f} in all<br>{scan[i]:+.4f} through the scan, {direct[i]:+.4f} past it"
@@ -219,7 +226,7 @@ def attribution_bars(
         )
         ends = (base, base + value)
         figure.add_annotation(
-            x=max(ends), y=name, text=f"{value:+.2f}", showarrow=False, xanchor="left", xshift=4, row=1, col=2
+            x=max(ends), y=name, text=f"{value:+.2f}", showarrow=False, xanchor="left", xshift=8, row=1, col=2
         )
         reached = base + value
     edges = np.cumsum([0, *sums.values(), float(bias)])

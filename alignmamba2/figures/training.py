@@ -46,6 +46,7 @@ def losses(
     if not heads:
         raise ValueError(f"history: neither 'train/task' nor {metric!r} in it; expected one mapping an epoch")
     figure = make_subplots(rows=1, cols=len(heads), subplot_titles=heads, horizontal_spacing=0.08)
+    figure.update_annotations(font_size=16)
     for column, words in enumerate(heads, start=1):
         names = [f"train/{panels[words]}", f"valid/{panels[words]}"] if words in panels else [metric]
         for name in names:
@@ -60,11 +61,12 @@ def losses(
         pick = max if best == "max" else min
         at = pick((epoch for epoch in history if epoch.get(metric) is not None), key=lambda epoch: epoch[metric])
         figure.add_vline(x=at["epoch"], line={"color": INK, "width": 1, "dash": "dash"}, row=1, col=len(heads))
-        heading = f"{heads[-1]} (best {at[metric]:.3g})"
+        heading = f"{heads[-1]}<br>best {at[metric]:.3g}"
         figure.layout.annotations[len(heads) - 1].text = heading
     figure.update_xaxes(title="epoch", tick0=0, dtick=whole_steps(len(history), 4))
     told = [f"{name}: {line.y[0]:.3g} to {line.y[-1]:.3g}" for name, line in _firsts(figure, heads)]
-    return titled(figure, "How the training went", note, height=400, words="; ".join(told) + ".")
+    figure = titled(figure, "How the training went", note, height=420, words="; ".join(told) + ".")
+    return figure.update_layout(margin_t=142 if measured else 122)
 
 
 def scores(
@@ -127,7 +129,9 @@ def scores(
     better = "more" if best == "max" else "less"
     note = " · ".join(filter(None, (note, f"{better} is better")))
     height = 240 + 46 * len(results)
-    return titled(figure, f"{metric}, model by model", note, height=height, words="; ".join(told) + ".")
+    return titled(
+        figure, f"{metric[0].upper()}{metric[1:]}, model by model", note, height=height, words="; ".join(told) + "."
+    )
 
 
 def _firsts(figure: go.Figure, heads: Sequence[str]) -> list[tuple[str, go.Scatter]]:

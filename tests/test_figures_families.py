@@ -1,0 +1,380 @@
+"""Every family of figures: what they show agrees with the trace, with definitions, and in itself."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+import torch
+
+from alignmamba2 import figures, transport
+from alignmamba2.alignment import mmd, witness
+from alignmamba2.batch import MultimodalBatch
+from alignmamba2.config import AlignMamba2Config
+from alignmamba2.figures.style import IN_THE_DARK, PAPER
+from alignmamba2.model import AlignMamba2
+from alignmamba2.trace import Trace
+
+from .conftest import WIDTHS, make_samples
+
+
+def traced(**settings) -> Trace:
+    torch.manual_seed(0)
+    model = AlignMamba2(AlignMamba2Config(WIDTHS, **{"d_model": 8, "d_state": 4, **settings}))
+    batch = MultimodalBatch.from_samples(make_samples([(5, 7, 3), (1, 4, 9), (6, 0, 2)]))
+    return model.trace(batch)
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    return traced(direction="both")
+
+
+@pytest.fixture(scope="module")
+def gated() -> Trace:
+    trace = traced(routing="gated", n_shared=2)
+    generator = torch.Generator().manual_seed(3)  # a new gate is even: give it preferences
+    gates = {m: torch.rand(g.shape, generator=generator).softmax(-1) for m, g in trace.gates[-1].items()}
+    trace.gates[-1].update(gates)
+    return trace
+
+
+def named(figure: go.Figure, name: str) -> list:
+    return [one for one in figure.data if one.name and one.name.startswith(name)]
+
+
+@pytest.mark.parametrize("module", [m.name for m in pkgutil.iter_modules(figures.__path__)])
+def test_examples_in_docstrings_are_true(module):
+    here = importlib.import_module(f"alignmamba2.figures.{module}")
+    assert doctest.testmod(here, extraglobs={"go": go}).failed == 0
+
+
+# transport
+
+
+@pytest.fixture(scope="module")
+def plan() -> dict:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(1, 6, 4, generator=generator), torch.randn(1, 5, 4, generator=generator)
+    exact, soft = transport(x, y, method="exact"), transport(x, y, epsilon=0.1, tolerance=1e-6)
+    return {"exact": exact.plan[0], "soft": soft.plan[0], "cost": exact.cost[0]}
+
+
+def test_plans_on_their_cost_say_what_they_pay(plan):
+    figure = figures.plans_on_cost(
+        {"exact": plan["exact"], "soft": plan["soft"]}, plan["cost"], partners=[0, 1, 2, 3, 4, -1]
+    )
+    heats = [one for one in figure.data if one.type == "heatmap"]
+    dots = [one for one in figure.data if one.type == "scatter" and one.name is None]
+    np.testing.assert_allclose(heats[0].z, plan["cost"].T, rtol=1e-6)
+    for dot, name, head in zip(dots, ("exact", "soft"), figure.layout.annotations, strict=False):
+        paid = float((plan[name] * plan["cost"]).sum())
+        assert head.text.endswith(f"pays {paid:.3f}")
+        # A dot's area is its mass.
+        areas, masses = np.square(dot.marker.size), plan[name].numpy()[list(dot.x), list(dot.y)]
+        np.testing.assert_allclose(areas / areas.sum(), masses / masses.sum(), rtol=1e-4)
+    assert float((plan["exact"] * plan["cost"]).sum()) < float((plan["soft"] * plan["cost"]).sum())
+    with pytest.raises(ValueError, match="expected the cost's"):
+        figures.plans_on_cost({"exact": plan["exact"].T}, plan["cost"])
+
+
+def test_the_truth_stands_beside_what_was_learned(plan):
+    partners = np.array([0, 0, -1, 2, 4, 3])
+    figure = figures.true_and_learned(plan["soft"], partners, names=("audio", "text"))
+    truth, learned = (one for one in figure.data if one.type == "heatmap")
+    np.testing.assert_allclose(learned.z, plan["soft"].T, rtol=1e-6)
+    own = plan["soft"].numpy().sum(1)
+    np.testing.assert_allclose(truth.z.sum(0), np.where(partners >= 0, own, 0), rtol=1e-6)
+    bars = [one for one in figure.data if one.type == "bar"][1]
+    share, chance = figures.agreement(plan["soft"], partners)
+    known = partners >= 0
+    assert np.average(bars.y[known], weights=own[known]) == pytest.approx(share)
+    assert f"{share:.0%} of the mass agrees with the truth (chance: {chance:.0%})" in figures.describe(figure)
+    assert "1 of 6 audio tokens have no partner" in figure.layout.title.subtitle.text
+
+
+def test_links_join_the_strongest_cells(plan):
+    mass = plan["exact"].numpy()
+    figure = figures.token_links(mass, list("abcdef"), list("vwxyz"), names=("audio", "text"))
+    ends = [one for one in figure.data if one.mode == "markers"]
+    places = {"text": dict(zip(ends[0].x, range(5), strict=True)), "audio": dict(zip(ends[1].x, range(6), strict=True))}
+    drawn = set()
+    for line in (one for one in figure.data if one.mode == "lines"):
+        x = [v for v in line.x if v is not None]
+        drawn |= {(places["audio"][b], places["text"][a]) for a, b in zip(x[::2], x[1::2], strict=True)}
+    strong = np.argsort(mass, axis=None)[::-1][: len(drawn)]
+    assert drawn == {(i // 5, i % 5) for i in strong.tolist()}
+    assert [a.text for a in figure.layout.annotations] == [*"vwxyz", *"abcdef"]
+
+
+def test_patches_are_found_where_they_are():
+    photo = np.arange(6 * 8).reshape(6, 8)
+    mass = np.zeros((6, 6))
+    mass[[0, 5], [0, 1]] = 0.5  # top left to itself; bottom right to top middle
+    figure = figures.patch_links(mass, photo, photo, (2, 3))
+    left, right = (one for one in figure.data if one.type == "scatter" and one.text)
+    away = 8 * 1.12
+    assert {tuple(np.round(p, 6)) for p in zip(left.x, left.y, strict=True)} == {(0.833333, 1.0), (6.166667, 4.0)}
+    assert {tuple(np.round(p, 6)) for p in zip(right.x, right.y, strict=True)} == {
+        (round(0.833333 + away, 6), 1.0),
+        (round(3.5 + away, 6), 1.0),
+    }
+    assert "50% of the links" in figure.layout.title.subtitle.text
+    with pytest.raises(ValueError, match="of one size"):
+        figures.patch_links(mass, photo, photo.T, (2, 3))
+
+
+def test_a_words_mass_lies_over_its_patches():
+    mass = np.random.default_rng(0).random((6, 2))
+    mass /= mass.sum()
+    figure = figures.words_on_picture(mass, np.zeros((6, 9, 3), np.uint8), (2, 3), ["cat", "grass"], word=1)
+    (heat,) = (one for one in figure.data if one.type == "heatmap")
+    np.testing.assert_allclose(heat.z, mass[:, 1].reshape(2, 3))
+    assert heat.x0 == 1
+    assert heat.y0 == 1
+    assert [a.text for a in figure.layout.annotations] == ["cat", "<b>grass</b>"]
+
+
+# discrepancy
+
+
+def test_the_kernels_blocks_give_the_mmd():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(5, 3, generator=generator), torch.randn(4, 3, generator=generator) + 1
+    z = torch.cat([x, y])
+    kernel = torch.exp(-(torch.cdist(z, z) ** 2) / 2)
+    figure = figures.kernel_matrix(kernel, ["audio"] * 5 + ["text"] * 4)
+    expected = mmd(x[None], y[None], bandwidth=1.0, estimator="biased")
+    assert figure.layout.title.subtitle.text.endswith(f"= {float(expected):.3f}")
+    with pytest.raises(ValueError, match="one after the other"):
+        figures.kernel_matrix(kernel, ["audio", "text"] * 4 + ["audio"])
+
+
+def test_the_line_goes_through_both_means_and_the_witness_tells_the_sides():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(200, 3, generator=generator) + 1, torch.randn(150, 3, generator=generator) - 1
+    along_x, along_y, at, points = figures.line_between(x, y)
+    half = float((x.mean(0) - y.mean(0)).norm()) / 2
+    assert along_x.mean() == pytest.approx(half, rel=1e-4)
+    assert along_y.mean() == pytest.approx(-half, rel=1e-4)
+    w = witness(torch.tensor(points)[None].float(), x[None], y[None])[0].numpy()
+    figure = figures.witness_curve(at, w, {"audio": along_x, "text": along_y})
+    up, down = figure.data[0].y, figure.data[1].y
+    np.testing.assert_allclose(up + down, w, atol=1e-7)
+    assert at[np.argmax(w)] > 0 > at[np.argmin(w)]
+    for bars in named(figure, "audio") + named(figure, "text"):
+        assert bars.y.sum() == pytest.approx(1)
+
+
+def test_chance_is_a_band_under_the_lines():
+    history = [{"epoch": i, "train/mmd/audio-text": 0.5 - i / 10} for i in range(3)]
+    figure = figures.mmd_over_epochs(history, bands={"audio-text": (0.01, [0.1, 0.2, 0.3])})
+    band, line = figure.data
+    assert list(band.y) == [0.1, 0.2, 0.3, 0.01, 0.01, 0.01]
+    assert list(line.y) == [0.5, 0.4, 0.3]
+    by = figures.mmd_by_bandwidth(
+        [1, 2], {"audio-text": [0.1, 0.3]}, bands={"audio-text": ([0, 0], [0.1, 0.2])}, chosen=2
+    )
+    assert list(by.data[1].y) == [0.1, 0.3]
+    assert by.layout.shapes[0].x0 == 2
+
+
+# experts
+
+
+def test_contributions_of_the_experts_are_the_traces(trace):
+    figure = figures.expert_contributions(trace, 2)
+    norms = trace.contributions[-1]["text"][2]
+    own, shared = figure.data[:2]
+    np.testing.assert_allclose(own.y, norms[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(shared.y, -norms[:, 1], rtol=1e-6)
+    assert len(figure.data) == 4  # audio is missing from this sample
+    assert "audio" not in figures.describe(figure)
+
+
+def test_equal_experts_are_no_distance_apart():
+    a, b = np.random.default_rng(0).normal(size=(2, 64, 64))
+    (heat,) = figures.expert_distances({"a": a, "again": a, "b": b, "not a": -a}).data
+    assert heat.z[0, 1] == pytest.approx(0, abs=1e-12)
+    assert heat.z[0, 2] == pytest.approx(1, abs=0.05)  # strangers
+    assert heat.z[0, 3] == pytest.approx(np.sqrt(2))
+    np.testing.assert_allclose(heat.z, heat.z.T)
+
+
+def test_the_flow_of_a_gate_sums_to_one(gated):
+    link = figures.gate_flow(gated).data[0].link
+    assert sum(link.value) == pytest.approx(1, rel=1e-6)
+    leaving = {i: sum(v for s, v in zip(link.source, link.value, strict=True) if s == i) for i in range(3)}
+    assert list(leaving.values()) == pytest.approx([1 / 3] * 3)
+    mean = gated.gates[-1]["audio"][gated.masks["audio"]].mean(0)
+    assert [v * 3 for s, v in zip(link.source, link.value, strict=True) if s == 1] == pytest.approx(mean.tolist())
+
+
+def test_only_a_gated_model_has_a_flow(trace):
+    with pytest.raises(ValueError, match="routing='gated'"):
+        figures.gate_flow(trace)
+
+
+def test_an_even_gate_has_the_largest_entropy(gated):
+    even = traced(routing="gated", n_shared=2)
+    found = figures.entropy_of(even)
+    assert list(found.values()) == pytest.approx([np.log2(3)] * 3)
+    assert all(figures.entropy_of(gated)[m] < value for m, value in found.items())
+
+
+# scan
+
+
+@pytest.mark.parametrize("direction", [0, 1])
+def test_the_steps_shown_are_the_scans(trace, direction):
+    scan = trace.scan(0, direction=direction)
+    figure = figures.scan_steps(scan, start=3)
+    for m in ("text", "audio", "video"):
+        step, left, _gate = (one for one in figure.data if one.name == m)
+        mine = [i for i, name in enumerate(scan.modality) if name == m]
+        np.testing.assert_allclose(step.y, np.median(scan.delta.numpy()[mine], axis=1), rtol=1e-6)
+        assert all(x <= 3 if direction else x >= 3 for x in left.x)
+        assert max(left.y) <= 1
+
+
+@pytest.mark.parametrize("direction", [0, 1])
+def test_shares_of_influence_sum_to_one_for_each_token(trace, direction):
+    (heat,) = figures.scan_influence(trace.scan(0, direction=direction)).data
+    np.testing.assert_allclose(np.nansum(heat.z, axis=1), 1)
+    unread = np.tril(np.ones_like(heat.z), -1) if direction else np.triu(np.ones_like(heat.z), 1)
+    assert np.isnan(heat.z[unread > 0]).all()
+
+
+@pytest.mark.parametrize("settings", [{}, {"task": "regression"}, {"n_classes": 4}])
+def test_the_bars_of_a_prediction_add_up_to_it(settings):
+    trace = traced(**settings)
+    found = trace.attribution(0)
+    figure = figures.attribution_bars(found)
+    bars = [one for one in figure.data if one.type == "bar"]
+    tokens, sums = [one for one in bars if one.xaxis == "x"], [one for one in bars if one.xaxis == "x2"]
+    if settings.get("task"):
+        goal = float(trace.prediction[0])
+    else:
+        logits = trace.logits[0]
+        goal = float(logits.max() if len(logits) > 2 else logits[1] - logits[0])
+    *parts, total = sums
+    assert total.x[0] == pytest.approx(goal, abs=1e-5)
+    assert sum(one.x[0] for one in parts) == pytest.approx(goal, abs=1e-5)
+    for one in tokens:
+        assert sum(one.y) == pytest.approx(next(s.x[0] for s in sums if s.y[0] == one.name))
+
+
+# embedding, training, efficiency
+
+
+def test_points_can_be_coloured_by_what_is_known_of_them(trace):
+    tokens = figures.tokens_of(trace, most=60)
+    assert set(tokens.sample) == {0, 1, 2}
+    np.testing.assert_array_equal(tokens.prediction, trace.prediction.numpy()[tokens.sample])
+    np.testing.assert_array_equal(tokens.label, trace.labels.numpy()[tokens.sample])
+    np.testing.assert_array_equal(tokens.error == "right", tokens.label == tokens.prediction)
+    flat = tokens.before[:, :2]
+    figure = figures.before_after(flat, flat + 1, tokens.modality, by=tokens.error, by_name="error", landmarks=3)
+    assert {one.name for one in figure.data} == set(tokens.error)
+    # The same token has the same number in both panels, and stands where it was.
+    for left, right in zip(*(figure.data[i :: len(figure.data) // 2] for i in (0, 1)), strict=False):
+        if left.name == right.name:
+            np.testing.assert_array_equal(left.customdata, right.customdata)
+    marks = [a for a in figure.layout.annotations if a.text.startswith("<b>") and a.text[3].isdigit()]
+    assert sorted(a.text for a in marks) == sorted(["<b>1</b>", "<b>2</b>", "<b>3</b>"] * 2)
+    for one in figure.data:
+        shift = 0 if one.xaxis == "x" else 1
+        np.testing.assert_allclose(one.x, flat[list(one.customdata), 0] + shift, rtol=1e-6)
+
+
+def test_fractions_get_a_scale_and_too_many_kinds_an_error():
+    flat, names = np.zeros((9, 2)), ["text"] * 9
+    figure = figures.before_after(flat, flat, names, by=np.linspace(-2, 1.5, 9), by_name="prediction")
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (-2, 2)
+    np.testing.assert_allclose(figure.data[0].marker.color, np.linspace(-2, 1.5, 9))
+    with pytest.raises(ValueError, match="at most 6"):
+        figures.before_after(flat, flat, names, by=range(9))
+
+
+def test_the_interval_of_a_mean_is_students():
+    figure = figures.scores({"one": [0.7], "three": [0.6, 0.7, 0.8]})
+    lone, three = figure.data[1], figure.data[3]
+    assert lone.error_x.array[0] == 0
+    assert three.x[0] == pytest.approx(0.7)
+    assert three.error_x.array[0] == pytest.approx(4.302653 * 0.1 / np.sqrt(3), rel=1e-5)  # t of 97.5 %, 2 degrees
+
+
+def test_slopes_are_found_and_printed():
+    lengths = np.array([100, 200, 400, 800])
+    measures = {"time": {"ours": 3e-4 * lengths, "theirs": 1e-6 * lengths**2.0}, "memory": {"ours": lengths * np.nan}}
+    figure = figures.against_length(lengths, measures, units={"time": "s"})
+    slopes = {a.text: round(10**a.y, 6) for a in figure.layout.annotations if "sup" in a.text}
+    assert slopes == {"<b>L<sup>1.00</sup></b>": 0.24, "<b>L<sup>2.00</sup></b>": 0.64}
+    assert [one.name for one in figure.data] == ["ours", "theirs"]  # what could not run is not drawn
+
+
+# every figure
+
+
+def drawn(trace: Trace, gated: Trace) -> dict[str, go.Figure]:
+    mass = np.full((7, 5), 1 / 35) + np.pad(np.eye(5) / 10, ((0, 2), (0, 0)))
+    mass /= mass.sum()
+    return {
+        "plan": figures.transport_plan(mass, names=("audio", "text"), note="synthetic"),
+        "links": figures.token_links(mass, names=("audio", "text")),
+        "cost": figures.plans_on_cost({"a": mass}, 1 - mass),
+        "truth": figures.true_and_learned(mass, range(-2, 5)),
+        "kernel": figures.kernel_matrix(np.eye(3), ["a", "a", "b"]),
+        "shares": figures.expert_shares(trace.expert_shares(), trace.expert_names),
+        "tokens": figures.token_shares(trace, 0),
+        "contributions": figures.expert_contributions(trace, 0),
+        "flow": figures.gate_flow(gated),
+        "steps": figures.scan_steps(trace.scan(0)),
+        "influence": figures.scan_influence(trace.scan(0)),
+        "attribution": figures.attribution_bars(trace.attribution(0)),
+        "scores": figures.scores({"a": [1.0, 2.0]}),
+        "losses": figures.losses([{"epoch": 0, "train/task": 1.0}, {"epoch": 1, "train/task": 0.5}]),
+        "planes": figures.before_after(np.zeros((2, 2)), np.ones((2, 2)), ["text", "audio"], landmarks=1),
+    }
+
+
+def test_every_figure_says_what_it_shows_and_goes_dark(trace, gated):
+    for name, figure in drawn(trace, gated).items():
+        words = figures.describe(figure)
+        assert len(words) > 40, name
+        assert words.endswith("."), name
+        assert "<" not in words, name
+        assert figure.layout.template.layout.paper_bgcolor == PAPER
+        night = figures.dark(figure)
+        assert night.layout.template.layout.paper_bgcolor == IN_THE_DARK[PAPER], name
+        assert figures.describe(night) == words
+        as_text = night.to_json()
+        left = [c for c in IN_THE_DARK if f'"{c}"' in as_text.split('"template"')[0]]
+        assert not left, (name, left)
+        for a, b in zip(figure.data, night.data, strict=True):
+            if a.type == "heatmap":
+                np.testing.assert_array_equal(a.z, b.z)
+
+
+def test_a_page_stands_alone_and_has_its_words(trace, gated, tmp_path):
+    figure = drawn(trace, gated)["planes"]
+    page = figures.save(figure, tmp_path / "deep" / "planes.html").read_text("utf-8")
+    assert f'aria-label="{figures.describe(figure)}"' in page
+    assert "cdn.plot.ly/plotly" not in page
+    assert "plotly_hover" in page  # the panels are linked
+    assert "plotly_hover'" not in figures.to_page(drawn(trace, gated)["scores"], plotly=False)
+    with pytest.raises(ValueError, match=r"ends in \.html"):
+        figures.save(figure, tmp_path / "planes.jpg")
+
+
+def test_a_picture_without_kaleido_says_what_to_do(monkeypatch, tmp_path):
+    def missing(*_args, **_options):
+        raise ValueError("Image export requires the kaleido package")
+
+    monkeypatch.setattr(go.Figure, "write_image", missing)
+    with pytest.raises(RuntimeError, match="pip install kaleido"):
+        figures.save(go.Figure(), tmp_path / "a.png")
