@@ -41,7 +41,8 @@ class FileArray:
 
     def __getitem__(self, key: slice | int) -> np.ndarray:
         if not isinstance(key, slice):
-            return self[key : key + 1][0]
+            row = range(len(self))[key]  # counts from the end where it is negative; IndexError where there is none
+            return self[row : row + 1][0]
         start, stop, step = key.indices(len(self))
         if step != 1:
             raise ValueError(f"FileArray: found a step of {step}; rows are read in order")
