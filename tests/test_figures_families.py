@@ -93,7 +93,7 @@ def test_the_truth_stands_beside_what_was_learned(plan):
     share, chance = figures.agreement(plan["soft"], partners)
     known = partners >= 0
     assert np.average(bars.y[known], weights=own[known]) == pytest.approx(share)
-    assert f"{share:.0%} of the mass agrees with the truth (chance: {chance:.0%})" in figures.describe(figure)
+    assert f"{share:.0%} of the mass agrees (chance: {chance:.0%})" in figures.describe(figure)
     assert "1 of 6 audio tokens have no partner" in figure.layout.title.subtitle.text
 
 

@@ -129,7 +129,7 @@ def true_and_learned(
     --------
     >>> figure = true_and_learned([[0.5, 0.0], [0.25, 0.25]], [0, 1])
     >>> figure.layout.title.subtitle.text
-    '75% of the mass agrees with the truth (chance: 50%)'
+    '75% of the mass agrees (chance: 50%)'
     """
     mass, partners = array(mass).astype(float), array(partners).astype(int)
     rows, columns = labels_of(row_words, mass.shape[0]), labels_of(column_words, mass.shape[1])
@@ -201,7 +201,7 @@ def true_and_learned(
     _panels(figure, rows, columns, names, 2, bottom=2)
     figure.update_yaxes(range=[0, 1.05], tickformat=".0%", tickvals=[0, 0.5, 1], row=2)
     figure.update_yaxes(title="agrees", autorange=False, row=2, col=1)
-    found = f"{share:.0%} of the mass agrees with the truth (chance: {chance:.0%})"
+    found = f"{share:.0%} of the mass agrees (chance: {chance:.0%})"
     if share != share:
         found = "no partner is known"
     free = int((partners < 0).sum())

@@ -182,7 +182,10 @@ def embedding() -> Drawn:
     rest = {"modality": tokens.modality, "hover": tokens.hover, "note": note}
     yield "embedding", figures.before_after(*planes, **rest, facts=near, landmarks=8)
     for name in ("label", "prediction", "error"):
-        yield f"embedding-{name}", figures.before_after(*planes, **rest, by=getattr(tokens, name), by_name=name)
+        values = getattr(tokens, name)
+        if trace.logits is not None and name != "error":
+            values = np.array(["negative", "positive"])[values.astype(int)]
+        yield f"embedding-{name}", figures.before_after(*planes, **rest, by=values, by_name=name)
 
 
 def training() -> Drawn:
