@@ -293,7 +293,10 @@ def test_mini_mvsa_has_the_real_format(generated):
     assert all("…" in repaired(t) or "“" in repaired(t) for t in misread)
     counts = Counter(read_labels(folder / LABELS).values())
     assert len(list((folder / "data").glob("*.txt"))) == len(list((folder / "data").glob("*.jpg"))) == counts.total()
-    assert len(load_dataset("mvsa", "train", root=folder, **OPTIONS)) == 120
+    as_real = load_dataset("mvsa", "train", root=folder, **OPTIONS)
+    assert len(as_real) == 120
+    assert as_real.synthetic
+    assert inspect(folder).synthetic
     for d in splits.values():
         assert d.synthetic
         assert d.protocol.startswith("synthetic")

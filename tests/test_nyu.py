@@ -77,6 +77,7 @@ def root(written, tmp_path, monkeypatch):
 
 def test_the_labelled_set(root):
     splits = load_dataset("nyu", depth="metres")
+    assert not splits["test"].synthetic
     rows = {split: [s.id for s in d.samples] for split, d in splits.items()}
     assert rows["test"] == ["frame-0008", "frame-0007"]
     assert sorted(rows["train"] + rows["valid"]) == [f"frame-{i:04d}" for i in range(1, 7)]
@@ -412,6 +413,7 @@ def test_mini_nyu_is_repeatable_and_read_from_both_formats(tmp_path):
     assert len(paths) == 60
     splits = load_dataset("nyu", root=tmp_path / "there")
     assert splits["test"].modalities == {"image": 56, "depth": 56}
+    assert splits["test"].synthetic
     with pytest.raises(DataError, match="there: not empty"):
         mini_nyu.make(tmp_path / "there", size=40)
     assert not list(tmp_path.glob("*.part"))
@@ -422,6 +424,7 @@ def test_check_sees_scenes_and_classes(generated):
     (folder,) = (root / "cache").glob("mini-nyu-*")
     contents = inspect(folder)
     assert contents.group_name == "scene"
+    assert contents.synthetic
     assert {s: len(p.labels) for s, p in contents.parts.items()} == {"train": 80, "test": 40}
     assert not set(contents.parts["train"].groups) & set(contents.parts["test"].groups)
     assert contents.parts["train"].fields["depths"].shape == (120, 640, 480)

@@ -23,6 +23,7 @@ has.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -39,11 +40,10 @@ from .base import DataError, Dataset
 from .fetch import data_root
 from .images import GRID
 from .mvsa import PICTURES, PROTOCOLS, datasets, read_pairs
-from .mvsa_files import CLASSES, HEADER, LABELS, SPLITS
+from .mvsa_files import CLASSES, HEADER, LABELS, PLANTED, SPLITS
 from .registry import Entry
 
 NAME = "mini-mvsa"
-PLANTED = "planted.json"
 TRAIN = 300  # pairs that agree, at `size=None`; a third as many for validation, and for testing
 COMPLETE, DISAGREE = 0.7, 0.15  # pairs of the other kinds, by pairs that agree
 VEILED = 0.5
@@ -123,17 +123,19 @@ def load(
     pairs, layout = read_pairs(folder, protocol, split_seed)
     layout = layout.replace("QMF's split", "generated split")
     planted = json.loads((folder / PLANTED).read_text("utf-8"))
-    return datasets(
+    splits = datasets(
         pairs,
         cache,
         pictures=pictures,
         image=image,
         text=text,
-        protocol=f"synthetic, seed {seed}, as {protocol}, {layout}",
+        synthetic=True,
+        protocol=f"as {protocol}, {layout}",
         name=NAME,
-        description="mini-mvsa, synthetic: generated texts with drawn pictures; positive, neutral or negative",
         partners=partial(_partners, planted) if text == "words" and image == "patches" and pictures != "none" else None,
     )
+    said = f"synthetic, seed {seed}"
+    return {k: dataclasses.replace(d, protocol=d.protocol.replace("synthetic", said, 1)) for k, d in splits.items()}
 
 
 def make(folder: Path, *, format: str = "folder", seed: int = 0, size: int | None = None) -> list[Path]:

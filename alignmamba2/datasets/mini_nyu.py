@@ -16,7 +16,8 @@ scale**, and the depth map is the same whatever the colours. The class, one of N
     both together             the class
 
 Rooms of class "others" carry one of the rare scene types in turn ("basement", "cafe", …), so the 27 → 10 map is needed.
-A scene is a room seen twice; official splits never part the two, and neither does ours.
+A scene is a room seen twice; official splits never part the two, and neither does ours. Scenes, or the pictures in
+folders, are called `synthetic_…`, so that the files say what they are wherever they go.
 
 Patch i of the depth map and patch i of the picture show the same place, as in the real data; `Sample.partners` says so.
 What ties them to each other is the shape of the room, which draws edges and shades in both.
@@ -28,6 +29,7 @@ QMF's folders with HHA on the right. Rays are cast for every second pixel of 640
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Iterator
@@ -41,7 +43,7 @@ from .base import DataError, Dataset
 from .fetch import data_root
 from .hha import HEIGHT, WIDTH, hha
 from .nyu import DEPTHS, datasets
-from .nyu_files import FOLDERS, MAT, OTHERS, SPLITS, FolderFrames, MatFrames, scene_class
+from .nyu_files import FOLDERS, MAT, OTHERS, SPLITS, SYNTHETIC, FolderFrames, MatFrames, scene_class
 from .registry import Entry
 from .rooms import COARSE, Room, render
 
@@ -65,7 +67,7 @@ PAIRS = (
 SCALES = ((0.75, 1.0), (1.6, 2.1))
 VIEWS = 2
 TRAIN = 160  # frames, at `size=None`, and half as many for testing
-VERSION = 1  # of what is generated; another one is generated anew
+VERSION = 2  # of what is generated; another one is generated anew
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,9 @@ def load(
         valid_fraction=valid_fraction,
         split_seed=split_seed,
         name=NAME,
-        description="mini-nyu, synthetic: rendered rooms as colour pictures and depth maps, ten classes",
-        prefix=f"synthetic, seed {seed}, ",
     )
-    return splits
+    said = f"synthetic, seed {seed}"
+    return {k: dataclasses.replace(d, protocol=d.protocol.replace("synthetic", said, 1)) for k, d in splits.items()}
 
 
 def make(folder: Path, *, format: str = "mat", seed: int = 0, size: int | None = None) -> list[Path]:
@@ -184,7 +185,7 @@ def frames(seed: int, train: int, test: int) -> Iterator[Frame]:
             view = rng.uniform((0.35, 1.3, 0.2), (0.65, 1.6, 0.5)) * (room.size[0], 1, 1)
             picture, depth = render(room, view, yaw=rng.uniform(-0.3, 0.3), pitch=rng.uniform(0.1, 0.25))
             picture, depth, raw = _sensed(rng, picture, depth * scale)
-            yield Frame(picture, depth, raw, type, f"{type}_{numbers[type]:04d}", is_train)
+            yield Frame(picture, depth, raw, type, f"{SYNTHETIC}_{type}_{numbers[type]:04d}", is_train)
 
 
 def draw_room(rng: np.random.Generator, scheme: int) -> Room:
@@ -258,7 +259,7 @@ def _write_folders(folder: Path, drawn: Iterator[Frame], n: int) -> None:
         depth = hha(frame.depth).repeat(2, axis=0).repeat(2, axis=1)
         both = Image.fromarray(np.concatenate([frame.picture, depth], axis=1))
         where = folder / FOLDERS / ("train" if frame.train else "test") / CLASSES[scene_class(frame.type)]
-        both.save(where / f"{i:04d}.png", compress_level=1)
+        both.save(where / f"{SYNTHETIC}_{i:04d}.png", compress_level=1)
 
 
 ENTRIES = (Entry(NAME, load, make=make, formats=FORMATS),)

@@ -36,6 +36,7 @@ from .mvsa_files import (
     CLASSES,
     LABELS,
     NAME,
+    PLANTED,
     SOURCE,
     SPLITS,
     Pair,
@@ -87,7 +88,15 @@ def load(
     hashes = {name: file_hash(folder / name, cache) for name in SOURCE.hashes if (folder / name).is_file()}
     other = [name for name, digest in hashes.items() if digest != SOURCE.hashes[name]]
     notes = [f"{name}: SHA-256 {hashes[name]}, not the published copy's" for name in other]
-    splits = datasets(pairs, cache, pictures=pictures, image=image, text=text, protocol=f"{protocol}, {layout}")
+    splits = datasets(
+        pairs,
+        cache,
+        pictures=pictures,
+        image=image,
+        text=text,
+        protocol=f"{protocol}, {layout}",
+        synthetic=(folder / PLANTED).is_file(),
+    )
     return {split: dataclasses.replace(d, hashes=hashes, notes=(*d.notes, *notes)) for split, d in splits.items()}
 
 
@@ -100,10 +109,17 @@ def datasets(
     text: str,
     protocol: str,
     name: str = NAME,
-    description: str = "MVSA-Single, real: tweets with a picture; positive, neutral or negative",
+    synthetic: bool = False,
     partners=None,
 ) -> dict[str, Dataset]:
-    """The splits of pairs, as `load` gives them; they are synthetic if `description` says so."""
+    """The splits of pairs, as `load` gives them."""
+    what = (
+        f"{name}, synthetic: generated texts with drawn pictures"
+        if synthetic
+        else "MVSA-Single, real: tweets with a picture"
+    )
+    if synthetic:
+        protocol = f"synthetic, {protocol}"
     notes = []
     wrong: dict[str, str] = {}
     if pictures != "none":
@@ -154,8 +170,8 @@ def datasets(
             name=name,
             split=split,
             protocol=f"{protocol}, {sizes}, text={text}, image={image}",
-            description=description,
-            synthetic="synthetic" in description,
+            description=f"{what}; positive, neutral or negative",
+            synthetic=synthetic,
             task="classification",
             n_classes=len(CLASSES),
             readout="mean",
@@ -249,7 +265,7 @@ def inspect(path: Path) -> Contents | None:
             texts=[p.text for p in own],
         )
     hashes = {name: file_hash(folder / name, cache) for name in SOURCE.hashes if (folder / name).is_file()}
-    return Contents(folder, form, parts, problems=problems, notes=notes, hashes=hashes)
+    return Contents(folder, form, parts, (folder / PLANTED).is_file(), problems=problems, notes=notes, hashes=hashes)
 
 
 def _one_of(name: str, found: str, known: Sequence[str]) -> None:

@@ -88,10 +88,8 @@ def datasets(
     valid_fraction: float = 0.2,
     split_seed: int = 0,
     name: str = NAME,
-    description: str = "NYU-Depth V2, real: colour pictures and depth maps of rooms, ten scene classes",
-    prefix: str = "",
 ) -> dict[str, Dataset]:
-    """The splits of frames, as `load` gives them. `prefix` begins the protocol, and says "synthetic" where they are."""
+    """The splits of frames, as `load` gives them; they say so where they are synthetic."""
     scenes = frames.scenes and [frames.scenes[i] for i in frames.train]
     valid = validation(frames.classes[frames.train], scenes, valid_fraction, split_seed)
     parts = {"train": frames.train[~valid], "valid": frames.train[valid], "test": frames.test}
@@ -117,9 +115,11 @@ def datasets(
             noise=METRES_A_LEVEL if metric else 1.0,
         ),
     }
+    kind = f"{name}, synthetic, rendered" if frames.synthetic else "NYU-Depth V2, real"
     by = "scene" if frames.scenes else "frame"
     protocol = (
-        f"{prefix}{len(frames.train)} train / {len(frames.test)} test frames ({frames.layout}), "
+        ("synthetic, " if frames.synthetic else "")
+        + f"{len(frames.train)} train / {len(frames.test)} test frames ({frames.layout}), "
         f"{int(valid.sum())} of train for validation by {by} (split_seed {split_seed}), {len(frames.names)} classes, "
         f"image={image}, depth={depth}" + ("" if filled else ", holes not filled")
     )
@@ -129,8 +129,8 @@ def datasets(
             name=name,
             split=split,
             protocol=protocol,
-            description=description,
-            synthetic="synthetic" in prefix,
+            description=f"{kind}: colour pictures and depth maps of rooms, {len(frames.names)} scene classes",
+            synthetic=frames.synthetic,
             task="classification",
             n_classes=len(frames.names),
             readout="mean",
@@ -250,6 +250,7 @@ def _inspect_mat(folder: Path) -> Contents:
         folder,
         "NYU-Depth V2, labelled set (MATLAB v7.3)",
         parts,
+        synthetic=frames.synthetic,
         group_name="scene",
         problems=[f"{unused} frames are in neither split"] if unused else [],
         notes=[
@@ -278,7 +279,7 @@ def _inspect_folders(folder: Path) -> Contents:
     }
     shown = ", ".join(f"{count} of {h} × {w}" for (h, w, _), count in sorted(sizes.items()))
     notes = [f"pictures, each half: {shown}"]
-    return Contents(folder, "NYU-Depth V2, folders as in QMF", parts, problems=problems, notes=notes)
+    return Contents(folder, "NYU-Depth V2, folders as in QMF", parts, frames.synthetic, problems=problems, notes=notes)
 
 
 ENTRIES = (Entry(NAME, load, is_present=is_present, bring=BRING, source=SOURCE, inspect=inspect),)

@@ -55,6 +55,8 @@ SOURCE = Source(
     url="https://raw.githubusercontent.com/ankurhanda/nyuv2-meta-data/b92d15c506876dada1ac4086938e30ebc4deb49b/",
     hashes={SPLITS: "6e081404491a8bfba2f066beaa9713ef6046f9007aa5f799f2a350506a580cee"},
 )
+# Generated files say so in the names of scenes, or of pictures in folders.
+SYNTHETIC = "synthetic"
 BRING = "data/README.md#nyu says where the files come from"
 
 
@@ -96,6 +98,7 @@ class FolderFrames:
             if not len(rows):
                 raise DataError(f"{folder / split}: no pictures (*.png) in it. {BRING}")
         self.ids = [p.relative_to(folder).with_suffix("").as_posix() for p in self.paths]
+        self.synthetic = all(p.name.startswith(SYNTHETIC) for p in self.paths)
         self.key = _stamp(self.paths)
         self.hashes: dict[str, str] = {}
 
@@ -143,6 +146,7 @@ class MatFrames:
             raise DataError(f"{self.path}: {error}") from None
         self.types = types
         self.scenes = self._strings("scenes") if "scenes" in self._file else None
+        self.synthetic = bool(self.scenes) and all(s.startswith(SYNTHETIC) for s in self.scenes)
         self.train, self.test = read_splits(splits, n)
         self.ids = [f"frame-{i + 1:04d}" for i in range(n)]  # 1-based, as in splits.mat
         self.hashes = {p.name: file_hash(p, cache) for p in (self.path, splits)}
