@@ -30,6 +30,8 @@ class AlignMamba2Config:
     order : "interleave" [T, AlignMamba v1] or "concat" [T]
     experts, routing, placement, direction, n_shared : see `ModalityAwareMamba`
     lambda_ot 0.001, lambda_mmd 0.01 : weights of the alignment losses [T]
+    fixed_anchor : the alignment losses move the others towards the anchor and leave the anchor's tokens where the task
+        wants them; see `DualAlignment` [O]
     transport : "sinkhorn" [T] or "relaxed" (AlignMamba v1's closed form) [T]; epsilon 0.05 [T]
     bandwidth : "median", a number, or a list of numbers; mmd_estimator : "biased" or "unbiased" [O]
     modality_dropout : probability that a sample loses a modality in training; one always stays [O]
@@ -60,6 +62,7 @@ class AlignMamba2Config:
     n_shared: int = 1
     lambda_ot: float = 0.001
     lambda_mmd: float = 0.01
+    fixed_anchor: bool = False
     transport: str = "sinkhorn"
     epsilon: float = 0.05
     bandwidth: str | float | list[float] = "median"

@@ -320,8 +320,8 @@ class AlignMamba2(nn.Module):
             raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
         if notes.get("config", _digest(values)) != _digest(values):
             raise ValueError(
-                f"{folder}: {CONFIG_FILE} is not what {WEIGHTS_FILE} was saved with. Was it changed, or saving cut short? "
-                "Save the model again; to change a setting: AlignMamba2(config).load_state_dict(model.state_dict())"
+                f"{folder}: {CONFIG_FILE} is not what {WEIGHTS_FILE} was saved with. Was it changed, or saving cut off?"
+                " Save the model again; to change a setting: AlignMamba2(config).load_state_dict(model.state_dict())"
             )
         model = cls(config)
         model.load_state_dict(tensors)

@@ -106,3 +106,14 @@ def test_training_with_the_loss_finds_planted_partners(method):
         optimizer.step()
     assert before < 0.4
     assert share() > 0.9
+
+
+def test_a_fixed_anchor_gets_no_gradient_and_changes_no_value():
+    tokens = {m: torch.randn(3, t, 8, requires_grad=True) for m, t in (("text", 5), ("audio", 7), ("video", 4))}
+    free, fixed = DualAlignment(1.0, 1.0), DualAlignment(1.0, 1.0, fixed_anchor=True)
+    assert torch.equal(free(tokens).loss, fixed(tokens).loss)
+    for align, moves in ((free, True), (fixed, False)):
+        gradients = torch.autograd.grad(align(tokens).loss, list(tokens.values()), allow_unused=True)
+        text, *others = gradients
+        assert (text is not None) == moves
+        assert all(g.abs().sum() > 0 for g in others)

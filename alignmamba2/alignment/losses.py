@@ -98,6 +98,10 @@ class DualAlignment(nn.Module):
     pair_weights : mapping of modality to float
         Weight of the pair (modality, anchor), 1 unless given; 0 leaves the pair out. With anchor="all" the key
         is (modality, modality).
+    fixed_anchor : bool
+        The others come to the anchor and the anchor stays: no gradient of these losses reaches its tokens ("our
+        choice"). Where both sides move they can meet in a single point, which costs nothing and says nothing; a strong
+        λ finds it, and the plan ends up uniform.
     warmup_steps : int
         λ grows from 0 to its value over so many steps ("our choice"; 0: at once).
     schedule : "linear" | "cosine"
@@ -113,6 +117,7 @@ class DualAlignment(nn.Module):
         *,
         anchor: str | None = None,
         pair_weights: Mapping[str | tuple[str, str], float] | None = None,
+        fixed_anchor: bool = False,
         warmup_steps: int = 0,
         schedule: str = "linear",
         transport: Mapping | None = None,
@@ -123,6 +128,7 @@ class DualAlignment(nn.Module):
             raise ValueError(f"schedule: found {schedule!r}; expected 'linear' or 'cosine'")
         self.transport_weight, self.mmd_weight = transport_weight, mmd_weight
         self.anchor, self.pair_weights = anchor, dict(pair_weights or {})
+        self.fixed_anchor = fixed_anchor
         self.warmup_steps, self.schedule = warmup_steps, schedule
         self.transport_loss, self.mmd_loss = TransportLoss(**(transport or {})), MMDLoss(**(mmd or {}))
 
@@ -167,7 +173,8 @@ class DualAlignment(nn.Module):
             total = next(iter(tokens.values())).new_zeros((), dtype=torch.float32)
             for pair in self.pairs(list(tokens)) if weight else ():
                 m, anchor = pair
-                value = loss(tokens[m], tokens[anchor], masks.get(m), masks.get(anchor))
+                y = tokens[anchor].detach() if self.fixed_anchor else tokens[anchor]
+                value = loss(tokens[m], y, masks.get(m), masks.get(anchor))
                 values[name][pair] = value.detach()
                 total = total + self._pair_weight(pair) * value
             totals[name] = total
