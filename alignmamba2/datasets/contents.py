@@ -25,6 +25,8 @@ class Field:
     @classmethod
     def of(cls, array) -> Field:
         """Look at an array a block of rows at a time; `array` slices like one (NumPy, memory map, HDF5, torch)."""
+        if isinstance(array, cls):  # looked at already
+            return array
         dtype = np.dtype(str(array.dtype).removeprefix("torch."))
         shape = tuple(array.shape)
         nan = infinite = 0
