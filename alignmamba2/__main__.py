@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BENCHES = ("scan", "alignment", "leaks", "big", "partners", "layer", "folds")
+BENCHES = ("scan", "alignment", "leaks", "big", "partners", "layer", "folds", "kills", "fuzz")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
