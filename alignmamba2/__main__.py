@@ -1,10 +1,11 @@
-"""python -m alignmamba2: data, train, evaluate, ablate, report, run, build, bench, doctor."""
+"""python -m alignmamba2: data, train, evaluate, ablate, reproduce, report, run, build, bench, doctor."""
 
 from __future__ import annotations
 
 import argparse
 import ast
 import importlib
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -71,6 +72,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", default="test", choices=("train", "valid", "test"))
     evaluate.add_argument("--results", type=Path, help="write a results file")
     evaluate.set_defaults(do=_evaluate)
+
+    again = verbs.add_parser("reproduce", help="AlignMamba-2, baselines and ablations on benchmarks; one report")
+    again.add_argument("names", nargs="*", default=["all"], metavar="BENCHMARK", help="names, 'mini-*', or all")
+    again.add_argument("--seed", "--seeds", dest="seeds", type=_seeds, default=_seeds("1111-1115"))
+    again.add_argument("--fast", action="store_true", help="two epochs a run: to see that everything runs")
+    again.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    again.add_argument("--only", nargs="+", metavar="VARIANT", help="these rows alone")
+    again.add_argument("--folder", type=Path, default=Path("runs/reproduce"), help="of finished runs and the report")
+    again.add_argument("--results", type=Path, help="also write the report's numbers here")
+    again.add_argument("--quiet", action="store_true", help="no progress bar")
+    again.set_defaults(do=_reproduce)
 
     run = verbs.add_parser("run", help="execute a notebook and leave a page to open")
     run.add_argument("notebook", type=Path)
@@ -207,6 +219,30 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(f"{arguments.split} split, mean ± sd over models, in %\n\n" + table(results, arguments.split))
     if arguments.results:
         print(f"\nwritten: {write_results(arguments.results, results, _command())}")
+
+
+def _reproduce(arguments: argparse.Namespace) -> None:
+    from .files import write_text
+    from .reproduce import benchmark_names, reproduce, write_page
+
+    if arguments.jobs < 1:
+        raise ValueError(f"--jobs: found {arguments.jobs}; expected at least 1")
+    report = reproduce(
+        benchmark_names(arguments.names),
+        arguments.seeds,
+        folder=arguments.folder,
+        fast=arguments.fast,
+        jobs=arguments.jobs,
+        command=_command(),
+        only=arguments.only,
+        progress=not arguments.quiet,
+    )
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for path in (arguments.folder / "report.json", arguments.results):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(report, indent=1) + "\n")
+    print(f"page to open: {write_page(arguments.folder / 'report.html', report)}")
 
 
 def _write_report(arguments: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from .baselines import load_model
 from .datasets import Dataset, load_dataset
 from .files import write_text
 from .metrics import mean_and_sd
@@ -98,7 +99,7 @@ def evaluate_folders(folders: Sequence[Path], split: str = "test") -> dict[str, 
     """Evaluate models that `fit` wrote into folders; those of one recipe are one row, mean and sd over them."""
     results: dict[str, Any] = {}
     for folder in folders:
-        model = AlignMamba2.from_pretrained(folder)
+        model = load_model(folder)
         path = folder / "training.json"
         if not path.is_file():
             raise FileNotFoundError(f"{path}: not found; expected a folder that train wrote")

@@ -1,0 +1,92 @@
+"""Records of runs → rows: mean and sd over seeds, intervals, and paired tests against the full model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..datasets import Dataset
+from ..metrics import holm, interval, mean_and_sd, paired_test
+from .plan import FULL, Benchmark, Variant
+
+
+def summarise(
+    benchmark: Benchmark,
+    datasets: Mapping[str, Dataset],
+    variants: Sequence[Variant],
+    records: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """All that the report says of one benchmark.
+
+    A prediction's score is whether it is right; in regression, whether its sign is (as in "accuracy"), and for "mae"
+    its negative error. Tests compare each variant with the full model, on both where it is regression; p is corrected
+    for the number of variants (Holm).
+    """
+    test = datasets["test"]
+    target, units = labels_and_units(test)
+    measures = ("accuracy", "mae") if test.task == "regression" else ("accuracy",)
+    rows: dict[str, Any] = {}
+    scores: dict[str, dict[str, np.ndarray]] = {}
+    for variant in variants:
+        runs = [r for r in records if r["variant"] == variant.name]
+        prediction = np.array([r["prediction"] for r in runs])
+        scores[variant.name] = {m: _scores(prediction, target, test.task, m) for m in measures}
+        rows[variant.name] = {
+            "group": variant.group,
+            "note": variant.note,
+            "overrides": dict(variant.overrides),
+            "parameters": runs[0]["parameters"],
+            "seconds": float(np.mean([r["seconds"] for r in runs])),
+            "seeds": [r["seed"] for r in runs],
+            "test": _means([r["test"] for r in runs]),
+            "valid": _means([r["valid"] for r in runs]),
+            "only": {k: _means([r["only"][k] for r in runs]) for k in runs[0]["only"]},
+            "noise": {k: _means([r["noise"][k] for r in runs]) for k in runs[0]["noise"]},
+            "interval": {m: _signed(interval(s, units), m) for m, s in scores[variant.name].items()},
+            "against_full": {},
+        }
+    others = [name for name in rows if name != FULL and FULL in rows]
+    for m in measures:
+        tests = [paired_test(scores[FULL][m], scores[name][m], units) for name in others]
+        for name, found, p in zip(others, tests, holm([t["p"] for t in tests]), strict=True):
+            rows[name]["against_full"][m] = {**found, "p_holm": p}
+    return {
+        "protocol": test.protocol,
+        "description": test.description,
+        "synthetic": test.synthetic,
+        "task": test.task,
+        "samples": {split: len(d) for split, d in datasets.items()},
+        "sha256": dict(test.hashes),
+        "recipe": benchmark.recipe,
+        "published": [dataclasses.asdict(p) for p in benchmark.published],
+        "rows": rows,
+    }
+
+
+def labels_and_units(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (N,), one a prediction, and the number of the sample that each belongs to (N,)."""
+    labels = [np.atleast_1d(s.label.numpy()) for s in dataset]
+    return np.concatenate(labels), np.repeat(np.arange(len(labels)), [len(x) for x in labels])
+
+
+def _scores(prediction: np.ndarray, target: np.ndarray, task: str, measure: str) -> np.ndarray:
+    if measure == "mae":
+        return -np.abs(prediction - target)
+    if task == "regression":
+        return ((prediction >= 0) == (target >= 0)).astype(float)
+    return (prediction == target).astype(float)
+
+
+def _signed(limits: tuple[float, float], measure: str) -> list[float]:
+    return [-limits[1], -limits[0]] if measure == "mae" else list(limits)
+
+
+def _means(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    found = {}
+    for name in metrics[0]:
+        both = mean_and_sd([m.get(name) for m in metrics])
+        found[name] = None if both is None else {"mean": both[0], "sd": both[1]}
+    return found

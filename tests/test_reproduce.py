@@ -1,0 +1,155 @@
+"""`reproduce`: finished runs are never repeated, a killed one goes on, and no synthetic number fills a row."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from alignmamba2 import load_dataset
+from alignmamba2.baselines import build_model
+from alignmamba2.recipes import Recipe
+from alignmamba2.reproduce import BENCHMARKS, benchmark_names, reproduce, write_page
+from alignmamba2.reproduce.plan import FULL, variants
+from alignmamba2.reproduce.runs import examine, fingerprint
+from alignmamba2.reproduce.summary import labels_and_units
+
+ROWS = ["early-lstm", "tfn"]
+OPTIONS = {"fast": True, "only": ROWS, "progress": False, "say": lambda _: None}
+
+
+def numbers(report):
+    """All that was measured; without times and dates."""
+    rows = report["benchmarks"]["mini-mosi"]["rows"]
+    return {name: {k: v for k, v in row.items() if k != "seconds"} for name, row in rows.items()}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reproduce")
+    return folder, reproduce(["mini-mosi"], [1, 2], folder=folder, **OPTIONS)
+
+
+def test_a_finished_run_is_never_repeated(first, monkeypatch):
+    folder, report = first
+
+    def never(*_args, **_options):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("alignmamba2.reproduce.runs.fit", never)
+    again = reproduce(["mini-mosi"], [1, 2], folder=folder, **OPTIONS)
+    assert again["benchmarks"] == report["benchmarks"]
+    with pytest.raises(AssertionError, match="trained again"):
+        reproduce(["mini-mosi"], [3], folder=folder, **OPTIONS)
+
+
+@pytest.mark.slow
+def test_killed_and_run_again_gives_the_same_numbers(first, tmp_path):
+    """kill -9 in the middle of the runs; then to the end."""
+    command = [sys.executable, "-m", "alignmamba2", "reproduce", "mini-mosi", "--fast", "--seeds", "1-2", "--quiet"]
+    command += ["--folder", str(tmp_path), "--only", *ROWS]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 240
+    while process.poll() is None and time.monotonic() < deadline:
+        # Not at the end of a run but within the next: its folder is there.
+        if list(tmp_path.glob("runs/*/*.json")) and any(tmp_path.glob("unfinished/*/*")):
+            break
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert 1 <= len(list(tmp_path.glob("runs/*/*.json"))) < 4
+    assert not (tmp_path / "report.json").exists()
+    finished = {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/*/*.json")}
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert all(p.stat().st_mtime_ns == when for p, when in finished.items())
+    assert not list((tmp_path / "unfinished").iterdir())
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert numbers(report) == json.loads(json.dumps(numbers(first[1])))
+    assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_what_is_absent_is_said_and_nothing_fills_its_row(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNMAMBA2_DATA", str(tmp_path / "nothing"))
+    monkeypatch.delenv("ALIGNMAMBA2_MIRROR", raising=False)
+    said = []
+    report = reproduce(["mosi", "mosei", "nyu", "mvsa"], [1], folder=tmp_path, say=said.append, progress=False)
+    for name, found in report["benchmarks"].items():
+        assert list(found) == ["missing"]
+        assert any(s.startswith(f"{name}: data not present. ") for s in said)
+    page = write_page(tmp_path / "report.html", report).read_text()
+    assert page.count("data not present") == 4
+    assert "<td" not in page
+
+
+def test_the_report_says_what_is_synthetic_and_how_it_was_made(first, tmp_path):
+    report = first[1]
+    found = report["benchmarks"]["mini-mosi"]
+    assert found["synthetic"]
+    assert {"protocol", "fingerprint", "samples", "sha256"} <= set(found)
+    assert {"versions", "machine", "date", "git_commit", "source_sha256"} <= set(report)
+    for row in found["rows"].values():
+        assert row["seeds"] == [1, 2]
+        low, high = row["interval"]["accuracy"]
+        assert low <= row["test"]["accuracy"]["mean"] <= high
+        assert set(row["only"]) == {"text", "audio", "video", "text+audio", "text+video", "audio+video"}
+        assert row["noise"]["2"]["mae"]["mean"] > 0
+    page = write_page(tmp_path / "report.html", report).read_text()
+    assert "Synthetic" in page
+    assert "Two epochs a run" in page
+
+
+@pytest.mark.parametrize("name", ["mini-mosi", "mini-mosei"])
+def test_baselines_are_as_large_as_the_model(name):
+    recipe, train = Recipe.load(BENCHMARKS[name].recipe), load_dataset(name)["train"]
+    settings = {"modalities": train.modalities, "task": train.task, "n_classes": train.n_classes, **recipe.model}
+    rows = variants(BENCHMARKS[name], recipe, train)
+    assert rows[0].name == FULL
+    sizes = {}
+    for row in rows:
+        change = {k.removeprefix("model."): v for k, v in row.overrides.items()}
+        sizes[row.name] = sum(p.numel() for p in build_model({**settings, **change}).parameters())
+    for row in rows:
+        if row.group == "baseline":
+            assert row.note or abs(sizes[row.name] / sizes[FULL] - 1) < 0.15, (row.name, sizes)
+    assert {r.group for r in rows} == {"ours", "baseline", "ablation"}
+
+
+def test_other_data_is_another_run():
+    one, other = load_dataset("mini-mosi"), load_dataset("mini-mosi", noise=0.2)
+    assert fingerprint(one) == fingerprint(load_dataset("mini-mosi"))
+    assert fingerprint(one) != fingerprint(other)
+
+
+def test_a_modality_that_is_missing_is_not_seen():
+    train = load_dataset("mini-mosi")["test"]
+    torch.manual_seed(0)
+    model = build_model({"modalities": train.modalities, "task": "regression", "d_model": 8, "d_state": 2})
+    whole, prediction = examine(model, train)
+    alone, other = examine(model, train, ("audio",))
+    labels, units = labels_and_units(train)
+    assert len(prediction) == len(other) == len(labels) == len(units)
+    assert whole["mae"] == pytest.approx(float(np.abs(np.array(prediction) - labels).mean()), rel=1e-5)
+    with torch.no_grad():
+        assert other[:8] == pytest.approx(model(train.batch(range(8)).only("audio")).prediction.tolist(), abs=1e-5)
+    assert alone["mae"] != whole["mae"]
+
+
+def test_names_on_the_command_line():
+    assert benchmark_names(["all"]) == list(BENCHMARKS)
+    assert benchmark_names(["mini-*", "mini-nyu", "emoji"]) == [
+        "mini-mosi",
+        "mini-mosei",
+        "mini-nyu",
+        "mini-mvsa",
+        "emoji",
+    ]
+    with pytest.raises(ValueError, match="benchmark 'moso': unknown"):
+        benchmark_names(["moso"])
