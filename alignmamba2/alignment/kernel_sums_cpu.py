@@ -78,11 +78,12 @@ def _weigh_row(products, norm, norms, p, q, rates, kind, ladder, resolution):
             _laplacian(products, rate, k, w)
         else:
             _rational(products, rate, k, w)
-    total = f32(0.0)
+    # In double precision, so that the sum rounded to float32 does not depend on the order that the compiler chose.
+    total = 0.0
     for j in range(size):
-        total += q[j] * k[j]
+        total += np.float64(q[j] * k[j])
         products[j] = p * q[j] * w[j]
-    return p * total
+    return f32(p * total)
 
 
 @njit(parallel=True, cache=True)
