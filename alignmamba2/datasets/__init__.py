@@ -5,16 +5,17 @@ from __future__ import annotations
 from inspect import signature
 from pathlib import Path
 
-from . import emoji, ict_mmmo, mini_files, mosi, mosi_utterances, spoken_reviews
+from . import emoji, ict_mmmo, mini_files, mini_mvsa, mini_nyu, mosi, mosi_utterances, mvsa, nyu, spoken_reviews
 from .base import DataError, Dataset
 from .contents import Contents
 from .fetch import Source
+from .nonfinite import without_nonfinite
 from .registry import Entry
 
 __all__ = ["ENTRIES", "SOURCES", "DataError", "Dataset", "inspect", "is_present", "load_dataset", "names"]
 
 # The order is that of `names()`, and that in which `inspect` asks.
-MODULES = (mini_files, mosi, mosi_utterances, ict_mmmo, emoji, spoken_reviews)
+MODULES = (mini_files, mosi, mosi_utterances, ict_mmmo, emoji, spoken_reviews, mini_nyu, nyu, mini_mvsa, mvsa)
 ENTRIES: dict[str, Entry] = {entry.name: entry for module in MODULES for entry in module.ENTRIES}
 # Data sets whose files have a public home.
 SOURCES: dict[str, Source] = {name: entry.source for name, entry in ENTRIES.items() if entry.source}
@@ -30,7 +31,7 @@ def is_present(name: str, root: str | Path | None = None) -> bool:
 
 
 def load_dataset(
-    name: str, split: str | None = None, root: str | Path | None = None, **options
+    name: str, split: str | None = None, root: str | Path | None = None, nonfinite: str = "error", **options
 ) -> dict[str, Dataset] | Dataset:
     """Load a data set.
 
@@ -39,6 +40,8 @@ def load_dataset(
     name : one of `names()`
     split : "train", "valid" or "test"; left out, all of them as a dict
     root : folder of all data sets; default $ALIGNMAMBA2_DATA, else data/
+    nonfinite : "error", "mask" or "zero"
+        What is done about NaN and infinities in features (see `nonfinite.without_nonfinite`); never silently.
     options : the data set's own, such as ``text="minilm"`` for "mosi-utterances"
 
     Raises
@@ -53,7 +56,7 @@ def load_dataset(
         signature(load).bind(root, **options)
     except TypeError as error:
         raise ValueError(f"data set {name!r}: {error}") from error
-    splits = dict(load(root, **options))
+    splits = {name: without_nonfinite(data, nonfinite) for name, data in load(root, **options).items()}
     if split is None:
         return splits
     if split not in splits:
