@@ -287,6 +287,7 @@ def test_points_can_be_coloured_by_what_is_known_of_them(trace):
     marks = [a for a in figure.layout.annotations if a.text.startswith("<b>") and a.text[3].isdigit()]
     assert sorted(a.text for a in marks) == sorted(["<b>1</b>", "<b>2</b>", "<b>3</b>"] * 2)
     for one in figure.data:
+        assert all(type(token) is int for token in one.customdata)  # as the page's script finds them
         shift = 0 if one.xaxis == "x" else 1
         np.testing.assert_allclose(one.x, flat[list(one.customdata), 0] + shift, rtol=1e-6)
 

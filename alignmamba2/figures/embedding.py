@@ -211,7 +211,7 @@ def before_after(
                 showlegend=column == 1,
                 marker={"size": 7, "opacity": 0.8, "line": {"color": PAPER, "width": 0.5}, **marker},
                 text=texts[mine],
-                customdata=np.flatnonzero(mine),
+                customdata=np.flatnonzero(mine).tolist(),  # a list, since the page looks tokens up in it
                 hovertemplate="%{text}<extra></extra>",
                 row=1,
                 col=column,

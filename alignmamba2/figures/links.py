@@ -41,10 +41,10 @@ def token_links(
     """
     mass = array(mass).astype(float)
     rows, columns = labels_of(row_words, mass.shape[0]), labels_of(column_words, mass.shape[1])
-    figure = go.Figure()
-    for one in (*links(mass, partners), *link_ends(mass, rows, columns, names)):
+    lines = [*links(mass, partners), *link_ends(mass, rows, columns, names)]
+    for one in lines:
         one.x, one.y = one.y, [None if x is None else 1 - x for x in one.x]
-        figure.add_trace(one)
+    figure, labels = go.Figure(lines), []
     for label, i, y, at in (
         *((c, j, 1.05, float(j)) for j, c in enumerate(columns)),
         *((r, i, -0.05, float(x)) for i, (r, x) in enumerate(zip(rows, _along(mass), strict=True))),
@@ -52,16 +52,19 @@ def token_links(
         many = len(columns if y > 0 else rows) > 24
         if many and i % (1 + len(columns if y > 0 else rows) // 24):
             continue
-        figure.add_annotation(
-            x=at,
-            y=y,
-            text=short(label, LABEL),
-            textangle=-55,
-            showarrow=False,
-            xanchor="left" if y > 0 else "right",
-            yanchor="bottom" if y > 0 else "top",
-            font={"size": 15},
+        labels.append(
+            {
+                "x": at,
+                "y": y,
+                "text": short(label, LABEL),
+                "textangle": -55,
+                "showarrow": False,
+                "xanchor": "left" if y > 0 else "right",
+                "yanchor": "bottom" if y > 0 else "top",
+                "font": {"size": 15},
+            }
         )
+    figure.update_layout(annotations=labels)  # at once: one by one takes half a second
     length = mass.shape[1]
     figure.update_xaxes(visible=False, range=[-1.6, length + 0.6])
     figure.update_yaxes(

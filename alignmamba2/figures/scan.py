@@ -11,6 +11,8 @@ from plotly.subplots import make_subplots
 from ..trace import Attribution, Scan
 from .style import INK, LIGHT, PAPER, PLAN_SCALE, QUIET, array, look, see_through, short, ticks, titled, wrapped
 
+MANY = 80  # tokens, from which on a matrix has hover texts of numbers: so many words are slow to draw
+
 
 def scan_steps(scan: Scan, *, start: int = 0, note: str = "") -> go.Figure:
     """Δ, the gate and the state's decay along one sequence: the median over the channels and where 80 % of them lie.
@@ -115,8 +117,9 @@ def scan_influence(scan: Scan, *, note: str = "") -> go.Figure:
     full = array(scan.influence())
     share = full / np.maximum(full.sum(1, keepdims=True), 1e-30)
     hover = _hover(scan)
+    in_words = len(hover) <= MANY
     text = [
-        [f"from {b}<br>to {a}<br>{share[i, j]:.1%} of what arrives" for j, b in enumerate(hover)]
+        [f"from {b}<br>to {a}<br>{share[i, j]:.1%} of what arrives" for j, b in enumerate(hover) if in_words]
         for i, a in enumerate(hover)
     ]
     unread = np.triu(np.ones_like(share), 1) if not scan.reverse else np.tril(np.ones_like(share), -1)
@@ -128,8 +131,10 @@ def scan_influence(scan: Scan, *, note: str = "") -> go.Figure:
             zmin=0,
             zmax=most,
             colorscale=PLAN_SCALE,
-            text=text,
-            hovertemplate="%{text}<extra></extra>",
+            text=text if in_words else None,
+            hovertemplate="%{text}<extra></extra>"
+            if in_words
+            else "from token %{x} to token %{y}: %{z:.1%} of what arrives<extra></extra>",
             hoverongaps=False,
             colorbar={
                 "title": {"text": "share of<br>what arrives", "side": "top"},

@@ -27,6 +27,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 # The place in this list is the colour, for good: text is blue in every picture of the course.
 KNOWN = ("text", "audio", "video", "image", "depth", "rgb")
 PLAN_SCALE = "cividis"
+FONT = "DejaVu Sans, Verdana, Arial, sans-serif"
 TEMPLATE, DARK_TEMPLATE = "alignmamba2", "alignmamba2_dark"
 
 
@@ -174,7 +175,7 @@ def _template(neutral: Callable[[str], str]) -> go.layout.Template:
     }
     return go.layout.Template(
         layout={
-            "font": {"family": "DejaVu Sans, Verdana, Arial, sans-serif", "size": 16, "color": ink},
+            "font": {"family": FONT, "size": 16, "color": ink},
             "title": {
                 "x": 0,
                 "xref": "container",
@@ -194,7 +195,7 @@ def _template(neutral: Callable[[str], str]) -> go.layout.Template:
             "hoverlabel": {
                 "bgcolor": paper,
                 "bordercolor": quiet,
-                "font": {"size": 14, "color": ink},
+                "font": {"family": FONT, "size": 15, "color": ink},
                 "align": "left",
             },
             "legend": {
