@@ -17,7 +17,7 @@ PUBLISHED = (
     ("contextual inter-modal attention (Ghosal et al., EMNLP 2018)", "released", 82.31),
 )
 BEGIN, END = "<!-- results: written by `python -m alignmamba2 report`, do not edit -->", "<!-- /results -->"
-MAIN, ABLATIONS = "mosi-utterances.json", "ablations.json"
+MAIN, ABLATIONS, COMPARED = "mosi-utterances.json", "ablations.json", "reproduce.json"
 
 
 def results_section(folder: Path) -> str:
@@ -42,7 +42,36 @@ def results_section(folder: Path) -> str:
             for name, r in ((MAIN, main), (ABLATIONS, ablations))
         ),
     ]
+    if (folder / COMPARED).is_file():
+        lines += ["", *comparison(json.loads((folder / COMPARED).read_text("utf-8")))]
     return "\n".join(lines)
+
+
+def comparison(report: Mapping[str, Any]) -> list[str]:
+    """Lines of Markdown: a table a benchmark of what `reproduce` measured."""
+    seeds = report["seeds"]
+    lines = [
+        "Against baselines on the same batch and trainer, as wide as makes them equally large (`reproduce`; "
+        f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}). In brackets, 95 % intervals over "
+        "seeds and samples; p of a paired permutation test against the full model, corrected for the number of rows "
+        "(Holm):",
+    ]
+    for name, found in report["benchmarks"].items():
+        if "missing" in found:
+            lines += ["", f"{name}: data not present. {found['missing']}"]
+            continue
+        label = name + (" (synthetic)" if found["synthetic"] else "")
+        lines += ["", f"| {label}, accuracy in % | | full minus this | p | parameters |", "|---|---|---|---|---|"]
+        for variant, row in found["rows"].items():
+            score, test = row["test"]["accuracy"], row["against_full"].get("accuracy")
+            spread = "" if score["sd"] is None else f" ± {100 * score['sd']:.1f}"
+            low, high = (100 * x for x in row["interval"]["accuracy"])
+            cells = [variant, f"{100 * score['mean']:.1f}{spread} [{low:.1f}, {high:.1f}]", "", ""]
+            if test:
+                a, b, c = (f"{100 * test[k]:+.1f}" for k in ("difference", "low", "high"))
+                cells[2:] = [f"{a} [{b}, {c}]", "< 0.001" if test["p_holm"] < 0.001 else f"{test['p_holm']:.3f}"]
+            lines.append("| " + " | ".join([*cells, f"{row['parameters']:,}"]) + " |")
+    return [*lines, "", f"`results/{COMPARED}`, {report['date'][:10]}: `{report['command']}`  "]
 
 
 def write_report(readme: Path, folder: Path) -> None:

@@ -11,7 +11,7 @@ from ..files import write_text
 
 STYLE = """
 body { margin: 0; color: #222; background: white; font: 16px/1.55 "DejaVu Sans", Verdana, Arial, sans-serif; }
-main { max-width: 1150px; margin: 0 auto; padding: 28px 24px 80px; }
+main { max-width: 1380px; margin: 0 auto; padding: 28px 24px 80px; }
 h1 { font-size: 30px; } h2 { font-size: 23px; margin-top: 52px; border-top: 1px solid #ddd; padding-top: 18px; }
 h3 { font-size: 17px; margin: 26px 0 6px; }
 table { border-collapse: collapse; font-size: 14px; margin: 6px 0 14px; }
@@ -23,7 +23,7 @@ tr.group td { padding-top: 12px; color: #555; font-style: italic; }
 .missing { background: #f4f4f4; border-left: 4px solid #999; padding: 6px 14px; }
 p, li { max-width: 900px; } code { font-size: 13px; background: #f4f4f4; padding: 1px 4px; } small { color: #555; }
 """
-GROUPS = {"ours": "", "baseline": "baselines, as wide as makes them as large", "ablation": "one thing changed"}
+GROUPS = {"ours": "", "baseline": "baselines, as wide as makes them equally large", "ablation": "one thing changed"}
 
 
 def write_page(path: Path, report: Mapping[str, Any]) -> Path:
@@ -136,9 +136,9 @@ def _benchmark(found: Mapping[str, Any]) -> str:
 def _mean(score: Mapping[str, float] | None, measure: str = "accuracy") -> str:
     if score is None:
         return "–"
-    if measure in ("mae", "corr", "calibration_error"):
-        return f"{score['mean']:.3f} ± {score['sd']:.3f}"
-    return f"{100 * score['mean']:.1f} ± {100 * score['sd']:.1f}"
+    scale, digits = (1, 3) if measure in ("mae", "corr", "calibration_error") else (100, 1)
+    spread = "" if score["sd"] is None else f" ± {scale * score['sd']:.{digits}f}"
+    return f"{scale * score['mean']:.{digits}f}{spread}"
 
 
 def _difference(test: Mapping[str, float] | None, measure: str) -> list[str]:

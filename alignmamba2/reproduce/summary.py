@@ -88,5 +88,6 @@ def _means(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found = {}
     for name in metrics[0]:
         both = mean_and_sd([m.get(name) for m in metrics])
-        found[name] = None if both is None else {"mean": both[0], "sd": both[1]}
+        sd = both[1] if both and len(metrics) > 1 else None  # one seed says nothing about spread
+        found[name] = None if both is None else {"mean": both[0], "sd": sd}
     return found
