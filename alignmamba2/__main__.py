@@ -1,4 +1,4 @@
-"""python -m alignmamba2: data, train, evaluate, ablate, reproduce, report, run, build, bench, doctor."""
+"""python -m alignmamba2: data, train, evaluate, ablate, report, run, build, start, explore, bench, doctor, and more."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BENCHES = ("scan", "alignment", "leaks", "big", "partners", "layer", "folds", "kills", "fuzz")
+BENCHES = ("scan", "alignment", "leaks", "big", "partners", "layer", "folds", "kills", "fuzz", "explorers")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,10 +100,37 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("folder", nargs="?", type=Path, default=Path("notebooks"))
     build.set_defaults(do=_build)
 
+    gallery = verbs.add_parser("gallery", help="execute all notebooks and leave a site to open")
+    gallery.add_argument("--folder", type=Path, default=Path("runs/gallery"), help="default: runs/gallery")
+    gallery.add_argument("--fast", action="store_true", help="two epochs each, generated data")
+    gallery.add_argument("--solutions", action="store_true", help="with the exercises solved")
+    gallery.add_argument("--only", default="", metavar="NN", help="notebooks whose names begin so")
+    gallery.add_argument("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[], type=_override)
+    gallery.set_defaults(do=_gallery)
+
+    syllabus = verbs.add_parser("syllabus", help="the notebooks: minutes, exercises, cell lengths, sizes in git")
+    syllabus.add_argument("folder", nargs="?", type=Path, default=Path("notebooks"))
+    syllabus.add_argument("--write", action="store_true", help="write the tables of the folder's README.md")
+    syllabus.set_defaults(do=_syllabus)
+
     bench = verbs.add_parser("bench", help="measure against peers, side by side", add_help=False)
     bench.add_argument("name", choices=BENCHES)
     bench.add_argument("rest", nargs=argparse.REMAINDER)
     bench.set_defaults(do=lambda a: importlib.import_module(f".bench.{a.name}", "alignmamba2").main(a.rest))
+
+    start = verbs.add_parser("start", help="JupyterLab on the course, on this machine alone, behind a token")
+    start.add_argument("target", nargs="?", type=Path, default=Path("notebooks"), help="default: notebooks")
+    start.set_defaults(do=_start)
+    explore = verbs.add_parser(
+        "explore", help="JupyterLab with every explorer on a model that train wrote, and its data"
+    )
+    explore.add_argument("checkpoint", type=Path, metavar="FOLDER", help="a folder that train wrote")
+    explore.add_argument("--split", default="test", help="of the data (default: test)")
+    explore.add_argument("--folder", type=Path, default=Path("runs/explore"), help="where the notebook goes")
+    explore.set_defaults(do=_explore)
+    for verb in (start, explore):
+        verb.add_argument("--port", type=int, default=8888, help="the first one free from here on (default: 8888)")
+        verb.add_argument("--no-browser", action="store_true", help="only print the address")
 
     doctor = verbs.add_parser("doctor", help="what works on this machine, and the command that adds what is missing")
     doctor.set_defaults(do=_doctor)
@@ -268,6 +295,38 @@ def _build(arguments: argparse.Namespace) -> None:
     from .pages import build_notebooks
 
     print(*build_notebooks(arguments.folder), sep="\n")
+
+
+def _start(arguments: argparse.Namespace) -> None:
+    from .lab import start
+
+    start(arguments.target, browser=not arguments.no_browser, port=arguments.port)
+
+
+def _explore(arguments: argparse.Namespace) -> None:
+    from .lab import start, write_explorers
+
+    notebook = write_explorers(arguments.checkpoint, arguments.folder, arguments.split)
+    start(notebook, browser=not arguments.no_browser, port=arguments.port)
+
+
+def _gallery(arguments: argparse.Namespace) -> None:
+    from .gallery import INDEX, build_gallery
+
+    fast = {"fast": True, "dataset": "mini-mosi"} if arguments.fast else {}
+    parameters = fast | dict(arguments.parameters)
+    seconds = build_gallery("notebooks", arguments.folder, parameters, arguments.solutions, only=arguments.only)
+    for name, taken in seconds.items():
+        print(f"{name:32s} {taken:6.1f} s")
+    print(f"{'all, two at a time':32s} {sum(seconds.values()):6.1f} s\nsite to open: {arguments.folder / INDEX}")
+
+
+def _syllabus(arguments: argparse.Namespace) -> None:
+    from .syllabus import facts, syllabus, write_tables
+
+    if arguments.write:
+        print(f"written: {write_tables(arguments.folder)}")
+    print(facts(syllabus(arguments.folder)))
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

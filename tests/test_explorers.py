@@ -95,7 +95,7 @@ class TestTransport:
             np.testing.assert_allclose(data_of(panel, "columns").x, 1 / 4, atol=1e-4)
             share = known[np.arange(5), partners].sum()
             assert f"{share:.0%} of the mass" in panel.words
-            assert f"{share:.0%} of the mass" in panel.fig.layout.title.subtitle.text
+            assert f"{share:.0%} of the mass" in panel.fig.layout.title.text
 
     def test_methods(self, tokens):
         panel = TransportExplorer(*tokens)
@@ -374,7 +374,7 @@ def test_every_panel_shows_itself_with_and_without_widgets(all_panels):
         assert "application/vnd.jupyter.widget-view+json" in bundle
         json.dumps(bundle["application/vnd.plotly.v1+json"], default=str)
         assert isinstance(panel.fig, go.FigureWidget)
-        assert "synthetic" in panel.fig.layout.title.subtitle.text
+        assert "synthetic" in panel.fig.layout.title.text
         assert all(control.description for control in panel.controls.values())
     for panel in all_panels(interactive=False, theme="dark"):
         assert not panel.controls

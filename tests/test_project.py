@@ -42,7 +42,10 @@ MAY_IMPORT = {
     "figures": {"trace"},
     "explorers": {"figures", "alignment", "scan", "trace"},
     "course": set(),
-    "pages": {"files", "course"},
+    "lab": {"datasets", "files", "model"},
+    "pages": {"files", "course", "figures"},
+    "syllabus": {"files", "pages"},
+    "gallery": {"files", "pages", "syllabus"},
 }
 
 

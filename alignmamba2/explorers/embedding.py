@@ -125,7 +125,8 @@ class EmbeddingExplorer(Explorer):
             controls["cancel"] = button("stop", "stop")
             controls["cancel"].disabled = True
             self._bar = widgets.FloatProgress(0, min=0, max=1, layout=widgets.Layout(width="160px"))
-        super().__init__(self._laid_out(note), controls, interactive=interactive, theme=theme)
+        with self._drawing:  # the worker waits until the panel stands
+            super().__init__(self._laid_out(note), controls, interactive=interactive, theme=theme)
         if interactive:
             self._view.children[0].children = (*self._view.children[0].children, self._bar)
             for m in self._order:

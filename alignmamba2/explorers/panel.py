@@ -41,13 +41,14 @@ class Explorer:
         if theme not in THEMES:
             raise ValueError(f"theme: found {theme!r}; expected one of {', '.join(map(repr, THEMES))}")
         figure.update_layout(template=TEMPLATE, width=WIDTH)
+        title, note = figure.layout.title.text, figure.layout.title.subtitle.text or ""
+        figure.layout.title = {"text": headed(title, note)}
         if theme == "dark":
             _darken(figure)
         self.words = ""
         self._controls = dict(controls)
-        self.fig: go.Figure = go.FigureWidget(figure) if interactive else figure
-        # `meta` names the traces whose numbers change.
-        self._traces = {trace.meta: trace for trace in self.fig.data if trace.meta}
+        self.fig: go.Figure = figure
+        self._name_traces()
         self.controls: dict[str, widgets.Widget] = self._controls if interactive else {}
         self._silent = False
         self._line = widgets.HTML()
@@ -57,10 +58,17 @@ class Explorer:
                 control.on_click(lambda _button, name=name: self._respond(name))
             else:
                 control.observe(lambda _change, name=name: self._respond(name), names="value")
+        self.update()
         if interactive:
+            # Only now: what is sent to a widget whose script the browser has not loaded yet may be lost.
+            self.fig = go.FigureWidget(figure)
+            self._name_traces()
             row = widgets.HBox(list(self._controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
             self._view = widgets.VBox([row, self.fig, self._line])
-        self.update()
+
+    def _name_traces(self) -> None:
+        """`meta` names the traces whose numbers change."""
+        self._traces = {trace.meta: trace for trace in self.fig.data if trace.meta}
 
     def update(self) -> None:
         """Draw what the controls say."""
@@ -108,6 +116,14 @@ class Explorer:
         return {**shown, **still, "text/plain": f"{type(self).__name__}: {self.words}"}
 
 
+def headed(title: str, note: str) -> str:
+    """A title with a note under it, as one text.
+
+    Plotly's own subtitle measures the title first, and a widget is drawn before it stands on the page: they collide.
+    """
+    return f'{title}<br><span style="font-size: 15px; color: {QUIET}">{note}</span>' if note else title
+
+
 def _darken(figure: go.Figure) -> None:
     """Light on dark: the same colours of data on another ground."""
     axis = {"gridcolor": DARK["grid"], "linecolor": DARK["quiet"], "tickcolor": DARK["grid"]}
@@ -115,7 +131,7 @@ def _darken(figure: go.Figure) -> None:
         paper_bgcolor=DARK["paper"],
         plot_bgcolor=DARK["paper"],
         font_color=DARK["ink"],
-        title_subtitle_font_color=DARK["quiet"],
+        title_text=figure.layout.title.text.replace(QUIET, DARK["quiet"]),
         hoverlabel={"bgcolor": DARK["paper"], "font_color": DARK["ink"]},
     )
     figure.update_xaxes(**axis)

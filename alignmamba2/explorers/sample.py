@@ -97,7 +97,7 @@ class SampleExplorer(Explorer):
             shared_xaxes="columns",
             vertical_spacing=0.05,
             horizontal_spacing=0.1,
-            subplot_titles=("what each token adds", "prediction"),
+            subplot_titles=("what each token adds (grey: how strong it is)", "prediction"),
         )
         for row, m in enumerate(self._modalities, start=1):
             shown = look(m)
@@ -109,7 +109,7 @@ class SampleExplorer(Explorer):
                 line={"width": 0, "color": LIGHT},
                 row=row,
                 col=1,
-                secondary_y=True,
+                secondary_y=False,
             )
             figure.data[-1].opacity = 0.5
             figure.add_bar(
@@ -117,19 +117,15 @@ class SampleExplorer(Explorer):
                 name=m,
                 marker_color=shown.colour,
                 showlegend=False,
+                textposition="none",
                 hovertemplate="%{text}<br>adds %{y:+.4f}<extra></extra>",
                 row=row,
                 col=1,
-                secondary_y=False,
+                secondary_y=True,  # the axis on top: bars stand before the band
             )
-            figure.update_yaxes(
-                title={"text": f"<b>{m}</b>", "font": {"color": shown.colour}},
-                nticks=4,
-                row=row,
-                col=1,
-                secondary_y=False,
-            )
-            figure.update_yaxes(visible=False, showgrid=False, row=row, col=1, secondary_y=True)
+            name = {"text": f"<b>{m}</b>", "font": {"color": shown.colour}}
+            figure.update_yaxes(title=name, nticks=4, side="left", row=row, col=1, secondary_y=True)
+            figure.update_yaxes(visible=False, rangemode="tozero", row=row, col=1, secondary_y=False)
         figure.update_xaxes(showgrid=False, tickangle=-40)
         figure.update_xaxes(showticklabels=False, range=[0, 1])
         figure.update_xaxes(showticklabels=True, row=rows, col=1, ticks="")

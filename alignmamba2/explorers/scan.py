@@ -122,7 +122,9 @@ class ScanExplorer(Explorer):
             subplot_titles=("input u and output y", "what each output is made of", "step size Δ, and what is kept"),
         )
         hover = "%{text}<br>%{fullData.name} %{y:.3f}<extra></extra>"
-        figure.add_bar(meta="u", name="input u", marker_color=LIGHT, hovertemplate=hover, row=1, col=1)
+        figure.add_bar(
+            meta="u", name="input u", marker_color=LIGHT, textposition="none", hovertemplate=hover, row=1, col=1
+        )
         figure.add_scatter(
             meta="y",
             name="output y",
@@ -134,7 +136,7 @@ class ScanExplorer(Explorer):
             col=1,
         )
         figure.add_bar(meta="delta", name="Δ (largest = 1)", marker_color=LIGHT, hovertemplate=hover, row=2, col=1)
-        figure.data[-1].marker.pattern.shape = "/"
+        figure.data[-1].update(marker_pattern_shape="/", textposition="none")
         figure.add_scatter(
             meta="kept",
             name="share of the old state kept",

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..alignment import TransportResult, transport
 from ..figures import agreement, look, transport_sweep
 from ..figures.style import INK, LIGHT, PLAN_SCALE, array, short, ticks, titled, wrapped
-from .panel import Explorer, button, choice, number, steps, whole
+from .panel import Explorer, button, choice, headed, number, steps, whole
 
 EPSILONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 METHODS = (
@@ -309,11 +309,12 @@ class TransportExplorer(Explorer):
             f"{t}<br>{s:.1%} of all mass" for t, s in zip(self._column_names, mass.sum(0), strict=True)
         ]
         self._link(mass)
-        facts = self._facts(mass)
+        facts, note = self._facts(mass), self._note
         if case.partners is not None:
             share, chance = agreement(mass, case.partners)
             found = f"{share:.0%} of the mass on true partners (chance: {chance:.0%})"
-            self.fig.layout.title.subtitle.text = " · ".join(part for part in (self._note, found) if part)
+            note = " · ".join(part for part in (self._note, found) if part)
+        self.fig.layout.title.text = headed(f"Transport plan: {case.names[0]} → {case.names[1]}", note)
         return facts
 
     def _facts(self, mass: np.ndarray) -> str:
@@ -389,7 +390,6 @@ class TransportExplorer(Explorer):
                 range=[-0.1, 1.1], tickvals=[0, 1], ticktext=[anchor, m], title={"text": "strongest links"}
             )
             layout.yaxis6.range = [1, 0]
-        layout.title.text = f"Transport plan: {m} → {anchor}"
 
     def _link(self, mass: np.ndarray) -> None:
         """At most max(T_m, T_anchor) links, and none that carries less than CLEAR times what an even spread would."""

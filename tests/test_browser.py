@@ -1,0 +1,101 @@
+"""Every explorer in a real JupyterLab in a headless Chromium: opened, moved with the keyboard, looked at.
+
+Screenshots are left in runs/browser/. Skipped, visibly, where there is no browser.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from alignmamba2 import fit
+from alignmamba2.bench import browser
+from alignmamba2.lab import END, write_explorers
+
+PICTURES = Path(__file__).parents[1] / "runs" / "browser"
+# The code that makes a panel, a file name, the slider to move, and what the words then say.
+PANELS = {
+    "sample": ("SampleExplorer(", "sample", "Sample test-001"),
+    "transport": ("TransportExplorer.of_model(", "ε", "ε = 0.1"),
+    "points": ("TransportExplorer.of_points(", "to the right", "transport"),
+    "discrepancy": ("DiscrepancyExplorer.of_model(", "bandwidth", "MMD²"),
+    "routing": ("RoutingExplorer(", "sample", "Sample test-001"),
+    "scan": ("ScanExplorer()", "step size", "input"),
+    "scan-layer": ("ScanExplorer(run", "decay", "channel 0"),
+    "embedding": ("EmbeddingExplorer(", "highlight sample", "of test-000"),
+}
+LIVE = """from alignmamba2 import fit
+
+live = explorers.TrainingMonitor("mae", epochs=2, note="mini-mosi, synthetic")
+display(live)
+result = fit("mini-mosi", fast=True, progress=False, callbacks=[live])"""
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(browser.missing()), reason=browser.missing())]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """One server, one notebook with all explorers, run once."""
+    folder = tmp_path_factory.mktemp("browser")
+    fit("mini-mosi", seed=0, fast=True, progress=False, folder=folder / "model")
+    path = write_explorers(folder / "model", folder / "lab")
+    notebook = json.loads(path.read_text("utf-8"))
+    live = {"cell_type": "code", "id": "live", "metadata": {}, "outputs": [], "execution_count": None, "source": LIVE}
+    notebook["cells"].insert(-1, live)
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    shutil.rmtree(PICTURES, ignore_errors=True)
+    PICTURES.mkdir(parents=True)
+    with browser.lab(folder / "lab", folder / "home") as lab:
+        lab.run(path.name, END)
+        yield lab
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_a_slider_moved_with_the_keyboard_changes_the_figure(lab, name):
+    code, slider, said = PANELS[name]
+    panel = lab.panel(code)
+    if name == "embedding":  # the plane is computed beside
+        lab.page.wait_for_function("t => document.body.innerText.includes(t)", arg="Select points with the mouse")
+    before, took = lab.words(panel), lab.press(panel, slider)
+    lab.page.wait_for_function("t => document.body.innerText.includes(t)", arg=said)
+    assert lab.words(panel) != before
+    assert said in lab.words(panel)
+    assert took > 0
+    panel.screenshot(path=PICTURES / f"{name}.png")
+
+
+def test_a_modality_is_switched_off_with_the_keyboard(lab):
+    panel = lab.panel("SampleExplorer(")
+    box = panel.locator(".widget-checkbox", has_text="audio").locator("input")
+    box.focus()
+    lab.page.keyboard.press("Space")
+    lab.page.wait_for_function("t => document.body.innerText.includes(t)", arg="without audio it moved by")
+    assert "without audio it moved by" in lab.words(panel)
+    panel.screenshot(path=PICTURES / "sample-without-audio.png")
+
+
+def test_the_monitor_draws_a_training(lab):
+    panel = lab.panel("live = explorers")
+    assert lab.words(panel).startswith("Epoch 2: task loss")
+    drawn = panel.locator(".js-plotly-plot").first.evaluate(
+        "plot => plot.data.find(t => t.meta === 'train/task').x.length"
+    )
+    assert drawn == 2
+    panel.screenshot(path=PICTURES / "training.png")
+
+
+def test_nothing_went_wrong_anywhere(lab):
+    """No error in the console, in a script, in a cell, or inside a widget."""
+    assert not lab.problems
+    page = lab.page
+    error, warning = (f"[data-mime-type='application/vnd.jupyter.{k}']" for k in ("error", "stderr"))
+    for name in (".alignmamba2-wrong", error, warning):
+        found = page.locator(f".jp-Notebook {name}")
+        assert [found.nth(i).inner_text() for i in range(found.count())] == [], name
+    panels = page.locator(".js-plotly-plot")
+    assert panels.count() == len(PANELS) + 2
+    assert os.listdir(PICTURES)
