@@ -25,6 +25,7 @@ import torch
 
 from ..batch import Sample
 from .base import DataError, Dataset
+from .contents import Contents, Field, Part
 from .fetch import Source
 from .registry import Entry
 
@@ -138,4 +139,28 @@ def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
-ENTRIES = (Entry(NAME, load, source=SOURCE),)
+def inspect(path: Path) -> Contents | None:
+    """For `data check`: the folder of `.h5` files."""
+    if not all((path / f"{kind}_train.h5").is_file() for kind in ("y", "audio", "video")):
+        return None
+    parts, notes, hashes = {}, [], {}
+    for split, size in SIZES.items():
+        arrays, _, said = _arrays(path, split, size)
+        real = {m: x.any(-1) for m, x in arrays.items()}
+        start = np.stack(list(real.values())).any(0).argmax(1)
+        parts[split] = Part(
+            fields={FILES[m].format(split): Field.of(x) for m, x in arrays.items()},
+            labels=_read(path / f"y_{split}.h5", (size,)).astype(np.float64),
+            lengths=dict.fromkeys(arrays, STEPS - start),
+        )
+        notes += [*said, f"{split}: {int(start.sum())} of {size * STEPS} steps are padding in front"]
+    for file in sorted(path.glob("*.h5")):
+        hashes[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    changed = [n for n, digest in SOURCE.hashes.items() if hashes.get(n, digest) != digest]
+    problems = [f"{n}: SHA-256 is not the published one" for n in changed]
+    return Contents(
+        path, "ICT-MMMO, word-aligned, as released with MFN", parts, problems=problems, notes=notes, hashes=hashes
+    )
+
+
+ENTRIES = (Entry(NAME, load, source=SOURCE, inspect=inspect),)

@@ -32,10 +32,12 @@ from .contents import Contents, Field, Part
 from .fetch import data_root
 from .hha import hha
 from .images import Mapped, nearest, picture_encoder, square
-from .nyu_files import BRING, CLASSES, FOLDERS, MAT, NAME, SOURCE, FolderFrames, MatFrames
+from .nyu_files import BRING, CLASSES, FOLDERS, MAT, NAME, SOURCE, SPLITS, FolderFrames, MatFrames, read_splits
 from .raw import Raw, RawSamples, as_label
 from .registry import Entry
+from .store import file_hash
 
+FRAMES = 1449  # of the whole set
 DEPTHS = ("metres", "hha")
 # Metres of depth that count as one grey level of 255, for noise (see `encoders.depth_image`).
 METRES_A_LEVEL = 10.0 / 255
@@ -224,12 +226,28 @@ def is_present(root: str | Path | None = None) -> bool:
 
 def inspect(path: Path) -> Contents | None:
     """For `data check`: a labelled set (the file or its folder), or `nyud2_trainvaltest/` (it or the folder around)."""
+    if path.name == SPLITS or (path.is_dir() and {p.name for p in path.iterdir()} == {SPLITS}):
+        return _inspect_splits(path / SPLITS if path.is_dir() else path)
     folder = path.parent if path.name in (MAT, FOLDERS) else path
     if (path.is_file() and path.name != MAT) or not folder.is_dir():
         return None
     if path.name != FOLDERS and (folder / MAT).is_file():
         return _inspect_mat(folder)
     return _inspect_folders(folder / FOLDERS) if (folder / FOLDERS).is_dir() else None
+
+
+def _inspect_splits(path: Path) -> Contents:
+    train, test = read_splits(path, FRAMES)
+    parts = {
+        split: Part(ids=[f"frame-{i + 1:04d}" for i in rows], fields={split: Field(rows.shape, str(rows.dtype))})
+        for split, rows in (("train", train), ("test", test))
+    }
+    left = FRAMES - len(set(train) | set(test))
+    problems = [f"{left} of {FRAMES} frames are in neither split"] if left else []
+    hashes = {path.name: file_hash(path, data_root() / "cache")}
+    if hashes[path.name] != SOURCE.hashes[SPLITS]:
+        problems.append(f"{path.name}: SHA-256 is not that of the official split")
+    return Contents(path, "NYU-Depth V2, the split alone", parts, group_name="scene", problems=problems, hashes=hashes)
 
 
 def _inspect_mat(folder: Path) -> Contents:

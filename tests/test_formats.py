@@ -1,0 +1,343 @@
+"""MOSI and MOSEI from every format: the real keys, shapes and types, and every trap that the real files have."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignmamba2 import load_dataset
+from alignmamba2.datasets import ENTRIES, DataError, csd, is_present, mini_files, mini_mosi, mosi, mosi_pickles
+from alignmamba2.datasets.store import StoredSamples
+
+WIDTHS = {"mini-mosi": (5, 20), "mini-mosei": (74, 35)}
+STEPS = {"mini-mosi": (375, 500), "mini-mosei": (500, 500)}
+SIZE = 12
+
+
+def make(name, kind, folder, size=SIZE):
+    return ENTRIES[name].make(folder, format=kind, seed=0, size=size)
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNMAMBA2_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def by_pickle(path):
+    """What MMSA's and MulT's own loaders do; only with files that were just made here."""
+    return pickle.loads(path.read_bytes())
+
+
+# --- the miniatures are what the benchmarks' loaders expect ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+@pytest.mark.parametrize("kind", ["mmsa", "mmsa-unaligned"])
+def test_mmsa_keys_shapes_and_types(name, kind, tmp_path):
+    (path,) = make(name, kind, tmp_path)
+    aligned = kind == "mmsa"
+    assert path.parts[-3:] == (name[5:].upper(), "Processed", f"{'' if aligned else 'un'}aligned_50.pkl")
+    tree = by_pickle(path)
+    assert list(tree) == ["train", "valid", "test"]
+    steps = (50, 50) if aligned else STEPS[name]
+    for size, split in zip((SIZE, SIZE // 4, SIZE // 2), tree.values(), strict=True):
+        shapes = {
+            "text": ((size, 50, 768), np.float32),
+            "text_bert": ((size, 3, 50), np.int64),
+            "audio": ((size, steps[0], WIDTHS[name][0]), np.float32),
+            "vision": ((size, steps[1], WIDTHS[name][1]), np.float32),
+            "regression_labels": ((size,), np.float32),
+            "classification_labels": ((size,), np.int64),
+        }
+        if not aligned:
+            shapes |= {"audio_lengths": ((size,), np.int64), "vision_lengths": ((size,), np.int64)}
+        assert {k: (split[k].shape, split[k].dtype) for k in shapes} == shapes
+        words = {"raw_text", "id", "annotations"}
+        assert set(split) == set(shapes) | words
+        assert all(split[k].shape == (size,) and split[k].dtype.kind == "U" for k in words)
+        assert all(len(i.split("$_$")) == 2 for i in split["id"])
+        y = split["regression_labels"]
+        assert np.abs(y).max() <= 3
+        assert np.array_equal(split["classification_labels"], np.sign(y) + 1)
+        assert set(split["annotations"]) <= {"Negative", "Neutral", "Positive"}
+        ids, mask, segments = split["text_bert"].transpose(1, 0, 2)
+        assert (ids[:, 0] == 101).all()
+        assert ((ids == 102).sum(1) == 1).all()
+        assert np.array_equal(mask, ids > 0)
+        assert not segments.any()
+        tail = np.arange(50) >= mask.sum(1, keepdims=True)
+        assert not split["text"][tail].any()
+    assert any(np.isneginf(s["audio"]).any() for s in by_pickle(make(name, kind, tmp_path, 60)[0]).values())
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+@pytest.mark.parametrize("kind", ["mult", "mult-noalign"])
+def test_mult_keys_shapes_and_types(name, kind, tmp_path):
+    (path,) = make(name, kind, tmp_path)
+    stem = {"mini-mosi": "mosi", "mini-mosei": "mosei_senti"}[name]
+    assert path.name == f"{stem}_data{'' if kind == 'mult' else '_noalign'}.pkl"
+    steps = (50, 50) if kind == "mult" else STEPS[name]
+    for split in by_pickle(path).values():
+        size = len(split["labels"])
+        assert set(split) == {"vision", "text", "audio", "labels", "id"}
+        assert split["labels"].shape == (size, 1, 1)
+        assert split["text"].shape == (size, 50, 300)
+        assert split["audio"].shape == (size, steps[0], WIDTHS[name][0])
+        assert split["vision"].shape == (size, steps[1], WIDTHS[name][1])
+        assert split["id"].shape == (size, 3)
+        assert split["id"].dtype.kind == ("S" if name == "mini-mosi" else "U")
+        assert split["text"][:, -1].any(1).all()
+        assert not split["text"][:, 0].any()
+
+
+def test_csd_has_the_sdks_tree(tmp_path):
+    import h5py
+
+    *paths, folds = make("mini-mosi", "csd", tmp_path)
+    assert len(paths) == 5
+    for path in paths:
+        with h5py.File(path) as file:
+            (root,) = file
+            assert root != path.stem  # the trap: a root's name is not the file's
+            for group in file[root]["data"].values():
+                assert group["intervals"].shape == (len(group["features"]), 2)
+            for entry in file[root]["metadata"].values():
+                assert entry.shape == (1,)
+                json.loads(entry[0])
+    words = csd.Csd(paths[0])
+    said = np.concatenate([words.features(v) for v in words.videos])
+    assert said.dtype.kind == "S"
+    assert b"sp" in said
+    assert "synthetic" in words.metadata()["computational sequence description"]
+    assert set(json.loads(folds.read_text())) == {"train", "valid", "test"}
+
+
+# --- they load, and what was planted is there ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+@pytest.mark.parametrize("kind", mini_files.FORMATS)
+def test_every_format_loads(name, kind, root, tmp_path):
+    paths = make(name, kind, root)
+    assert is_present(name[5:])
+    splits = load_dataset(name[5:])
+    assert {s: len(d) for s, d in splits.items()} == {"train": SIZE, "valid": SIZE // 4, "test": SIZE // 2}
+    train = splits["train"]
+    assert train.synthetic
+    assert train.protocol.startswith("synthetic, ")
+    assert "NOT the standard split" in train.protocol
+    assert set(train.modalities) == {"text", "audio", "video"}
+    assert len(train.hashes) == len(paths)
+    assert torch.isfinite(train.batch().features["audio"]).all()
+    aligned = kind in ("mmsa", "mult", "csd")
+    assert ("unaligned" not in train.protocol) == aligned
+    for sample in train:
+        assert sample.label.dtype == torch.float32
+        lengths = {m: len(x) for m, x in sample.features.items()}
+        assert (len(set(lengths.values())) == 1) == aligned
+    # From the words alone, a bound of the label: emphasis adds at most half a word, a smile a quarter.
+    polarity = dict(zip(mini_mosi.VOCABULARY, mini_mosi.POLARITY, strict=True))
+    for sample, text in zip(train, train.samples.texts, strict=False):
+        words = [polarity[w] for w in text.split()]
+        if words:
+            most = sum(1.5 * p if p > 0 else 0.5 * p for p in words) + len(words) / 4
+            assert float(sample.label) <= max(min(most, 3), -3) + 1e-5
+
+
+def test_the_features_are_those_of_the_file(root):
+    (path,) = make("mini-mosi", "mmsa-unaligned", root)
+    split = by_pickle(path)["train"]
+    train = load_dataset("mosi", "train")
+    for i, sample in enumerate(train):
+        audio = split["audio"][i, : split["audio_lengths"][i]]
+        assert np.array_equal(sample.features["audio"], np.where(np.isfinite(audio), audio, 0))
+        assert np.array_equal(sample.features["video"], split["vision"][i, : split["vision_lengths"][i]])
+        assert np.array_equal(sample.features["text"], split["text"][i, : split["text_bert"][i, 1].sum()])
+        assert sample.id == split["id"][i]
+        assert np.array_equal(train.samples.bert(i), split["text_bert"][i])
+    assert np.array_equal(torch.stack(list(train.labels)), split["regression_labels"])
+
+
+def test_csd_words_and_frames_belong_together(root):
+    """Aligned, a word's sound is the mean of its frames; unaligned, each frame knows its word."""
+    make("mini-mosi", "csd", root)
+    aligned, free = (load_dataset("mosi", "train", alignment=a) for a in ("aligned", "unaligned"))
+    for a, b in zip(aligned, free, strict=True):
+        assert a.words["text"] == b.words["text"]
+        assert "sp" not in a.words["text"]
+        assert torch.allclose(a.features["text"], b.features["text"])
+        partner = b.partners["audio", "text"]
+        assert len(partner) == len(b.features["audio"])
+        known = partner[partner >= 0]
+        assert (known.diff() >= 0).all()  # in order
+        assert set(known.tolist()) == set(range(len(a.words["text"])))
+        # A frame in a word's middle shows that word and no other: all frames of a word are alike.
+        for i in range(len(a.words["text"])):
+            frames = b.features["audio"][partner == i]
+            assert (frames - frames[0]).abs().max() < 1e-4
+
+
+# --- the traps ---------------------------------------------------------------------------------------------------
+
+
+def tree_of(lengths, steps, front=False, aligned=False, seed=0):
+    """An MMSA tree with these real lengths (text, audio, vision) of each utterance."""
+    rng = np.random.default_rng(seed)
+
+    def padded(column, width):
+        rows = np.zeros((len(lengths), steps[column], width), np.float32)
+        for row, n in zip(rows, lengths, strict=True):
+            n = n[column]
+            row[steps[column] - n if front else 0 :][:n] = rng.standard_normal((n, width))
+        return rows
+
+    split = {
+        "text": padded(0, 4),
+        "audio": padded(1, 3),
+        "vision": padded(2, 2),
+        "regression_labels": rng.uniform(-3, 3, len(lengths)).astype(np.float32),
+        "id": np.array([f"v{i}$_$0" for i in range(len(lengths))]),
+    }
+    return dict.fromkeys(("train", "valid", "test"), split)
+
+
+def store(root, tree, protocol=4):
+    path = root / "mosi" / "x.pkl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(tree, protocol))
+    return path
+
+
+LENGTHS = st.lists(st.tuples(*[st.integers(0, 7)] * 3), min_size=1, max_size=6)
+
+
+@pytest.mark.parametrize("front", [False, True])
+def test_padding_is_found_wherever_it_is(front, root):
+    @settings(max_examples=25, deadline=None)
+    @given(LENGTHS)
+    def check(lengths):
+        tree = tree_of(lengths, (7, 8, 9), front)
+        train = load_dataset("mosi", "train", root=store(root, tree))
+        for i, (sample, sizes) in enumerate(zip(train, lengths, strict=True)):
+            for (m, key), n in zip({"text": "text", "audio": "audio", "video": "vision"}.items(), sizes, strict=True):
+                rows = tree["train"][key][i]
+                assert np.array_equal(sample.features[m], rows[len(rows) - n :] if front else rows[:n])
+
+    check()
+
+
+def test_aligned_modalities_keep_the_same_steps(root):
+    tree = tree_of([(3, 2, 0), (4, 5, 1)], (6, 6, 6), front=True)
+    train = load_dataset("mosi", "train", root=store(root, tree))
+    assert [{len(x) for x in s.features.values()} for s in train] == [{3}, {5}]
+    assert train[0].partners["audio", "text"].tolist() == [0, 1, 2]
+
+
+def test_lengths_that_cut_values_off_are_not_believed(root):
+    tree = tree_of([(3, 4, 5), (2, 2, 2)], (6, 7, 8))
+    tree["train"] |= {"audio_lengths": np.array([2, 3]), "vision_lengths": np.array([900, 2])}
+    train = load_dataset("mosi", "train", root=store(root, tree))
+    assert [len(s.features["audio"]) for s in train] == [4, 3]  # 3: longer than what is not 0, so believed
+    assert [len(s.features["video"]) for s in train] == [5, 2]
+    assert "train/audio_lengths: 1 of 2 lengths do not fit" in " ".join(train.notes)
+
+
+def test_values_that_are_no_numbers_are_counted(root):
+    tree = tree_of([(3, 3, 3)] * 4, (5, 5, 5))
+    tree["train"]["audio"] = tree["train"]["audio"].astype(np.float64)
+    tree["train"]["audio"][0, 0, :2] = -np.inf, np.nan
+    tree["train"]["audio"][1, 1, 0] = 1e300  # infinite as float32
+    train = load_dataset("mosi", "train", root=store(root, tree))
+    assert train[0].features["audio"][0, :2].tolist() == [0, 0]
+    assert "train/audio: 3 values were no finite numbers, set to 0" in train.notes
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t["train"].pop("audio"), "neither MMSA's nor MulT's"),
+        (lambda t: t["valid"].update(regression_labels=np.array([9.0] * 4)), "4 labels are not in"),
+        (lambda t: t["valid"].update(regression_labels=np.zeros((4, 4, 2))), r"\(4, 4, 2\).*one number an utterance"),
+        (lambda t: t["test"].update(audio=np.zeros((3, 5, 3))), "rows, where regression_labels has 4"),
+        (lambda t: t["test"].update(text=np.zeros((4, 5, 6))), "widths differ"),
+        (lambda t: t["test"].update(text=np.zeros((4, 5))), r"test/text: shape \(4, 5\)"),
+        (lambda t: t.pop("test"), "neither MMSA's nor MulT's"),
+    ],
+)
+def test_wrong_trees_are_named(change, says, root):
+    tree = {split: dict(x) for split, x in tree_of([(3, 3, 3)] * 4, (5, 5, 5)).items()}
+    change(tree)
+    with pytest.raises(DataError, match=rf"x\.pkl.*{says}"):
+        load_dataset("mosi", root=store(root, tree))
+
+
+def test_the_wrong_data_set_and_the_wrong_file_are_named(root, tmp_path):
+    make("mini-mosei", "mmsa", tmp_path / "there")
+    with pytest.raises(DataError, match="as in CMU-MOSEI; load it as 'mosei'"):
+        load_dataset("mosi", root=next((tmp_path / "there").rglob("*.pkl")))
+    with pytest.raises(DataError, match=r"mosi: no pickle and no \.csd"):
+        load_dataset("mosi")
+    make("mini-mosi", "mmsa", root)
+    make("mini-mosi", "mmsa-unaligned", root)
+    with pytest.raises(DataError, match=r"several fit .*aligned_50\.pkl is aligned, text bert"):
+        load_dataset("mosi")
+    assert "unaligned" in load_dataset("mosi", "train", alignment="unaligned").protocol
+    assert len(list((root / "cache").glob("store-*"))) == 2  # MOSEI's by name, and this one: the other is not converted
+    with pytest.raises(DataError, match="none fits"):
+        load_dataset("mosi", text="glove")
+    with pytest.raises(ValueError, match="alignment: found 'word'"):
+        load_dataset("mosi", alignment="word")
+
+
+def test_folds_come_from_json_the_sdks_file_or_a_pickle(tmp_path):
+    *_, folds = make("mini-mosi", "csd", tmp_path)
+    folder, lists = folds.parent, json.loads(folds.read_text())
+    expected = [s.id for s in load_dataset("mosi", "train", root=folder)]
+    folds.unlink()
+    with pytest.raises(DataError, match=r"folds\.json: not found.*cmu_mosi_std_folds\.py"):
+        load_dataset("mosi", root=folder)
+    code = "import os\n" + "".join(f"standard_{s}_fold={v!r}\n" for s, v in lists.items())
+    (tmp_path / "cmu_mosi_std_folds.py").write_text(code)
+    (pickled,) = make("mini-mosi", "mmsa", tmp_path)
+    for file in (tmp_path / "cmu_mosi_std_folds.py", pickled):
+        assert [s.id for s in load_dataset("mosi", "train", root=folder, folds=file)] == expected
+    lists["test"] = lists["train"]
+    folds.write_text(json.dumps(lists))
+    with pytest.raises(DataError, match="videos are in both train and test"):
+        load_dataset("mosi", root=folder)
+
+
+# --- cut files ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["mmsa", "mult", "csd"])
+def test_a_file_cut_anywhere_is_a_clear_error(kind, tmp_path):
+    make("mini-mosi", kind, tmp_path, 4)
+    path = max((p for p in tmp_path.rglob("*") if p.suffix in (".pkl", ".csd")), key=lambda p: p.stat().st_size)
+    whole = path.read_bytes()
+    cut = path.with_name(f"cut{path.suffix}")
+    for size in np.random.default_rng(0).integers(0, len(whole) - 1, 200):
+        cut.write_bytes(whole[:size])
+        with pytest.raises(DataError, match=rf"cut\{path.suffix}"):
+            csd.Csd(cut) if kind == "csd" else mosi_pickles.read(cut)
+
+
+def test_a_store_cut_anywhere_is_a_clear_error(root):
+    make("mini-mosi", "mmsa", root, 4)
+    load_dataset("mosi")
+    (path,) = root.rglob("train.safetensors")
+    whole = path.read_bytes()
+    for size in np.random.default_rng(0).integers(0, len(whole) - 1, 200):
+        path.write_bytes(whole[:size])
+        with pytest.raises(DataError, match=r"train\.safetensors: no whole file of a store"):
+            StoredSamples(path)
+
+
+def test_published_hashes_are_known():
+    assert all(len(digest) == 64 for digest in mosi.PUBLISHED)
+    assert len(mosi.PUBLISHED) == 4
