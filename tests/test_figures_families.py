@@ -139,6 +139,13 @@ def test_a_words_mass_lies_over_its_patches():
     assert [a.text for a in figure.layout.annotations] == ["cat", "<b>grass</b>"]
 
 
+def test_a_plan_without_structure_or_tokens_is_said_to_have_none():
+    for shape in ((4, 3), (0, 3)):
+        even = np.full(shape, 1 / 12)
+        for figure in (figures.token_links(even), figures.transport_plan(even)):
+            assert "No link is clearly stronger" in figures.describe(figure)
+
+
 # discrepancy
 
 

@@ -70,12 +70,11 @@ def token_links(
     figure.update_yaxes(
         range=[-0.06, 1.06], tickvals=[0, 1], ticktext=[names[0], names[1]], showgrid=False, ticks="", showline=False
     )
-    longest = [max(len(short(w, LABEL)) for w in side) for side in (columns, rows)]
+    longest = [max((len(short(w, LABEL)) for w in side), default=0) for side in (columns, rows)]
     above, below = (24 + int(8.2 * n) for n in longest)
     best = strongest(mass)[:3]
-    words = "The strongest links: " + "; ".join(
-        f"{_plain(rows[i], i, names[0])} with {_plain(columns[j], j, names[1])}" for i, j in best
-    )
+    told = "; ".join(f"{_plain(rows[i], i, names[0])} with {_plain(columns[j], j, names[1])}" for i, j in best)
+    words = f"The strongest links: {told}" if told else "No link is clearly stronger than an even spread"
     figure = titled(
         figure, f"Who belongs to whom: {names[0]} ↔ {names[1]}", note, height=400 + above + below, words=words + "."
     )
