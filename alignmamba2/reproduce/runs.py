@@ -147,8 +147,7 @@ def _run_all(
 
 
 def _start(threads: int) -> None:
-    os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = str(threads)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads)  # the scan follows it
 
 
 _loaded: dict[str, dict[str, Dataset]] = {}
