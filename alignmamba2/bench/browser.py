@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 TOKEN = "t"
-PATIENCE = 180  # seconds: a cold start on a loaded machine
+PATIENCE = 400  # seconds: a cold start on a machine that others use too
 READY = "window.jupyterapp?.shell?.currentWidget?.context?.sessionContext?.session?.kernel?.status === 'idle'"
 CHROMIUM_OPTIONS = (
     "--no-sandbox",

@@ -42,7 +42,7 @@ class Explorer:
             raise ValueError(f"theme: found {theme!r}; expected one of {', '.join(map(repr, THEMES))}")
         figure.update_layout(template=TEMPLATE, width=WIDTH)
         title, note = figure.layout.title.text, figure.layout.title.subtitle.text or ""
-        figure.layout.title = {"text": headed(title, note)}
+        figure.layout.title = {"text": headed(title, note), "pad": {"t": 32 if note else 18, "l": 20}}
         if theme == "dark":
             _darken(figure)
         self.words = ""
@@ -138,10 +138,11 @@ def _darken(figure: go.Figure) -> None:
     figure.update_yaxes(**axis)
     swap = {INK: DARK["ink"], QUIET: DARK["quiet"], GRID: DARK["grid"], "black": DARK["ink"], "white": DARK["paper"]}
     for trace in figure.data:
-        for part in ("line", "marker"):
-            look = trace.to_plotly_json().get(part, {})
-            if isinstance(look.get("color"), str) and look["color"] in swap:
-                trace[part].color = swap[look["color"]]
+        parts = [trace[part] for part in ("line", "marker") if part in trace]
+        parts += [part.line for part in parts if "line" in part]
+        for part in parts:
+            if isinstance(part.color, str) and part.color in swap:
+                part.color = swap[part.color]
 
 
 # --- controls, all reached and moved with the keyboard ---

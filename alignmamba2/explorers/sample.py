@@ -124,7 +124,7 @@ class SampleExplorer(Explorer):
                 secondary_y=True,  # the axis on top: bars stand before the band
             )
             name = {"text": f"<b>{m}</b>", "font": {"color": shown.colour}}
-            figure.update_yaxes(title=name, nticks=4, side="left", row=row, col=1, secondary_y=True)
+            figure.update_yaxes(title=name, nticks=4, tickmode="auto", side="left", row=row, col=1, secondary_y=True)
             figure.update_yaxes(visible=False, rangemode="tozero", row=row, col=1, secondary_y=False)
         figure.update_xaxes(showgrid=False, tickangle=-40)
         figure.update_xaxes(showticklabels=False, range=[0, 1])
