@@ -4,10 +4,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/ready
 
-.PHONY: run test lab results clean help
+.PHONY: run test lab gallery reproduce-notebooks results clean help
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 run: $(READY)  ## train on the data that is here and leave a page to open
 	@$(PY) -m alignmamba2 run notebooks/00_start_here.ipynb --folder runs/start
@@ -19,6 +19,12 @@ test: $(READY)  ## lint, then all tests
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(PY) -m jupyter lab --notebook-dir=notebooks
+
+gallery: $(READY)  ## all notebooks executed in fast mode, as pages: runs/gallery/index.html
+	$(PY) -m alignmamba2 gallery --fast
+
+reproduce-notebooks: $(READY)  ## the same in full length, on the data that is here: runs/notebooks/index.html
+	$(PY) -m alignmamba2 gallery --folder runs/notebooks
 
 results: $(READY)  ## the results files that README quotes; about half an hour on two cores
 	$(PY) -m alignmamba2 train mosi-utterances mosi-utterances-minilm --seeds 1111-1115 --results results/mosi-utterances.json

@@ -25,6 +25,7 @@ STATE = "application/vnd.jupyter.widget-state+json"
 PLOTLY = "plotly.min.js"
 # The last line of an exercise cell: what CI fills a solution into.
 EXERCISE = re.compile(r"^check\(\"(?P<name>\d\d\.\d+)\", (?P<answer>\w+)\)\s*\Z", re.MULTILINE)
+FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.DOTALL)
 CELL_TIMEOUT = 600  # seconds; the first import alone can take 30
 
 
@@ -167,30 +168,67 @@ def widget_errors(notebook: nbformat.NotebookNode) -> list[str]:
     return [f"{o.get('ename')}: {o.get('evalue')}" for o in outputs if o.get("output_type") == "error"]
 
 
-def write_page(notebook: nbformat.NotebookNode, path: str | Path) -> Path:
-    """An executed notebook as one HTML page, with plotly.min.js beside it; returns the page's path."""
+def write_page(notebook: nbformat.NotebookNode, path: str | Path, navigation: str = "") -> Path:
+    """An executed notebook as one HTML page, with plotly.min.js beside it; returns the page's path.
+
+    Formulas become MathML, which browsers draw themselves. The page and its figures follow the reader's light or dark.
+    `navigation` is HTML that stands above and below.
+    """
     from nbconvert import HTMLExporter
     from plotly.offline import get_plotlyjs
     from pygments.formatters import HtmlFormatter
 
     path = Path(path)
     notebook = nbformat.from_dict(json.loads(json.dumps(notebook)))
+    formulas: list[str] = []
     for cell in notebook.cells:
         cell["outputs"] = [o for o in cell.get("outputs", ()) if _readable(o)]
+        if cell.cell_type == "markdown":
+            cell.source = FORMULA.sub(lambda found: _set_aside(found, formulas), cell.source)
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(notebook)
+    for i, formula in enumerate(formulas):
+        body = body.replace(f"FORMULA{i}END", formula)
+    body = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', body)
     first = next((c.source for c in notebook.cells if c.cell_type == "markdown"), path.stem)
     title = html.escape(first.splitlines()[0].lstrip("# ").strip())
-    style = STYLE + HtmlFormatter(style="default").get_style_defs(".highlight")
+    code = [HtmlFormatter(style=s).get_style_defs(".highlight") for s in ("default", "github-dark")]
+    style = f"{STYLE}{code[0]}\n@media (prefers-color-scheme: dark) {{ {code[1]} {DARK_STYLE} }}"
     if not (path.parent / PLOTLY).is_file():
         write_text(path.parent / PLOTLY, get_plotlyjs())
     write_text(
         path,
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<script src="{PLOTLY}"></script>\n<style>{style}</style></head>\n<body><main>{body}</main></body></html>\n',
+        f'<script src="{PLOTLY}"></script>\n<script>{_follow_the_reader()}</script>\n<style>{style}</style></head>\n'
+        f"<body><main>{navigation}{body}{navigation}</main><script>{PRESENT}</script></body></html>\n",
     )
     return path
+
+
+def _set_aside(found: re.Match, formulas: list[str]) -> str:
+    """A formula as MathML, kept out of Markdown's sight: its place in the list stands for it."""
+    from latex2mathml.converter import convert
+
+    display = "block" if found[1] is not None else "inline"
+    formulas.append(convert((found[1] or found[2]).strip(), display=display))
+    return f"FORMULA{len(formulas) - 1}END"
+
+
+def _follow_the_reader() -> str:
+    """Draw every figure in the dark template's colours where the reader prefers dark."""
+    from .figures.style import IN_THE_DARK
+
+    return (
+        f"const inTheDark = {json.dumps(IN_THE_DARK)};"
+        "const reader = matchMedia('(prefers-color-scheme: dark)');"
+        "const darkened = v => typeof v === 'string' ? (inTheDark[v] ?? v)"
+        " : Array.isArray(v) ? v.map(darkened)"
+        " : v?.constructor === Object ? Object.fromEntries(Object.entries(v).map(([k, x]) => [k, darkened(x)])) : v;"
+        "if (reader.matches) for (const name of ['newPlot', 'addFrames']) {"
+        " const draw = Plotly[name]; Plotly[name] = (where, ...rest) => draw(where, ...rest.map(darkened)); }"
+        "reader.addEventListener('change', () => location.reload());"
+    )
 
 
 def _readable(output: nbformat.NotebookNode) -> bool:
@@ -233,7 +271,7 @@ def _figures_as_data() -> Iterator[None]:
 
 
 STYLE = """
-:root { color-scheme: light; }
+:root { color-scheme: light dark; }
 body { margin: 0; background: white; color: #222; font: 17px/1.6 "DejaVu Sans", Verdana, Arial, sans-serif; }
 main { max-width: 1000px; margin: 0 auto; padding: 32px 24px 96px; }
 h1 { font-size: 34px; line-height: 1.25; margin: 0 0 24px; }
@@ -251,4 +289,48 @@ figure { margin: 8px 0; }
 table.dataframe { border: none; margin: 12px 14px; font-size: 15px; }
 .dataframe th, .dataframe td { border-width: 0 0 1px 0; }
 .anchor-link { display: none; }
+nav { display: flex; justify-content: space-between; font-size: 15px; margin: 0 0 24px; }
+math[display="block"] { margin: 20px 0; text-align: left; }
+figure, .jp-OutputArea { overflow-x: auto; }
+[hidden] { display: none !important; }
+.presenting nav { display: none; }
+.presenting { font-size: 22px; }
+.presenting main { max-width: 1200px; }
+.presenting :is(p, ul, ol, blockquote, table) { max-width: 1100px; }
+.presenting pre { font-size: 17px; }
+"""
+
+DARK_STYLE = """
+body { background: #15181C; color: #F2F2F2; }
+a { color: #7CC4F0; }
+h2 { border-top-color: #363B41; }
+blockquote { background: #1D242B; }
+th, td, .dataframe th, .dataframe td { border-bottom-color: #363B41; }
+.jp-InputArea, .input_area, .highlight { background: #1D2126; }
+p code, li code, td code { background: #2B3036; }
+"""
+
+# The key "p" turns a page into slides and back: a slide is a heading with what follows it; the arrow keys turn them.
+PRESENT = """
+const cells = [...document.querySelector('main').children].filter(cell => cell.tagName !== 'NAV');
+const slides = [];
+for (const cell of cells) {
+  if (!slides.length || cell.querySelector('h1, h2, h3')) slides.push([]);
+  slides[slides.length - 1].push(cell);
+}
+let at = -1;
+function show(next) {
+  at = next < 0 ? -1 : Math.min(next, slides.length - 1);
+  document.body.classList.toggle('presenting', at >= 0);
+  slides.forEach((slide, i) => slide.forEach(cell => { cell.hidden = at >= 0 && i !== at; }));
+  window.scrollTo(0, 0);
+  window.dispatchEvent(new Event('resize'));
+}
+document.addEventListener('keydown', event => {
+  if (event.target.closest('input, textarea, select') || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === 'p') show(at < 0 ? 0 : -1);
+  if (at >= 0 && ['ArrowRight', 'PageDown'].includes(event.key)) show(at + 1);
+  if (at >= 0 && ['ArrowLeft', 'PageUp'].includes(event.key)) show(Math.max(at - 1, 0));
+  if (event.key === 'Escape') show(-1);
+});
 """

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 from html import escape
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from alignmamba2.gallery import build_gallery
 from alignmamba2.pages import (
     FIGURE,
+    FORMULA,
     PLOTLY,
     WIDGET,
     NotebookError,
@@ -19,6 +22,7 @@ from alignmamba2.pages import (
     run_notebook,
     with_solutions,
 )
+from alignmamba2.syllabus import facts, syllabus, with_tables
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 SOURCES = sorted(FOLDER.glob("src/*.py"))
@@ -34,6 +38,22 @@ def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 def figures_in(notebook: nbformat.NotebookNode) -> list[dict]:
     outputs = [output for cell in code(notebook) for output in cell.outputs]
     return [output["data"][FIGURE] for output in outputs if FIGURE in output.get("data", {})]
+
+
+def text_of(source: Path) -> str:
+    return "\n".join(cell.source for cell in build_notebook(source).cells if cell.cell_type == "markdown")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install playwright")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium or Chrome here")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
 
 
 @every_notebook
@@ -125,6 +145,37 @@ class TestARun:
         if "synthetic" in first.text.splitlines()[0]:
             assert all("synthetic" in figure["layout"]["title"]["subtitle"]["text"] for figure in figures_in(executed))
 
+    def test_formulas_became_mathml(self, page, source):
+        html = page.read_text("utf-8")
+        assert html.count("<math") == len(FORMULA.findall(text_of(source)))
+        assert not re.search(r"FORMULA\d+END|\$\$", html)
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_the_page_opens_in_a_browser(self, page, executed, browser, scheme):
+        view = browser.new_page(color_scheme=scheme)
+        trouble = []
+        view.on("pageerror", lambda error: trouble.append(str(error)))
+        view.on("console", lambda line: trouble.append(line.text) if line.type == "error" else None)
+        view.on("requestfailed", lambda request: trouble.append(request.url))
+        view.goto(page.as_uri())
+        shown = len(figures_in(executed))
+        drawn = "() => document.querySelectorAll('.js-plotly-plot .main-svg').length"
+        view.wait_for_function(f"{drawn[6:]} >= {shown}", timeout=60_000)
+        assert view.locator(".js-plotly-plot").count() == shown
+        papers = view.evaluate(
+            "[...document.querySelectorAll('.js-plotly-plot')].map(p => p._fullLayout.paper_bgcolor.toUpperCase())"
+        )
+        paper = {"light": "#FFFFFF", "dark": "#15181C"}[scheme]
+        assert set(papers) <= {paper, {"light": "WHITE", "dark": paper}[scheme]}
+        view.keyboard.press("p")
+        assert view.locator("h1:visible, h2:visible, h3:visible").count() == 1
+        view.keyboard.press("ArrowRight")
+        assert not view.locator("h1").is_visible()
+        view.keyboard.press("Escape")
+        assert view.locator("h1").is_visible()
+        assert not trouble
+        view.close()
+
     def test_a_panel_stands_in_the_page_as_a_figure(self, executed):
         outputs = [output.get("data", {}) for cell in code(executed) for output in cell.outputs]
         panels = [data for data in outputs if WIDGET in data]
@@ -182,3 +233,46 @@ class TestTrouble:
         text, cell = notebook.cells
         assert text.source == "# Title\n\nText."
         assert (cell.source, cell.metadata.tags, cell.id) == ("seed = 0", ["parameters"], "90-trouble-01")
+
+
+class TestTheCourse:
+    """Tables made from the notebooks, and the site of all of them."""
+
+    def test_readme_shows_what_the_notebooks_say(self):
+        readme = (FOLDER / "README.md").read_text("utf-8")
+        assert readme == with_tables(readme, syllabus(FOLDER)), "run: python -m alignmamba2 syllabus --write"
+
+    def test_every_notebook_says_its_question_and_needs_and_is_light(self):
+        for entry in syllabus(FOLDER):
+            assert entry.question.endswith("?"), entry.stem
+            assert entry.needs, entry.stem
+            assert 0 < entry.bytes < 100_000, entry.stem
+            assert entry.longest_cell <= 25, entry.stem
+            assert {"seed", "fast", "interactive"} <= set(entry.parameters), entry.stem
+        assert "longest cell" in facts(syllabus(FOLDER))
+
+    def test_a_page_without_a_place_for_the_tables_is_refused(self):
+        with pytest.raises(ValueError, match="no place for the table 'course'"):
+            with_tables("# A page", [])
+
+    def test_links_lead_to_notebooks_that_are_there(self):
+        there = {path.stem for path in SOURCES}
+        for source in SOURCES:
+            assert set(re.findall(r"\]\((\w+)\.ipynb\)", text_of(source))) <= there, source.stem
+
+    def test_the_gallery_has_an_index_and_the_way_on(self, tmp_path):
+        folder = tmp_path / "course"
+        (folder / "src").mkdir(parents=True)
+        for number in ("90", "91"):
+            text = f"# question: Why {number}?\n# %% [markdown]\n# # Chapter {number} & more\n#\n# See $x^2$.\n"
+            text += '# %% tags=["parameters"]\nseed = 0\n# %%\nprint(seed + 1)\n'
+            (folder / "src" / f"{number}_chapter.py").write_text(text, encoding="utf-8")
+        seconds = build_gallery(folder, tmp_path / "site", {"seed": 41, "fast": True})
+        assert list(seconds) == ["90_chapter", "91_chapter"]
+        index = (tmp_path / "site" / "index.html").read_text("utf-8")
+        page = (tmp_path / "site" / "90_chapter.html").read_text("utf-8")
+        assert 'href="91_chapter.html">Chapter 91 &amp; more</a>' in index
+        assert 'href="91_chapter.html">91 Chapter 91 &amp; more →</a>' in page
+        assert '<a href="index.html">' in page
+        assert "<math" in page
+        assert "42" in page

@@ -1,4 +1,6 @@
 # ruff: noqa: B018, E402 (a cell may end with what it shows, and imports follow the parameters)
+# question: What does a model make of words, voice and face?
+# needs: Python, and what a vector is
 
 # %% [markdown]
 # # Start here: which sound belongs to which word?
