@@ -70,11 +70,12 @@ class Task(L.LightningModule):
         return output.loss if weight == 1 else output.loss * weight
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf))
-        if not math.isfinite(norm):
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        if not norm.isfinite():
             bad = [n for n, p in self.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-            raise TrainingError(f"{self._at}: the gradient's norm is {norm}, by {_some(bad)}")
+            raise TrainingError(f"{self._at}: the gradient's norm is {float(norm)}, by {_some(bad)}")
+        torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val or math.inf, norm)
 
     def validation_step(self, batch: MultimodalBatch, index: int) -> None:
         with self.model.swapping(seed=index):

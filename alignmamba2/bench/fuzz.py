@@ -152,7 +152,7 @@ TARGETS = {
     "pickle-that-runs": Target(_dangerous, _each(mosi.read)),
     "csd": Target(_mini("mini-mosi", "csd", 4), lambda f: _utterances(next(f.rglob("*.csd")).parent)),
     "mvsa-folder": Target(
-        _mini("mini-mvsa", "folder", 3), lambda f: inspect(next(f.rglob("labelResultAll.txt")).parent)
+        _mini("mini-mvsa", "folder", 6), lambda f: inspect(next(f.rglob("labelResultAll.txt")).parent)
     ),
     "store": Target(_stored, _store),
     "encoder-cache": Target(_encoded, _tokens),
