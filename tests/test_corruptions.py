@@ -20,7 +20,7 @@ def tweets(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory):
-    return load_dataset("mini-nyu", "test", root=tmp_path_factory.mktemp("rooms"), size=40, valid_fraction=0.5)
+    return load_dataset("mini-nyu", "test", root=tmp_path_factory.mktemp("rooms"), size=60)
 
 
 @pytest.fixture(scope="module")

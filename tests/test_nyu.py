@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import islice
 
 import h5py
 import numpy as np
@@ -127,6 +128,24 @@ def test_validation_has_its_share_of_every_class(seed):
     chosen = nyu.validation(classes, scenes, 0.2, seed)
     assert [int(chosen[classes == c].sum()) for c in range(4)] == [20, 12, 8, 2]
     assert np.array_equal(chosen, nyu.validation(classes, scenes, 0.2, seed))
+
+
+def test_pretrained_encoders_see_pictures_and_depth_as_grey(root, monkeypatch):
+    """A stand-in with the signature of `encoders.ImageEncoder`; its token is a picture's first pixel."""
+    seen = []
+
+    class Encoder:
+        def encode(self, images, cache, batch_size=32, data_hash=None):
+            seen.append((len(images), batch_size, data_hash, images[7].shape, images[7].dtype))
+            return [torch.from_numpy(images[i][:1, 0].astype("f4")) for i in range(len(images))]
+
+    monkeypatch.setattr(nyu, "picture_encoder", lambda name: Encoder())
+    sample = load_dataset("nyu", "test", image="some/model")[0]
+    assert seen[0][2] != seen[1][2]
+    for n, size, known, shape, dtype in seen:
+        assert (n, size, shape, dtype) == (8, 32, (224, 224, 3), np.dtype("u1"))
+        assert known
+    assert sample.features["depth"].tolist() == [[26.0] * 3]  # 1 m of 10, in 255 levels
 
 
 def test_patch_i_belongs_to_patch_i(root):
@@ -403,19 +422,16 @@ def test_mini_nyu_what_each_modality_knows(generated):
 
 
 def test_mini_nyu_is_repeatable_and_read_from_both_formats(tmp_path):
-    one = list(mini_nyu.frames(3, 40, 20))
-    assert len(one) == 60
-    assert all(np.array_equal(a.depth, b.depth) for a, b in zip(one[:9], mini_nyu.frames(3, 40, 20), strict=False))
-    train, test = ({f.scene for f in one if f.train is is_train} for is_train in (True, False))
-    assert not train & test
+    one, two = (list(islice(mini_nyu.frames(3, 60, 30), 6)) for _ in range(2))
+    assert all(np.array_equal(a.depth, b.depth) and a.scene == b.scene for a, b in zip(one, two, strict=True))
     assert not np.array_equal(one[0].depth, next(mini_nyu.frames(4, 40, 20)).depth)
-    paths = mini_nyu.make(tmp_path / "there", format="folders", seed=3, size=40)
-    assert len(paths) == 60
+    paths = mini_nyu.make(tmp_path / "there", format="folders", seed=3, size=60)
+    assert len(paths) == 90
     splits = load_dataset("nyu", root=tmp_path / "there")
     assert splits["test"].modalities == {"image": 56, "depth": 56}
     assert splits["test"].synthetic
     with pytest.raises(DataError, match="there: not empty"):
-        mini_nyu.make(tmp_path / "there", size=40)
+        mini_nyu.make(tmp_path / "there", size=60)
     assert not list(tmp_path.glob("*.part"))
 
 

@@ -140,8 +140,8 @@ def make(folder: Path, *, format: str = "mat", seed: int = 0, size: int | None =
     if format not in FORMATS:
         raise ValueError(f"format: found {format!r}; expected one of {FORMATS}")
     n = TRAIN if size is None else size
-    if n < 40 or n % VIEWS:
-        raise ValueError(f"size: found {size!r}; expected an even number of at least 40 training frames, so that every "
+    if n < 60 or n % VIEWS:
+        raise ValueError(f"size: found {size!r}; expected an even number of at least 60 training frames, so that every "
                          "class has a scene for validation")  # fmt: skip
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder}: not empty; name another folder")

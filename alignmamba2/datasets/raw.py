@@ -60,7 +60,7 @@ class Raw:
             raise ValueError(f"{self.level}: missing from every sample, so there is nothing to encode")
         present = list(self._place)
         items = Mapped(present, lambda i: self.items[i])
-        return self.encoder().encode(items, self.cache, self.key)
+        return self.encoder().encode(items, self.cache, data_hash=self.key)
 
     def tokens(self, index: int) -> Tensor:
         """(T, D); T is 0 where the modality is missing."""
