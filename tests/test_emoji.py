@@ -162,3 +162,23 @@ def test_every_package_is_in_the_extra():
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
     extra = " ".join(project["optional-dependencies"]["realdata"])
     assert all(package in extra for package in emoji.PACKAGES.values())
+
+
+def test_the_comparison_is_paired_by_fold():
+    from alignmamba2.bench.folds import ARMS, FUSED, differences, summary
+
+    scores = {name: np.random.default_rng(i).random(5) for i, name in enumerate(ARMS)}
+    arms = {
+        name: {"folds": [{"test": {"accuracy": float(v), "f1_macro": 0.5}} for v in values]}
+        for name, values in scores.items()
+    }
+    found = summary(arms[FUSED]["folds"])
+    assert found["accuracy"]["mean"] == pytest.approx(scores[FUSED].mean())
+    assert found["accuracy"]["sd"] == pytest.approx(scores[FUSED].std(ddof=1))
+    assert found["f1_macro"] == {"mean": 0.5, "sd": 0.0}
+    assert set(differences(arms)) == set(ARMS) - {FUSED}
+    for name, d in differences(arms).items():
+        difference = scores[FUSED] - scores[name]
+        assert d["mean"] == pytest.approx(difference.mean())
+        assert d["sd"] == pytest.approx(difference.std(ddof=1))
+        assert d["folds_above"] == (difference > 0).sum()
