@@ -272,3 +272,57 @@ def test_statistics_are_those_of_all_tokens():
     mean, sd = dataset.statistics()["audio"]
     assert torch.allclose(mean, tokens.mean(0), atol=1e-6)
     assert torch.allclose(sd, tokens.std(0, correction=0), atol=1e-6)
+
+
+class Lazy:
+    """Samples that are made when they are asked for, and labels that are kept apart."""
+
+    def __init__(self, samples):
+        self._samples, self.read = samples, 0
+        self.labels = [s.label for s in samples]
+
+    def __len__(self):
+        return len(self._samples)
+
+    def __getitem__(self, index):
+        self.read += 1
+        return self._samples[index]
+
+
+def test_lazy_samples_are_read_only_when_they_must_be():
+    eager = load_dataset("mini-mosi", "valid")
+    lazy = dataclasses.replace(eager, samples=Lazy(eager.samples))
+    assert [float(y) for y in lazy.labels] == [float(s.label) for s in eager.samples]
+    assert lazy.samples.read == 0
+    assert lazy.modalities == eager.modalities
+    assert lazy.samples.read == 1
+    for m, (mean, sd) in lazy.statistics().items():
+        assert torch.equal(mean, eager.statistics()[m][0])
+        assert torch.equal(sd, eager.statistics()[m][1])
+
+
+def test_statistics_do_not_cancel_and_missing_modalities_have_none():
+    """A large offset, where a sum of squares in float64 would already lose the spread; and nothing but gaps."""
+    dataset = load_dataset("mini-mosi", "valid")
+    samples = [
+        dataclasses.replace(
+            s,
+            features={"text": s.features["text"].double() + 1e9, "audio": torch.zeros(0, 2), "video": torch.ones(1, 1)},
+        )
+        for s in dataset.samples
+    ]
+    found = dataclasses.replace(dataset, samples=samples).statistics()
+    tokens = torch.cat([s.features["text"] for s in samples])
+    assert torch.allclose(found["text"][1], tokens.std(0, correction=0).float(), rtol=1e-5)
+    assert found["audio"][1].tolist() == [0, 0]
+    assert found["video"][1].tolist() == [0]
+
+
+def test_mini_mosei_is_another_world_and_larger():
+    mosi, mosei = load_dataset("mini-mosi"), load_dataset("mini-mosei")
+    assert len(mosei["train"]) > len(mosi["train"])
+    assert mosei["train"].modalities == {"text": 32, "audio": 74, "video": 35}
+    assert mosei["train"].synthetic
+    assert mosei["train"][0].words != mosi["train"][0].words
+    again = load_dataset("mini-mosei", "test")
+    assert torch.equal(again[3].features["video"], mosei["test"][3].features["video"])

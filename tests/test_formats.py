@@ -247,6 +247,18 @@ def test_lengths_that_cut_values_off_are_not_believed(root):
     assert "train/audio_lengths: 1 of 2 lengths do not fit" in " ".join(train.notes)
 
 
+def test_lists_are_read_like_arrays(root):
+    """MMSA's README shows lists where its files have arrays."""
+    tree = tree_of([(3, 4, 5), (2, 2, 2)], (600, 7, 8))  # text large enough to stay in the file
+    tree["train"]["text"] = np.resize(tree["train"]["text"], (2, 600, 40))  # one dict in all three splits
+    lists = {s: {k: [np.ascontiguousarray(v) for v in x] for k, x in t.items()} for s, t in tree.items()}
+    expected = load_dataset("mosi", "train", root=store(root, tree))
+    found = load_dataset("mosi", "train", root=store(root, lists))
+    for a, b in zip(expected, found, strict=True):
+        assert all(torch.equal(x, b.features[m]) for m, x in a.features.items())
+        assert a.id == b.id
+
+
 def test_values_that_are_no_numbers_are_counted(root):
     tree = tree_of([(3, 3, 3)] * 4, (5, 5, 5))
     tree["train"]["audio"] = tree["train"]["audio"].astype(np.float64)

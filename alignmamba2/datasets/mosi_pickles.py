@@ -204,9 +204,12 @@ def _read_split(found: Utterances, name: str, tree: Mapping[str, Any], label_key
 
 
 def _array(value: Any) -> np.ndarray | FileArray:
-    return (
-        value if isinstance(value, (np.ndarray, FileArray)) else np.asarray(value, object if _ragged(value) else None)
-    )
+    """A list, as some writers leave it, becomes an array; in memory, unlike arrays."""
+    if isinstance(value, (np.ndarray, FileArray)):
+        return value
+    if isinstance(value, (list, tuple)):
+        value = [v[:] if isinstance(v, FileArray) else v for v in value]
+    return np.asarray(value, object if _ragged(value) else None)
 
 
 def _ragged(value: Any) -> bool:
