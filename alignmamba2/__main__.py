@@ -7,6 +7,7 @@ import ast
 import importlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -236,7 +237,7 @@ def _report(results: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 
 def _command() -> str:
-    return " ".join(["python -m alignmamba2", *sys.argv[1:]])
+    return "python -m alignmamba2 " + shlex.join(sys.argv[1:])
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
