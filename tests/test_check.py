@@ -107,6 +107,8 @@ def test_every_miniature_is_recognised(name, kind, tmp_path, capsys):
     assert "no video is in two splits" in text
     assert "train: 64 samples, 8 videos" in text
     assert "infinite values" in text or kind == "csd"
+    assert main(["data", "check", str(folder)]) == 0  # the tree around it will do
+    assert capsys.readouterr().out.splitlines()[:2] == text.splitlines()[:2]
     html = page.read_text("utf-8")
     assert "no video is in two splits" in html
     assert "plotly" in html

@@ -202,7 +202,11 @@ def _open(name: str, path: Path, folder: Path) -> dict[str, Dataset]:
 
 
 def inspect(path: Path) -> Contents | None:
-    """For `data check`: a pickle, or a folder of `.csd` files."""
+    """For `data check`: a pickle, a folder of `.csd` files, or a tree in which there is one of either."""
+    if path.is_dir():
+        below = [p for depth in ("*", "*/*", "*/*/*") for p in path.glob(depth)]
+        inside = {p for p in below if p.suffix in PICKLES} | {p.parent for p in below if p.suffix == ".csd"}
+        path = inside.pop() if len(inside) == 1 else path
     if path.is_file() and (path.suffix in PICKLES or path.open("rb").read(1) == b"\x80"):
         files = [path]
     elif csd.is_csd_folder(path):
