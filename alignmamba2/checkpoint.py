@@ -74,7 +74,7 @@ class Checkpoint:
         if changed:
             raise CheckpointError(
                 f"{self.path}: an unfinished run that is another one: {'; '.join(changed)}. "
-                f"Give another folder, or say resume=False to start anew"
+                "Give another folder; or, to start anew, remove that file or say resume=False"
             )
         changed = list(_differences(then, environment()))
         if changed:

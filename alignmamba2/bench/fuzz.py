@@ -228,7 +228,7 @@ def run(name: str, first: int, last: int, seed: int, say: Callable[[tuple], None
         size = (
             next(int(x.split()[1]) for x in Path("/proc/self/status").read_text().splitlines() if "VmSize" in x) * 1024
         )
-        resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, size + ROOM))
+        resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, resource.getrlimit(resource.RLIMIT_AS)[1]))
         signal.signal(signal.SIGALRM, _late)
         sources = _files(whole)
         for number in range(first, last):
