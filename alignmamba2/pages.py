@@ -312,11 +312,13 @@ p code, li code, td code { background: #2B3036; }
 
 # The key "p" turns a page into slides and back: a slide is a heading with what follows it; the arrow keys turn them.
 PRESENT = """
-const cells = [...document.querySelector('main').children].filter(cell => cell.tagName !== 'NAV');
 const slides = [];
-for (const cell of cells) {
-  if (!slides.length || cell.querySelector('h1, h2, h3')) slides.push([]);
-  slides[slides.length - 1].push(cell);
+for (const cell of [...document.querySelector('main').children].filter(cell => cell.tagName !== 'NAV')) {
+  const heading = cell.querySelector('h1, h2, h3');
+  for (const part of heading ? [...heading.parentElement.children] : [cell]) {
+    if (!slides.length || /^H[123]$/.test(part.tagName)) slides.push([]);
+    slides[slides.length - 1].push(part);
+  }
 }
 let at = -1;
 function show(next) {

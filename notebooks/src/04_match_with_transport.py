@@ -51,8 +51,8 @@ print(f"Data set: {note}\n{train.description}")
 #
 # ## A picture of the data
 #
-# One sample. Words on top, and below them what the voice does. There are more sounds than words, and not one word
-# stands exactly above its sound.
+# One sample. Words on top, and below them what the voice does. There are more sounds than words, and nothing in the
+# picture says which belong together.
 
 # %%
 sample = next(s for s in test if len(s.words["text"]) == 8)
