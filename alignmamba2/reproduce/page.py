@@ -51,7 +51,7 @@ def _(text: object) -> str:
 
 
 def _head(report: Mapping[str, Any]) -> str:
-    seeds = ", ".join(map(str, report["seeds"]))
+    seeds = ("seeds " if len(report["seeds"]) > 1 else "seed ") + ", ".join(map(str, report["seeds"]))
     fast = (
         " <b>Two epochs a run (--fast): these numbers say nothing but that everything runs.</b>"
         if report["fast"]
@@ -59,10 +59,11 @@ def _head(report: Mapping[str, Any]) -> str:
     )
     return (
         "<h1>AlignMamba-2: published and measured</h1>"
-        f"<p>Mean ± sd over seeds {_(seeds)}. Every model is chosen on the validation split and tested once. In "
+        f"<p>Mean ± sd over {_(seeds)}. Every model is chosen on the validation split and tested once. In "
         "brackets the 95 % bootstrap interval over seeds and samples. “Full minus this” is the difference in accuracy "
         "(and in mean absolute error, positive where the full model's is smaller) with its interval and the p of a "
-        f"paired permutation test, corrected for the number of rows (Holm).{fast}</p>"
+        f"paired permutation test, corrected for the number of rows (Holm). Seconds are wall-clock: they compare "
+        f"models only where the machine did nothing else.{fast}</p>"
     )
 
 
