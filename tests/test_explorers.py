@@ -372,7 +372,7 @@ def test_every_panel_shows_itself_with_and_without_widgets(all_panels):
         bundle = panel._repr_mimebundle_()
         assert panel.words in bundle["text/plain"]
         assert "application/vnd.jupyter.widget-view+json" in bundle
-        json.dumps(bundle["application/vnd.plotly.v1+json"], default=str)
+        json.dumps(bundle["application/vnd.plotly.v1+json"])  # Jupyter takes nothing else
         assert isinstance(panel.fig, go.FigureWidget)
         assert "synthetic" in panel.fig.layout.title.text
         assert all(control.description for control in panel.controls.values())

@@ -57,9 +57,7 @@ def jupyterlab(folder: Path, home: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    here = {
-        name: str(home / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
-    }
+    here = {f"JUPYTER_{name.upper()}_DIR": str(home / name) for name in ("config", "data", "runtime")}
     here["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     # numba's caches stay where they are: compiling anew would take a minute.
     environment = {**os.environ, "HOME": str(home), **here}
@@ -67,10 +65,14 @@ def jupyterlab(folder: Path, home: Path) -> Iterator[str]:
     command += [f"--ServerApp.root_dir={folder}", "--ip=127.0.0.1", f"--IdentityProvider.token={TOKEN}"]
     command += ["--LabApp.extension_manager=readonly", "--LabApp.news_url=", "--expose-app-in-browser"]
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--allow-root"]
-    settings = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "notebook-extension"
-    settings.mkdir(parents=True, exist_ok=True)
-    # All cells stay in the page, whatever is scrolled to.
-    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}', encoding="utf-8")
+    # All cells stay in the page, whatever is scrolled to; and nobody is asked whether news are wanted.
+    for plugin, setting in (
+        ("notebook-extension/tracker", '{"windowingMode": "none"}'),
+        ("apputils-extension/notification", '{"fetchNews": "false", "checkForUpdates": false}'),
+    ):
+        path = home / "config" / "lab" / "user-settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(setting, encoding="utf-8")
     with (home / "jupyter.log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:

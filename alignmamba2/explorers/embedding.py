@@ -187,14 +187,14 @@ class EmbeddingExplorer(Explorer):
             self._kept[key] = self._compute(key, lambda share: None)
         if key in self._kept:
             self._place(self._kept[key])
-            busy = ""
         elif self._stopped:
-            busy = "Stopped. Move a slider to compute a plane. "
+            return "Stopped. Move a slider to compute a plane."
         else:
             self._start(key)
-            busy = "A new plane is being computed; what is drawn is the old one. "
+            self._colour()
+            return "A new plane is being computed; what is drawn is the old one."
         self._colour()
-        return busy + self._said(key)
+        return self._said(key)
 
     def _compute(self, key: tuple[int, float], progress: Callable[[float], None]) -> tuple[np.ndarray, np.ndarray]:
         sides = []

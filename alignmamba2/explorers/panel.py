@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -112,7 +113,7 @@ class Explorer:
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """The panel where widgets live, the still figure everywhere else."""
         shown = dict(self._view._repr_mimebundle_(**kwargs)) if self.controls else {}
-        still = {"application/vnd.plotly.v1+json": self.still.to_plotly_json()}
+        still = {"application/vnd.plotly.v1+json": json.loads(self.still.to_json())}
         return {**shown, **still, "text/plain": f"{type(self).__name__}: {self.words}"}
 
 
