@@ -244,7 +244,10 @@ def _readable(output: nbformat.NotebookNode) -> bool:
 def _figure(figure: Mapping[str, Any]) -> str:
     import plotly.io as pio
 
-    title = figure.get("layout", {}).get("title", {}).get("text", "figure")
+    layout = figure.get("layout", {})
+    title = layout.get("title", {}).get("text", "figure").partition("<br>")[0]
+    words = (layout.get("meta") or {}).get("words", "")
+    label = f"{title}. {words}" if words else title
     drawn = pio.to_html(
         {key: figure[key] for key in ("data", "layout", "frames") if key in figure},
         include_plotlyjs=False,
@@ -253,7 +256,7 @@ def _figure(figure: Mapping[str, Any]) -> str:
         validate=False,
         config={"responsive": True, "displaylogo": False},
     )
-    return f'<figure role="img" aria-label="{html.escape(title, quote=True)}">{drawn}</figure>'
+    return f'<figure role="img" aria-label="{html.escape(label, quote=True)}">{drawn}</figure>'
 
 
 @contextlib.contextmanager
