@@ -2,7 +2,7 @@
 
 For each subject: one run that is left alone; then again and again, in an empty folder, a run that gets SIGKILL at a
 moment drawn from the time that the first one took, and a run after it that is left alone. That one must end with the
-same content, bit by bit, whatever the killed run left behind, and take away the checkpoint that it went on from. Linux and
+same content, bit by bit, whatever the killed run left behind, and take away the checkpoint that it went on from. Linux
 and macOS: subjects are forked, so that a run is not mostly imports.
 """
 
