@@ -203,8 +203,7 @@ class ScanExplorer(Explorer):
         self._traces["delta"].update(x=at + 1, y=delta / max(delta.max(), 1e-12))
         self._traces["kept"].update(x=at + 1, y=kept)
         most = float(abs(matrix).max()) or 1.0
-        past = np.where(np.tri(length, dtype=bool), matrix, np.nan)
-        self._traces["matrix"].update(z=past, x=at + 1, y=at + 1, zmin=-most, zmax=most)
+        self._traces["matrix"].update(z=matrix, x=at + 1, y=at + 1, zmin=-most, zmax=most)
         half = float(np.log(2) / max(float((-c.A).mean()) * delta.mean(), 1e-12))
         forgets = f"Half of what the state holds is gone after about {half:.3g} tokens."
         return f"{self._where(now)} {forgets} {self._sources(matrix)}"
