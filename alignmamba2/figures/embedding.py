@@ -157,6 +157,7 @@ def before_after(
     facts: Mapping[str, str] | None = None,
     landmarks: int = 0,
     images: Sequence[str] = (),
+    heads: tuple[str, str] = ("before fusion", "after fusion"),
     note: str = "",
 ) -> go.Figure:
     """The same tokens before and after fusion, side by side; a token's place in the data is the same in both panels.
@@ -179,6 +180,7 @@ def before_after(
         So many tokens, far apart before fusion, carry the same number in both panels.
     images : N strings, or empty
         Data URIs; in a page written by `save` the picture shows beside the pointer.
+    heads : what the two panels are
     note : str
         The subtitle; say "synthetic" here where the data are.
 
@@ -198,8 +200,9 @@ def before_after(
     if by is not None:
         shown = [f"{v:.2f}" if scale else str(v) for v in np.asarray(by)]
         texts = np.array([f"{t}<br>{by_name or 'value'}: {v}" for t, v in zip(texts, shown, strict=True)], dtype=object)
-    heads = [f"<b>{name} fusion</b>" + (f": {facts[name]}" if name in facts else "") for name in ("before", "after")]
-    figure = make_subplots(rows=1, cols=2, subplot_titles=heads, horizontal_spacing=0.04)
+    sides = zip(heads, ("before", "after"), strict=True)
+    titles = [f"<b>{head}</b>" + (f": {facts[name]}" if name in facts else "") for head, name in sides]
+    figure = make_subplots(rows=1, cols=2, subplot_titles=titles, horizontal_spacing=0.04)
     for column, points in enumerate(clouds, start=1):
         for name, (mine, marker) in groups.items():
             figure.add_scatter(
