@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -49,6 +50,27 @@ def whole(path: Path) -> Iterator[Path]:
         raise OSError(f"{path}: could not be written ({what}); what was there before is unchanged") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` to write files into: once they are all there, it takes the place of `folder`.
+
+    `folder` may be there empty, but must hold nothing. Where another process was faster, its folder stays.
+    """
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if folder.exists():
+            folder.rmdir()
+        try:
+            part.rename(folder)
+        except OSError:  # another process was faster
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -25,8 +25,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +34,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from ..files import whole_folder
 from .base import DataError, Dataset
 from .fetch import data_root
 from .images import GRID
@@ -153,19 +152,8 @@ def make(folder: Path, *, format: str = "folder", seed: int = 0, size: int | Non
         raise ValueError(f"size: found {size!r}; expected at least 6 training pairs")
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder}: not empty; name another folder")
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    part.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as part:
         _write(part, seed, n)
-        if folder.exists():
-            folder.rmdir()
-        try:
-            part.rename(folder)
-        except OSError:  # another process was faster, with the same pairs
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return sorted(p for p in folder.rglob("*") if p.is_file())
 
 

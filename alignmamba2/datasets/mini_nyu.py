@@ -30,8 +30,6 @@ QMF's folders with HHA on the right. Rays are cast for every second pixel of 640
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +37,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..files import whole_folder
 from .base import DataError, Dataset
 from .fetch import data_root
 from .hha import HEIGHT, WIDTH, hha
@@ -145,20 +144,9 @@ def make(folder: Path, *, format: str = "mat", seed: int = 0, size: int | None =
                          "class has a scene for validation")  # fmt: skip
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder}: not empty; name another folder")
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    part.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as part:
         write = _write_mat if format == "mat" else _write_folders
         write(part, frames(seed, n, n // 2), n + n // 2)
-        if folder.exists():
-            folder.rmdir()
-        try:
-            part.rename(folder)
-        except OSError:  # another process was faster, with the same frames
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return sorted(p for p in folder.rglob("*") if p.is_file())
 
 
