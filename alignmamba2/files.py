@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -37,17 +39,14 @@ def whole(path: Path) -> Iterator[Path]:
     OSError
         Naming the file: the disk is full, say. `path` is as it was.
     """
-    _sweep(path)
-    part = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}.part")
+    part = _part(path)
     try:
         yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        _sync(part)
         part.replace(path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
     except (OSError, SafetensorError) as error:
-        what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise OSError(f"{path}: could not be written ({what}); what was there before is unchanged") from error
+        raise OSError(f"{path}: could not be written ({_why(error)}); what was there before is unchanged") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -56,19 +55,30 @@ def whole(path: Path) -> Iterator[Path]:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder beside `folder` to write files into: once they are all there, it takes the place of `folder`.
 
-    `folder` may be there empty, but must hold nothing. Where another process was faster, its folder stays.
+    As with `whole`, a reader finds all of it or nothing. `folder` may be there empty; where it holds something when
+    all is written, another process was faster, and its folder stays.
+
+    Raises
+    ------
+    OSError
+        Naming the folder: the disk is full, say.
     """
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    part.mkdir(parents=True)
+    part = _part(folder)
     try:
+        part.mkdir(parents=True)
         yield part
-        if folder.exists():
-            folder.rmdir()
+        for path in part.rglob("*"):
+            _sync(path)
         try:
+            if folder.is_dir():
+                folder.rmdir()
             part.rename(folder)
-        except OSError:  # another process was faster
-            if not folder.is_dir():
+        except OSError:
+            if not (folder.is_dir() and any(folder.iterdir())):
                 raise
+        _sync(folder.parent)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"{folder}: could not be written ({_why(error)}); it is not there") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -77,6 +87,36 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text; a reader never sees half of it."""
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, notes: Mapping[str, Any]) -> None:
+    """Write plain data as JSON, with a SHA-256 of it beside it."""
+    write_text(path, json.dumps({**notes, DIGEST: _json_digest(notes)}, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+    FileError
+        It is cut off, damaged, or was not written by `write_json`.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not found")
+    try:
+        notes = json.loads(path.read_text("utf-8"))
+        expected = notes.pop(DIGEST, None)
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise FileError(f"{path}: no readable JSON ({error}); it may be cut off or damaged") from error
+    if expected != _json_digest(notes):
+        raise FileError(f"{path}: damaged: its content does not have the SHA-256 that was written with it")
+    return notes
+
+
+def _json_digest(notes: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(notes, sort_keys=True).encode()).hexdigest()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
@@ -106,7 +146,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise FileError(f"{path}: no readable safetensors file ({error}); it may be cut off or damaged") from error
     expected = notes.pop(DIGEST, None)
-    if expected is not None and expected != _digest(tensors, notes):
+    # Damage may have hit the digest's own name: then its value stands under another one.
+    lost = expected is None and any(re.fullmatch("[0-9a-f]{64}", value) for value in notes.values())
+    if lost or (expected is not None and expected != _digest(tensors, notes)):
         raise FileError(f"{path}: damaged: its content does not have the SHA-256 that was written with it")
     return tensors, notes
 
@@ -143,12 +185,18 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
     return packed
 
 
-def _sweep(path: Path) -> None:
-    """Remove the parts of `path` that processes of this machine left which are no more."""
-    for part in path.parent.glob(f"{path.name}.{socket.gethostname()}-*.part"):
+def _part(path: Path) -> Path:
+    """A name beside `path` of this process's own. Those of processes of this machine which are no more are removed."""
+    ours = f"{path.name}.{socket.gethostname()}-"
+    for part in path.parent.glob(f"{glob.escape(ours)}*.part"):
         pid = part.name.removesuffix(".part").rsplit("-", 2)[1]
         if pid.isdecimal() and not _alive(int(pid)):
-            part.unlink(missing_ok=True)
+            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+    return path.with_name(f"{ours}{os.getpid()}-{secrets.token_hex(3)}.part")
+
+
+def _why(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def _alive(pid: int) -> bool:
@@ -163,11 +211,11 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _sync_folder(folder: Path) -> None:
-    """Bring a rename to the disk, where the system lets a folder be opened."""
-    if os.name == "nt":
+def _sync(path: Path) -> None:
+    """Bring a file, or a folder's list of names, to the disk; a folder only where the system lets it be opened."""
+    if os.name == "nt" and path.is_dir():
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -10,6 +10,7 @@ import torch
 
 from alignmamba2.encoders import MiniLM, audio_encoder, depth_image, image_encoder, text_encoder
 from alignmamba2.encoders.cache import Tokens, cached, hash_items
+from alignmamba2.files import FileError
 
 transformers = pytest.importorskip("transformers")
 
@@ -219,6 +220,52 @@ def test_the_cache_keeps_what_it_has_and_nothing_half(tmp_path):
     whole = [p for p in tmp_path.iterdir() if ".part" not in p.name]
     assert len(whole) == 1
     assert isinstance(Tokens(whole[0]), Tokens)
+
+
+def read_or_refused(read):
+    try:
+        return read(), None
+    except FileError as error:
+        return None, error
+
+
+def test_every_damaged_byte_of_a_cache_is_found(tmp_path):
+    sequences = [torch.rand(n, 2, generator=torch.Generator().manual_seed(n)) for n in (2, 0, 3)]
+    folder = cached(tmp_path, "e", "d", 2, [sequences]).folder
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        for at in range(0, len(content), 3):
+            path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+            found, error = read_or_refused(lambda: [x.clone() for x in cached(tmp_path, "e", "d", 2, ())])
+            if error is None:  # damage to what means nothing: the spaces that fill a header, say
+                assert path.suffix == ".json" or at < 128
+                assert all(torch.equal(a, b) for a, b in zip(found, sequences, strict=True))
+            else:
+                assert str(folder) in str(error)
+                assert "Remove that folder" in str(error)
+        path.write_bytes(content[:-2])
+        with pytest.raises(FileError):
+            list(cached(tmp_path, "e", "d", 2, ()))
+        path.write_bytes(content)
+    assert len(cached(tmp_path, "e", "d", 2, ())) == 3
+
+
+def test_damage_of_what_was_unpacked_or_kept_is_found(tmp_path):
+    if not MiniLM.is_present():
+        pytest.skip("no MiniLM here")
+    first = MiniLM().encode(["one", "two"], tmp_path)
+    (kept,) = tmp_path.glob("minilm-*.safetensors")
+    content = kept.read_bytes()
+    kept.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    with pytest.raises(FileError, match=r"damaged.*Remove .*minilm-.*made again"):
+        MiniLM().encode(["one", "two"], tmp_path)
+    kept.unlink()
+    assert torch.equal(MiniLM().encode(["one", "two"], tmp_path), first)
+    kept.unlink()
+    settings = next(tmp_path.rglob("config.json"))
+    settings.write_bytes(settings.read_bytes().replace(b"0", b"1"))
+    with pytest.raises(FileError, match=r"config\.json: not as it was unpacked"):
+        MiniLM().encode(["one", "two"], tmp_path)
 
 
 def test_hashes_tell_items_apart():

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "batch": set(),
     "ordering": set(),
     "trace": set(),
-    "encoders": set(),
+    "encoders": {"files"},
     "files": set(),
     "checkpoint": {"files"},
     "loop": {"batch", "checkpoint", "config", "metrics", "recipes"},

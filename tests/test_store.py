@@ -35,6 +35,7 @@ def split_of(lengths, seed=0, **more):
 
 
 def written(folder, split):
+    shutil.rmtree(folder, ignore_errors=True)  # one that is whole stays, as the same key has the same content
     store.write(folder, {"train": split}, {})
     return StoredSamples(folder / "train.safetensors")
 
@@ -116,6 +117,59 @@ def test_a_store_is_whole_or_not_there(tmp_path):
     with pytest.raises(DataError, match="text: 0 tokens were read; expected 2"):
         written(tmp_path / "s", dataclasses.replace(split, tokens=lambda m: iter([])))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ends", [(2, 3), (0, 5, 0), (1, 1, 1, 1, 1), (5,)])
+def test_blocks_may_end_anywhere(tmp_path, ends):
+    """Checksums are by sample, tokens come in blocks of any size, samples may be empty."""
+    split, tokens = split_of([(n, n) for n in ends])
+    flat = {m: np.concatenate(xs) for m, xs in tokens.items()}
+    for size in (1, 2, 3, 4, 7):
+        cut = dataclasses.replace(split, tokens=lambda m, size=size: (flat[m][i : i + size] for i in range(0, 5, size)))
+        samples = written(tmp_path / "s", cut)
+        for i, sample in enumerate(samples):
+            assert np.array_equal(sample.features["audio"], tokens["audio"][i].astype(np.float32))
+
+
+def test_every_damaged_byte_is_found(tmp_path):
+    """On opening, or when the sample that holds it is read; the others are still read."""
+    split, tokens = split_of([(2, 3), (0, 1), (4, 2)], bert=np.arange(18).reshape(3, 3, 2), texts=["a b", "", "c"])
+    written(tmp_path / "s", split)
+    path = tmp_path / "s" / "train.safetensors"
+    content = path.read_bytes()
+    begin = 8 + int.from_bytes(content[:8], "little")
+    places = json.loads(content[8:begin])
+    found = 0
+    for at in range(0, len(content), 3):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :])
+        held = [m for m in WIDTHS if places[m]["data_offsets"][0] <= at - begin < places[m]["data_offsets"][1]]
+        if not held:
+            with pytest.raises(DataError, match=r"train\.safetensors: no whole file of a store .* it is made again"):
+                StoredSamples(path)
+            continue
+        samples, refused = StoredSamples(path), []
+        for i in range(3):
+            try:
+                sample = samples[i]
+            except DataError as error:
+                refused.append((i, str(error)))
+            else:
+                assert all(np.array_equal(sample.features[m], tokens[m][i].astype(np.float32)) for m in WIDTHS)
+        ((i, message),) = refused
+        assert f"sample 'é {i}' does not have the CRC-32" in message
+        found += 1
+    assert found > 10
+
+
+def test_a_store_whose_notes_are_damaged_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNMAMBA2_DATA", str(tmp_path))
+    big.write_pickle(tmp_path / "x.pkl", {"train": 2, "valid": 1, "test": 1})
+    first = load_dataset("mosei", root=tmp_path / "x.pkl")
+    notes = next(tmp_path.rglob("store.json"))
+    notes.write_text(notes.read_text().replace('"unaligned"', '"aligned"'))
+    again = load_dataset("mosei", root=tmp_path / "x.pkl")
+    assert first["train"].protocol == again["train"].protocol
+    assert store.read_notes(notes.parent)["alignment"] == "unaligned"
 
 
 def test_no_room_is_said_before_anything_is_written(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -97,3 +98,9 @@ class Dataset(torch.utils.data.Dataset):
                 mean[m] += step * (len(x) / total)
                 count[m] = total
         return {m: (mean[m].float(), (squares[m] / max(1, count[m])).sqrt().float()) for m in widths}
+
+
+def seeded(splits: Mapping[str, Dataset], seed: int) -> dict[str, Dataset]:
+    """The splits of a generated set, its seed in every protocol."""
+    said = f"synthetic, seed {seed}"
+    return {k: dataclasses.replace(d, protocol=d.protocol.replace("synthetic", said, 1)) for k, d in splits.items()}

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from ..batch import Sample
+from ..files import whole, write_text
 from .mini_mosi import NAMES, VOCABULARY, load, sentence, world
 from .registry import Entry
 
@@ -84,10 +85,8 @@ def _spoilt(audio: np.ndarray, seed: int) -> np.ndarray:
 
 def _write(path: Path, tree: dict) -> list[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with whole(path) as part, part.open("wb") as file:
         pickle.dump(tree, file, protocol=4)
-    part.replace(path)
     return [path]
 
 
@@ -180,7 +179,7 @@ def _csd(name: str, folder: Path, seed: int, size: int) -> list[Path]:
     for kind, (stem, root) in kinds.items():
         paths.append(folder / f"{stem}.csd")
         _write_csd(paths[-1], root, sequences[kind], f"synthetic, {name}, seed {seed}")
-    (folder / "folds.json").write_text(json.dumps(folds, indent=2) + "\n", "utf-8")
+    write_text(folder / "folds.json", json.dumps(folds, indent=2) + "\n")
     return [*paths, folder / "folds.json"]
 
 
@@ -231,14 +230,12 @@ def _timed(spoken: list[Sample], concepts: np.ndarray, maps: dict, rng: np.rando
 def _write_csd(path: Path, root: str, videos: dict[str, Timed], description: str) -> None:
     import h5py
 
-    part = path.with_name(path.name + ".part")
-    with h5py.File(part, "w") as file:
+    with whole(path) as part, h5py.File(part, "w") as file:
         for video, (features, intervals) in videos.items():
             file[f"{root}/data/{video}/features"] = features
             file[f"{root}/data/{video}/intervals"] = intervals
         for key, value in {"root name": root, "computational sequence description": description}.items():
             file.create_dataset(f"{root}/metadata/{key}", data=[json.dumps(value)], dtype=h5py.string_dtype())
-    part.replace(path)
 
 
 FORMATS: dict[str, Callable[[str, Path, int, int], list[Path]]] = {

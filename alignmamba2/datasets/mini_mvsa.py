@@ -23,7 +23,6 @@ has.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from ..files import whole_folder
-from .base import DataError, Dataset
+from .base import DataError, Dataset, seeded
 from .fetch import data_root
 from .images import GRID
 from .mvsa import PICTURES, PROTOCOLS, datasets, read_pairs
@@ -133,8 +132,7 @@ def load(
         name=NAME,
         partners=partial(_partners, planted) if text == "words" and image == "patches" and pictures != "none" else None,
     )
-    said = f"synthetic, seed {seed}"
-    return {k: dataclasses.replace(d, protocol=d.protocol.replace("synthetic", said, 1)) for k, d in splits.items()}
+    return seeded(splits, seed)
 
 
 def make(folder: Path, *, format: str = "folder", seed: int = 0, size: int | None = None) -> list[Path]:

