@@ -67,7 +67,7 @@ def test_the_file_is_a_safetensors_file(tmp_path):
     assert np.array_equal(found["bert"], split.bert)
     assert samples.bert(1).tolist() == [[6, 7], [8, 9], [10, 11]]
     assert samples[0].words == {"text": ["a", "b"]}
-    assert samples.texts == ("a b", "")
+    assert tuple(samples.texts) == ("a b", "")
 
 
 def test_slices_are_views_and_ends_are_ends(tmp_path):

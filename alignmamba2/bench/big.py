@@ -1,15 +1,23 @@
-"""Data of MOSEI's unaligned size, from a pickle through the store into training, with the memory that each step takes.
+"""How memory and time grow with the data.
 
-Writes a synthetic pickle in MMSA's format (22,856 utterances; text 50 × 768, sound 500 × 74, face 500 × 35; no padding,
-so nothing shrinks), converts it, opens it again, and trains one epoch. Each step is a process of its own, and what is
-printed is the peak of the memory resident in it, imports included. At full size it needs 17 GB of disk, and training
-takes long on a few cores: `--samples` says how many utterances train, `--steps` how many of them an epoch sees.
+    mosei     A synthetic pickle in MMSA's format of MOSEI's unaligned size (22,856 utterances; text 50 × 768, sound
+              500 × 74, face 500 × 35; no padding, so nothing shrinks) is written, converted, opened again, and trained
+              on for one whole epoch. 17 GB of disk; about ten minutes of one core for the epoch. Smaller: `--samples`,
+              `--steps`.
+    sizes     The same utterances as a store of 0.1 to 100 times MOSEI's training split, a step of training each time
+              on samples that lie anywhere in it (`growth.py`).
+    lengths   A step of training on samples of 50 to 5,000 tokens of sound and of face.
+
+Every row is a process of its own; "peak" is the most memory that was ever resident in it, imports included.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
+import json
+import os
 import pickle
 import shutil
 import struct
@@ -17,40 +25,74 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..datasets import load_dataset
+from ..files import whole
+from ..training import fit
+from . import growth
+from .growth import SHAPES
+from .measure import keep, peak_mib
+
 SPLITS = {"train": 16326, "valid": 1871, "test": 4659}
-SHAPES = {"text": (50, 768), "audio": (500, 74), "vision": (500, 35)}
 BLOCK = 64  # utterances made at a time
 BATCH = 16
 
 
 def main(argv: Sequence[str] = ()) -> None:
-    parser = argparse.ArgumentParser(prog="python -m alignmamba2 bench big", description=__doc__)
-    parser.add_argument(
-        "--samples", type=int, default=SPLITS["train"], help="training utterances; others in proportion"
+    parser = argparse.ArgumentParser(
+        prog="python -m alignmamba2 bench big", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--steps", type=int, help="utterances that the epoch sees (default: all)")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all if left out")
+    parser.add_argument(
+        "--samples", type=int, default=SPLITS["train"], help="mosei: training utterances; others in proportion"
+    )
+    parser.add_argument("--steps", type=int, help="mosei: utterances that the epoch sees (default: all)")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder, removed at the end)")
-    parser.add_argument("--stage", choices=tuple(STAGES), help=argparse.SUPPRESS)
+    parser.add_argument("--results", type=Path, default=Path("results/big.json"))
+    parser.add_argument("--stage", help=argparse.SUPPRESS)
+    parser.add_argument("--amount", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.stage:
-        STAGES[arguments.stage](arguments)
+        start = time.perf_counter()
+        row = STAGES[arguments.stage](arguments)
+        print(json.dumps({**row, "seconds": round(time.perf_counter() - start, 1), "peak_mib": round(peak_mib())}))
         return
+    for part in arguments.parts:
+        if part not in PARTS:
+            raise ValueError(f"part: found {part!r}; expected one of {', '.join(PARTS)}")
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="alignmamba2-big-"))
     folder.mkdir(parents=True, exist_ok=True)
+    words = " ".join(["python -m alignmamba2 bench big", *argv])
     try:
-        for stage in STAGES:
-            options = ["--samples", str(arguments.samples), "--folder", str(folder), "--stage", stage]
-            options += ["--steps", str(arguments.steps)] if arguments.steps else []
-            subprocess.run([sys.executable, "-m", "alignmamba2", "bench", "big", *options], check=True)
+        for part in arguments.parts or PARTS:
+            rows = []
+            for stage, amount in PARTS[part]:
+                rows.append(_row(stage, amount, folder, arguments))
+                print(_told(part, rows[-1]), flush=True)
+            print(f"written: {keep(arguments.results, {part: rows}, words)}", flush=True)
     finally:
         if not arguments.folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _row(stage: str, amount: float, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    if stage == "size":  # written by another process, lest its memory count
+        _row("store", amount, folder, arguments)
+    options = ["--samples", str(arguments.samples), "--folder", str(folder), "--stage", stage, "--amount", str(amount)]
+    options += ["--steps", str(arguments.steps)] if arguments.steps else []
+    command = [sys.executable, "-m", "alignmamba2", "bench", "big", *options]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return {"stage": stage, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def _told(part: str, row: Mapping[str, Any]) -> str:
+    shown = ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in row.items() if isinstance(v, (int, float)))
+    return f"{part:8s} {row['stage']:8s} {shown}"
 
 
 def write_pickle(path: Path, sizes: dict[str, int], seed: int = 0) -> None:
@@ -106,66 +148,58 @@ def _sizes(samples: int) -> dict[str, int]:
     return {split: max(2, round(size * samples / SPLITS["train"])) for split, size in SPLITS.items()}
 
 
-def _write(arguments: argparse.Namespace) -> None:
-    path, start = arguments.folder / "unaligned_50.pkl", time.perf_counter()
+def _write(arguments: argparse.Namespace) -> dict[str, Any]:
+    path = arguments.folder / "unaligned_50.pkl"
     if not path.exists():
-        part = path.with_suffix(".part")
-        write_pickle(part, _sizes(arguments.samples))
-        part.replace(path)
-    _say("written", path.stat().st_size, start)
+        with whole(path) as part:
+            write_pickle(part, _sizes(arguments.samples))
+    return {"gb": round(path.stat().st_size / 1e9, 2)}
 
 
 def _load(arguments: argparse.Namespace) -> dict:
-    import os
-
-    from ..datasets import load_dataset
-
     os.environ["ALIGNMAMBA2_DATA"] = str(arguments.folder)
     return load_dataset("mosei", root=arguments.folder / "unaligned_50.pkl")
 
 
-def _convert(arguments: argparse.Namespace) -> None:
-    start = time.perf_counter()
+def _convert(arguments: argparse.Namespace) -> dict[str, Any]:
     _load(arguments)
-    _say("converted", sum(p.stat().st_size for p in arguments.folder.rglob("*.safetensors")), start)
+    return {"gb": round(sum(p.stat().st_size for p in arguments.folder.rglob("*.safetensors")) / 1e9, 2)}
 
 
-def _open(arguments: argparse.Namespace) -> None:
-    start = time.perf_counter()
-    splits = _load(arguments)
-    _say("opened again", sum(len(d) for d in splits.values()), start, "utterances")
+def _open(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"utterances": sum(len(d) for d in _load(arguments).values())}
 
 
-def _train(arguments: argparse.Namespace) -> None:
-    import dataclasses
-
-    from ..training import fit
-
-    start = time.perf_counter()
+def _train(arguments: argparse.Namespace) -> dict[str, Any]:
     splits = _load(arguments)
     if arguments.steps:
         splits = {s: dataclasses.replace(d, samples=d.samples[: arguments.steps]) for s, d in splits.items()}
     one = {"training.max_epochs": 1, "training.batch_size": BATCH, "training.refit": False}
     fit("mini-mosi", overrides=one, datasets=splits, progress=False)
-    _say(f"trained an epoch, {BATCH} a batch", len(splits["train"]), start, "utterances")
+    return {"utterances": len(splits["train"]), "validated_on": len(splits["valid"]), "batch": BATCH}
 
 
-def _say(what: str, amount: int, start: float, unit: str = "") -> None:
-    amount_text = f"{amount:,} {unit}" if unit else f"{amount / 1e9:.2f} GB"
-    print(
-        f"{what:32s} {amount_text:>20s} {time.perf_counter() - start:8.1f} s   peak resident {_peak_mib():8.0f} MiB",
-        flush=True,
-    )
+def _store(arguments: argparse.Namespace) -> dict[str, Any]:
+    growth.sparse_store(arguments.folder / "growth.safetensors", round(arguments.amount * SPLITS["train"]))
+    return {}
 
 
-def _peak_mib() -> float:
-    """The peak of this process; not `ru_maxrss`, which a process inherits from the one that started it."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return next(int(s.split()[1]) / 1024 for s in status.read_text().splitlines() if s.startswith("VmHWM"))
-    import resource
+def _size(arguments: argparse.Namespace) -> dict[str, Any]:
+    path = arguments.folder / "growth.safetensors"
+    try:
+        return growth.of_size(path, round(arguments.amount * SPLITS["train"]))
+    finally:
+        path.unlink()
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+def _length(arguments: argparse.Namespace) -> dict[str, Any]:
+    return growth.of_length(int(arguments.amount))
 
 
 STAGES = {"write": _write, "convert": _convert, "open": _open, "train": _train}
+STAGES |= {"store": _store, "size": _size, "length": _length}
+PARTS: dict[str, list[tuple[str, float]]] = {
+    "mosei": [(stage, 1) for stage in ("write", "convert", "open", "train")],
+    "sizes": [("size", times) for times in (0.1, 1, 10, 100)],
+    "lengths": [("length", tokens) for tokens in (50, 150, 500, 1500, 5000)],
+}

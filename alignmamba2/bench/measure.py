@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import math
 import platform
 import statistics
@@ -13,6 +14,9 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+
+from ..experiments import provenance
+from ..files import write_text
 
 
 def medians(calls: dict[str, Callable[[], object]], budget: float, least: int = 3) -> dict[str, dict[str, float]]:
@@ -62,6 +66,27 @@ def _status(key: str) -> int:
         if line.startswith(key):
             return int(line.split()[1])
     raise RuntimeError(f"/proc/self/status has no {key}")
+
+
+def keep(path: Path, parts: dict[str, object], command: str) -> Path:
+    """Write measurements into a results file, each part with the command and date that it is of.
+
+    Parts of the file that were not measured now stay as they are, so that a long measurement can be made in pieces.
+    """
+    known = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    now = provenance(command)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps({**known, **{n: {**now, "results": r} for n, r in parts.items()}}, indent=1) + "\n")
+    return path
+
+
+def peak_mib() -> float:
+    """The most memory that was ever resident in this process; not `ru_maxrss`, which is inherited from the parent."""
+    if Path("/proc/self/status").exists():
+        return _status("VmHWM") / 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def slope(x: list[float], y: list[float]) -> float:

@@ -9,11 +9,12 @@ samples,
     label       (N,) float32
     bert        (N, 3, T) int64         where the source has it: ids, mask and segments of BERT's tokens
     crc         (N,) int64              CRC-32 of each sample's tokens, its modalities one behind the other
+    ids, texts  as name.bytes (any number,) uint8, UTF-8, and name.ends (N,) int64; no texts where the source has none
     head        (32,) uint8             SHA-256 of the header and of every array but the tokens
 
-and ids and raw texts in its metadata. Only finite numbers get in: what was not finite is 0, and counted in
-`store.json`. The folder's name is a hash of the source's SHA-256 and of what was asked of it; it appears when it is
-whole.
+Of all this, only the labels are kept in memory: what a store takes there hardly grows with it. Only finite numbers get
+in: what was not finite is 0, and counted in `store.json`. The folder's name is a hash of the source's SHA-256 and of
+what was asked of it; it appears when it is whole.
 
 Damage is found before a number of it is used: all but the tokens is checked on opening, a sample's tokens each time
 that they are read. So a store of 8 GB opens at once, and no pass over all of it is ever needed; CRC-32 costs a
@@ -124,23 +125,7 @@ def write(folder: Path, splits: Mapping[str, Split], about: Mapping[str, Any]) -
 
 def _write_split(path: Path, split: Split) -> dict[str, int]:
     """Returns how many values of each modality were not finite."""
-    small: dict[str, np.ndarray] = {"label": np.asarray(split.labels, "<f4")}
-    for m, lengths in split.lengths.items():
-        small[f"{m}.offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype("<i8")
-    for m, partner in split.partners.items():
-        small[f"{m}.partner"] = np.asarray(partner, "<i4")
-    if split.bert is not None:
-        small["bert"] = np.asarray(split.bert, "<i8")
-    shapes = {name: (CODES[x.dtype], x.shape) for name, x in small.items()}
-    shapes |= {m: ("F32", (int(split.lengths[m].sum()), width)) for m, width in split.widths.items()}
-    shapes |= {CRC: ("I64", (len(split.labels),)), HEAD: ("U8", (hashlib.sha256().digest_size,))}
-    header: dict[str, Any] = {"__metadata__": {"ids": json.dumps(split.ids), "texts": json.dumps(list(split.texts))}}
-    end = 0
-    for name, (code, shape) in shapes.items():
-        start, end = end, end + int(np.prod(shape)) * DTYPES[code].itemsize
-        header[name] = {"dtype": code, "shape": shape, "data_offsets": [start, end]}
-    raw = json.dumps(header).encode()
-    raw += b" " * (-len(raw) % 8)
+    raw, small = head(split)
     digest, crc = hashlib.sha256(raw), np.zeros(len(split.labels), "<i8")
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(raw)) + raw)
@@ -151,6 +136,31 @@ def _write_split(path: Path, split: Split) -> dict[str, int]:
         digest.update(crc.tobytes())
         file.write(crc.tobytes() + digest.digest())
     return bad
+
+
+def head(split: Split) -> tuple[bytes, dict[str, np.ndarray]]:
+    """The header of a split's file, and the arrays that come before the tokens."""
+    small: dict[str, np.ndarray] = {"label": np.asarray(split.labels, "<f4")}
+    for m, lengths in split.lengths.items():
+        small[f"{m}.offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype("<i8")
+    for m, partner in split.partners.items():
+        small[f"{m}.partner"] = np.asarray(partner, "<i4")
+    if split.bert is not None:
+        small["bert"] = np.asarray(split.bert, "<i8")
+    for name, strings in (("ids", split.ids), ("texts", split.texts)):
+        encoded = [s.encode() for s in strings]
+        small[f"{name}.bytes"] = np.frombuffer(b"".join(encoded), "u1")
+        small[f"{name}.ends"] = np.cumsum([len(b) for b in encoded]).astype("<i8")
+    shapes = {name: (CODES[x.dtype], x.shape) for name, x in small.items()}
+    shapes |= {m: ("F32", (int(split.lengths[m].sum()), width)) for m, width in split.widths.items()}
+    shapes |= {CRC: ("I64", (len(split.labels),)), HEAD: ("U8", (hashlib.sha256().digest_size,))}
+    header: dict[str, Any] = {}
+    end = 0
+    for name, (code, shape) in shapes.items():
+        start, end = end, end + int(np.prod(shape)) * DTYPES[code].itemsize
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": [start, end]}
+    raw = json.dumps(header).encode()
+    return raw + b" " * (-len(raw) % 8), small
 
 
 def _write_tokens(file: BinaryIO, split: Split, modality: str, crc: np.ndarray, offsets: np.ndarray) -> int:
@@ -191,7 +201,7 @@ class StoredSamples(Sequence):
 
     Attributes
     ----------
-    ids, texts : tuples of N strings; texts is empty where the source has none
+    ids, texts : sequences of N strings, read when they are asked for; texts is empty where the source has none
     labels : float32 Tensor (N,)
     finite : True: there is no NaN and no infinity in a store
     """
@@ -207,7 +217,6 @@ class StoredSamples(Sequence):
                     raise ValueError("the header is longer than the file")
                 raw = file.read(length)
             header = json.loads(raw)
-            about = header.pop("__metadata__")
             self._arrays = {
                 name: FileArray(path, 8 + length + x["data_offsets"][0], DTYPES[x["dtype"]], tuple(x["shape"]))
                 for name, x in header.items()
@@ -215,11 +224,11 @@ class StoredSamples(Sequence):
             end = 8 + length + max(x["data_offsets"][1] for x in header.values())
             if path.stat().st_size != end:
                 raise ValueError(f"{path.stat().st_size} bytes; expected {end}")
-            self.ids, self.texts = tuple(json.loads(about["ids"])), tuple(json.loads(about["texts"]))
+            self.ids, self.texts = (
+                _Strings(self._arrays[f"{name}.bytes"], self._arrays[f"{name}.ends"]) for name in ("ids", "texts")
+            )
             self.labels = torch.from_numpy(self._arrays["label"][:])
             self.modalities = [n for n in self._arrays if f"{n}.offsets" in self._arrays]
-            self._offsets = {m: self._arrays[f"{m}.offsets"][:] for m in self.modalities}
-            self._crc = self._arrays[CRC][:]
             self._check_head(raw)
         except (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError, struct.error) as error:
             raise DataError(
@@ -237,7 +246,7 @@ class StoredSamples(Sequence):
             raise ValueError("damaged: it does not have the SHA-256 that was written with it")
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.labels)
 
     def __getitem__(self, key):
         if isinstance(key, slice):
@@ -245,7 +254,7 @@ class StoredSamples(Sequence):
         i = range(len(self))[key]
         features, partners, crc = {}, {}, 0
         for m in self.modalities:
-            rows = slice(int(self._offsets[m][i]), int(self._offsets[m][i + 1]))
+            rows = slice(*self._arrays[f"{m}.offsets"][i : i + 2].tolist())
             tokens = self._arrays[m][rows]
             crc = zlib.crc32(tokens, crc)
             features[m] = torch.from_numpy(tokens)
@@ -253,7 +262,7 @@ class StoredSamples(Sequence):
                 partners[m, "text"] = torch.from_numpy(self._arrays[f"{m}.partner"][rows]).long()
             elif self.aligned and m != "text":
                 partners[m, "text"] = torch.arange(rows.stop - rows.start)
-        if crc != self._crc[i]:
+        if crc != self._arrays[CRC][i]:
             raise DataError(
                 f"{self.path}: damaged: sample {self.ids[i]!r} does not have the CRC-32 that was written with it; "
                 "remove its folder, it is made again"
@@ -265,11 +274,26 @@ class StoredSamples(Sequence):
 
     def lengths(self, modality: str) -> np.ndarray:
         """Tokens (N,) of each sample, without reading any."""
-        return np.diff(self._offsets[modality])
+        return np.diff(self._arrays[f"{modality}.offsets"][:])
 
     def bert(self, index: int) -> np.ndarray | None:
         """BERT's ids, mask and segments (3, T) int64 of a sample, where the source has them."""
         return self._arrays["bert"][index] if "bert" in self._arrays else None
+
+
+class _Strings(Sequence):
+    """Strings that stay in the file."""
+
+    def __init__(self, data: FileArray, ends: FileArray):
+        self._data, self._ends = data, ends
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, key: int) -> str:
+        i = range(len(self))[key]
+        ends = self._ends[max(0, i - 1) : i + 1].tolist()
+        return self._data[ends[0] if i else 0 : ends[-1]].tobytes().decode()
 
 
 class _View(Sequence):
