@@ -115,10 +115,7 @@ def load(
     for name, found, known in (("protocol", protocol, PROTOCOLS), ("pictures", pictures, PICTURES)):
         if found not in known:
             raise ValueError(f"{name}: found {found!r}; expected one of {known}")
-    cache = data_root(root) / "cache"
-    folder = cache / f"{NAME}-{VERSION}-{seed}-{TRAIN if size is None else size}"
-    if not folder.is_dir():
-        make(folder, seed=seed, size=size)
+    cache, folder = data_root(root) / "cache", find(root, seed=seed, size=size)
     pairs, layout = read_pairs(folder, protocol, split_seed)
     layout = layout.replace("QMF's split", "generated split")
     planted = json.loads((folder / PLANTED).read_text("utf-8"))
@@ -135,6 +132,14 @@ def load(
     )
     said = f"synthetic, seed {seed}"
     return {k: dataclasses.replace(d, protocol=d.protocol.replace("synthetic", said, 1)) for k, d in splits.items()}
+
+
+def find(root: str | Path | None = None, *, seed: int = 0, size: int | None = None) -> Path:
+    """The folder with the generated files, which are made where they are not there; see `load`."""
+    folder = data_root(root) / "cache" / f"{NAME}-{VERSION}-{seed}-{TRAIN if size is None else size}"
+    if not folder.is_dir():
+        make(folder, seed=seed, size=size)
+    return folder
 
 
 def make(folder: Path, *, format: str = "folder", seed: int = 0, size: int | None = None) -> list[Path]:
