@@ -322,6 +322,12 @@ class TestSample:
         panel.controls["text"].value = panel.controls["video"].value = False
         assert [panel.controls[m].value for m in ("text", "video")] == [False, True]  # the last one stays on
 
+    def test_a_picture_stands_below_the_bars(self, model, data):
+        panel = SampleExplorer(model, data, picture=lambda s: np.zeros((4, 4, 3), np.uint8))
+        (picture,) = panel.fig.layout.images
+        place = panel.fig.layout[data_of(panel, "prediction").yaxis.replace("y", "yaxis")].domain
+        assert picture.y + picture.sizey < place[0]
+
     def test_a_class_a_step(self, per_step):
         model, data = per_step
         panel = SampleExplorer(model, data)

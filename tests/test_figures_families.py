@@ -10,6 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
+from sklearn import metrics
 
 from alignmamba2 import figures, transport
 from alignmamba2.alignment import mmd, witness
@@ -210,6 +211,18 @@ def test_equal_experts_are_no_distance_apart():
     assert heat.z[0, 2] == pytest.approx(1, abs=0.05)  # strangers
     assert heat.z[0, 3] == pytest.approx(np.sqrt(2))
     np.testing.assert_allclose(heat.z, heat.z.T)
+
+
+def test_a_confusion_is_scikit_learns():
+    draw = np.random.default_rng(0)
+    label, guess = draw.integers(0, 3, 50), draw.integers(0, 4, 50)  # no sample is of class 3
+    figure = figures.confusion(label, torch.from_numpy(guess), "abcd")
+    (heat,) = figure.data
+    counts = metrics.confusion_matrix(label, guess, labels=range(4))
+    assert [[int(n or 0) for n in row] for row in heat.text] == counts.tolist()
+    np.testing.assert_allclose(heat.z[:3], counts[:3] / counts[:3].sum(1, keepdims=True))
+    both = metrics.accuracy_score(label, guess), metrics.recall_score(label, guess, labels=range(3), average="macro")
+    assert figures.describe(figure).count("Accuracy {:.0%}, balanced accuracy {:.0%}".format(*both)) == 2
 
 
 def test_the_flow_of_a_gate_sums_to_one(gated):

@@ -13,7 +13,17 @@ from PIL import Image
 
 from alignmamba2 import load_dataset
 from alignmamba2.datasets import DataError, inspect, is_present, mini_mvsa, mvsa
-from alignmamba2.datasets.mvsa_files import CLASSES, LABELS, SOURCE, SPLITS, read_folder, read_jsonl, read_labels
+from alignmamba2.datasets.images import patches
+from alignmamba2.datasets.mvsa_files import (
+    CLASSES,
+    LABELS,
+    SOURCE,
+    SPLITS,
+    by_protocol,
+    read_folder,
+    read_jsonl,
+    read_labels,
+)
 from alignmamba2.datasets.texts import WordEncoder, repaired
 
 P, U, N = CLASSES
@@ -343,6 +353,31 @@ def test_mini_mvsa_needs_both_modalities_when_they_complete_each_other(generated
     strong = [int(y) != 1 for y in splits["train"].labels]
     share = np.mean([a for a, is_strong in zip(alone, strong, strict=True) if is_strong])
     assert 0.5 < share < 0.75  # the others are known from the picture alone
+
+
+def test_protocols_by_hand():
+    labels = {str(i): pair for i, pair in enumerate(ANNOTATIONS)}
+    assert by_protocol(labels, merge=False) == {i: a for i, (a, b) in labels.items() if a == b}
+    merged = by_protocol(labels, merge=True)
+    assert {i for i in labels if i not in merged} == {i for i, pair in labels.items() if {*pair} == {P, N}}
+    assert all(merged[i] in labels[i] and (merged[i] != U or {*labels[i]} == {U}) for i in merged)
+
+
+def test_what_tokens_are_made_of_and_one_side_alone(generated):
+    root, _ = generated
+    splits = load_dataset("mini-mvsa", root=root, size=120)
+    test = splits["test"]
+    picture, sample = test.samples.item(3, "image"), test[3]
+    torch.testing.assert_close(torch.from_numpy(patches(picture)), sample.features["image"])
+    assert test.samples.item(3, "text").split() == list(sample.words["text"])
+    alone = test.only("text")
+    assert alone.modalities == {"text": test.modalities["text"]}
+    assert (alone[3].id, alone[3].words, alone[3].partners) == (sample.id, sample.words, {})
+    assert torch.equal(torch.stack(list(alone.labels)), torch.stack(list(test.labels)))
+    assert alone.protocol.endswith("only text")
+    torch.testing.assert_close(alone.statistics()["text"], test.statistics()["text"])
+    with pytest.raises(ValueError, match=r"only: found \['sound'\]; mini-mvsa has \['text', 'image'\]"):
+        test.only("sound")
 
 
 def test_mini_mvsa_is_repeatable(tmp_path):

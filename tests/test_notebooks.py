@@ -98,8 +98,10 @@ def test_every_notebook_has_a_source():
 @pytest.fixture(scope="module")
 def page(source, tmp_path_factory) -> Path:
     parameters = {"fast": True}
-    if "dataset =" in source.read_text("utf-8"):
-        parameters["dataset"] = "mini-mosi"
+    # The comment behind the parameter says which generated set stands in for real files.
+    generated = re.search(r"^dataset = .*(mini-\w+)$", source.read_text("utf-8"), re.MULTILINE)
+    if generated:
+        parameters["dataset"] = generated[1]
     return run_notebook(source, tmp_path_factory.mktemp("run"), parameters, solutions=True)
 
 

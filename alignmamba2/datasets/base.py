@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -13,6 +14,25 @@ from ..batch import MultimodalBatch, Sample
 
 class DataError(ValueError):
     """A file or folder is not what it should be; the message names it and says what to do."""
+
+
+class Seen(Sequence):
+    """Samples seen through a function, applied when a sample is asked for."""
+
+    def __init__(self, samples: Sequence[Sample], change: Callable[[Sample], Sample]):
+        self._samples, self._change = samples, change
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._change(self._samples[index])
+
+    def __getattr__(self, name: str) -> Any:
+        # What lazy samples keep apart (labels, ids) is the same for all who see them.
+        if name not in ("labels", "ids", "finite"):
+            raise AttributeError(name)
+        return getattr(self._samples, name)
 
 
 @dataclass(frozen=True)
@@ -69,6 +89,14 @@ class Dataset(torch.utils.data.Dataset):
         chosen = self.samples if indices is None else [self.samples[i] for i in indices]
         return MultimodalBatch.from_samples(chosen)
 
+    def only(self, *modalities: str) -> Dataset:
+        """The same samples with nothing but these modalities, such as for a model of one; the protocol says so."""
+        unknown = sorted(set(modalities) - set(self.modalities))
+        if unknown or not modalities:
+            raise ValueError(f"only: found {list(modalities)}; {self.name} has {list(self.modalities)}")
+        samples = Seen(self.samples, partial(_only, modalities))
+        return replace(self, samples=samples, protocol=f"{self.protocol}, only {'+'.join(modalities)}")
+
     @property
     def labels(self) -> Sequence[torch.Tensor | None]:
         """The label of every sample; no features are read where `samples` is lazy and keeps labels apart."""
@@ -103,4 +131,14 @@ class Dataset(torch.utils.data.Dataset):
 def seeded(splits: Mapping[str, Dataset], seed: int) -> dict[str, Dataset]:
     """The splits of a generated set, its seed in every protocol."""
     said = f"synthetic, seed {seed}"
-    return {k: dataclasses.replace(d, protocol=d.protocol.replace("synthetic", said, 1)) for k, d in splits.items()}
+    return {k: replace(d, protocol=d.protocol.replace("synthetic", said, 1)) for k, d in splits.items()}
+
+
+def _only(modalities: Sequence[str], sample: Sample) -> Sample:
+    return replace(
+        sample,
+        features={m: sample.features[m] for m in modalities},
+        words={m: words for m, words in sample.words.items() if m in modalities},
+        partners={pair: partner for pair, partner in sample.partners.items() if set(pair) <= set(modalities)},
+        masks={m: mask for m, mask in sample.masks.items() if m in modalities},
+    )

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Sample
-from .base import Dataset
+from .base import Dataset, Seen
 from .raw import RawSamples
 
 KINDS = ("missing", "frames", "noise", "blank")
@@ -81,31 +81,12 @@ def corrupt(
     shallow = [m for m in chosen if m not in deep]
     if shallow:
         scale = {m: sd for m, (_, sd) in dataset.statistics().items()} if kind == "noise" else {}
-        samples = Corrupted(samples, partial(_change_sample, kind, severity, seed, tuple(shallow), scale))
+        samples = Seen(samples, partial(_change_sample, kind, severity, seed, tuple(shallow), scale))
     where = [f"{m} ({raws[m].level})" for m in deep] + [f"{m} (features)" for m in shallow]
     if kind == "missing":
         where = chosen
     said = f"corrupted: {kind} {severity:g} of {', '.join(where)} (seed {seed})"
     return dataclasses.replace(dataset, samples=samples, protocol=f"{dataset.protocol}, {said}")
-
-
-class Corrupted(Sequence):
-    """Samples seen through a function, applied when a sample is asked for."""
-
-    def __init__(self, samples: Sequence[Sample], change: Callable[[Sample], Sample]):
-        self._samples, self._change = samples, change
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._change(self._samples[index])
-
-    def __getattr__(self, name: str) -> Any:
-        # What lazy samples keep apart (labels, ids) is not touched by any corruption.
-        if name not in ("labels", "ids", "finite"):
-            raise AttributeError(name)
-        return getattr(self._samples, name)
 
 
 def drop_token_ids(text: Tensor, p: float, seed: int, sample: str) -> Tensor:

@@ -47,6 +47,10 @@ class Source:
         folder = Path(variable) / self.folder if variable else None
         return folder if folder and all((folder / name).is_file() for name in self.hashes) else None
 
+    def at_hand(self, root: str | Path | None = None) -> bool:
+        """Whether `ensure` needs no network: every file is below the data root, or in the mirror."""
+        return not self.missing(data_root(root)) or self.mirror() is not None
+
     def fetch(self, root: str | Path | None = None, progress: bool = True) -> Path:
         """Bring every file to ``root/folder``, checked; a file that is there and right is left alone.
 

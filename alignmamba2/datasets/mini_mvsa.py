@@ -114,10 +114,7 @@ def load(
     for name, found, known in (("protocol", protocol, PROTOCOLS), ("pictures", pictures, PICTURES)):
         if found not in known:
             raise ValueError(f"{name}: found {found!r}; expected one of {known}")
-    cache = data_root(root) / "cache"
-    folder = cache / f"{NAME}-{VERSION}-{seed}-{TRAIN if size is None else size}"
-    if not folder.is_dir():
-        make(folder, seed=seed, size=size)
+    cache, folder = data_root(root) / "cache", find(root, seed=seed, size=size)
     pairs, layout = read_pairs(folder, protocol, split_seed)
     layout = layout.replace("QMF's split", "generated split")
     planted = json.loads((folder / PLANTED).read_text("utf-8"))
@@ -133,6 +130,14 @@ def load(
         partners=partial(_partners, planted) if text == "words" and image == "patches" and pictures != "none" else None,
     )
     return seeded(splits, seed)
+
+
+def find(root: str | Path | None = None, *, seed: int = 0, size: int | None = None) -> Path:
+    """The folder with the generated files, which are made where they are not there; see `load`."""
+    folder = data_root(root) / "cache" / f"{NAME}-{VERSION}-{seed}-{TRAIN if size is None else size}"
+    if not folder.is_dir():
+        make(folder, seed=seed, size=size)
+    return folder
 
 
 def make(folder: Path, *, format: str = "folder", seed: int = 0, size: int | None = None) -> list[Path]:

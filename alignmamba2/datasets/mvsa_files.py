@@ -67,6 +67,24 @@ def read_labels(path: Path) -> dict[str, tuple[str, str]]:
     return labels
 
 
+def by_protocol(labels: Mapping[str, tuple[str, str]], merge: bool) -> dict[str, str]:
+    """The pairs that a protocol keeps, and their class, from both annotations of each.
+
+    Parameters
+    ----------
+    labels : as from `read_labels`
+    merge : bool
+        False, agree-2592: the two annotations must be equal. True, merged-4511: a neutral one yields to the other;
+        positive against negative is left out.
+    """
+    kept = {}
+    for i, pair in labels.items():
+        sides = set(pair) - {"neutral"} or {"neutral"} if merge else set(pair)
+        if len(sides) == 1:
+            kept[i] = sides.pop()
+    return kept
+
+
 def read_jsonl(folder: Path) -> list[Pair]:
     """The pairs of train, dev and test.jsonl, with their splits and with their texts repaired.
 
@@ -93,7 +111,7 @@ def read_jsonl(folder: Path) -> list[Pair]:
         raise DataError(f"{folder}: {len(ids) - len(set(ids))} pairs are in the .jsonl files more than once")
     if (folder / LABELS).is_file():
         labels = read_labels(folder / LABELS)
-        agreed = {i: CLASSES.index(text) for i, (text, image) in labels.items() if text == image}
+        agreed = {i: CLASSES.index(name) for i, name in by_protocol(labels, merge=False).items()}
         differ = sorted(agreed.items() ^ {(p.id, p.label) for p in pairs})
         if differ:
             raise DataError(
@@ -108,16 +126,10 @@ def read_folder(folder: Path, merge: bool) -> list[Pair]:
 
     Parameters
     ----------
-    merge : bool
-        False: the two annotations must be equal. True: a neutral one yields to the other; positive against negative is
-        left out.
+    merge : as of `by_protocol`
     """
     labels = read_labels(folder / LABELS)
-    kept = {}
-    for i, sides_of in labels.items():
-        sides = set(sides_of) - {"neutral"} or {"neutral"}
-        if (len(sides) == 1) if merge else (sides_of[0] == sides_of[1]):
-            kept[i] = CLASSES.index(sides.pop())
+    kept = {i: CLASSES.index(name) for i, name in by_protocol(labels, merge).items()}
     data = folder / "data"
     there = {p.stem for p in data.glob("*.txt")}
     missing = sorted(set(kept) - there, key=int)

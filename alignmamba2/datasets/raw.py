@@ -120,6 +120,11 @@ class RawSamples(Sequence):
     def ids(self) -> list[str]:
         return [self._ids[i] for i in self.rows]
 
+    def item(self, index: int, modality: str) -> Any:
+        """What a sample's tokens are made of: pixels (n, n, 3), metres (n, n), or a text; None where it is missing."""
+        raw, row = self.raws[modality], self.rows[index]
+        return raw.items[row] if raw.here[row] else None
+
     def changed(self, changes: Mapping[str, Callable[[str, Any], Any]], how: str) -> RawSamples:
         """The same samples with items of some modalities seen through a function of the sample's id and the item.
 

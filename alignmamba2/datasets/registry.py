@@ -31,7 +31,7 @@ from pathlib import Path
 
 from .base import Dataset
 from .contents import Contents
-from .fetch import Source, data_root
+from .fetch import Source
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ class Entry:
         """Whether `load` finds its files, here or in the mirror; generated sets always are."""
         if self.is_present is not None:
             return self.is_present(root)
-        source = self.source
-        return source is None or not source.missing(data_root(root)) or source.mirror() is not None
+        return self.source is None or self.source.at_hand(root)
 
     @property
     def command(self) -> str:

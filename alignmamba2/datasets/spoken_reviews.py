@@ -84,7 +84,7 @@ class Spoken:
 
 def is_present(root: str | Path | None = None) -> bool:
     """Whether the ratings are here or in the mirror, and the packages installed."""
-    here = not SOURCE.missing(data_root(root)) or SOURCE.mirror() is not None
+    here = SOURCE.at_hand(root)
     return here and importlib.util.find_spec(speech.PACKAGE) is not None and MiniLM.is_present()
 
 

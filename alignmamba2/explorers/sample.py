@@ -16,6 +16,8 @@ from ..figures.style import INK, LIGHT, QUIET, array, short, titled
 from ..trace import Trace
 from .panel import Explorer, whole
 
+BELOW = 0.6  # where the bars of the prediction begin, if a picture stands below them
+
 
 class SampleExplorer(Explorer):
     """Words, loudness, prediction and what each token added to it; switch a modality off and see it move.
@@ -143,6 +145,9 @@ class SampleExplorer(Explorer):
         pick = next(figure.select_xaxes(row=1, col=2))
         pick.update(showticklabels=True, range=None, tickangle=0, ticks="", autorange=True)
         figure.update_yaxes(title=self._scale(), row=1, col=2)
+        if wide:  # the bars make room for the picture below them
+            pick.update(anchor="free", position=BELOW)
+            figure.update_yaxes(domain=[BELOW, 1], row=1, col=2)
         titled(figure, "One sample through the model", note, height=250 + 125 * rows + (120 if wide else 0))
         return figure.update_layout(bargap=0.25, margin={"b": 120})
 
@@ -258,10 +263,10 @@ def _image(pixels: Any) -> dict[str, Any]:
         "source": Image.fromarray(array(pixels)),
         "xref": "paper",
         "yref": "paper",
-        "x": 0.7,
+        "x": 0.66,
         "y": 0,
-        "sizex": 0.3,
-        "sizey": 0.4,
+        "sizex": 0.34,
+        "sizey": BELOW - 0.1,
         "yanchor": "bottom",
         "xanchor": "left",
     }

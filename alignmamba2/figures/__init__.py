@@ -4,6 +4,7 @@ Importing this registers the Plotly templates "alignmamba2" and "alignmamba2_dar
 `dark(figure)` is the same in the second. `describe(figure)` says in words what it shows, `save` writes it to a file.
 """
 
+from .confusion import confusion
 from .discrepancy import kernel_matrix, line_between, mmd_by_bandwidth, mmd_over_epochs, witness_curve
 from .efficiency import against_length, growth
 from .embedding import Tokens, before_after, plane, same_modality_neighbours, tokens_of
@@ -26,6 +27,7 @@ __all__ = [
     "agreement",
     "attribution_bars",
     "before_after",
+    "confusion",
     "dark",
     "describe",
     "entropy_of",
