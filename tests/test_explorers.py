@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from alignmamba2 import AlignMamba2, AlignMamba2Config, figures, load_dataset, selective_scan
 from alignmamba2.batch import Sample
 from alignmamba2.explorers import (
+    DataExplorer,
     DiscrepancyExplorer,
     EmbeddingExplorer,
     RoutingExplorer,
@@ -339,6 +341,57 @@ class TestSample:
         assert panel.controls["step"].value == 3
 
 
+class TestData:
+    def test_a_sample_its_padding_and_its_label(self, data):
+        panel = DataExplorer({"test": data}, sample=20, batch=16)
+        batch = data.batch(range(16, 32))
+        for m, mask in batch.masks.items():
+            assert panel.padding[m] == pytest.approx(1 - float(mask.float().mean()))
+            count = len(data[20].features[m])
+            assert data_of(panel, m).z.shape == (data.modalities[m], count)
+            assert list(data_of(panel, f"padding {m}").x) == list(range(count + 1, mask.shape[1] + 1))
+        rounded = np.rint([float(label) for label in data.labels])
+        shares = [(rounded == v).mean() for v in np.unique(rounded)]
+        np.testing.assert_allclose(data_of(panel, "labels").y, shares)
+        dark = [c != figures.style.LIGHT for c in data_of(panel, "labels").marker.color]
+        assert dark == [v == rounded[20] for v in np.unique(rounded)]
+
+    def test_batches_by_length_hold_less_padding(self, data):
+        panel = DataExplorer({"test": data}, batch=16)
+
+        def share() -> float:
+            total = 0.0
+            for i in range(0, len(data), 16):
+                panel.controls["sample"].value = i
+                total += sum(panel.padding.values())
+            return total
+
+        before = share()
+        panel.controls["order"].value = "by length"
+        lengths = [sum(len(x) for x in s.features.values()) for s in data]
+        members = panel._batch("test", 20)
+        assert 20 in members
+        assert len(members) == 16
+        assert np.ptp(np.array(lengths)[members]) < np.ptp(lengths)
+        assert share() < before
+        panel.controls["batch"].value = 1
+        assert set(panel.padding.values()) == {0.0}
+
+    def test_a_class_a_step_and_another_split(self, per_step, data):
+        _, steps = per_step
+        panel = DataExplorer({"a": steps, "b": dataclasses.replace(steps, samples=steps.samples[:2])}, sample=2)
+        assert sum(data_of(panel, "labels").customdata) == sum(len(s.label) for s in steps)
+        panel.controls["split"].value = "b"
+        assert panel.controls["sample"].value == 1
+        assert "b, sample video-3" in panel.words
+
+    def test_unknown_splits_and_batches_are_refused(self, data):
+        with pytest.raises(ValueError, match=r"split: found 'dev'; expected one of \['test'\]"):
+            DataExplorer({"test": data}, split="dev")
+        with pytest.raises(ValueError, match="batch: found 5"):
+            DataExplorer({"test": data}, batch=5)
+
+
 def test_the_monitor_draws_each_epoch():
     monitor = TrainingMonitor("accuracy", epochs=2)
     for i, score in enumerate((0.5, 0.8, 0.7)):
@@ -367,6 +420,7 @@ def all_panels(model, data):
             ScanExplorer(model, data, **options),
             EmbeddingExplorer(trace, most=60, wait=True, **options),
             SampleExplorer(model, data, **options),
+            DataExplorer({"test": data}, **options),
             TrainingMonitor(**options),
         ]
 

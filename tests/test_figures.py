@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
+from PIL import Image
 
 from alignmamba2 import figures
 from alignmamba2.figures.style import COLOURS, SYMBOLS, short
@@ -215,3 +219,20 @@ def test_short_is_short_and_cuts_between_words(length):
     assert len(short(text, length)) <= length + 1
     assert short(text, 100) == text
     assert not short(text, length).removesuffix("…").endswith(" ")
+
+
+class TestPictures:
+    def test_each_picture_stands_under_its_caption_as_it_is(self):
+        rng = np.random.default_rng(0)
+        colour = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        depth = rng.random((30, 40))
+        figure = figures.side_by_side({"colour": colour, "depth": depth}, note="synthetic")
+        found = [np.asarray(Image.open(io.BytesIO(base64.b64decode(i.source.split(",")[1])))) for i in figure.data]
+        np.testing.assert_array_equal(found[0], colour)
+        assert found[1].reshape(-1, 3)[depth.argmax()].tolist() == [255] * 3
+        assert found[1].reshape(-1, 3)[depth.argmin()].tolist() == [0] * 3
+        assert [a.text for a in figure.layout.annotations] == ["colour", "depth"]
+
+    def test_what_is_no_picture_is_refused(self):
+        with pytest.raises(ValueError, match=r"picture: found \(2, 3, 4\)"):
+            figures.side_by_side({"x": np.zeros((2, 3, 4))})

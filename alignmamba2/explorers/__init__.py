@@ -6,6 +6,7 @@ import importlib
 
 # Where each panel lives. Imported on first use: Lightning, which one of them needs, takes seconds.
 _HOME = {
+    "DataExplorer": "data",
     "DiscrepancyExplorer": "discrepancy",
     "EmbeddingExplorer": "embedding",
     "Explorer": "panel",

@@ -11,6 +11,7 @@ from .embedding import Tokens, before_after, plane, same_modality_neighbours, to
 from .experts import entropy_of, expert_contributions, expert_distances, gate_entropy, gate_flow
 from .export import save, to_page
 from .links import patch_links, token_links, words_on_picture
+from .pictures import side_by_side
 from .plans import plans_on_cost, true_and_learned
 from .routing import expert_shares, token_shares
 from .sample import sample_strips
@@ -53,6 +54,7 @@ __all__ = [
     "scan_influence",
     "scan_steps",
     "scores",
+    "side_by_side",
     "to_page",
     "token_links",
     "token_shares",

@@ -1,0 +1,60 @@
+"""Pictures side by side, as they lie in a file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from .style import array, titled
+
+WIDEST = 360  # pixels of a picture; a page should stay light
+
+
+def side_by_side(pictures: Mapping[str, Any], *, title: str = "Pictures", note: str = "") -> go.Figure:
+    """Pictures in a row, each under its caption, none stretched.
+
+    Parameters
+    ----------
+    pictures : mapping of caption to uint8 array (H, W, 3), or to array (H, W), which becomes grey from dark to light
+    title, note : str
+
+    Examples
+    --------
+    >>> figure = side_by_side({"colour": np.zeros((4, 6, 3), np.uint8), "depth": np.eye(4)})
+    >>> [a.text for a in figure.layout.annotations]
+    ['colour', 'depth']
+    """
+    figure = make_subplots(rows=1, cols=len(pictures), subplot_titles=list(pictures), horizontal_spacing=0.03)
+    for column, values in enumerate(pictures.values(), start=1):
+        picture = _bytes(array(values))
+        figure.add_trace(go.Image(source=_png(picture), hoverinfo="skip"), 1, column)
+    figure.update_xaxes(visible=False, constrain="domain")
+    figure.update_yaxes(visible=False, constrain="domain")
+    figure.update_annotations(font_size=15)
+    told = ", ".join(f"{name}: {' × '.join(map(str, np.shape(array(p))[:2]))}" for name, p in pictures.items())
+    return titled(figure, title, note, height=400, words=f"{told}.").update_layout(margin={"l": 20, "r": 20, "b": 20})
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    step = max(1, -(-max(values.shape[:2]) // WIDEST))
+    values = values[::step, ::step]
+    if values.ndim == 3 and values.shape[2] == 3:
+        return values.astype(np.uint8)
+    if values.ndim != 2:
+        raise ValueError(f"picture: found {values.shape}; expected (H, W, 3) or (H, W)")
+    low, high = float(values.min()), float(values.max())
+    return ((values - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
+
+
+def _png(picture: np.ndarray) -> str:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(picture).convert("RGB").save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
