@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 class BatchError(ValueError):
@@ -249,10 +250,8 @@ def _own_mask(sample: Sample, name: str) -> Tensor:
 
 def _pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Sequences (T_i, ...) → (B, max T_i, ...) with zeros behind, and the mask (B, max T_i). T is at least 1."""
-    length = max(1, *(len(x) for x in sequences))
-    padded = sequences[0].new_zeros((len(sequences), length, *sequences[0].shape[1:]))
-    mask = torch.zeros(len(sequences), length, dtype=torch.bool)
-    for row, keep, x in zip(padded, mask, sequences, strict=True):
-        row[: len(x)] = x
-        keep[: len(x)] = True
-    return padded, mask
+    lengths = torch.tensor([len(x) for x in sequences])
+    padded = pad_sequence(list(sequences), batch_first=True)
+    if padded.shape[1] == 0:
+        padded = padded.new_zeros((len(sequences), 1, *padded.shape[2:]))
+    return padded, torch.arange(padded.shape[1]) < lengths.unsqueeze(1)

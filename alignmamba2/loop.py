@@ -127,6 +127,7 @@ class Task(L.LightningModule):
         optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": c.weight_decay}, {"params": plain, "weight_decay": 0.0}],
             lr=c.learning_rate,
+            fused=True,
         )
         total = self.steps * c.max_epochs
         warm = max(1, round(c.warmup * total))
