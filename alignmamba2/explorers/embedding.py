@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Unpack
 from unittest.mock import patch
 
 import ipywidgets as widgets
@@ -14,9 +14,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..figures import look
-from ..figures.style import INK, array, short, titled
+from ..figures.style import INK, PAPER, array, short, titled
 from ..trace import Trace
-from .panel import Explorer, button, choice, steps, whole
+from .panel import Explorer, Shown, button, choice, steps, whole
 
 NEIGHBOURS = (5, 10, 15, 30, 60, 120)
 DISTANCES = (0.0, 0.1, 0.25, 0.5, 0.99)
@@ -75,11 +75,10 @@ class EmbeddingExplorer(Explorer):
     most : int
         So many tokens, drawn evenly over modalities.
     random_state : int
-    note : str
-    interactive : bool
-    theme : "light" or "dark"
     wait : bool
         Compute planes before answering, as a page or a test needs it.
+    **shown
+        note, interactive and theme, as for `Explorer`.
 
     Attributes
     ----------
@@ -99,13 +98,12 @@ class EmbeddingExplorer(Explorer):
         *,
         most: int = 600,
         random_state: int = 0,
-        note: str = "",
-        interactive: bool = True,
-        theme: str = "light",
         wait: bool = False,
+        **shown: Unpack[Shown],
     ):
         self._tokens = _drawn(trace, most, random_state)
         self._trace, self._random_state = trace, random_state
+        interactive = shown.get("interactive", True)
         self._wait = wait or not interactive
         self._kept: dict[tuple[int, float], tuple[np.ndarray, np.ndarray]] = {}
         self._worker: threading.Thread | None = None
@@ -126,14 +124,14 @@ class EmbeddingExplorer(Explorer):
             controls["cancel"].disabled = True
             self._bar = widgets.FloatProgress(0, min=0, max=1, layout=widgets.Layout(width="160px"))
         with self._drawing:  # the worker waits until the panel stands
-            super().__init__(self._laid_out(note), controls, interactive=interactive, theme=theme)
+            super().__init__(self._laid_out(), controls, **shown)
         if interactive:
             self._view.children[0].children = (*self._view.children[0].children, self._bar)
             for m in self._order:
                 for side in ("before", "after"):
                     self._traces[f"{side} {m}"].on_selection(lambda _t, points, _s, m=m: self._select(m, points))
 
-    def _laid_out(self, note: str) -> go.Figure:
+    def _laid_out(self) -> go.Figure:
         self._order = list(dict.fromkeys(self._tokens["modality"].tolist()))
         figure = make_subplots(
             rows=1, cols=2, subplot_titles=("before fusion", "after fusion"), horizontal_spacing=0.04
@@ -153,7 +151,7 @@ class EmbeddingExplorer(Explorer):
                         "size": 7,
                         "colorscale": "Cividis",
                         "coloraxis": "coloraxis",
-                        "line": {"color": "white", "width": 0.5},
+                        "line": {"color": PAPER, "width": 0.5},
                     },
                     text=self._tokens["hover"][self._tokens["modality"] == m],
                     hovertemplate="%{text}<extra></extra>",
@@ -173,7 +171,7 @@ class EmbeddingExplorer(Explorer):
         frame = {"showticklabels": False, "ticks": "", "showgrid": False, "showline": True, "mirror": True}
         figure.update_xaxes(**frame)
         figure.update_yaxes(**frame)
-        titled(figure, "Every token on one plane (UMAP)", note, height=540)
+        titled(figure, "Every token on one plane (UMAP)", height=540)
         return figure.update_layout(
             legend_itemsizing="constant",
             margin={"l": 30, "r": 90, "b": 56},
