@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -34,6 +35,9 @@ class Dataset(torch.utils.data.Dataset):
     hashes : mapping of file name to SHA-256
     notes : sequence of str
         What reading found and did, such as "train/audio: 153 values were -inf, set to 0".
+    show : mapping of modality to a function of a `Sample`
+        What a person sees or hears of it: of "image" the picture, (H, W, 3) uint8; of "audio" the loudness of each
+        token, (T,). For panels; optional.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Dataset(torch.utils.data.Dataset):
     samples: Sequence[Sample]
     hashes: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    show: Mapping[str, Callable[[Sample], Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not len(self.samples):

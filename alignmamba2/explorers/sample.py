@@ -28,9 +28,9 @@ class SampleExplorer(Explorer):
     model : AlignMamba2
     dataset : Dataset
     picture : callable (Sample) -> array (H, W, 3) of uint8, optional
-        Shown beside the rows, for data sets that have one.
+        Shown beside the rows; left out, `dataset.show["image"]` where the data set has that.
     envelope : callable (Sample) -> array (T_audio,), optional
-        Loudness of each sound; left out, the length of its standardised features.
+        Loudness of each sound; left out, `dataset.show["audio"]`, or else the length of its standardised features.
     **shown
         note, interactive and theme, as for `Explorer`.
 
@@ -56,7 +56,8 @@ class SampleExplorer(Explorer):
         envelope: Callable[[Any], Any] | None = None,
         **shown: Unpack[Shown],
     ):
-        self._model, self._dataset, self._picture, self._envelope = model, dataset, picture, envelope
+        self._model, self._dataset, show = model, dataset, getattr(dataset, "show", {})
+        self._picture, self._envelope = picture or show.get("image"), envelope or show.get("audio")
         self._modalities = list(model.config.modalities)
         self._kept: dict[tuple[int, tuple[str, ...]], Trace] = {}
         self._scene: tuple = ()
