@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
 
 import numpy as np
@@ -10,6 +12,7 @@ import ot
 import plotly.graph_objects as go
 import pytest
 import torch
+from PIL import Image
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config, figures, load_dataset, selective_scan
 from alignmamba2.batch import Sample
@@ -25,6 +28,7 @@ from alignmamba2.explorers import (
 )
 from alignmamba2.explorers.panel import Explorer
 from alignmamba2.explorers.scan import contributions
+from alignmamba2.figures import style
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +144,17 @@ class TestTransport:
         panel.controls["draw"].click()
         assert not np.allclose(data_of(panel, "from").x, at[:, 0])
         assert panel.controls["right"].value == pytest.approx(data_of(panel, "from").x[2], abs=0.006)
+
+    def test_a_point_is_dragged(self):
+        panel = TransportExplorer.of_points(6)
+        drag = panel._view.children[-1]
+        for answered, (side, i) in enumerate((("from", 4), ("to", 1)), start=1):
+            drag.moved = [side, i, 0.25, 0.75]  # as the browser sets it
+            assert (data_of(panel, side).x[i], data_of(panel, side).y[i]) == (0.25, 0.75)
+            assert drag.answered == answered  # or the browser would wait for ever
+        assert [panel.controls[name].value for name in ("point", "right", "up")] == [5, 0.25, 0.75]
+        np.testing.assert_allclose(panel.result.cost[0, 4, 1], 0, atol=1e-12)
+        np.testing.assert_allclose(data_of(panel, "heat").z, panel.result.plan[0].T)
 
     def test_links_join_what_the_plan_joins(self, tokens):
         panel = TransportExplorer(*tokens, partners=np.array([0, 1, 2, 3, 3]), epsilon=0.005)
@@ -285,6 +300,25 @@ class TestEmbedding:
         known = {point for cloud in clouds for point in zip(cloud.x, cloud.y, strict=True)}
         assert {*zip(after.x, after.y, strict=True)} <= known
 
+    def test_tokens_selected_in_one_panel_stay_bright_in_both_and_their_samples_are_named(self, panel):
+        chosen = {"text": (0, 3), "video": (7,)}
+        for m in ("text", "audio", "video"):  # as Plotly's widget does it: one trace after the other
+            for side in ("before", "after"):
+                picked = chosen.get(m, ()) if side == "before" else ()
+                trace = data_of(panel, f"{side} {m}")
+                trace.selectedpoints = picked
+        data_of(panel, "after video")._select_callbacks[0](None, None, None)
+        for m in ("text", "audio", "video"):
+            for side in ("before", "after"):
+                assert tuple(data_of(panel, f"{side} {m}").selectedpoints) == chosen.get(m, ())
+        ids = {data_of(panel, f"before {m}").text[i].split(" of ")[1].split(" “")[0] for m in chosen for i in chosen[m]}
+        assert f"3 tokens of {len(ids)} sample" in panel.words
+        assert all(f"<b>{i}</b>" in panel._samples.value for i in ids)
+        assert "<img" not in panel._samples.value
+        panel.controls["sample"].value = 2  # the slider ends the selection
+        assert all(data_of(panel, f"after {m}").selectedpoints is None for m in ("text", "audio", "video"))
+        panel.controls["sample"].value = 0
+
     def test_a_new_plane_is_made_beside_and_can_be_stopped(self, panel):
         panel._wait = False
         old = np.array(data_of(panel, "before text").x)
@@ -329,6 +363,15 @@ class TestSample:
         (picture,) = panel.fig.layout.images
         place = panel.fig.layout[data_of(panel, "prediction").yaxis.replace("y", "yaxis")].domain
         assert picture.y + picture.sizey < place[0]
+
+    def test_what_the_data_set_shows_is_shown(self, model, data):
+        picture = np.full((4, 4, 3), 7, np.uint8)
+        shown = {"image": lambda sample: picture, "audio": lambda sample: np.arange(len(sample.features["audio"]))}
+        panel = SampleExplorer(model, dataclasses.replace(data, show=shown))
+        assert list(data_of(panel, "strength audio").y) == list(range(len(data[0].features["audio"])))
+        (image,) = panel.fig.layout.images
+        with Image.open(io.BytesIO(base64.b64decode(image.source.split(",")[1]))) as drawn:
+            np.testing.assert_array_equal(drawn, picture)
 
     def test_a_class_a_step(self, per_step):
         model, data = per_step
@@ -436,8 +479,11 @@ def test_every_panel_shows_itself_with_and_without_widgets(all_panels):
         assert isinstance(panel.fig, go.FigureWidget)
         assert "synthetic" in panel.fig.layout.title.text
         assert all(control.description for control in panel.controls.values())
-    for panel in all_panels(interactive=False, theme="dark"):
+    for panel in all_panels(note="synthetic", interactive=False, theme="dark"):
         assert not panel.controls
+        if not isinstance(panel, TransportExplorer):  # whose still figure is that of `figures`
+            assert panel.fig.layout.template.layout.paper_bgcolor == style.IN_THE_DARK[style.PAPER]
+            assert style.QUIET not in panel.fig.to_json()
         assert "application/vnd.jupyter.widget-view+json" not in panel._repr_mimebundle_()
 
 

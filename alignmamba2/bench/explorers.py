@@ -83,7 +83,7 @@ def main(argv: Sequence[str] = ()) -> None:
         "--checkpoint", type=Path, help="a folder that train wrote (default: mini-mosi, trained briefly)"
     )
     parser.add_argument("--browser", action="store_true", help="also in a real JupyterLab, in a headless Chromium")
-    parser.add_argument("--results", type=Path, default=Path("results/bench-explorers.json"))
+    parser.add_argument("--results", type=Path, default=Path("results/explorers.json"))
     arguments = parser.parse_args(argv)
     if arguments.browser and browser.missing():
         raise ImportError(browser.missing())

@@ -55,6 +55,9 @@ class Dataset(torch.utils.data.Dataset):
     hashes : mapping of file name to SHA-256
     notes : sequence of str
         What reading found and did, such as "train/audio: 153 values were -inf, set to 0".
+    show : mapping of modality to a function of a `Sample`
+        What a person sees or hears of it: of "image" the picture, (H, W, 3) uint8; of "audio" the loudness of each
+        token, (T,). For panels; optional.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Dataset(torch.utils.data.Dataset):
     samples: Sequence[Sample]
     hashes: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    show: Mapping[str, Callable[[Sample], Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not len(self.samples):

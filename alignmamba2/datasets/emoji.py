@@ -166,6 +166,7 @@ def load(
             readout="mean",
             samples=samples,
             notes=(f"versions: {_versions()}",),
+            show={"image": _picture_of} if "image" in chosen and not concatenate else {},
         )
         for split, samples in parts.items()
     }
@@ -233,6 +234,10 @@ def draw(character: str, size: int = SIZE) -> np.ndarray:
     png = resvg_py.svg_to_bytes(svg_path=str(_artwork(character)), width=size, height=size, background="white")
     with Image.open(io.BytesIO(bytes(png))) as picture:
         return np.asarray(picture.convert("RGB"))
+
+
+def _picture_of(sample: Sample) -> np.ndarray:
+    return draw(sample.id.split()[0])
 
 
 class _Pictures(Sequence):

@@ -137,6 +137,7 @@ def load(root: str | Path | None = None, *, size: int = 600, seed: int = 0) -> d
             notes=(
                 f"sound is synthetic, by {speech.PACKAGE} {version('espeakng-loader')}; texts and ratings are real",
             ),
+            show={"audio": loudness},
         )
     return splits
 
@@ -214,6 +215,12 @@ def _speak(reviews: Sequence[Review], seed: int, said: list[dict]) -> Iterator[l
         features = speech.acoustic_features(spoken.wave, spoken.rate)
         said.append({"words": spoken.words, "times": spoken.times.round(5).tolist(), "frames": len(features)})
         yield [torch.from_numpy(features)]
+
+
+def loudness(sample: Sample) -> Tensor:
+    """How loud each frame of the sound is, from 0 (the softest of this sample)."""
+    energy = sample.features["audio"][:, speech.FEATURES.index("energy")]
+    return energy - energy.min()
 
 
 def _sample(review: Review, spoken: Spoken, audio: Tensor, text: Tensor) -> Sample:

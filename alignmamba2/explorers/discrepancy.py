@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..alignment import PermutationTest, mmd, permutation_test, witness
 from ..figures import look
 from ..figures.style import INK, LIGHT, QUIET, array, titled
-from .panel import Explorer, button, choice, number, steps, whole
+from .panel import Explorer, Shown, button, choice, number, steps, whole
 
 FACTORS = tuple(2.0 ** (k / 2) for k in range(-8, 9))  # of the median distance
 KERNELS = (("Gaussian", "gaussian"), ("Laplacian", "laplacian"), ("rational quadratic", "rational_quadratic"))
@@ -34,9 +34,8 @@ class DiscrepancyExplorer(Explorer):
     names : mapping of a pair's name to (name of x, name of y), optional
     size : int
         Tokens of each cloud at first.
-    note : str
-    interactive : bool
-    theme : "light" or "dark"
+    **shown
+        note, interactive and theme, as for `Explorer`.
 
     Attributes
     ----------
@@ -57,9 +56,7 @@ class DiscrepancyExplorer(Explorer):
         names: Mapping[str, tuple[str, str]] | None = None,
         *,
         size: int = 60,
-        note: str = "",
-        interactive: bool = True,
-        theme: str = "light",
+        **shown: Unpack[Shown],
     ):
         self._clouds = {key: (x.detach().float(), y.detach().float()) for key, (x, y) in clouds.items()}
         if not self._clouds or min(len(x) for both in self._clouds.values() for x in both) < 4:
@@ -75,7 +72,7 @@ class DiscrepancyExplorer(Explorer):
             "pair": choice("clouds", list(self._clouds), width="320px"),
             "draw": button("draw other tokens", "refresh"),
         }
-        super().__init__(self._laid_out(note), controls, interactive=interactive, theme=theme)
+        super().__init__(self._laid_out(), controls, **shown)
 
     @classmethod
     def of_model(cls, model: Any, dataset: Any, *, samples: int = 60, **options: Any) -> DiscrepancyExplorer:
@@ -92,7 +89,7 @@ class DiscrepancyExplorer(Explorer):
     def _changed(self, name: str) -> None:
         self._draw += name == "draw"
 
-    def _laid_out(self, note: str) -> go.Figure:
+    def _laid_out(self) -> go.Figure:
         heads = ("along the line through the means", "MMD² by bandwidth", "what chance gives")
         figure = make_subplots(rows=1, cols=3, column_widths=[0.42, 0.29, 0.29], subplot_titles=heads)
         for side, colour in (("x", look("text").colour), ("y", look("audio").colour)):
@@ -157,7 +154,7 @@ class DiscrepancyExplorer(Explorer):
         )
         figure.update_xaxes(title="MMD²", nticks=4, row=1, col=3)
         figure.update_yaxes(title="relabellings", row=1, col=3)
-        titled(figure, "How far apart are the clouds?", note, height=470)
+        titled(figure, "How far apart are the clouds?", height=470)
         figure.update_layout(barmode="overlay", bargap=0.02)
         for annotation in figure.layout.annotations:
             annotation.font.size = 15

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import threading
-import warnings
-from collections.abc import Callable, Iterable
-from typing import Any
-from unittest.mock import patch
+from collections.abc import Callable
+from typing import Any, Unpack
 
 import ipywidgets as widgets
 import numpy as np
@@ -14,72 +15,38 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..figures import look
-from ..figures.style import INK, array, short, titled
+from ..figures.style import INK, PAPER, array, short, titled
 from ..trace import Trace
-from .panel import Explorer, button, choice, steps, whole
+from .panel import WIDTH, Explorer, Shown, button, choice, steps, whole
+from .planes import Cancelled, umap_plane
 
 NEIGHBOURS = (5, 10, 15, 30, 60, 120)
 DISTANCES = (0.0, 0.1, 0.25, 0.5, 0.99)
-EPOCHS = 200
+LISTED = 5  # samples named below
 COLOURS = ("modality", "label", "prediction", "error")
-
-
-class Cancelled(Exception):
-    """Whoever asked does not want it any more."""
-
-
-def umap_plane(
-    points: np.ndarray,
-    neighbours: int,
-    distance: float,
-    random_state: int,
-    progress: Callable[[float], None] = lambda share: None,
-) -> np.ndarray:
-    """Points (N, d) on a plane (N, 2) by UMAP, telling `progress` how far it is (0 to 1).
-
-    What `progress` raises ends the work. The same arguments give the same plane.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # repeatable UMAP runs on one core, and says so each time
-        import umap.layouts  # here, since it takes seconds to import
-
-        mine, plain = threading.get_ident(), umap.layouts.tqdm
-
-        def watched(epochs: range, **options: Any) -> Iterable[int]:
-            if threading.get_ident() != mine:  # another thread's UMAP
-                yield from plain(epochs, **options)
-                return
-            for epoch in epochs:
-                progress(epoch / len(epochs))
-                yield epoch
-
-        reducer = umap.UMAP(
-            n_neighbors=min(neighbours, len(points) - 1), min_dist=distance, random_state=random_state, n_epochs=EPOCHS
-        )
-        # UMAP has no callback, but a progress bar over its epochs. (To raise inside a real bar would keep tqdm's lock.)
-        with patch.object(umap.layouts, "tqdm", watched):
-            return reducer.fit_transform(points).astype(np.float32)
 
 
 class EmbeddingExplorer(Explorer):
     """Tokens on a plane before and after fusion (UMAP); the same token is the same point in both.
 
     A new plane takes a second or more: it is made beside, with a bar that shows how far it is and a button that stops
-    it, and kept. Colours and highlights answer at once. Points selected with the mouse (box or lasso), or the sample
-    chosen with the slider, are named below.
+    it, and kept. Colours and highlights answer at once. Points selected with the mouse (box or lasso) stay bright in
+    both panels, a sample chosen with the slider is ringed; below stand the samples that they belong to, their words
+    and, where the data set has them, their pictures.
 
     Parameters
     ----------
     trace : Trace
         Of many samples.
+    dataset : optional
+        The samples of the trace, in its order; their pictures are shown where `dataset.show["image"]` is there.
     most : int
         So many tokens, drawn evenly over modalities.
     random_state : int
-    note : str
-    interactive : bool
-    theme : "light" or "dark"
     wait : bool
         Compute planes before answering, as a page or a test needs it.
+    **shown
+        note, interactive and theme, as for `Explorer`.
 
     Attributes
     ----------
@@ -96,16 +63,16 @@ class EmbeddingExplorer(Explorer):
     def __init__(
         self,
         trace: Trace,
+        dataset: Any = None,
         *,
         most: int = 600,
         random_state: int = 0,
-        note: str = "",
-        interactive: bool = True,
-        theme: str = "light",
         wait: bool = False,
+        **shown: Unpack[Shown],
     ):
         self._tokens = _drawn(trace, most, random_state)
-        self._trace, self._random_state = trace, random_state
+        self._trace, self._random_state, self._dataset = trace, random_state, dataset
+        interactive = shown.get("interactive", True)
         self._wait = wait or not interactive
         self._kept: dict[tuple[int, float], tuple[np.ndarray, np.ndarray]] = {}
         self._worker: threading.Thread | None = None
@@ -126,14 +93,17 @@ class EmbeddingExplorer(Explorer):
             controls["cancel"].disabled = True
             self._bar = widgets.FloatProgress(0, min=0, max=1, layout=widgets.Layout(width="160px"))
         with self._drawing:  # the worker waits until the panel stands
-            super().__init__(self._laid_out(note), controls, interactive=interactive, theme=theme)
+            super().__init__(self._laid_out(), controls, **shown)
         if interactive:
             self._view.children[0].children = (*self._view.children[0].children, self._bar)
-            for m in self._order:
-                for side in ("before", "after"):
-                    self._traces[f"{side} {m}"].on_selection(lambda _t, points, _s, m=m: self._select(m, points))
+            self._samples = widgets.HTML()
+            self._view.children += (self._samples,)
+            # Plotly's widget tells one trace after the other what is selected; with the last one all is known.
+            last = self._traces[f"after {self._order[-1]}"]
+            last.on_selection(lambda *_: self._select())
+            last.on_deselect(lambda *_: self._select())
 
-    def _laid_out(self, note: str) -> go.Figure:
+    def _laid_out(self) -> go.Figure:
         self._order = list(dict.fromkeys(self._tokens["modality"].tolist()))
         figure = make_subplots(
             rows=1, cols=2, subplot_titles=("before fusion", "after fusion"), horizontal_spacing=0.04
@@ -153,7 +123,7 @@ class EmbeddingExplorer(Explorer):
                         "size": 7,
                         "colorscale": "Cividis",
                         "coloraxis": "coloraxis",
-                        "line": {"color": "white", "width": 0.5},
+                        "line": {"color": PAPER, "width": 0.5},
                     },
                     text=self._tokens["hover"][self._tokens["modality"] == m],
                     hovertemplate="%{text}<extra></extra>",
@@ -173,7 +143,7 @@ class EmbeddingExplorer(Explorer):
         frame = {"showticklabels": False, "ticks": "", "showgrid": False, "showline": True, "mirror": True}
         figure.update_xaxes(**frame)
         figure.update_yaxes(**frame)
-        titled(figure, "Every token on one plane (UMAP)", note, height=540)
+        titled(figure, "Every token on one plane (UMAP)", height=540)
         return figure.update_layout(
             legend_itemsizing="constant",
             margin={"l": 30, "r": 90, "b": 56},
@@ -246,8 +216,9 @@ class EmbeddingExplorer(Explorer):
             drawn = next((key for key, planes in self._kept.items() if planes is self.planes), None)
             if drawn:  # the controls say what is drawn
                 self._controls["neighbours"].value, self._controls["distance"].value = drawn
-        if name == "sample":
+        if name == "sample" and len(self._selected):
             self._selected = np.array([], int)
+            self._brighten()
 
     def update(self) -> None:
         """Draw what the controls say, or begin to compute it."""
@@ -260,13 +231,15 @@ class EmbeddingExplorer(Explorer):
             for m in self._order:
                 mine = self._tokens["modality"] == m
                 self._traces[f"{side} {m}"].update(x=plane[mine, 0], y=plane[mine, 1])
-            chosen = self._highlighted()
-            self._traces[f"{side} ring"].update(x=plane[chosen, 0], y=plane[chosen, 1])
+            ringed = self._of_sample()
+            self._traces[f"{side} ring"].update(x=plane[ringed, 0], y=plane[ringed, 1], selectedpoints=None)
+
+    def _of_sample(self) -> np.ndarray:
+        """The tokens of the sample that the slider chose."""
+        return np.flatnonzero(self._tokens["sample"] == self._controls["sample"].value - 1)
 
     def _highlighted(self) -> np.ndarray:
-        if len(self._selected):
-            return self._selected
-        return np.flatnonzero(self._tokens["sample"] == self._controls["sample"].value - 1)
+        return self._selected if len(self._selected) else self._of_sample()
 
     def _colour(self) -> None:
         by = self._controls["colour"].value
@@ -288,28 +261,80 @@ class EmbeddingExplorer(Explorer):
                 else:
                     marker.color = values[rows, np.minimum(places, values.shape[1] - 1)]
 
-    def _select(self, modality: str, points: Any) -> None:
-        """Points of one trace that the mouse selected: ring the same tokens in both panels, and name their samples."""
-        if not points.point_inds:
-            return
-        self._selected = np.flatnonzero(self._tokens["modality"] == modality)[list(points.point_inds)]
-        self.update()
+    def _select(self) -> None:
+        """What the mouse selected in one panel, or nothing any more: the same tokens stay bright in both."""
+        picked = [
+            np.flatnonzero(self._tokens["modality"] == m)[list(self._traces[f"{side} {m}"].selectedpoints or ())]
+            for m in self._order
+            for side in ("before", "after")
+        ]
+        self._selected = np.unique(np.concatenate(picked)).astype(int)
+        with self._answering():
+            if len(self._selected):
+                self._controls["sample"].value = 0
+            self._brighten()
+            self.update()
+
+    def _brighten(self) -> None:
+        """Selected tokens bright and the others pale, in both panels; all alike where nothing is selected."""
+        with self.fig.batch_update():
+            for m in self._order:
+                mine = np.flatnonzero(self._tokens["modality"] == m)
+                among = np.flatnonzero(np.isin(mine, self._selected)).tolist()
+                for side in ("before", "after"):
+                    self._traces[f"{side} {m}"].selectedpoints = among if len(self._selected) else None
 
     def _said(self, key: tuple[int, float]) -> str:
         chosen = self._highlighted()
         said = f"{len(self._tokens['modality'])} tokens of {len(self._trace.ids)} samples, {key[0]} neighbours. "
+        if self.controls and hasattr(self, "_samples"):
+            self._samples.value = self._listed(chosen)
         if not len(chosen):
             return said + "Select points with the mouse, or a sample with the slider, to see what they are."
-        samples = [self._trace.ids[i] for i in dict.fromkeys(self._tokens["sample"][chosen].tolist())]
-        names = [short(self._tokens["hover"][i].replace("<br>", " "), 60) for i in chosen[:6]]
-        more = f" and {len(chosen) - 6} more" if len(chosen) > 6 else ""
-        return f"{said}Highlighted: {len(chosen)} tokens of {', '.join(samples[:6])}: {'; '.join(names)}{more}."
+        samples = dict.fromkeys(self._tokens["sample"][chosen].tolist())
+        return f"{said}Highlighted: {_count(len(chosen), 'token')} of {_count(len(samples), 'sample')}."
+
+    def _listed(self, chosen: np.ndarray) -> str:
+        """The samples of these tokens, the ones with most first: name, prediction, label, picture, and the tokens."""
+        numbers, counts = np.unique(self._tokens["sample"][chosen], return_counts=True)
+        most = numbers[np.argsort(-counts, kind="stable")]
+        rows = []
+        for b in most[:LISTED]:
+            tokens = [i for i in chosen if self._tokens["sample"][i] == b]
+            told = [html.escape(short(self._tokens["said"][i], 70)) for i in tokens[:4]]
+            more = f" and {len(tokens) - 4} more" if len(tokens) > 4 else ""
+            facts = [f"{name} {values[b]:.3g}" for name, values in _values(self._trace).items() if values.ndim == 1]
+            rows.append(
+                f'<div style="display: flex; gap: 12px; align-items: center; padding: 3px 0">{self._picture(int(b))}'
+                f"<div><b>{html.escape(self._trace.ids[b])}</b> · {', '.join(facts)}<br>{'; '.join(told)}{more}</div>"
+                "</div>"
+            )
+        if len(most) > LISTED:
+            rows.append(f"<div>… and {_count(len(most) - LISTED, 'sample')} more</div>")
+        style = f"max-width: {WIDTH - 20}px; line-height: 1.45; font-size: 14px; padding: 0 10px 10px 20px"
+        return f'<div class="alignmamba2-samples" style="{style}">{"".join(rows)}</div>'
+
+    def _picture(self, sample: int) -> str:
+        show = getattr(self._dataset, "show", {}).get("image")
+        if show is None:
+            return ""
+        from PIL import Image
+
+        file = io.BytesIO()
+        Image.fromarray(show(self._dataset[sample])).resize((56, 56)).save(file, "png")
+        data = base64.b64encode(file.getvalue()).decode()
+        name = html.escape(self._trace.ids[sample], quote=True)
+        return f'<img alt="{name}" width="56" height="56" src="data:image/png;base64,{data}">'
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _drawn(trace: Trace, most: int, random_state: int) -> dict[str, np.ndarray]:
     """At most `most` real tokens, evenly over modalities: their vectors, modality, sample, place and words."""
     rng = np.random.default_rng(random_state)
-    rows: dict[str, list] = {name: [] for name in ("before", "after", "modality", "sample", "place", "hover")}
+    rows: dict[str, list] = {name: [] for name in ("before", "after", "modality", "sample", "place", "hover", "said")}
     for m in trace.modalities:
         places = np.argwhere(array(trace.masks[m]))
         keep = np.sort(rng.choice(len(places), min(len(places), most // len(trace.modalities)), replace=False))
@@ -322,7 +347,10 @@ def _drawn(trace: Trace, most: int, random_state: int) -> dict[str, np.ndarray]:
             rows["sample"].append(b)
             rows["place"].append(t)
             rows["hover"].append(f"{m} {t + 1} of {trace.ids[b]}{word}")
-    return {name: np.array(values, dtype=object if name == "hover" else None) for name, values in rows.items()}
+            rows["said"].append(f"{m} {t + 1}{word}")
+    return {
+        name: np.array(values, dtype=object if name in ("hover", "said") else None) for name, values in rows.items()
+    }
 
 
 def _values(trace: Trace) -> dict[str, np.ndarray]:

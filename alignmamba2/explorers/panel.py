@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypedDict
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
 
-from ..figures.style import GRID, INK, QUIET, TEMPLATE
+from ..figures.style import IN_THE_DARK, QUIET, TEMPLATE, dark
 
 WIDTH = 860  # pixels: a FigureWidget left to itself takes 700, whatever room there is
 THEMES = ("light", "dark")
-DARK = {"paper": "#16181C", "ink": "#E8E8E8", "quiet": "#A8ADB5", "grid": "#343940"}
+
+
+class Shown(TypedDict, total=False):
+    """What every panel takes besides its subject; see `Explorer`."""
+
+    note: str
+    interactive: bool
+    theme: str
 
 
 class Explorer:
@@ -22,6 +30,17 @@ class Explorer:
 
     A control that changes calls `update`, which puts new numbers into the figure's traces, all in one message; the
     figure is laid out once. An error in there stands in red below the figure, and is raised.
+
+    Parameters
+    ----------
+    figure : Figure
+        Laid out; the traces whose numbers change have names in `meta`.
+    controls : mapping of name to widget
+    note : str
+        Stands under the title: the data, and "synthetic" where they are.
+    interactive : bool
+        False for a page: the figure alone, with no Python behind it.
+    theme : "light" or "dark"
 
     Attributes
     ----------
@@ -36,16 +55,18 @@ class Explorer:
         figure: go.Figure,
         controls: Mapping[str, widgets.Widget],
         *,
+        note: str = "",
         interactive: bool = True,
         theme: str = "light",
     ):
         if theme not in THEMES:
             raise ValueError(f"theme: found {theme!r}; expected one of {', '.join(map(repr, THEMES))}")
+        self._note, self._quiet = note, QUIET if theme == "light" else IN_THE_DARK[QUIET]
         figure.update_layout(template=TEMPLATE, width=WIDTH)
-        title, note = figure.layout.title.text, figure.layout.title.subtitle.text or ""
-        figure.layout.title = {"text": headed(title, note), "pad": {"t": 32 if note else 18, "l": 20}}
         if theme == "dark":
-            _darken(figure)
+            figure = dark(figure)
+        title, note = figure.layout.title.text, note or figure.layout.title.subtitle.text or ""
+        figure.layout.title = {"text": self._headed(title, note), "pad": {"t": 32 if note else 18, "l": 20}}
         self.words = ""
         self._controls = dict(controls)
         self.fig: go.Figure = figure
@@ -85,25 +106,40 @@ class Explorer:
         """Before `update`: bring other controls into line with one that changed."""
 
     def _respond(self, name: str) -> None:
-        if self._silent:
-            return
+        if not self._silent:
+            with self._answering():
+                self._changed(name)
+                self.update()
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Controls that are set meanwhile do not answer themselves; an error stands below the figure, and is raised."""
+        before, self._silent = self._silent, True
         try:
-            self._silent = True  # what `_changed` sets does not call it again
-            self._changed(name)
-            self.update()
+            yield
         except Exception as error:
             self._say(f"{type(error).__name__}: {error}", wrong=True)
             raise
         finally:
-            self._silent = False
+            self._silent = before
 
     def _say(self, text: str, *, wrong: bool = False) -> None:
         # `status` and `alert` are read aloud when they change.
-        role, name, colour = ("alert", "wrong", "#C00000") if wrong else ("status", "words", "inherit")
+        role, name, colour = ("status", "words", "inherit")
+        if wrong:
+            role, name, colour = ("alert", "wrong", "var(--jp-error-color1, #C00000)")
         self._line.value = (
             f'<div class="alignmamba2-{name}" role="{role}" style="max-width: {WIDTH - 20}px; line-height: 1.5; '
             f'font-size: 15px; padding: 2px 10px 10px 20px; color: {colour}">{html.escape(text)}</div>'
         )
+
+    def _headed(self, title: str, note: str) -> str:
+        """A title with a note under it, as one text.
+
+        Plotly's own subtitle measures the title first, and a widget is drawn before it stands on the page: they
+        would collide.
+        """
+        return f'{title}<br><span style="font-size: 15px; color: {self._quiet}">{note}</span>' if note else title
 
     @property
     def still(self) -> go.Figure:
@@ -115,35 +151,6 @@ class Explorer:
         shown = dict(self._view._repr_mimebundle_(**kwargs)) if self.controls else {}
         still = {"application/vnd.plotly.v1+json": json.loads(self.still.to_json())}
         return {**shown, **still, "text/plain": f"{type(self).__name__}: {self.words}"}
-
-
-def headed(title: str, note: str) -> str:
-    """A title with a note under it, as one text.
-
-    Plotly's own subtitle measures the title first, and a widget is drawn before it stands on the page: they collide.
-    """
-    return f'{title}<br><span style="font-size: 15px; color: {QUIET}">{note}</span>' if note else title
-
-
-def _darken(figure: go.Figure) -> None:
-    """Light on dark: the same colours of data on another ground."""
-    axis = {"gridcolor": DARK["grid"], "linecolor": DARK["quiet"], "tickcolor": DARK["grid"]}
-    figure.update_layout(
-        paper_bgcolor=DARK["paper"],
-        plot_bgcolor=DARK["paper"],
-        font_color=DARK["ink"],
-        title_text=figure.layout.title.text.replace(QUIET, DARK["quiet"]),
-        hoverlabel={"bgcolor": DARK["paper"], "font_color": DARK["ink"]},
-    )
-    figure.update_xaxes(**axis)
-    figure.update_yaxes(**axis)
-    swap = {INK: DARK["ink"], QUIET: DARK["quiet"], GRID: DARK["grid"], "black": DARK["ink"], "white": DARK["paper"]}
-    for trace in figure.data:
-        parts = [trace[part] for part in ("line", "marker") if part in trace]
-        parts += [part.line for part in parts if "line" in part]
-        for part in parts:
-            if isinstance(part.color, str) and part.color in swap:
-                part.color = swap[part.color]
 
 
 # --- controls, all reached and moved with the keyboard ---

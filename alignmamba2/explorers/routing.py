@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import plotly.graph_objects as go
@@ -12,9 +12,9 @@ import torch
 from plotly.subplots import make_subplots
 
 from ..figures import look
-from ..figures.style import LIGHT, QUIET, array, short, titled
+from ..figures.style import INK, LIGHT, QUIET, array, short, titled
 from ..trace import Trace
-from .panel import Explorer, choice, whole
+from .panel import Explorer, Shown, choice, whole
 
 WITHOUT = {"specific": "without the modalities' own experts", "shared": "without the shared experts"}
 
@@ -31,9 +31,8 @@ class RoutingExplorer(Explorer):
     dataset : Dataset
     samples : int
         So many of the first samples are averaged, for comparison.
-    note : str
-    interactive : bool
-    theme : "light" or "dark"
+    **shown
+        note, interactive and theme, as for `Explorer`.
 
     Attributes
     ----------
@@ -53,9 +52,7 @@ class RoutingExplorer(Explorer):
         dataset: Any,
         *,
         samples: int = 40,
-        note: str = "",
-        interactive: bool = True,
-        theme: str = "light",
+        **shown: Unpack[Shown],
     ):
         given = models if isinstance(models, Mapping) else {f"{models.config.routing} (as trained)": models}
         self._models: dict[str, Any] = {}
@@ -74,9 +71,9 @@ class RoutingExplorer(Explorer):
             "layer": choice("layer", [(str(i + 1), i) for i in range(first.config.n_layers)], width="130px"),
             "routing": choice("routing", list(self._models), width="380px"),
         }
-        super().__init__(self._laid_out(note), controls, interactive=interactive, theme=theme)
+        super().__init__(self._laid_out(), controls, **shown)
 
-    def _laid_out(self, note: str) -> go.Figure:
+    def _laid_out(self) -> go.Figure:
         heads = ("each token of this sample", "on average")
         figure = make_subplots(rows=1, cols=2, column_widths=[0.66, 0.34], subplot_titles=heads, horizontal_spacing=0.1)
         for m in self._modalities:
@@ -117,7 +114,7 @@ class RoutingExplorer(Explorer):
             meta="average",
             mode="markers",
             name=f"own, first {len(self._many)} samples",
-            marker={"symbol": "line-ns", "size": 26, "line": {"width": 4, "color": "black"}},
+            marker={"symbol": "line-ns", "size": 26, "line": {"width": 4, "color": INK}},
             hovertemplate="%{y}, over samples: %{x:.1%} from its own expert<extra></extra>",
             row=1,
             col=2,
@@ -127,7 +124,7 @@ class RoutingExplorer(Explorer):
         figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%", title="own expert's share", row=1, col=1)
         figure.update_xaxes(range=[0, 1], tickformat=".0%", title="share", nticks=4, row=1, col=2)
         figure.update_yaxes(autorange="reversed", ticks="", row=1, col=2)
-        titled(figure, "Own expert or shared?", note, height=470)
+        titled(figure, "Own expert or shared?", height=470)
         return figure.update_layout(barmode="stack", bargap=0.4)
 
     def _paint(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import ipywidgets as widgets
 import numpy as np
@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from ..figures import look
 from ..figures.style import INK, LIGHT, QUIET, array, short, titled
 from ..trace import Trace
-from .panel import Explorer, whole
+from .panel import Explorer, Shown, whole
 
 BELOW = 0.6  # where the bars of the prediction begin, if a picture stands below them
 
@@ -30,12 +30,11 @@ class SampleExplorer(Explorer):
     model : AlignMamba2
     dataset : Dataset
     picture : callable (Sample) -> array (H, W, 3) of uint8, optional
-        Shown beside the rows, for data sets that have one.
+        Shown beside the rows; left out, `dataset.show["image"]` where the data set has that.
     envelope : callable (Sample) -> array (T_audio,), optional
-        Loudness of each sound; left out, the length of its standardised features.
-    note : str
-    interactive : bool
-    theme : "light" or "dark"
+        Loudness of each sound; left out, `dataset.show["audio"]`, or else the length of its standardised features.
+    **shown
+        note, interactive and theme, as for `Explorer`.
 
     Attributes
     ----------
@@ -57,11 +56,10 @@ class SampleExplorer(Explorer):
         sample: int = 0,
         picture: Callable[[Any], Any] | None = None,
         envelope: Callable[[Any], Any] | None = None,
-        note: str = "",
-        interactive: bool = True,
-        theme: str = "light",
+        **shown: Unpack[Shown],
     ):
-        self._model, self._dataset, self._picture, self._envelope = model, dataset, picture, envelope
+        self._model, self._dataset, show = model, dataset, getattr(dataset, "show", {})
+        self._picture, self._envelope = picture or show.get("image"), envelope or show.get("audio")
         self._modalities = list(model.config.modalities)
         self._kept: dict[tuple[int, tuple[str, ...]], Trace] = {}
         self._scene: tuple = ()
@@ -71,7 +69,7 @@ class SampleExplorer(Explorer):
             controls["step"] = whole("step", 1, max(self._steps(sample), 1), 1)
         for m in self._modalities:
             controls[m] = widgets.Checkbox(True, description=m, indent=False, layout=widgets.Layout(width="90px"))
-        super().__init__(self._laid_out(note), controls, interactive=interactive, theme=theme)
+        super().__init__(self._laid_out(), controls, **shown)
 
     def _steps(self, sample: int) -> int:
         label = self._dataset[sample].label
@@ -88,7 +86,7 @@ class SampleExplorer(Explorer):
         if not on and name in self._modalities:  # a model needs at least one: the last cannot be switched off
             self._controls[name].value = True
 
-    def _laid_out(self, note: str) -> go.Figure:
+    def _laid_out(self) -> go.Figure:
         rows, wide = len(self._modalities), self._picture is not None
         specs = [[{"secondary_y": True}, {"rowspan": rows, "type": "xy"} if i == 0 else None] for i in range(rows)]
         figure = make_subplots(
@@ -142,13 +140,14 @@ class SampleExplorer(Explorer):
             row=1,
             col=2,
         )
+        self._lowest = next(figure.select_xaxes(row=rows, col=1)).plotly_name
         pick = next(figure.select_xaxes(row=1, col=2))
         pick.update(showticklabels=True, range=None, tickangle=0, ticks="", autorange=True)
         figure.update_yaxes(title=self._scale(), row=1, col=2)
         if wide:  # the bars make room for the picture below them
             pick.update(anchor="free", position=BELOW)
             figure.update_yaxes(domain=[BELOW, 1], row=1, col=2)
-        titled(figure, "One sample through the model", note, height=250 + 125 * rows + (120 if wide else 0))
+        titled(figure, "One sample through the model", height=250 + 125 * rows + (120 if wide else 0))
         return figure.update_layout(bargap=0.25, margin={"b": 120})
 
     def _scale(self) -> str:
@@ -221,8 +220,9 @@ class SampleExplorer(Explorer):
         words = list(one.words.get("text", ()))
         every = max(1, -(-len(words) // 14))
         chosen = range(0, len(words), every)
-        lowest = next(self.fig.select_xaxes(row=len(self._modalities), col=1))
-        lowest.update(tickvals=[(i + 0.5) / len(words) for i in chosen], ticktext=[short(words[i], 14) for i in chosen])
+        self.fig.layout[self._lowest].update(
+            tickvals=[(i + 0.5) / len(words) for i in chosen], ticktext=[short(words[i], 14) for i in chosen]
+        )
         if self._picture is not None:
             self.fig.layout.images = [_image(self._picture(one))]
 

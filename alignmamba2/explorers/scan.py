@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import plotly.graph_objects as go
@@ -15,7 +15,7 @@ from torch import Tensor
 from ..figures import look
 from ..figures.style import INK, LIGHT, array, short, titled
 from ..scan import selective_scan
-from .panel import Explorer, choice, steps, whole
+from .panel import Explorer, Shown, choice, steps, whole
 
 LENGTH = 40
 INPUTS = ("a single pulse", "a step", "a wave", "marked tokens in noise")
@@ -64,9 +64,8 @@ class ScanExplorer(Explorer):
     Parameters
     ----------
     model, dataset : optional
-    note : str
-    interactive : bool
-    theme : "light" or "dark"
+    **shown
+        note, interactive and theme, as for `Explorer`.
 
     Attributes
     ----------
@@ -87,10 +86,7 @@ class ScanExplorer(Explorer):
         self,
         model: Any = None,
         dataset: Any = None,
-        *,
-        note: str = "",
-        interactive: bool = True,
-        theme: str = "light",
+        **shown: Unpack[Shown],
     ):
         if (model is None) != (dataset is None):
             raise ValueError("ScanExplorer: found only one of model and dataset; expected both, or neither for the toy")
@@ -108,9 +104,9 @@ class ScanExplorer(Explorer):
             controls["layer"] = choice("layer", [(str(i + 1), i) for i in range(model.config.n_layers)], width="130px")
             controls["channel"] = whole("channel", 0, model.config.expand * model.config.d_model - 1, 0)
         self._shape: tuple = ()
-        super().__init__(self._laid_out(note), controls, interactive=interactive, theme=theme)
+        super().__init__(self._laid_out(), controls, **shown)
 
-    def _laid_out(self, note: str) -> go.Figure:
+    def _laid_out(self) -> go.Figure:
         figure = make_subplots(
             rows=2,
             cols=2,
@@ -160,7 +156,7 @@ class ScanExplorer(Explorer):
         figure.update_xaxes(title="token, in the order read", row=2, col=1)
         figure.update_xaxes(showgrid=False, title="token s that was read", side="bottom", row=1, col=2)
         figure.update_yaxes(autorange="reversed", showgrid=False, title="output at token t", row=1, col=2)
-        return titled(figure, "What the scan remembers", note, height=540)
+        return titled(figure, "What the scan remembers", height=540)
 
     def _paint(self) -> str:
         now = {name: control.value for name, control in self._controls.items()}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import plotly.graph_objects as go
 from lightning.pytorch.callbacks import Callback
 from plotly.subplots import make_subplots
 
 from ..figures.style import INK, QUIET, titled
-from .panel import Explorer, choice
+from .panel import Explorer, Shown, choice
 
 PARTS = {"train/task": "task loss", "train/ot": "transport loss", "train/mmd": "MMD loss"}
 
@@ -28,9 +28,8 @@ class TrainingMonitor(Explorer, Callback):
         The validation metric that is shown first; another one can be chosen.
     epochs : int
         Length of the axis at first.
-    note : str
-    interactive : bool
-    theme : "light" or "dark"
+    **shown
+        note, interactive and theme, as for `Explorer`.
 
     Attributes
     ----------
@@ -52,16 +51,14 @@ class TrainingMonitor(Explorer, Callback):
         metric: str = "accuracy",
         *,
         epochs: int = 10,
-        note: str = "",
-        interactive: bool = True,
-        theme: str = "light",
+        **shown: Unpack[Shown],
     ):
         self.history: list[dict[str, float]] = []
         self._metric, self._epochs = metric, epochs
         controls = {"metric": choice("validation metric", [metric], width="300px")}
-        super().__init__(self._laid_out(note), controls, interactive=interactive, theme=theme)
+        super().__init__(self._laid_out(), controls, **shown)
 
-    def _laid_out(self, note: str) -> go.Figure:
+    def _laid_out(self) -> go.Figure:
         heads = (*PARTS.values(), "validation")
         figure = make_subplots(rows=2, cols=2, subplot_titles=heads, horizontal_spacing=0.12, vertical_spacing=0.2)
         for i, name in enumerate((*PARTS, "metric")):
@@ -88,7 +85,7 @@ class TrainingMonitor(Explorer, Callback):
         figure.update_xaxes(range=[0.5, self._epochs + 0.5])
         figure.update_xaxes(title="epoch", row=2)
         figure.update_yaxes(nticks=5)
-        return titled(figure, "The training, live", note, height=520)
+        return titled(figure, "The training, live", height=520)
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
         """Add one epoch: "epoch" (from 0), "train/…" losses and "valid/…" metrics."""
@@ -96,10 +93,9 @@ class TrainingMonitor(Explorer, Callback):
         options = [name.removeprefix("valid/") for name in row if name.startswith("valid/")]
         control = self._controls["metric"]
         if options and tuple(options) != tuple(control.options):
-            self._silent = True
-            wanted = control.value if control.value in options else options[0]
-            control.options, control.value = options, wanted
-            self._silent = False
+            with self._answering():
+                wanted = control.value if control.value in options else options[0]
+                control.options, control.value = options, wanted
         self.update()
 
     # Called by Lightning, with the epoch's row added to the task's history.

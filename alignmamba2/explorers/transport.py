@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Unpack
 
+import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from plotly.subplots import make_subplots
 from torch import Tensor
 
 from ..alignment import TransportResult, transport
-from ..figures import agreement, look, transport_sweep
-from ..figures.style import INK, LIGHT, PLAN_SCALE, array, short, ticks, titled, wrapped
-from .panel import Explorer, button, choice, headed, number, steps, whole
+from ..figures import agreement, transport_sweep
+from ..figures.style import array, short
+from .panel import Shown, button, choice, number, steps, whole
+from .plan import SQUARE, Case, PlanPanel
+from .points import Drag, Points
 
 EPSILONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 METHODS = (
@@ -25,25 +26,10 @@ METHODS = (
     ("unbalanced: mass may be left", "unbalanced"),
 )
 COSTS = (("1 − cosine", "cosine"), ("squared distance", "sqeuclidean"))
-WIDTHS = (1.0, 2.5, 5.0)  # of links: few steps, so that a slider redraws six traces and not a hundred
-CLEAR = 1.5
+POINT_CONTROLS = ("point", "right", "up", "draw")
 
 
-@dataclass(frozen=True)
-class Case:
-    """Two rows of tokens to carry from one to the other; `place` is set for points of a plane."""
-
-    x: Tensor
-    y: Tensor
-    row_words: Sequence[str] = ()
-    column_words: Sequence[str] = ()
-    names: tuple[str, str] = ("tokens", "anchor")
-    partners: Any = None
-    id: str = ""
-    place: bool = False
-
-
-class TransportExplorer(Explorer):
+class TransportExplorer(PlanPanel):
     """The plan between the tokens of two modalities: turn ε, choose the method and the cost.
 
     Shown are the plan with the sums of its rows and columns, rings on true partners where they are known, the
@@ -54,13 +40,13 @@ class TransportExplorer(Explorer):
     ----------
     x, y : Tensor (T_m, d) and (T_anchor, d)
         Tokens, without padding.
-    row_words, column_words, names, partners, note
+    row_words, column_words, names, partners
         As for `figures.transport_plan`.
     epsilon : float
         Where the slider begins: the nearest of `epsilons`.
     epsilons : numbers
-    interactive : bool
-    theme : "light" or "dark"
+    **shown
+        note, interactive and theme, as for `Explorer`.
 
     Attributes
     ----------
@@ -87,12 +73,10 @@ class TransportExplorer(Explorer):
         epsilons: Sequence[float] = EPSILONS,
         names: tuple[str, str] = ("tokens", "anchor"),
         partners: Any = None,
-        note: str = "",
-        interactive: bool = True,
-        theme: str = "light",
+        **shown: Unpack[Shown],
     ):
         only = Case(x, y, row_words, column_words, names, partners)
-        self._build(lambda: only, {}, epsilon, epsilons, note, interactive, theme)
+        self._build(lambda: only, {}, epsilon, epsilons, shown)
 
     @classmethod
     def of_model(
@@ -103,9 +87,7 @@ class TransportExplorer(Explorer):
         sample: int = 0,
         epsilon: float | None = None,
         epsilons: Sequence[float] = EPSILONS,
-        note: str = "",
-        interactive: bool = True,
-        theme: str = "light",
+        **shown: Unpack[Shown],
     ) -> TransportExplorer:
         """The same for any sample of a data set and any pair that a model aligns."""
         self = cls.__new__(cls)
@@ -122,7 +104,7 @@ class TransportExplorer(Explorer):
             i, pair = controls["sample"].value, controls["pair"].value
             if i not in kept:
                 kept.clear()
-                kept[i] = dataset[i], model.trace(dataset.batch([i]))
+                kept[i] = dataset[i], model.trace(dataset.batch([i]), scans=False)
             one, trace = kept[i]
             x, y = (trace.projected[m][0][trace.masks[m][0]] for m in pair)
             rows, columns = (list(one.words.get(m, ()))[: len(t)] for m, t in zip(pair, (x, y), strict=True))
@@ -130,7 +112,7 @@ class TransportExplorer(Explorer):
             partners = one.partners.get(pair, torch.arange(len(x)) if same else None)
             return Case(x, y, [] if same else rows, columns, pair, partners, one.id)
 
-        self._build(case, controls, epsilon or model.config.epsilon, epsilons, note, interactive, theme)
+        self._build(case, controls, epsilon or model.config.epsilon, epsilons, shown)
         return self
 
     @classmethod
@@ -141,52 +123,41 @@ class TransportExplorer(Explorer):
         epsilon: float = 0.05,
         epsilons: Sequence[float] = EPSILONS,
         seed: int = 0,
-        note: str = "points drawn at random",
-        interactive: bool = True,
-        theme: str = "light",
+        **shown: Unpack[Shown],
     ) -> TransportExplorer:
-        """The same for two clouds of points in the unit square: draw new ones, or take one and move it."""
+        """The same for two clouds of points in the unit square.
+
+        Draw new points, drag any of them with the mouse, or choose a blue one and move it with the sliders.
+        """
         self = cls.__new__(cls)
-        cloud: dict[str, np.ndarray] = {}
-
-        def draw(number: int) -> None:
-            rng = np.random.default_rng([seed, number])
-            first = np.clip(rng.normal((0.3, 0.5), (0.13, 0.2), (points, 2)), 0.03, 0.97)
-            second = np.clip(rng.normal((0.7, 0.5), (0.13, 0.2), (points, 2)), 0.03, 0.97)
-            cloud["x"], cloud["y"] = first, second
-
-        draw(0)
-        at = cloud["x"][0]
+        self._points = cloud = Points(points, seed)
+        x, y = cloud.x[0]
         controls = {
-            "point": whole("move point", 1, points, 1, width="250px"),
-            "right": number("to the right", 0, 1, round(float(at[0]), 2), 0.01, width="270px"),
-            "up": number("upwards", 0, 1, round(float(at[1]), 2), 0.01, width="250px"),
+            "point": whole("move blue point", 1, points, 1, width="280px"),
+            "right": number("to the right", 0, 1, round(float(x), 2), 0.01, width="260px"),
+            "up": number("upwards", 0, 1, round(float(y), 2), 0.01, width="240px"),
             "draw": button("draw new points", "refresh"),
         }
-        count = [0]
-
-        def changed(name: str) -> None:
-            if name == "draw":
-                count[0] += 1
-                draw(count[0])
-            place = cloud["x"][controls["point"].value - 1]
-            if name in ("right", "up"):
-                place[:] = controls["right"].value, controls["up"].value
-            else:
-                controls["right"].value, controls["up"].value = (round(float(v), 2) for v in place)
 
         def case() -> Case:
-            x, y = (torch.from_numpy(cloud[k].copy()) for k in "xy")
-            return Case(x, y, names=("blue", "orange"), place=True)
+            return Case(*map(torch.tensor, (cloud.x, cloud.y)), names=("blue", "orange"), place=True)
 
-        self._points_changed = changed
-        self._build(case, controls, epsilon, epsilons, note, interactive, theme)
+        self._build(case, controls, epsilon, epsilons, {"note": "points drawn at random", **shown})
+        if self.controls:
+            self._view.children += (Drag(("from", "to"), SQUARE, self._drag),)
         return self
 
-    _points_changed: Callable[[str], None] | None = None
+    _points: Points | None = None
 
-    def _build(self, case, controls, epsilon, epsilons, note, interactive, theme) -> None:
-        self._case_of, self._note = case, note
+    def _build(
+        self,
+        case: Callable[[], Case],
+        controls: Mapping[str, widgets.Widget],
+        epsilon: float,
+        epsilons: Sequence[float],
+        shown: Shown,
+    ) -> None:
+        self._case_of = case
         self.case: Case = case()
         self.epsilons = tuple(epsilons)
         start = min(range(len(self.epsilons)), key=lambda i: abs(self.epsilons[i] - epsilon))
@@ -198,93 +169,36 @@ class TransportExplorer(Explorer):
         }
         if self.case.place:  # an angle between points of a plane says little
             del own["cost"]
-        self._drawn: Case | None = None
-        super().__init__(self._laid_out(), own | controls, interactive=interactive, theme=theme)
-        if not interactive:
+        super().__init__(self._laid_out(), own | dict(controls), **shown)
+        if not self.controls:
             self.fig = self.still
 
     def _changed(self, name: str) -> None:
-        if self._points_changed and name in ("point", "right", "up", "draw"):
-            self._points_changed(name)
+        if name in POINT_CONTROLS:
+            self._move(name)
         if name not in ("epsilon", "method", "cost"):
             self.case = self._case_of()
         self._controls["epsilon"].disabled = self._controls["method"].value in ("exact", "relaxed")
 
-    def _laid_out(self) -> go.Figure:
-        figure = make_subplots(
-            rows=2,
-            cols=3,
-            column_widths=[0.52, 0.07, 0.41],
-            row_heights=[0.12, 0.88],
-            horizontal_spacing=0.02,
-            vertical_spacing=0.03,
-        )
-        heat = go.Heatmap(
-            meta="heat",
-            zmin=0,
-            colorscale=PLAN_SCALE,
-            hovertemplate="%{text}<br>%{z:.2%} of all mass, %{customdata:.0%} of this token's<extra></extra>",
-            colorbar={
-                "orientation": "h",
-                "x": 1,
-                "xanchor": "right",
-                "y": 1.0,
-                "yanchor": "top",
-                "len": 0.36,
-                "thickness": 10,
-                "ypad": 0,
-                "xpad": 0,
-                "tickformat": ".1%",
-                "nticks": 3,
-                "title": {"text": "share of all mass", "side": "top", "font": {"size": 13}},
-            },
-        )
-        figure.add_trace(heat, 2, 1)
-        ring = {"symbol": "circle", "size": 8, "color": "white", "line": {"color": "black", "width": 2}}
-        figure.add_scatter(
-            meta="rings", mode="markers", marker=ring, name="true partner", hoverinfo="skip", row=2, col=1
-        )
-        bar = {"showlegend": False, "hovertemplate": "%{hovertext}<extra></extra>"}
-        figure.add_bar(meta="rows", marker_color=look(self.case.names[0]).colour, **bar, row=1, col=1)
-        figure.add_bar(
-            meta="columns", marker_color=look(self.case.names[1]).colour, orientation="h", **bar, row=2, col=2
-        )
-        for kind, colour in (("other link", LIGHT), ("true link", INK)):
-            for k, width in enumerate(WIDTHS):
-                figure.add_scatter(
-                    meta=f"{kind} {k}",
-                    mode="lines",
-                    line={"width": width, "color": colour},
-                    name=kind,
-                    legendgroup=kind,
-                    showlegend=False,
-                    hoverinfo="skip",
-                    row=2,
-                    col=3,
-                )
-        for side in ("to", "from"):
-            figure.add_scatter(
-                meta=side,
-                mode="markers",
-                marker={"size": 11, "line": {"width": 1, "color": "white"}},
-                hovertemplate="%{text}<extra></extra>",
-                showlegend=False,
-                row=2,
-                col=3,
-            )
-        figure.update_xaxes(showgrid=False)
-        figure.update_yaxes(showgrid=False)
-        for axis in ("xaxis", "yaxis", "xaxis5", "yaxis5", "xaxis6", "yaxis6"):
-            figure.layout[axis].update(showticklabels=False, ticks="", showline=False)
-        for axis in ("xaxis2", "yaxis2", "xaxis3", "yaxis3"):
-            figure.layout[axis].visible = False
-        figure.layout.xaxis6.showticklabels = True
-        titled(figure, "Transport plan", self._note, height=560)
-        return figure.update_layout(
-            bargap=0.25,
-            margin={"l": 60, "r": 20, "t": 84, "b": 60},
-            legend={"x": 0.6, "xanchor": "left", "y": 1.0, "yanchor": "top", "yref": "container"},
-        )
+    def _move(self, name: str) -> None:
+        """What a control of points asks for; afterwards the sliders stand where the chosen point lies."""
+        point, right, up = (self._controls[key] for key in ("point", "right", "up"))
+        if name == "draw":
+            self._points.draw()
+        if name in ("right", "up"):
+            self._points.x[point.value - 1] = right.value, up.value
+        else:
+            right.value, up.value = (round(float(v), 2) for v in self._points.x[point.value - 1])
+
+    def _drag(self, side: str, index: int, x: float, y: float) -> None:
+        """A point under the mouse is at (x, y)."""
+        (self._points.x if side == "from" else self._points.y)[index] = x, y
+        with self._answering():
+            if side == "from":
+                self._controls["point"].value = index + 1
+                self._move("point")
+            self.case = self._case_of()
+            self.update()
 
     def _paint(self) -> str:
         case, now = self.case, {name: control.value for name, control in self._controls.items() if name != "draw"}
@@ -296,26 +210,8 @@ class TransportExplorer(Explorer):
                 case.x[None], case.y[None], **options, tolerance=1e-5, max_iterations=20_000
             )
         mass = array(self.result.plan[0]).astype(np.float64)
-        if case is not self._drawn:
-            self._set_scene(case, mass)
-            self._drawn = case
-        heat, rows, columns = (self._traces[name] for name in ("heat", "rows", "columns"))
-        own = mass / np.maximum(mass.sum(1, keepdims=True), 1e-12)
-        heat.update(z=mass.T, customdata=own.T, zmax=float(max(mass.max(), 3 / mass.size)))
-        rows.update(x=np.arange(len(mass)), y=mass.sum(1))
-        columns.update(x=mass.sum(0), y=np.arange(mass.shape[1]))
-        rows.hovertext = [f"{t}<br>{s:.1%} of all mass" for t, s in zip(self._row_names, mass.sum(1), strict=True)]
-        columns.hovertext = [
-            f"{t}<br>{s:.1%} of all mass" for t, s in zip(self._column_names, mass.sum(0), strict=True)
-        ]
-        self._link(mass)
-        facts, note = self._facts(mass), self._note
-        if case.partners is not None:
-            share, chance = agreement(mass, case.partners)
-            found = f"{share:.0%} of the mass on true partners (chance: {chance:.0%})"
-            note = " · ".join(part for part in (self._note, found) if part)
-        self.fig.layout.title.text = headed(f"Transport plan: {case.names[0]} → {case.names[1]}", note)
-        return facts
+        self._draw(mass)
+        return self._facts(mass)
 
     def _facts(self, mass: np.ndarray) -> str:
         case, result, now = self.case, self.result, self._controls
@@ -339,77 +235,6 @@ class TransportExplorer(Explorer):
             said += " The iterations ended before the sums were right."
         return said
 
-    def _set_scene(self, case: Case, mass: np.ndarray) -> None:
-        """What stays while ε moves: names, ticks, rings, places."""
-        m, anchor = case.names
-        n, k = mass.shape
-        rows, columns = _labels(case.row_words, n), _labels(case.column_words, k)
-        self._row_names = [_named(w, i, m) for i, w in enumerate(rows)]
-        self._column_names = [_named(w, i, anchor) for i, w in enumerate(columns)]
-        self._traces["heat"].text = [[f"{a}<br>→ {b}" for a in self._row_names] for b in self._column_names]
-        partners = None if case.partners is None else array(case.partners)
-        known = np.flatnonzero(partners >= 0) if partners is not None else np.array([], int)
-        self._traces["rings"].update(
-            x=known, y=known if partners is None else partners[known], showlegend=bool(len(known))
-        )
-        for kind in ("other link", "true link"):
-            self._traces[f"{kind} 1"].showlegend = bool(len(known))
-        spread = np.linspace(0.5 / n, 1 - 0.5 / n, n), np.linspace(0.5 / k, 1 - 0.5 / k, k)
-        if case.place:
-            self._from, self._to = array(case.x), array(case.y)
-        else:
-            self._from = np.stack([np.ones(n), spread[0]], 1)
-            self._to = np.stack([np.zeros(k), spread[1]], 1)
-        for side, at, names, name in (
-            ("from", self._from, self._row_names, m),
-            ("to", self._to, self._column_names, anchor),
-        ):
-            shown = look({"blue": "text", "orange": "audio"}.get(name, name))
-            trace = self._traces[side]
-            trace.update(x=at[:, 0], y=at[:, 1], text=names)
-            trace.marker.update(symbol=shown.symbol, color=shown.colour, size=11 if max(n, k) <= 32 else 7)
-            self._traces["rows" if side == "from" else "columns"].marker.color = shown.colour
-        layout = self.fig.layout
-        numbered = not len(case.row_words)
-        layout.xaxis.range, layout.xaxis4.range = [-0.5, n - 0.5], [-0.5, n - 0.5]
-        layout.yaxis4.range, layout.yaxis5.range = [k - 0.5, -0.5], [k - 0.5, -0.5]
-        layout.xaxis4.update(
-            **ticks(rows if numbered else [short(r, 14) for r in rows], 18),
-            tickangle=0 if numbered else -45,
-            title={"text": f"{m}, in order"},
-        )
-        layout.yaxis4.update(**ticks([short(c, 22) for c in columns], 24), ticks="")
-        if case.place:
-            layout.yaxis4.title = {"text": f"{anchor}, in order"}
-            layout.xaxis6.update(
-                range=[0, 1], showticklabels=False, title={"text": "the points and the strongest links"}
-            )
-            layout.yaxis6.range = [0, 1]
-        else:
-            layout.xaxis6.update(
-                range=[-0.1, 1.1], tickvals=[0, 1], ticktext=[anchor, m], title={"text": "strongest links"}
-            )
-            layout.yaxis6.range = [1, 0]
-
-    def _link(self, mass: np.ndarray) -> None:
-        """At most max(T_m, T_anchor) links, and none that carries less than CLEAR times what an even spread would."""
-        partners = None if self.case.partners is None else array(self.case.partners)
-        even = np.outer(mass.sum(1), mass.sum(0))
-        clear = np.where(mass > CLEAR * even, mass, 0)
-        count = min(2 * max(mass.shape), int((clear > 0).sum()))
-        strongest = np.dstack(np.unravel_index(np.argsort(clear, axis=None)[::-1][:count], mass.shape))[0]
-        most = max(min(mass.sum(1).max(), mass.sum(0).max()), 1e-12)  # a link cannot carry more
-        lines: dict[str, tuple[list, list]] = {
-            f"{k} {i}": ([], []) for k in ("other link", "true link") for i in (0, 1, 2)
-        }
-        for i, j in strongest:
-            kind = "true link" if partners is None or partners[i] == j else "other link"
-            x, y = lines[f"{kind} {min(int(mass[i, j] / most * len(WIDTHS)), len(WIDTHS) - 1)}"]
-            x += [self._to[j, 0], self._from[i, 0], None]
-            y += [self._to[j, 1], self._from[i, 1], None]
-        for name, (x, y) in lines.items():
-            self._traces[name].update(x=x or [None], y=y or [None])  # an empty trace would leave the legend
-
     @property
     def still(self) -> go.Figure:
         """Plans of all ε of the case that is shown, behind a slider that needs no running Python."""
@@ -423,18 +248,6 @@ class TransportExplorer(Explorer):
         return transport_sweep(
             plans, self.epsilons, case.row_words, case.column_words, start=self._controls["epsilon"].value, **labels
         )
-
-
-def _labels(words: Sequence[str], count: int) -> list[str]:
-    if len(words) not in (0, count):
-        raise ValueError(f"labels: found {len(words)}; expected {count}, one a token of the plan, or none")
-    return [str(w) for w in words] or [str(i + 1) for i in range(count)]
-
-
-def _named(label: str, i: int, modality: str) -> str:
-    """A token in words: its place, and what was said if that is more than its place."""
-    place = f"{modality} {i + 1}"
-    return place if label == str(i + 1) else f"{place} “{wrapped(label)}”"
 
 
 def _plain(text: str) -> str:
