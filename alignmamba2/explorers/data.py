@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import plotly.graph_objects as go
@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from ..figures import look
 from ..figures.sample import SHOWN
 from ..figures.style import INK, LIGHT, SHADE, array, short, titled, wrapped
-from .panel import Explorer, choice, steps, whole
+from .panel import Explorer, Shown, choice, steps, whole
 
 FEATURES = 48  # of a token, as many are drawn; more would be thinner than a pixel
 SEEN = 200  # samples that mean and standard deviation are taken from
@@ -34,9 +34,8 @@ class DataExplorer(Explorer):
     split, sample : which is shown first
     batch : int
         Samples in a batch, at first.
-    note : str
-    interactive : bool
-    theme : "light" or "dark"
+    **shown
+        note, interactive and theme, as for `Explorer`.
 
     Attributes
     ----------
@@ -57,9 +56,7 @@ class DataExplorer(Explorer):
         split: str = "",
         sample: int = 0,
         batch: int = 1,
-        note: str = "",
-        interactive: bool = True,
-        theme: str = "light",
+        **shown: Unpack[Shown],
     ):
         self._splits = dict(splits)
         first = split or next(iter(self._splits))
@@ -77,13 +74,13 @@ class DataExplorer(Explorer):
             "batch": steps("in a batch of", named, batch, width="270px"),
             "order": choice("batches", ORDERS, width="230px"),
         }
-        super().__init__(self._laid_out(note), controls, interactive=interactive, theme=theme)
+        super().__init__(self._laid_out(), controls, **shown)
 
     def _changed(self, name: str) -> None:
         if name == "split":
             self._controls["sample"].max = len(self._splits[self._controls["split"].value]) - 1
 
-    def _laid_out(self, note: str) -> go.Figure:
+    def _laid_out(self) -> go.Figure:
         rows = len(self._modalities)
         figure = make_subplots(
             rows=rows,
@@ -127,7 +124,7 @@ class DataExplorer(Explorer):
         figure.update_xaxes(type="category", dtick=1, title="label", ticks="", row=1, col=2)
         figure.update_yaxes(visible=False, rangemode="tozero", row=1, col=2)
         figure.update_annotations(font_size=15)
-        return titled(figure, "One sample in its batch", note, height=230 + 150 * rows)
+        return titled(figure, "One sample in its batch", height=230 + 150 * rows)
 
     def _of_split(self, what: str, split: str) -> Any:
         """Something about a whole split, found when it is first asked for."""
