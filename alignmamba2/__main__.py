@@ -13,7 +13,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BENCHES = ("scan", "alignment", "leaks", "big", "partners", "layer", "folds", "kills", "fuzz", "explorers", "repeat")
+BENCHES = (
+    "scan",
+    "alignment",
+    "leaks",
+    "big",
+    "partners",
+    "layer",
+    "folds",
+    "kills",
+    "fuzz",
+    "explorers",
+    "repeat",
+    "processes",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

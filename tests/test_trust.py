@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config, evaluate, fit, load_dataset
 from alignmamba2.batch import BatchError, MultimodalBatch
+from alignmamba2.bench import processes
 from alignmamba2.checkpoint import FILE, Checkpoint, CheckpointError
 from alignmamba2.datasets import DataError
 from alignmamba2.datasets.nonfinite import without_nonfinite
@@ -107,10 +108,10 @@ def test_killed_at_random_moments():
     command[-1] = str(Path(os.environ.get("TMPDIR", "/tmp")) / f"kills-{os.getpid()}.json")
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(Path(command[-1]).read_text())["results"]
+    found = json.loads(Path(command[-1]).read_text())
     Path(command[-1]).unlink()
-    assert {name: r["same_bits_after"] for name, r in found.items()} == dict.fromkeys(
-        ("training", "conversion", "features", "fetching"), 1
+    assert {name: r["results"]["same_bits_after"] for name, r in found.items()} == dict.fromkeys(
+        ("training", "conversion", "features", "fetching", "reproduction"), 1
     )
 
 
@@ -365,25 +366,13 @@ def test_same_seed_same_bits_on_one_thread_and_on_two(splits, threads):
 
 
 def test_two_processes_follow_the_curve_of_one(tmp_path):
-    """Gradients are averaged over processes; each counts by its share of the batch."""
-    script = tmp_path / "two.py"
-    script.write_text(
-        "import dataclasses, json, sys\n"
-        "import alignmamba2 as am\n"
-        "n = int(sys.argv[1])\n"
-        f"change = { ({**SMALL, 'model.dropout': 0.0})!r}\n"
-        "data = {k: dataclasses.replace(d, samples=d.samples[:41]) for k, d in am.load_dataset('mini-mosi').items()}\n"
-        "result = am.fit('mini-mosi', datasets=data, overrides=change, progress=False, devices=n)\n"
-        "if not am.training.process()[0]: print(json.dumps([r['train/loss'] for r in result.history]))\n"
-    )
-    curves = []
-    for n in (1, 2):
-        run = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        done = subprocess.run([*run, str(script), str(n)], capture_output=True, text=True, env=env, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr[-2000:]
-        curves.append(json.loads(done.stdout.splitlines()[-1]))
+    """`bench processes`: gradients are averaged over processes; each counts by its share of the batch."""
+    processes.main(["--epochs", "3", "--results", str(tmp_path / "a.json")])
+    (found,) = json.loads((tmp_path / "a.json").read_text()).values()
+    curves = [found["results"][f"loss_{n}"] for n in ("one_process", "two_processes")]
+    assert len(curves[0]) == 3
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)
+    assert found["results"]["largest_relative_difference"] < 1e-4
 
 
 # Strangers' files

@@ -1,11 +1,11 @@
 """Mutated files against every reader: each must be read, or refused with an error that says why.
 
-Small real files of every format (miniatures in the real formats, saved models, checkpoints of unfinished runs, recipes,
-and pickles that want to run something) are mutated: bits and bytes, lengths and sizes, pieces cut, doubled, moved,
-numbers made huge. Every one is read in a worker process whose address space may grow by 1 GiB and no more. What counts
-as a finding: any exception but ValueError and OSError (with their kinds, such as DataError), MemoryError, the
-interpreter's death, more than 20 seconds for one file, a subprocess, a connection, a pickle's import, or a file written
-outside the folder that is read.
+Small files of every format that is read (`fuzz_targets.py`: the benchmarks' formats, saved models, checkpoints of
+unfinished runs, caches, recipes, and pickles that want to run something) are mutated: bits and bytes, lengths and
+sizes, pieces cut, doubled, moved, numbers made huge. Every one is read in a worker process whose address space may grow
+by 1 GiB and no more. What counts as a finding: any exception but ValueError and OSError (with their kinds, such as
+DataError), MemoryError, the interpreter's death, more than 20 seconds for one file, a subprocess, a connection, a
+pickle's import, or a file written outside the folder that is read.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import json
+import math
 import multiprocessing
 import os
-import pickle
 import random
 import resource
 import shutil
@@ -26,141 +26,17 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..batch import MultimodalBatch
-from ..checkpoint import Checkpoint
-from ..config import AlignMamba2Config
-from ..datasets import ENTRIES, inspect, mosi, store
-from ..encoders.cache import Tokens, cached
-from ..experiments import write_results
-from ..files import read_tensors
-from ..model import AlignMamba2
-from ..recipes import FOLDER, Recipe
+from .fuzz_targets import TARGETS, files_in
+from .measure import keep
 
 ROOM = 1 << 30
 SECONDS = 20
 FORBIDDEN = ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "socket.connect", "pickle.find_class")
-
-
-@dataclass(frozen=True)
-class Target:
-    """A format: what makes small files of it in a folder, and what reads that folder."""
-
-    make: Callable[[Path], Any]
-    read: Callable[[Path], Any]
-
-
-class _Runs:
-    """A pickle of it runs a command wherever a pickle is loaded carelessly."""
-
-    def __reduce__(self):
-        return os.system, ("touch executed",)
-
-
-def _mini(name: str, form: str, size: int) -> Callable[[Path], Any]:
-    return lambda folder: ENTRIES[name].make(folder, format=form, seed=0, size=size)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file())
-
-
-def _utterances(path: Path) -> None:
-    found = mosi.read(path)
-    found.contents(path, {})
-    for split in found.splits.values():
-        for m in split.widths:
-            sum(len(block) for block in split.tokens(m))
-
-
-def _dangerous(folder: Path) -> None:
-    inner = {"train": {"text": _Runs()}, "valid": {}, "test": {}}
-    for protocol in range(6):
-        (folder / f"{protocol}.pkl").write_bytes(pickle.dumps(inner, protocol))
-
-
-def _model(folder: Path) -> None:
-    sizes = {"d_model": 4, "n_layers": 1, "d_state": 2, "expand": 1}
-    AlignMamba2(AlignMamba2Config(modalities={"text": 3, "audio": 2}, **sizes)).save_pretrained(folder)
-
-
-def _predicts(folder: Path) -> None:
-    model = AlignMamba2.from_pretrained(folder)
-    model(MultimodalBatch({m: torch.ones(1, 2, width) for m, width in model.config.modalities.items()}))
-
-
-def _unfinished(folder: Path) -> None:
-    layer = torch.nn.Linear(3, 2)
-    optimizer = torch.optim.AdamW(layer.parameters())
-    layer(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
-    Checkpoint(folder, {"seed": 0}).write(
-        {"epochs": 1, "model": layer.state_dict(), "optimizer": optimizer.state_dict()}
-    )
-
-
-def _encoded(folder: Path) -> None:
-    cached(folder, "fuzz", "fuzz", 4, [[torch.ones(3, 4), torch.ones(2, 4)]])
-
-
-def _tokens(folder: Path) -> None:
-    tokens = Tokens(next(p for p in folder.iterdir() if p.is_dir()))
-    sum(float(x.sum()) for x in tokens)
-
-
-def _stored(folder: Path) -> None:
-    source = folder / "source"
-    ENTRIES["mini-mosi"].make(source, format="mult", seed=0, size=4)
-    (file,) = _files(source)
-    store.write(folder / "store", mosi.read(file).splits, {"sizes": {}, "widths": {}})
-    shutil.rmtree(source)
-
-
-def _store(folder: Path) -> None:
-    store.read_notes(folder / "store")
-    for path in sorted((folder / "store").glob("*.safetensors")):
-        split = store.StoredSamples(path)
-        for i in range(len(split)):
-            split[i]
-
-
-def _recipes(folder: Path) -> None:
-    shutil.copyfile(FOLDER / "mini-mosi.toml", folder / "a.toml")
-
-
-def _recipe(folder: Path) -> None:
-    recipe = Recipe.load(folder / "a.toml")
-    AlignMamba2Config.from_dict({"modalities": {"text": 3}, "n_classes": 2, **recipe.model})
-
-
-def _each(read: Callable[[Path], Any]) -> Callable[[Path], None]:
-    def reads(folder: Path) -> None:
-        for path in _files(folder):
-            read(path)
-
-    return reads
-
-
-TARGETS = {
-    "pickle-mmsa": Target(_mini("mini-mosi", "mmsa", 4), _each(_utterances)),
-    "pickle-mult": Target(_mini("mini-mosi", "mult", 4), _each(_utterances)),
-    "pickle-that-runs": Target(_dangerous, _each(mosi.read)),
-    "csd": Target(_mini("mini-mosi", "csd", 4), lambda f: _utterances(next(f.rglob("*.csd")).parent)),
-    "mvsa-folder": Target(
-        _mini("mini-mvsa", "folder", 6), lambda f: inspect(next(f.rglob("labelResultAll.txt")).parent)
-    ),
-    "store": Target(_stored, _store),
-    "encoder-cache": Target(_encoded, _tokens),
-    "model": Target(_model, _predicts),
-    "unfinished-run": Target(_unfinished, lambda f: Checkpoint(f, {"seed": 0}).read()),
-    "safetensors": Target(_unfinished, _each(read_tensors)),
-    "recipe": Target(_recipes, _recipe),
-}
 
 
 def mutated(content: bytes, draw: random.Random) -> bytes:
@@ -230,7 +106,7 @@ def run(name: str, first: int, last: int, seed: int, say: Callable[[tuple], None
         )
         resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, resource.getrlimit(resource.RLIMIT_AS)[1]))
         signal.signal(signal.SIGALRM, _late)
-        sources = _files(whole)
+        sources = files_in(whole)
         for number in range(first, last):
             draw = random.Random(f"{seed} {name} {number}")
             source = draw.choice(sources)
@@ -298,7 +174,8 @@ def fuzz(name: str, inputs: int, seed: int = 0) -> dict[str, Any]:
             ] += 1
             done = current + 1
     seconds = round(time.perf_counter() - started, 1)
-    return {"inputs": inputs, **{k: counts[k] for k in ("read", "refused", "found")}, "what": found, "seconds": seconds}
+    told = {k: counts[k] for k in ("read", "refused", "found")}
+    return {"inputs": inputs, **told, "what": found, "seconds": seconds}
 
 
 def _work(name: str, first: int, last: int, seed: int, pipe) -> None:
@@ -317,14 +194,18 @@ def main(argv: Sequence[str] = ()) -> None:
     for name in chosen:
         if name not in TARGETS:
             raise ValueError(f"target: found {name!r}; expected one of {', '.join(TARGETS)}")
-    each, results = -(-arguments.inputs // len(chosen)), {}
+    whole = sum(TARGETS[name].share for name in chosen)
     print(f"{'':18s}{'inputs':>9s}{'read':>9s}{'refused':>9s}{'found':>9s}{'seconds':>9s}")
+    words = " ".join(["python -m alignmamba2 bench fuzz", *argv])
+    bad = {}
     for name in chosen:
-        results[name] = r = fuzz(name, each, arguments.seed)
+        each = math.ceil(arguments.inputs * TARGETS[name].share / whole)
+        r = fuzz(name, each, arguments.seed)
+        bad |= {name: r["what"]} if r["found"] else {}
         print(f"{name:18s}{each:9d}{r['read']:9d}{r['refused']:9d}{r['found']:9d}{r['seconds']:9.0f}", flush=True)
         for what, where in r["what"].items():
             print(f"    {where['times']} × {what} (first: input {where['first']})", flush=True)
-    words = " ".join(["python -m alignmamba2 bench fuzz", *argv])
-    print(f"written: {write_results(arguments.results, results, words)}")
-    if any(r["found"] for r in results.values()):
-        raise ValueError(f"findings: {json.dumps({n: r['what'] for n, r in results.items() if r['found']})[:2000]}")
+        keep(arguments.results, {name: r}, words)
+    print(f"written: {arguments.results}")
+    if bad:
+        raise ValueError(f"findings: {json.dumps(bad)[:2000]}")

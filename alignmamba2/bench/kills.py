@@ -25,11 +25,13 @@ import numpy as np
 import torch
 
 from .. import fit, load_dataset
+from ..checkpoint import FILE
 from ..datasets import Dataset
 from ..datasets.fetch import Source
 from ..datasets.mini_files import make
 from ..encoders import cache
-from ..experiments import write_results
+from ..reproduce import reproduce
+from .measure import keep
 
 Subject = Callable[[Path], str]  # works in a folder, returns a digest of what came of it
 
@@ -78,7 +80,19 @@ def fetching(folder: Path) -> str:
     return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 
-SUBJECTS: dict[str, Subject] = {f.__name__: f for f in (training, conversion, features, fetching)}
+def reproduction(folder: Path) -> str:
+    """`reproduce`, of two runs: all that the runs' files say but how long they took."""
+    only = ("late-lstm", "mamba")
+    reproduce(["mini-mosi"], [1], folder=folder / "runs", fast=True, only=only, progress=False, say=lambda _: None)
+    records = [json.loads(p.read_text("utf-8")) for p in sorted(folder.rglob("runs/mini-mosi/*.json"))]
+    if len(records) != len(only):
+        raise AssertionError(f"{len(records)} runs have a file; expected {len(only)}")
+    for record in records:
+        del record["seconds"]
+    return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
+
+
+SUBJECTS: dict[str, Subject] = {f.__name__: f for f in (training, conversion, features, fetching, reproduction)}
 
 
 def survived(subject: Subject, kills: int, draw: random.Random) -> dict[str, float]:
@@ -105,7 +119,7 @@ def survived(subject: Subject, kills: int, draw: random.Random) -> dict[str, flo
                 continue  # it was done before
             made += 1
             same += _forked(subject, folder) == expected
-            left += any(folder.rglob("unfinished*"))
+            left += any(folder.rglob(FILE))
     return {"kills": made, "same_bits_after": same, "unfinished_left": left, "seconds_alone": round(seconds, 2)}
 
 
@@ -119,15 +133,17 @@ def main(argv: Sequence[str] = ()) -> None:
     for name in arguments.subjects:
         if name not in SUBJECTS:
             raise ValueError(f"subject: found {name!r}; expected one of {', '.join(SUBJECTS)}")
-    draw, results = random.Random(arguments.seed), {}
+    words, bad = " ".join(["python -m alignmamba2 bench kills", *argv]), []
     print(f"{'':12s}{'kills':>8s}{'same bits after':>18s}{'unfinished left':>18s}")
     for name in arguments.subjects or SUBJECTS:
-        results[name] = found = survived(SUBJECTS[name], arguments.kills, draw)
+        found = survived(SUBJECTS[name], arguments.kills, random.Random(f"{arguments.seed} {name}"))
         print(f"{name:12s}{found['kills']:8d}{found['same_bits_after']:18d}{found['unfinished_left']:18d}", flush=True)
-    words = " ".join(["python -m alignmamba2 bench kills", *argv])
-    print(f"written: {write_results(arguments.results, results, words)}")
-    if any(r["same_bits_after"] != r["kills"] or r["unfinished_left"] for r in results.values()):
-        raise ValueError("not every kill was survived")
+        keep(arguments.results, {name: found}, words)
+        if found["same_bits_after"] != found["kills"] or found["unfinished_left"]:
+            bad.append(name)
+    print(f"written: {arguments.results}")
+    if bad:
+        raise ValueError(f"not every kill was survived: {', '.join(bad)}")
 
 
 def _forked(subject: Subject, folder: Path, kill_after: float | None = None) -> str | None:
