@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BENCHES = ("scan", "alignment", "leaks", "big", "partners", "layer", "folds", "kills", "fuzz", "explorers")
+BENCHES = ("scan", "alignment", "leaks", "big", "partners", "layer", "folds", "kills", "fuzz", "explorers", "planted")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
