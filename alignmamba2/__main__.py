@@ -26,6 +26,7 @@ BENCHES = (
     "explorers",
     "repeat",
     "processes",
+    "planted",
 )
 
 
@@ -81,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--fast", action="store_true", help="two epochs: to see that everything runs")
         verb.add_argument("--quiet", action="store_true", help="no progress bars")
 
+        _add_machines(verb)
+
     evaluate = verbs.add_parser("evaluate", help="evaluate trained models; mean ± sd over the folders")
     evaluate.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders that train wrote")
     evaluate.add_argument("--split", default="test", choices=("train", "valid", "test"))
@@ -96,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--folder", type=Path, default=Path("runs/reproduce"), help="of finished runs and the report")
     again.add_argument("--results", type=Path, help="also write the report's numbers here")
     again.add_argument("--quiet", action="store_true", help="no progress bar")
+    _add_machines(again)
     again.set_defaults(do=_reproduce)
 
     run = verbs.add_parser("run", help="execute a notebook and leave a page to open")
@@ -149,6 +153,29 @@ def _parser() -> argparse.ArgumentParser:
     doctor = verbs.add_parser("doctor", help="what works on this machine, and the command that adds what is missing")
     doctor.set_defaults(do=_doctor)
     return parser
+
+
+def _add_machines(parser: argparse.ArgumentParser) -> None:
+    """Lightning's words."""
+    parser.add_argument("--devices", type=_devices, default=1, help="2, '0,1' or auto: processes sharing each batch")
+    parser.add_argument("--nodes", type=int, default=1, help="machines; start each with torchrun")
+    parser.add_argument("--strategy", default="auto", help="Lightning's, such as ddp (default: auto)")
+    parser.add_argument("--precision", default="32-true", help="32-true or bf16-mixed")
+
+
+def _machines(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in ("devices", "nodes", "strategy", "precision")}
+
+
+def _devices(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def _first() -> bool:
+    """Whether this process speaks and writes: of those that train together, the first."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return not rank_zero_only.rank
 
 
 def _seeds(text: str) -> list[int]:
@@ -239,12 +266,16 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "fast": arguments.fast,
         "folder": arguments.folder,
         "progress": not arguments.quiet,
+        "machines": _machines(arguments),
+        "say": print if _first() else lambda _: None,
     }
 
 
 def _report(results: dict[str, Any], arguments: argparse.Namespace) -> None:
     from .experiments import table, write_results
 
+    if not _first():
+        return
     print("\nTest split, mean ± sd over seeds, in %; each model chosen on validation\n\n" + table(results))
     print(f"\nwritten: {write_results(arguments.results, results, _command())}")
 
@@ -276,8 +307,12 @@ def _reproduce(arguments: argparse.Namespace) -> None:
         jobs=arguments.jobs,
         command=_command(),
         only=arguments.only,
-        progress=not arguments.quiet,
+        progress=not arguments.quiet and _first(),
+        machines=_machines(arguments),
+        say=print if _first() else lambda _: None,
     )
+    if not _first():
+        return
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for path in (arguments.folder / "report.json", arguments.results):
         if path is not None:

@@ -45,10 +45,12 @@ def run_seeds(
     datasets: dict[str, Dataset] | None = None,
     progress: bool = True,
     say: Callable[[str], None] = print,
+    machines: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train a recipe once a seed; evaluate each model, chosen on validation, once on the test split.
 
-    Says first what data it is, unless `datasets`, splits to use instead of the recipe's, are given.
+    Says first what data it is, unless `datasets`, splits to use instead of the recipe's, are given. `machines` are
+    the devices, nodes, strategy and precision of `fit`.
 
     Returns
     -------
@@ -63,7 +65,8 @@ def run_seeds(
     for seed in seeds:
         started = time.perf_counter()
         where = folder / read.name / f"seed-{seed}" if folder else None
-        result = fit(read, seed=seed, fast=fast, datasets=datasets, folder=where, progress=progress)
+        options = {"fast": fast, "folder": where, "progress": progress, **(machines or {})}
+        result = fit(read, seed=seed, datasets=datasets, **options)
         run = {
             "seed": seed,
             "best_epoch": result.best_epoch,

@@ -187,7 +187,9 @@ class AlignMamba2(nn.Module):
 
     def _alignment_losses(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The terms that count, "ot" and "mmd", and each pair's, such as "ot/audio-text"."""
-        output = self.align(tokens, masks)
+        # Costs and kernels live on small differences: not in bfloat16, whatever the rest is computed in.
+        with torch.autocast(next(iter(tokens.values())).device.type, enabled=False):
+            output = self.align({m: full_precision(x) for m, x in tokens.items()}, masks)
         losses: dict[str, Tensor] = {}
         for kind, total, pairs in (
             ("ot", output.transport, output.transport_by_pair),
@@ -227,7 +229,7 @@ class AlignMamba2(nn.Module):
         return self.norm(tokens), ordering, full
 
     def _predict(self, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> ModelOutput:
-        logits = self.head(self.dropout(self._read_out(tokens, ordering, masks)))
+        logits = full_precision(self.head(self.dropout(self._read_out(tokens, ordering, masks))))
         if self.config.task == "regression":
             return ModelOutput(prediction=logits.squeeze(-1))
         return ModelOutput(prediction=logits.argmax(-1), logits=logits)
@@ -326,6 +328,11 @@ class AlignMamba2(nn.Module):
         model = cls(config)
         model.load_state_dict(tensors)
         return model.eval()
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """float32 where mixed precision left bfloat16 or float16; anything else as it is."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def _digest(config: Mapping[str, Any]) -> str:

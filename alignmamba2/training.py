@@ -28,6 +28,8 @@ from .loop import KeepBest, Resume, Share, Task, TrainingError, process, scores
 from .model import AlignMamba2
 from .recipes import Recipe
 
+PRECISIONS = ("32-true", "bf16-mixed")
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -66,8 +68,10 @@ def fit(
     resume: bool = True,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
-    devices: int = 1,
+    devices: int | str = 1,
     nodes: int = 1,
+    strategy: str = "auto",
+    precision: str = "32-true",
 ) -> FitResult:
     """Train AlignMamba-2 by a recipe; choose the epoch on the validation split. The test split is not touched.
 
@@ -86,8 +90,12 @@ def fit(
         The weights and metrics are, bit by bit, those of a run that was never stopped. False: start anew.
     progress : show a progress bar
     callbacks : Lightning callbacks, for those who want to watch; they do not see the refit
-    devices, nodes : how many processes train together, on how many machines
-        The recipe's batch is shared between them. Start them with torchrun (see CONTRIBUTING.md).
+    devices, nodes, strategy : as of Lightning's `Trainer`: how many processes train together, on how many machines
+        The recipe's batch is shared between them. Start the machines with torchrun (see CONTRIBUTING.md); on one
+        machine Lightning starts the other processes.
+    precision : "32-true" or "bf16-mixed"
+        With the latter, matrix products are in bfloat16; the scan's state, the alignment losses, the prediction and the
+        weights stay in float32.
 
     Raises
     ------
@@ -103,10 +111,11 @@ def fit(
         raise ValueError("fit: overrides go with a recipe's name or path; this recipe is already read")
     if fast:
         recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, max_epochs=2))
+    machines = Machines(devices, nodes, strategy, precision)
     datasets = datasets or load_dataset(recipe.dataset, **recipe.data)
     train, valid = datasets["train"], datasets["valid"]
     _check_labels(train, valid)
-    run = _Run(recipe, seed, Path(folder) if folder else None, devices, nodes, progress)
+    run = _Run(recipe, seed, Path(folder) if folder else None, machines, progress)
     run.prepare(train, valid, resume)
     try:
         task, best = run.choose(train, valid, callbacks)
@@ -120,6 +129,37 @@ def fit(
     return result
 
 
+@dataclass(frozen=True)
+class Machines:
+    """What trains together, in Lightning's words (see `fit`)."""
+
+    devices: int | str = 1
+    nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:  # float16 would need its losses scaled
+            raise ValueError(f"precision: found {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
+
+    def trainer_options(self) -> dict[str, Any]:
+        """For Lightning's `Trainer`."""
+        strategy = self.strategy
+        if strategy in ("auto", "ddp") and (self.devices, self.nodes) != (1, 1):
+            strategy = "ddp_find_unused_parameters_true"  # of one process's samples, all may lack a modality
+        return {
+            "devices": self.devices,
+            "num_nodes": self.nodes,
+            "strategy": strategy,
+            "precision": self.precision,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What of it changes the weights."""
+        processes = self.devices * self.nodes if isinstance(self.devices, int) else [self.devices, self.nodes]
+        return {"processes": processes} | ({} if self.precision == "32-true" else {"precision": self.precision})
+
+
 @dataclass
 class _Run:
     """One call of `fit`: what is trained and how, and the state to go on from."""
@@ -127,8 +167,7 @@ class _Run:
     recipe: Recipe
     seed: int
     folder: Path | None
-    devices: int
-    nodes: int
+    machines: Machines
     progress: bool
     checkpoint: Checkpoint | None = None
     state: Mapping[str, Any] | None = None
@@ -144,7 +183,7 @@ class _Run:
             "recipe": self.recipe.to_dict(),
             "seed": self.seed,
             "data": {"train": len(train), "valid": len(valid), "statistics": digest.hexdigest()[:16]},
-            "processes": self.devices * self.nodes,
+            **self.machines.identity(),
         }
         self.checkpoint = Checkpoint(self.folder, identity)
         self.state = self.checkpoint.read() if resume else None
@@ -211,10 +250,7 @@ class _Run:
             trainer = L.Trainer(
                 max_epochs=epochs,
                 accelerator="auto",
-                devices=self.devices,
-                num_nodes=self.nodes,
-                # Of one process's samples, all may lack a modality.
-                strategy="auto" if self.devices * self.nodes == 1 else "ddp_find_unused_parameters_true",
+                **self.machines.trainer_options(),
                 use_distributed_sampler=False,  # see loop.Share
                 callbacks=callbacks,
                 gradient_clip_val=self.recipe.training.grad_clip,

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -41,12 +44,33 @@ def test_ablations_share_protocol_and_seeds(tmp_path, capsys):
     assert rows["one shared expert only"]["model"]["parameters"] < rows["full"]["model"]["parameters"]
 
 
+def test_two_processes_follow_the_curve_of_one(tmp_path):
+    """Gradients are averaged over processes; each counts by its share of the batch. The last batch is an odd one."""
+    command = [sys.executable, "-m", "alignmamba2", "train", "mini-mosi", "--seeds", "1-2", *QUICK]
+    command += ["--set", "model.dropout=0.0", "--set", "training.batch_size=107"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    found = []
+    for options in ([], ["--devices", "2", "--strategy", "ddp"]):
+        folder = tmp_path / str(len(options))
+        command_here = [*command, *options, "--folder", str(folder), "--results", str(folder / "results.json")]
+        done = subprocess.run(command_here, capture_output=True, text=True, env=env)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count("written: ") == 1  # one process speaks for both
+        notes = [json.loads((folder / f"mini-mosi/seed-{s}/training.json").read_text()) for s in (1, 2)]
+        runs = json.loads((folder / "results.json").read_text())["results"]["mini-mosi"]["runs"]
+        found.append([r["train/loss"] for n in notes for r in n["history"]] + [r["test"]["mae"] for r in runs])
+    assert len(found[0]) == 6
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["train", "nothing"], "recipe 'nothing': not found"),
         (["train", "mini-mosi", "--set", "model.d_modle=3"], "unknown keys ['d_modle']"),
         (["data", "fetch", "mini-mosi"], "nothing to fetch"),
+        (["train", "mini-mosi", "--precision", "16-mixed"], "precision: found '16-mixed'; expected one of 32-true"),
+        (["reproduce", "mini-mosi", "--devices", "2", "--jobs", "2"], "jobs: found 2 with {'devices': 2}"),
         (["evaluate", "nowhere"], "nowhere/config.json: not found"),
     ],
 )

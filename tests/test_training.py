@@ -4,7 +4,11 @@ import json
 import pytest
 import torch
 
-from alignmamba2 import AlignMamba2, evaluate, fit, load_dataset
+from alignmamba2 import AlignMamba2, evaluate, fit, layers, load_dataset
+from alignmamba2.alignment import losses
+from alignmamba2.baselines import KINDS
+from alignmamba2.recipes import Recipe
+from alignmamba2.scan import cpu
 from alignmamba2.training import build, predict
 
 SMALL = {"model.d_model": 16, "model.d_state": 4, "model.n_layers": 1, "training.max_epochs": 3}
@@ -102,11 +106,53 @@ def test_an_unknown_monitor_is_named(splits):
         fit("mini-mosi", overrides=change, datasets=splits, progress=False)
 
 
+def test_mixed_precision_keeps_states_losses_and_predictions_in_float32(splits, monkeypatch):
+    change = {**SMALL, "model.dropout": 0.0}
+    plain = fit("mini-mosi", overrides=change, datasets=splits, progress=False)
+    scanned, aligned, products = set(), set(), set()
+    scan, transport, linear = cpu.scan, losses.transport, layers.F.linear
+
+    def spied_scan(*tensors):
+        scanned.update(x.dtype for x in tensors if isinstance(x, torch.Tensor))
+        return scan(*tensors)
+
+    def spied_transport(x, *rest, **options):
+        found = transport(x, *rest, **options)
+        aligned.update((x.dtype, found.cost.dtype))
+        return found
+
+    def spied_linear(*tensors):
+        products.add(linear(*tensors).dtype)
+        return linear(*tensors)
+
+    monkeypatch.setattr(cpu, "scan", spied_scan)
+    monkeypatch.setattr(losses, "transport", spied_transport)
+    monkeypatch.setattr(layers.F, "linear", spied_linear)
+    mixed = fit("mini-mosi", overrides=change, datasets=splits, progress=False, precision="bf16-mixed")
+    assert scanned == aligned == {torch.float32}
+    assert torch.bfloat16 in products
+    assert {x.dtype for x in mixed.model.state_dict().values()} == {torch.float32}
+    for row, expected in zip(mixed.history, plain.history, strict=True):
+        assert row["train/loss"] == pytest.approx(expected["train/loss"], rel=0.02)
+        assert row["train/loss"] != expected["train/loss"]
+
+
+@pytest.mark.parametrize("kind", ["alignmamba2", *KINDS])
+def test_every_model_predicts_in_float32_under_bfloat16(kind, splits):
+    torch.manual_seed(0)
+    model = build(Recipe.load("mini-mosi", {"model.kind": kind, "model.d_model": 8}), splits["train"]).eval()
+    batch = splits["train"].batch(range(6))
+    with torch.no_grad():
+        plain = model(batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = model(batch)
+    assert mixed.prediction.dtype == mixed.loss.dtype == torch.float32
+    assert torch.allclose(mixed.prediction, plain.prediction, atol=0.05)
+
+
 @pytest.mark.cuda
 def test_a_step_on_the_gpu_equals_one_on_the_cpu():
     datasets = load_dataset("mini-mosi")
-    from alignmamba2.recipes import Recipe
-
     torch.manual_seed(0)
     model = build(Recipe.load("mini-mosi", SMALL), datasets["train"]).eval()
     batch = datasets["train"].batch(range(4))

@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config, evaluate, fit, load_dataset
 from alignmamba2.batch import BatchError, MultimodalBatch
-from alignmamba2.bench import processes
 from alignmamba2.checkpoint import FILE, Checkpoint, CheckpointError
 from alignmamba2.datasets import DataError
 from alignmamba2.datasets.nonfinite import without_nonfinite
@@ -363,16 +362,6 @@ def test_same_seed_same_bits_on_one_thread_and_on_two(splits, threads):
     assert first.history == second.history
     weights = first.model.state_dict()
     assert all(torch.equal(weights[k], v) for k, v in second.model.state_dict().items())
-
-
-def test_two_processes_follow_the_curve_of_one(tmp_path):
-    """`bench processes`: gradients are averaged over processes; each counts by its share of the batch."""
-    processes.main(["--epochs", "3", "--results", str(tmp_path / "a.json")])
-    (found,) = json.loads((tmp_path / "a.json").read_text()).values()
-    curves = [found["results"][f"loss_{n}"] for n in ("one_process", "two_processes")]
-    assert len(curves[0]) == 3
-    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
-    assert found["results"]["largest_relative_difference"] < 1e-4
 
 
 # Strangers' files

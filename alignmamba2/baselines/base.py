@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..batch import BatchError, MultimodalBatch
 from ..config import AlignMamba2Config
-from ..model import AlignMamba2, ModelOutput, Projection
+from ..model import AlignMamba2, ModelOutput, Projection, full_precision
 from ..trace import Trace
 
 
@@ -74,7 +74,7 @@ class Baseline(AlignMamba2):
             else:
                 tokens[m] = torch.zeros_like(some)
                 full[m] = torch.zeros(some.shape[:2], dtype=torch.bool, device=some.device)
-        scores = self.fuse(tokens, full)
+        scores = full_precision(self.fuse(tokens, full))
         if self.config.task == "regression":
             output = ModelOutput(prediction=scores.squeeze(-1))
         else:

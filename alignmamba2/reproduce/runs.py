@@ -23,6 +23,7 @@ from ..datasets import Dataset, is_present, load_dataset
 from ..datasets.corruptions import corrupt
 from ..experiments import provenance
 from ..files import write_text
+from ..loop import process
 from ..loop import scores as metrics_of
 from ..metrics import calibration_error
 from ..recipes import Recipe
@@ -30,6 +31,7 @@ from ..training import fit, loader
 from .plan import BENCHMARKS, Variant, changed, variants
 from .summary import summarise
 
+MACHINES = {"devices": 1, "nodes": 1, "strategy": "auto", "precision": "32-true"}
 NOISE = (0.5, 1.0, 2.0)  # severities, as the data set's noise counts them (see `datasets.corruptions`)
 
 
@@ -44,6 +46,7 @@ def reproduce(
     only: Sequence[str] | None = None,
     progress: bool = True,
     say: Callable[[str], None] = print,
+    machines: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train and evaluate AlignMamba-2, its baselines and its ablations on benchmarks; return what the report says.
 
@@ -54,6 +57,8 @@ def reproduce(
     fast : two epochs a run: to see that everything runs
     jobs : runs at a time, each in a process of its own
     only : variants to run, by name; default: all
+    machines : devices, nodes, strategy and precision of `fit`; where processes train together, `jobs` is 1, the first
+        of them evaluates and writes, and the others get an empty report
 
     Returns
     -------
@@ -61,6 +66,9 @@ def reproduce(
         Provenance, and by benchmark either "missing", how to bring its files, or its protocol, hashes, published
         numbers and a row a variant.
     """
+    machines = {k: v for k, v in (machines or {}).items() if v != MACHINES[k]}
+    if jobs > 1 and set(machines) - {"precision"}:
+        raise ValueError(f"jobs: found {jobs} with {machines}; runs side by side have one device each")
     benchmarks: dict[str, Any] = {}
     plans: dict[str, tuple[dict[str, Dataset], list[Variant]]] = {}
     waiting: list[dict[str, Any]] = []
@@ -79,6 +87,7 @@ def reproduce(
         benchmarks[name] = {"fingerprint": print_of_data}
         for seed, row in itertools.product(seeds, rows):
             job = {"benchmark": name, "variant": row.name, "overrides": dict(row.overrides), "seed": seed}
+            job |= {"machines": machines} if machines else {}
             job |= {"fast": fast, "data": print_of_data, "version": importlib.metadata.version("alignmamba2")}
             job["key"] = _key(job, changed(recipe, row.overrides, fast))
             waiting.append(job)
@@ -88,6 +97,8 @@ def reproduce(
             shutil.rmtree(folder / "unfinished" / job["key"], ignore_errors=True)
     say(f"{len(waiting)} runs, {len(waiting) - len(todo)} of them finished before")
     _run_all(todo, folder, jobs, {name: plan[0] for name, plan in plans.items()}, progress)
+    if process()[0]:
+        return {}
     for name, (datasets, rows) in plans.items():
         records = [json.loads(_path(folder, job).read_text("utf-8")) for job in waiting if job["benchmark"] == name]
         benchmarks[name] |= summarise(BENCHMARKS[name], datasets, rows, records)
@@ -95,8 +106,8 @@ def reproduce(
 
 
 def _key(job: Mapping[str, Any], recipe: Recipe) -> str:
-    """Names a run by all that decides its numbers: recipe, seed, data, version."""
-    what = [recipe.to_dict(), *(job[k] for k in ("seed", "fast", "data", "version"))]
+    """Names a run by all that decides its numbers: recipe, seed, data, version, and machines other than one."""
+    what = [recipe.to_dict(), *(job[k] for k in ("seed", "fast", "data", "version", "machines") if k in job)]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]
 
 
@@ -162,7 +173,10 @@ def run(job: Mapping[str, Any], folder: Path, datasets: dict[str, Dataset] | Non
     recipe = changed(recipe, job["overrides"], job["fast"])
     unfinished = folder / "unfinished" / job["key"]
     started = time.perf_counter()
-    result = fit(recipe, seed=job["seed"], datasets=datasets, folder=unfinished, progress=False)
+    options = {"folder": unfinished, "progress": False, **job.get("machines", {})}
+    result = fit(recipe, seed=job["seed"], datasets=datasets, **options)
+    if process()[0]:  # of processes that train together, the first evaluates and writes
+        return
     trained = time.perf_counter() - started
     best = result.history[result.best_epoch]
     test = datasets["test"]
