@@ -12,6 +12,7 @@ import ipywidgets as widgets
 import plotly.graph_objects as go
 
 from ..figures.style import IN_THE_DARK, QUIET, TEMPLATE, dark
+from .live import LiveFigure
 
 WIDTH = 860  # pixels: a FigureWidget left to itself takes 700, whatever room there is
 THEMES = ("light", "dark")
@@ -82,8 +83,7 @@ class Explorer:
                 control.observe(lambda _change, name=name: self._respond(name), names="value")
         self.update()
         if interactive:
-            # Only now: what is sent to a widget whose script the browser has not loaded yet may be lost.
-            self.fig = go.FigureWidget(figure)
+            self.fig = LiveFigure(figure)
             self._name_traces()
             row = widgets.HBox(list(self._controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
             self._view = widgets.VBox([row, self.fig, self._line])
