@@ -182,7 +182,7 @@ class PlanPanel(Explorer):
         if case.place:
             layout.yaxis4.title = {"text": f"{anchor}, in order"}
             layout.xaxis6.update(
-                range=[0, 1], showticklabels=False, title={"text": "drag the points; lines are the strongest links"}
+                range=[0, 1], showticklabels=False, title={"text": "drag points; lines: strongest links"}
             )
             layout.yaxis6.range = [0, 1]
         else:

@@ -47,7 +47,7 @@ def pictures(seed: int = 0) -> tuple[str, list[go.Figure]]:
         figures.transport_plan(**plan, partners=torch.arange(len(plan["mass"])), note="one test video"),
         figures.before_after(*planes, tokens.modality, tokens.hover, facts=own, note="all test videos"),
         figures.mmd_over_epochs(result.history, note="training videos, as the model saw them"),
-        figures.scan_influence(trace.scan(chosen), note="the same test video, last layer"),
+        figures.expert_shares(trace.expert_shares(), trace.expert_names, note="all test videos"),
     ]
     note = (
         "CMU-MOSI, 93 videos, words, voice and face; both alignment losses weighed 1; "
@@ -78,7 +78,7 @@ def main() -> None:
         size = f"--window-size={SIZE[0]},{SIZE[1]}"
         subprocess.run([browser, *flags, size, f"--screenshot={shot}", page.as_uri()], check=True, capture_output=True)
         with Image.open(shot) as picture:  # a palette is a third of the size
-            picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(target, optimize=True)
+            picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(target)
     print(f"{target}: {target.stat().st_size // 1000} kB")
 
 
