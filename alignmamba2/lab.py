@@ -84,7 +84,7 @@ def explorer_cells(folder: str | Path, split: str = "test") -> list[str]:
         "explorers.ScanExplorer()",
         "explorers.ScanExplorer(run.model, data, note=run.note)",
         "trace = run.model.trace(data.batch(range(min(len(data), 60))), scans=False)\n"
-        "explorers.EmbeddingExplorer(trace, note=run.note)",
+        "explorers.EmbeddingExplorer(trace, data, note=run.note)",
         "monitor = explorers.TrainingMonitor(run.monitor, epochs=len(run.history) or 10, note=run.note)\n"
         "for row in run.history:\n"
         "    monitor.on_epoch(row)\n"

@@ -56,6 +56,64 @@ def lab(tmp_path_factory):
         yield lab
 
 
+def test_no_picture_is_empty(lab):
+    """Before anything is touched: a figure can be there, and be white."""
+    drawn = (
+        "plots => plots.map(p => [p._fullData.length, p.layout.title.text, p._fullLayout.height === p.layout.height])"
+    )
+    found = lab.page.locator(".js-plotly-plot").evaluate_all(drawn)
+    assert len(found) == len(PANELS) + 2
+    assert all(traces > 1 and title and fits for traces, title, fits in found), found
+
+
+def place(plot, trace: str, point: int) -> list[float]:
+    """Where a point of a trace lies on the page, and its numbers."""
+    return plot.evaluate(
+        """(plot, [meta, i]) => {
+            const t = plot._fullData.find(t => t.meta === meta), box = plot.getBoundingClientRect();
+            const x = plot._fullLayout['xaxis' + t.xaxis.slice(1)], y = plot._fullLayout['yaxis' + t.yaxis.slice(1)];
+            return [box.left + x._offset + x.d2p(t.x[i]), box.top + y._offset + y.d2p(t.y[i]), t.x[i], t.y[i]];
+        }""",
+        [trace, point],
+    )
+
+
+@pytest.mark.parametrize("trace", ["from", "to"])
+def test_a_point_is_dragged_with_the_mouse(lab, trace):
+    panel = lab.panel("TransportExplorer.of_points(")
+    plot, mouse = panel.locator(".js-plotly-plot").first, lab.page.mouse
+    plot.scroll_into_view_if_needed()
+    left, top, x, y = place(plot, trace, 3)
+    mouse.move(left, top)
+    mouse.down()
+    for step in range(1, 6):
+        mouse.move(left + 6 * step, top + 4 * step)
+    mouse.up()
+    there = "([plot, meta, x]) => plot._fullData.find(t => t.meta === meta).x[3] > x + 0.05"
+    lab.page.wait_for_function(there, arg=[plot.element_handle(), trace, x])
+    *_, moved_y = place(plot, trace, 3)
+    assert moved_y < y  # down on the page
+    panel.screenshot(path=PICTURES / f"points-dragged-{trace}.png")
+
+
+def test_tokens_selected_with_the_mouse_are_named(lab):
+    panel = lab.panel("EmbeddingExplorer(")
+    plot, mouse = panel.locator(".js-plotly-plot").first, lab.page.mouse
+    plot.scroll_into_view_if_needed()
+    left, top, *_ = place(plot, "before text", 0)
+    mouse.move(left - 25, top - 25)
+    mouse.down()
+    for x, y in ((25, -25), (25, 25), (-25, 25), (-25, -25)):
+        mouse.move(left + x, top + y, steps=5)
+    mouse.up()
+    panel.locator(".alignmamba2-samples b").first.wait_for()
+    bright = "plot => ['before', 'after'].map(s => plot._fullData.find(t => t.meta === `${s} text`).selectedpoints)"
+    before, after = plot.evaluate(bright)
+    assert 0 in before
+    assert before == after
+    panel.screenshot(path=PICTURES / "embedding-selected.png")
+
+
 @pytest.mark.parametrize("name", PANELS)
 def test_a_slider_moved_with_the_keyboard_changes_the_figure(lab, name):
     code, slider, said = PANELS[name]

@@ -1,14 +1,14 @@
-"""How long each explorer takes to answer a slider: in Python alone, and with --browser from key to picture.
+"""How long each explorer takes to answer a slider: in Python alone, or with --browser from key to picture.
 
 In Python: from the slider's new value until the numbers are in the figure and sent. In the browser, a real JupyterLab
 in a headless Chromium: from the key's arrival until the first frame after Plotly has drawn other numbers. Medians.
+Both kinds of numbers on the same data stand in one results file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] = ()) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, help="a folder that train wrote (default: mini-mosi, trained briefly)"
     )
-    parser.add_argument("--browser", action="store_true", help="also in a real JupyterLab, in a headless Chromium")
+    parser.add_argument("--browser", action="store_true", help="in a real JupyterLab, in a headless Chromium")
     parser.add_argument("--results", type=Path, default=Path("results/explorers.json"))
     arguments = parser.parse_args(argv)
     if arguments.browser and browser.missing():
@@ -92,29 +92,30 @@ def main(argv: Sequence[str] = ()) -> None:
         if arguments.checkpoint is None:
             fit("mini-mosi", fast=True, folder=folder, progress=False)
         run = open_run(folder)
-        rows = {
-            name: {"python_ms": in_python(make(run), slider, arguments.steps)}
-            for name, (make, slider, *_) in PANELS.items()
-        }
         if arguments.browser:
-            for name, took in in_browser(folder, Path(scratch), arguments.steps).items():
-                rows[name]["browser_ms"] = took
+            kind, took = "browser", in_browser(folder, Path(scratch), arguments.steps)
+        else:
+            kind = "python"
+            took = {n: in_python(make(run), slider, arguments.steps) for n, (make, slider, *_) in PANELS.items()}
+    earlier = json.loads(arguments.results.read_text("utf-8")) if arguments.results.is_file() else {}
+    if earlier.get("data") != run.note:
+        earlier = {}
+    rows = {name: {**earlier.get("panels", {}).get(name, {}), f"{kind}_ms": took[name]} for name in PANELS}
     print(f"ms from slider to figure, median (largest) of {arguments.steps} steps, {run.note}")
     for name, row in rows.items():
         print(
             f"  {name:30s}"
             + "".join(f"  {k.removesuffix('_ms')} {v['median']:6.1f} ({v['largest']:.1f})" for k, v in row.items())
         )
-    notes = {
+    here = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": "python -m alignmamba2 bench explorers " + " ".join(argv),
-        "data": run.note,
         "steps": arguments.steps,
-        "machine": {
-            **machine("plotly", "ipywidgets", "jupyterlab"),
-            "threads": torch.get_num_threads(),
-            "node": platform.machine(),
-        },
+        "machine": {**machine("plotly", "ipywidgets", "anywidget", "jupyterlab"), "threads": torch.get_num_threads()},
+    }
+    notes = {
+        "data": run.note,
+        "measured": {**earlier.get("measured", {}), kind: here},
         "panels": rows,
     }
     arguments.results.parent.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,9 @@ class DiscrepancyExplorer(Explorer):
 
     def _laid_out(self) -> go.Figure:
         heads = ("along the line through the means", "MMD² by bandwidth", "what chance gives")
-        figure = make_subplots(rows=1, cols=3, column_widths=[0.42, 0.29, 0.29], subplot_titles=heads)
+        figure = make_subplots(
+            rows=1, cols=3, column_widths=[0.42, 0.29, 0.29], subplot_titles=heads, horizontal_spacing=0.085
+        )
         for side, colour in (("x", look("text").colour), ("y", look("audio").colour)):
             figure.add_bar(
                 meta=side,
@@ -120,7 +122,7 @@ class DiscrepancyExplorer(Explorer):
             row=1,
             col=2,
         )
-        big = {"size": 15, "color": look("depth").colour, "symbol": "diamond"}
+        big = {"size": 15, "color": INK, "symbol": "diamond"}
         figure.add_scatter(meta="now", mode="markers", marker=big, showlegend=False, hovertemplate=hover, row=1, col=2)
         figure.add_bar(
             meta="null",
@@ -134,7 +136,7 @@ class DiscrepancyExplorer(Explorer):
         figure.add_scatter(
             meta="found",
             mode="lines+markers",
-            line={"color": look("depth").colour, "width": 3},
+            line={"color": INK, "width": 3},
             marker={"symbol": "diamond", "size": [0.1, 15]},
             name="as labelled",
             hovertemplate="MMD² as labelled: %{x:.4f}<extra></extra>",
@@ -148,13 +150,14 @@ class DiscrepancyExplorer(Explorer):
             type="log",
             range=[low, high],
             tickvals=[1 / 16, 1 / 4, 1, 4, 16],
+            ticktext=["1/16", "1/4", "1", "4", "16"],
             title="bandwidth (× median)",
             row=1,
             col=2,
         )
         figure.update_xaxes(title="MMD²", nticks=4, row=1, col=3)
         figure.update_yaxes(title="relabellings", row=1, col=3)
-        titled(figure, "How far apart are the clouds?", height=470)
+        titled(figure, "How far apart are the clouds?", height=456)
         figure.update_layout(barmode="overlay", bargap=0.02)
         for annotation in figure.layout.annotations:
             annotation.font.size = 15

@@ -143,7 +143,7 @@ class EmbeddingExplorer(Explorer):
         frame = {"showticklabels": False, "ticks": "", "showgrid": False, "showline": True, "mirror": True}
         figure.update_xaxes(**frame)
         figure.update_yaxes(**frame)
-        titled(figure, "Every token on one plane (UMAP)", height=540)
+        titled(figure, "Every token on one plane (UMAP)", height=516)
         return figure.update_layout(
             legend_itemsizing="constant",
             margin={"l": 30, "r": 90, "b": 56},

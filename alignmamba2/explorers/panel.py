@@ -12,8 +12,9 @@ import ipywidgets as widgets
 import plotly.graph_objects as go
 
 from ..figures.style import IN_THE_DARK, QUIET, TEMPLATE, dark
+from .live import LiveFigure
 
-WIDTH = 860  # pixels: a FigureWidget left to itself takes 700, whatever room there is
+WIDTH = 830  # pixels: what JupyterLab has beside its bars on a projector of 1024
 THEMES = ("light", "dark")
 
 
@@ -67,6 +68,8 @@ class Explorer:
             figure = dark(figure)
         title, note = figure.layout.title.text, note or figure.layout.title.subtitle.text or ""
         figure.layout.title = {"text": self._headed(title, note), "pad": {"t": 32 if note else 18, "l": 20}}
+        if figure.layout.annotations:  # headings of panels, close under the title
+            figure.layout.margin.t = 108 if note else 88
         self.words = ""
         self._controls = dict(controls)
         self.fig: go.Figure = figure
@@ -82,8 +85,7 @@ class Explorer:
                 control.observe(lambda _change, name=name: self._respond(name), names="value")
         self.update()
         if interactive:
-            # Only now: what is sent to a widget whose script the browser has not loaded yet may be lost.
-            self.fig = go.FigureWidget(figure)
+            self.fig = LiveFigure(figure)
             self._name_traces()
             row = widgets.HBox(list(self._controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
             self._view = widgets.VBox([row, self.fig, self._line])

@@ -11,12 +11,13 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from ..figures import agreement, look
+from ..figures import look
 from ..figures.style import INK, LIGHT, PAPER, PLAN_SCALE, array, short, ticks, titled
-from ..figures.transport import labels_of, named, strongest
+from ..figures.transport import labels_of, named, strongest, with_agreement
 from .panel import Explorer
 
 WIDTHS = (1.0, 2.5, 5.0)  # of links: few steps, so that a slider redraws six traces and not a hundred
+MOST_LINKS = 60
 SQUARE = ("xaxis6", "yaxis6")  # where links are drawn, and points lie
 
 
@@ -109,7 +110,7 @@ class PlanPanel(Explorer):
         for axis in ("xaxis2", "yaxis2", "xaxis3", "yaxis3"):
             figure.layout[axis].visible = False
         figure.layout.xaxis6.showticklabels = True
-        titled(figure, "Transport plan", height=560)
+        titled(figure, "Transport plan", height=520)
         return figure.update_layout(
             bargap=0.25,
             margin={"l": 60, "r": 20, "t": 84, "b": 60},
@@ -132,11 +133,7 @@ class PlanPanel(Explorer):
             f"{t}<br>{s:.1%} of all mass" for t, s in zip(self._column_names, mass.sum(0), strict=True)
         ]
         self._link(mass)
-        note = self._note
-        if case.partners is not None:
-            share, chance = agreement(mass, case.partners)
-            found = f"{share:.0%} of the mass on true partners (chance: {chance:.0%})"
-            note = " · ".join(part for part in (self._note, found) if part)
+        note = with_agreement(self._note, mass, case.partners)
         self.fig.layout.title.text = self._headed(f"Transport plan: {case.names[0]} → {case.names[1]}", note)
 
     def _set_scene(self, case: Case, mass: np.ndarray) -> None:
@@ -150,7 +147,10 @@ class PlanPanel(Explorer):
         partners = None if case.partners is None else array(case.partners)
         known = np.flatnonzero(partners >= 0) if partners is not None else np.array([], int)
         self._traces["rings"].update(
-            x=known, y=known if partners is None else partners[known], showlegend=bool(len(known))
+            x=known,
+            y=known if partners is None else partners[known],
+            showlegend=bool(len(known)),
+            marker_size=float(np.clip(240 / max(n, 1), 3, 8)),
         )
         for kind in ("other link", "true link"):
             self._traces[f"{kind} 1"].showlegend = bool(len(known))
@@ -182,7 +182,7 @@ class PlanPanel(Explorer):
         if case.place:
             layout.yaxis4.title = {"text": f"{anchor}, in order"}
             layout.xaxis6.update(
-                range=[0, 1], showticklabels=False, title={"text": "the points and the strongest links"}
+                range=[0, 1], showticklabels=False, title={"text": "drag points; lines: strongest links"}
             )
             layout.yaxis6.range = [0, 1]
         else:
@@ -192,13 +192,13 @@ class PlanPanel(Explorer):
             layout.yaxis6.range = [1, 0]
 
     def _link(self, mass: np.ndarray) -> None:
-        """The strongest links, at most as many as two for each token of the longer side."""
+        """The strongest links, at most as many as two for each token of the longer side, and never a thicket."""
         partners = None if self.case.partners is None else array(self.case.partners)
         most = max(min(mass.sum(1).max(), mass.sum(0).max()), 1e-12)  # a link cannot carry more
         lines: dict[str, tuple[list, list]] = {
             f"{k} {i}": ([], []) for k in ("other link", "true link") for i in (0, 1, 2)
         }
-        for i, j in strongest(mass, 2 * max(mass.shape)):
+        for i, j in strongest(mass, min(2 * max(mass.shape), MOST_LINKS)):
             kind = "true link" if partners is None or partners[i] == j else "other link"
             x, y = lines[f"{kind} {min(int(mass[i, j] / most * len(WIDTHS)), len(WIDTHS) - 1)}"]
             x += [self._to[j, 0], self._from[i, 0], None]

@@ -124,8 +124,8 @@ class RoutingExplorer(Explorer):
         figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%", title="own expert's share", row=1, col=1)
         figure.update_xaxes(range=[0, 1], tickformat=".0%", title="share", nticks=4, row=1, col=2)
         figure.update_yaxes(autorange="reversed", ticks="", row=1, col=2)
-        titled(figure, "Own expert or shared?", height=470)
-        return figure.update_layout(barmode="stack", bargap=0.4)
+        titled(figure, "Own expert or shared?", height=450)
+        return figure.update_layout(barmode="stack", bargap=0.4, legend_traceorder="normal")
 
     def _paint(self) -> str:
         now = {name: control.value for name, control in self._controls.items()}

@@ -16,8 +16,6 @@ from ..figures.style import INK, LIGHT, QUIET, array, short, titled
 from ..trace import Trace
 from .panel import Explorer, Shown, whole
 
-BELOW = 0.6  # where the bars of the prediction begin, if a picture stands below them
-
 
 class SampleExplorer(Explorer):
     """Words, loudness, prediction and what each token added to it; switch a modality off and see it move.
@@ -99,6 +97,7 @@ class SampleExplorer(Explorer):
             horizontal_spacing=0.1,
             subplot_titles=("what each token adds (grey: how strong it is)", "prediction"),
         )
+        self._added = []  # axes
         for row, m in enumerate(self._modalities, start=1):
             shown = look(m)
             band = {"meta": f"strength {m}", "showlegend": False, "hoverinfo": "skip"}
@@ -125,6 +124,7 @@ class SampleExplorer(Explorer):
             )
             name = {"text": f"<b>{m}</b>", "font": {"color": shown.colour}}
             figure.update_yaxes(title=name, nticks=4, tickmode="auto", side="left", row=row, col=1, secondary_y=True)
+            self._added.append(next(figure.select_yaxes(row=row, col=1, secondary_y=True)).plotly_name)
             figure.update_yaxes(visible=False, rangemode="tozero", row=row, col=1, secondary_y=False)
         figure.update_xaxes(showgrid=False, tickangle=-40)
         figure.update_xaxes(showticklabels=False, range=[0, 1])
@@ -143,17 +143,17 @@ class SampleExplorer(Explorer):
         self._lowest = next(figure.select_xaxes(row=rows, col=1)).plotly_name
         pick = next(figure.select_xaxes(row=1, col=2))
         pick.update(showticklabels=True, range=None, tickangle=0, ticks="", autorange=True)
-        figure.update_yaxes(title=self._scale(), row=1, col=2)
-        if wide:  # the bars make room for the picture below them
-            pick.update(anchor="free", position=BELOW)
-            figure.update_yaxes(domain=[BELOW, 1], row=1, col=2)
-        titled(figure, "One sample through the model", height=250 + 125 * rows + (120 if wide else 0))
-        return figure.update_layout(bargap=0.25, margin={"b": 120})
+        if wide:  # the picture stands under the prediction
+            figure.update_yaxes(domain=[0.5, 1], row=1, col=2)
+        self._value = next(figure.select_yaxes(row=1, col=2)).plotly_name
+        figure.update_yaxes(nticks=6, zeroline=True, zerolinecolor=QUIET, row=1, col=2)
+        titled(figure, "One sample through the model", height=210 + 115 * rows + (120 if wide else 0))
+        return figure.update_layout(bargap=0.25, margin={"b": 110})
 
-    def _scale(self) -> str:
+    def _scale(self, towards: int) -> str:
         if self._model.config.task == "regression":
             return "value"
-        return "log-odds of class 1" if self._model.config.n_classes == 2 else "logit of the class"
+        return "log-odds of class 1" if self._model.config.n_classes == 2 else f"logit of class {towards}"
 
     def _traced(self, sample: int, on: tuple[str, ...]) -> Trace:
         key = sample, on
@@ -184,6 +184,10 @@ class SampleExplorer(Explorer):
             count = max(int(mine.sum()), 1)
             trace = self._traces[m]
             trace.update(x=(place[mine] + 0.5) / count, y=added[mine], width=0.7 / count)
+        low, high = min(float(added.min()), 0), max(float(added.max()), 0)
+        for axis in self._added:  # one scale, so that modalities can be compared
+            self.fig.layout[axis].range = [low - 0.06 * (high - low), high + 0.06 * (high - low)]
+        self.fig.layout[self._value].title.text = self._scale(towards)
         label = self._label(one, step, towards)
         bars = {"now": value, "all on": whole_value} | ({} if label is None else {"label": label})
         self._traces["prediction"].update(x=list(bars), y=list(bars.values()))
@@ -238,7 +242,7 @@ class SampleExplorer(Explorer):
         best = int(np.abs(added).argmax())
         word = f" “{short(parts.words[best], 40)}”" if parts.words[best] else ""
         what = f"Sample {one.id}" + ("" if step is None else f", step {step + 1}")
-        unit = "" if self._model.config.task == "regression" else f" ({self._scale()})"
+        unit = "" if self._model.config.task == "regression" else f" ({self._scale(towards)})"
         said = f"{what}: the prediction is {value:.2f}{unit}"
         if off:
             said += f"; without {' and '.join(off)} it moved by {value - whole_value:+.2f} from {whole_value:.2f}"
@@ -263,10 +267,10 @@ def _image(pixels: Any) -> dict[str, Any]:
         "source": Image.fromarray(array(pixels)),
         "xref": "paper",
         "yref": "paper",
-        "x": 0.66,
-        "y": 0,
+        "x": 0.84,
+        "y": 0.42,
         "sizex": 0.34,
-        "sizey": BELOW - 0.1,
-        "yanchor": "bottom",
-        "xanchor": "left",
+        "sizey": 0.42,
+        "yanchor": "top",
+        "xanchor": "center",
     }

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from ..figures import look
-from ..figures.style import INK, LIGHT, array, short, titled
+from ..figures.style import INK, LIGHT, SIGNED, array, short, titled
 from ..scan import selective_scan
 from .panel import Explorer, Shown, choice, steps, whole
 
@@ -145,7 +145,7 @@ class ScanExplorer(Explorer):
         )
         matrix = go.Heatmap(
             meta="matrix",
-            colorscale="RdBu_r",
+            colorscale=SIGNED,
             zmid=0,
             text=[],
             hovertemplate="%{text}<br>%{z:.4f}<extra></extra>",
@@ -156,7 +156,7 @@ class ScanExplorer(Explorer):
         figure.update_xaxes(title="token, in the order read", row=2, col=1)
         figure.update_xaxes(showgrid=False, title="token s that was read", side="bottom", row=1, col=2)
         figure.update_yaxes(autorange="reversed", showgrid=False, title="output at token t", row=1, col=2)
-        return titled(figure, "What the scan remembers", height=540)
+        return titled(figure, "What the scan remembers", height=506)
 
     def _paint(self) -> str:
         now = {name: control.value for name, control in self._controls.items()}

@@ -85,7 +85,7 @@ class TrainingMonitor(Explorer, Callback):
         figure.update_xaxes(range=[0.5, self._epochs + 0.5])
         figure.update_xaxes(title="epoch", row=2)
         figure.update_yaxes(nticks=5)
-        return titled(figure, "The training, live", height=520)
+        return titled(figure, "The training, live", height=490)
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
         """Add one epoch: "epoch" (from 0), "train/…" losses and "valid/…" metrics."""

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from ..trace import Pair
 from .style import COLOURS, INK, array, look, short, titled
-from .transport import labels_of, link_ends, links, named, strongest
+from .transport import labels_of, link_ends, links, named, strongest, with_agreement
 
 Grid = tuple[int, int]
 LABEL = 20  # letters of a token's label
@@ -75,6 +75,7 @@ def token_links(
     best = strongest(mass)[:3]
     told = "; ".join(f"{_plain(rows[i], i, names[0])} with {_plain(columns[j], j, names[1])}" for i, j in best)
     words = f"The strongest links: {told}" if told else "No link is clearly stronger than an even spread"
+    note = with_agreement(note, mass, partners)
     figure = titled(
         figure, f"Who belongs to whom: {names[0]} ↔ {names[1]}", note, height=400 + above + below, words=words + "."
     )

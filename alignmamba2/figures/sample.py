@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .style import array, look, short, titled, wrapped
+from .style import SIGNED, array, look, short, titled, wrapped
 
 SHOWN = 3.0  # standard deviations at which a colour ends
 
@@ -51,7 +51,7 @@ def sample_strips(
             zmid=0,
             zmin=-SHOWN,
             zmax=SHOWN,
-            colorscale="RdBu_r",
+            colorscale=SIGNED,
             xgap=2,
             showscale=row == 1,
             colorbar={"title": {"text": "sd", "side": "top"}, "tickvals": [-3, 0, 3], "len": 1, "y": 0.5},

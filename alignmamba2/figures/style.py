@@ -27,6 +27,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 # The place in this list is the colour, for good: text is blue in every picture of the course.
 KNOWN = ("text", "audio", "video", "image", "depth", "rgb")
 PLAN_SCALE = "cividis"
+SIGNED = ((0, "#2070B4"), (0.5, PAPER), (1, "#C8302B"))  # around 0; `dark` gives it a dark middle
 FONT = "DejaVu Sans, Verdana, Arial, sans-serif"
 TEMPLATE, DARK_TEMPLATE = "alignmamba2", "alignmamba2_dark"
 
@@ -210,7 +211,17 @@ def _template(neutral: Callable[[str], str]) -> go.layout.Template:
             "yaxis": axis,
         },
         data={
-            "heatmap": [{"colorscale": PLAN_SCALE, "colorbar": {"outlinewidth": 0, "thickness": 14}}],
+            "heatmap": [
+                {
+                    "colorscale": PLAN_SCALE,
+                    "colorbar": {
+                        "outlinewidth": 0,
+                        "thickness": 14,
+                        "title": {"font": {"size": 14}},
+                        "tickfont": {"size": 13},
+                    },
+                }
+            ],
             "scatter": [{"line": {"width": 3}, "marker": {"size": 9}}],
         },
     )

@@ -68,6 +68,19 @@ def agreement(mass: Any, partners: Any) -> tuple[float, float]:
     return float(found), 1 / mass.shape[1]
 
 
+def with_agreement(note: str, mass: Any, partners: Any) -> str:
+    """A note, and how much of the mass lies on true partners where they are known.
+
+    Examples
+    --------
+    >>> with_agreement("two sentences", [[0.5, 0.0], [0.25, 0.25]], [0, 1])
+    'two sentences · 75% of the mass on true partners (chance: 50%)'
+    """
+    share, chance = (float("nan"),) * 2 if partners is None else agreement(mass, partners)
+    found = f"{share:.0%} of the mass on true partners (chance: {chance:.0%})" if share == share else ""
+    return " · ".join(filter(None, (note, found)))
+
+
 def transport_plan(
     mass: Any,
     row_words: Sequence[str] = (),
@@ -107,12 +120,8 @@ def transport_plan(
     mass = array(mass).astype(float)
     rows = labels_of(row_words, mass.shape[0])
     columns = labels_of(column_words, mass.shape[1])
-    if partners is not None:
-        partners = array(partners)
-        share, chance = agreement(mass, partners)
-        if share == share:
-            found = f"{share:.0%} of the mass on true partners (chance: {chance:.0%})"
-            note = f"{note} · {found}" if note else found
+    partners = None if partners is None else array(partners)
+    note = with_agreement(note, mass, partners)
     if most is None:
         most = float(max(mass.max(), 3 / mass.size)) if mass.size else 1.0
     below = 64 if not len(row_words) else 64 + 6 * max(len(short(word, ALONG)) for word in row_words)

@@ -28,6 +28,7 @@ from alignmamba2.recipes import Recipe
 from alignmamba2.training import build, loader
 
 REAL = "mosi-utterances-minilm"
+SPOKEN = "spoken-reviews"  # synthetic speech of real sentences: when each word is said is known
 EPOCHS = [12]
 Drawn = Iterator[tuple[str, go.Figure]]
 
@@ -35,8 +36,12 @@ Drawn = Iterator[tuple[str, go.Figure]]
 @cache
 def trained(name: str):
     """(fit result, test split, its trace, how the data are called)."""
-    weights = {"model.lambda_ot": 1.0, "model.lambda_mmd": 1.0} if name == REAL else {}
-    result = am.fit(name, overrides={**weights, "training.max_epochs": EPOCHS[0]}, progress=False)
+    settings = {
+        REAL: {"model.lambda_ot": 1.0, "model.lambda_mmd": 1.0, "training.max_epochs": EPOCHS[0]},
+        # With mini-mosi's weights of L_OT: the recipe's hardly align, and that is the figures' subject.
+        SPOKEN: {"model.lambda_ot": 1.0, "model.fixed_anchor": True, "training.max_epochs": EPOCHS[0]},
+    }.get(name, {})
+    result = am.fit(name, overrides=settings, progress=False)
     test = result.datasets["test"]
     note = f"{test.name}, synthetic" if test.synthetic else f"{test.name}, test videos"
     return result, test, result.model.trace(test.batch()), note
@@ -52,7 +57,8 @@ def middling(test, low: int = 8, high: int = 12) -> int:
 
 
 def transport() -> Drawn:
-    for _result, test, trace, note in (real(), trained("mini-mosi")):
+    spoken = [trained(SPOKEN)] if is_present(SPOKEN) else []
+    for _result, test, trace, note in (real(), trained("mini-mosi"), *spoken):
         i, pair = middling(test), trace.pairs[0]
         partners = test[i].partners.get(pair)
         plan = figures.plan_of(trace, i, pair)

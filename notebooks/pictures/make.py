@@ -14,6 +14,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 import plotly.io as pio
 import torch
+from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from alignmamba2 import evaluate, figures, fit
@@ -30,7 +31,7 @@ main {{ display: grid; grid-template-columns: 760px 720px; column-gap: 24px; }}
 
 
 def pictures(seed: int = 0) -> tuple[str, list[go.Figure]]:
-    """Train, and draw the four pictures of the start notebook; with what to say above them."""
+    """Train, and draw four pictures of what was learned; with what to say above them."""
     result = fit(RECIPE, seed=seed, overrides={"model.lambda_ot": 1.0, "model.lambda_mmd": 1.0}, progress=False)
     test = result.datasets["test"]
     accuracy = evaluate(result.model, test)["accuracy"]
@@ -76,7 +77,8 @@ def main() -> None:
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=10000"]
         size = f"--window-size={SIZE[0]},{SIZE[1]}"
         subprocess.run([browser, *flags, size, f"--screenshot={shot}", page.as_uri()], check=True, capture_output=True)
-        shutil.move(shot, target)
+        with Image.open(shot) as picture:  # a palette is a third of the size
+            picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(target)
     print(f"{target}: {target.stat().st_size // 1000} kB")
 
 
