@@ -135,7 +135,7 @@ def run_notebook(
         if unknown:
             raise NotebookError(f"{source}: unknown parameters {unknown}; it has {sorted(known)}")
         try:
-            with _figures_as_data():
+            with _kernel_settings():
                 papermill.execute_notebook(
                     given,
                     done,
@@ -260,17 +260,21 @@ def _figure(figure: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _figures_as_data() -> Iterator[None]:
-    """Kernels started in here leave figures as data, not as five megabytes of script each."""
-    before = os.environ.get("PLOTLY_RENDERER")
-    os.environ["PLOTLY_RENDERER"] = "plotly_mimetype"
+def _kernel_settings() -> Iterator[None]:
+    """For kernels started in here: figures are left as data, not as five megabytes of script each; and threads that
+    wait sleep. They would spin, and where other programs run too, take from training what it needs: UMAP leaves some.
+    """
+    settings = {"PLOTLY_RENDERER": "plotly_mimetype", "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PLOTLY_RENDERER"]
-        else:
-            os.environ["PLOTLY_RENDERER"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 STYLE = """
