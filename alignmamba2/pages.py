@@ -156,6 +156,13 @@ def run_notebook(
     return write_page(executed, folder / f"{source.stem}.html")
 
 
+def data_set(path: str | Path) -> str:
+    """The line in which an executed notebook says what data it used, "Data set: …"; empty if it does not."""
+    cells = nbformat.read(path, as_version=4).cells
+    printed = "\n".join(o.get("text", "") for c in cells for o in c.get("outputs", ()) if o.output_type == "stream")
+    return next((line for line in printed.splitlines() if line.startswith("Data set: ")), "")
+
+
 def notebook_cell(code: str) -> str:
     """How a message names a cell: by its first line of code."""
     return next((line.strip() for line in code.splitlines() if line.strip()), "(empty)")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from .exercise import Chapter
@@ -27,7 +25,7 @@ def _two_models(draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
 )
 def standard_error(a, b):
     """Scores (N,) of two models on the same samples → the standard error of the mean difference, a number."""
-    return (a - b).std() / math.sqrt(len(a))
+    return (a - b).std() / len(a) ** 0.5
 
 
 @chapter.mistake(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from ..figures.style import COLOURS, INK, QUIET, titled
 from ..metrics import holm
-from .panel import Explorer, choice, number, steps, whole
+from .panel import Explorer, Shown, choice, number, steps, whole
 
 SAMPLES = (100, 200, 400, 750, 2000, 8000)
 DISAGREE = (
@@ -59,9 +59,8 @@ class ComparisonExplorer(Explorer):
     variants : int
         Comparisons at first.
     samples : int, one of `SAMPLES`
-    note : str
-    interactive : bool
-    theme : "light" or "dark"
+    **shown
+        note, interactive and theme, as for `Explorer`.
 
     Attributes
     ----------
@@ -81,10 +80,7 @@ class ComparisonExplorer(Explorer):
         self,
         variants: int = 7,
         samples: int = 750,
-        *,
-        note: str = "simulated studies, synthetic",
-        interactive: bool = True,
-        theme: str = "light",
+        **shown: Unpack[Shown],
     ):
         self.p = np.ones(variants)
         controls = {
@@ -94,9 +90,9 @@ class ComparisonExplorer(Explorer):
             "effect": number("true effect of variant 1, points", 0, 8, 0.0, 0.5, width="380px"),
             "rule": choice("found if", RULES, width="260px"),
         }
-        super().__init__(self._laid_out(note), controls, interactive=interactive, theme=theme)
+        super().__init__(self._laid_out(), controls, **{"note": "simulated studies, synthetic", **shown})
 
-    def _laid_out(self, note: str) -> go.Figure:
+    def _laid_out(self) -> go.Figure:
         figure = go.Figure()
         looks = {"found": ("found", COLOURS[3], "diamond"), "rest": ("not found", QUIET, "circle")}
         for meta, (name, colour, symbol) in looks.items():
@@ -112,7 +108,7 @@ class ComparisonExplorer(Explorer):
         figure.add_vline(x=0, line={"color": INK, "width": 1.5, "dash": "dash"})
         figure.update_xaxes(title="accuracy of the variant less that of the full model, in points", range=[-10, 10])
         figure.update_yaxes(showgrid=False, autorange="reversed", categoryorder="array")
-        return titled(figure, "What does one study find?", note, height=560)
+        return titled(figure, "What does one study find?", height=560).update_layout(showlegend=True)
 
     def _paint(self) -> str:
         c = {name: control.value for name, control in self._controls.items()}

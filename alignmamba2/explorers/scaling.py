@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import plotly.graph_objects as go
 from scipy.optimize import nnls
 
 from ..figures.style import COLOURS, DASHES, INK, SYMBOLS, array, titled
-from .panel import Explorer, choice, steps
+from .panel import Explorer, Shown, choice, steps
 
 LENGTHS = tuple(2**k for k in range(6, 21))
 
@@ -43,9 +43,8 @@ class ScalingExplorer(Explorer):
     units : mapping of what was measured to its unit
     at : int, one of `LENGTHS`
         The length at first.
-    note : str
-    interactive : bool
-    theme : "light" or "dark"
+    **shown
+        note, interactive and theme, as for `Explorer`.
 
     Attributes
     ----------
@@ -67,9 +66,7 @@ class ScalingExplorer(Explorer):
         *,
         units: Mapping[str, str] | None = None,
         at: int = 16384,
-        note: str = "",
-        interactive: bool = True,
-        theme: str = "light",
+        **shown: Unpack[Shown],
     ):
         self._lengths = array(lengths).astype(float)
         self._measures = {what: dict(rows) for what, rows in measures.items()}
@@ -82,9 +79,9 @@ class ScalingExplorer(Explorer):
             "what": choice("what", list(self._measures), width="260px"),
             "at": steps("tokens", [(f"{n:,}", n) for n in LENGTHS], at, width="420px"),
         }
-        super().__init__(self._laid_out(note), controls, interactive=interactive, theme=theme)
+        super().__init__(self._laid_out(), controls, **shown)
 
-    def _laid_out(self, note: str) -> go.Figure:
+    def _laid_out(self) -> go.Figure:
         figure = go.Figure()
         for k, method in enumerate(self._methods):
             colour = COLOURS[k % 6]
@@ -117,7 +114,7 @@ class ScalingExplorer(Explorer):
             range=np.log10([min(LENGTHS[0], self._lengths.min()) / 1.2, LENGTHS[-1] * 1.2]).tolist(),
         )
         figure.update_yaxes(type="log", tickformat="~g", dtick=1)
-        return titled(figure, "And at your length?", note, height=520)
+        return titled(figure, "And at your length?", height=520)
 
     def _paint(self) -> str:
         what, at = self._controls["what"].value, self._controls["at"].value

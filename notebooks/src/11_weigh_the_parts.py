@@ -70,9 +70,9 @@ for name in ("without OT", "without MMD", "without OT and MMD"):
 
 # %% [markdown]
 # Look at the last lines. With this recipe's weights, λ<sub>OT</sub> = 0.001 and λ<sub>MMD</sub> = 0.01, the alignment
-# losses are so small beside the task's that leaving them out changed not a single prediction. An ablation can say "no
-# effect" because a part is of no use, or because it was never really switched on. Here it is the second. Keep that
-# apart from the first.
+# losses are so small beside the task's that leaving them out left every accuracy as it was, to the last digit. An
+# ablation can say "no effect" because a part is of no use, or because it was never really switched on. Here it is the
+# second. Keep that apart from the first.
 #
 # ## Train some yourself
 #
@@ -227,7 +227,11 @@ for name, row in found.items():
     against = row["against_full"].get("accuracy", {})
     low, high = row["interval"]["accuracy"]
     rows[name] = {"parameters": row["parameters"], "accuracy": 100 * row["test"]["accuracy"]["mean"]}
-    rows[name] |= {"95 % from": 100 * low, "to": 100 * high, "full is better by": 100 * against.get("difference", 0)}
+    rows[name] |= {
+        "95 % from": 100 * low,
+        "to": 100 * high,
+        "full is better by": 100 * against.get("difference", np.nan),
+    }
     rows[name] |= {"p": against.get("p"), "p, Holm": against.get("p_holm")}
 table = pd.DataFrame(rows).T
 table.astype(float).round(3).astype({"parameters": int})
@@ -241,9 +245,9 @@ half = [50 * (gap["high"] - gap["low"]) for gap in gaps]
 print(f"the 95 % intervals of the differences reach {min(half):.1f} to {max(half):.1f} points to either side")
 
 # %% [markdown]
-# So this is the honest table. No part of AlignMamba-2, and no other model of its size, differs from it here by more
-# than luck can do. That is not the same as *the parts are of no use*: the last line says how large an effect would have
-# to be to show, with 31 videos and five seeds. A smaller one may be there, and this data set cannot tell.
+# So this is the honest table. No part of AlignMamba-2, and no other model in it, makes a difference here that is
+# larger than luck can make. That is not the same as *the parts are of no use*: the last line says how large an effect
+# would have to be to show, with 31 videos and five seeds. A smaller one may be there, and this data set cannot tell.
 #
 # ## One panel to play with
 #
