@@ -27,6 +27,7 @@ BENCHES = (
     "repeat",
     "processes",
     "planted",
+    "lengths",
 )
 
 
@@ -328,15 +329,10 @@ def _write_report(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from .datasets import is_present
-    from .pages import run_notebook
+    from .pages import data_set, run_notebook
 
-    real = "mosi-utterances"
-    if is_present(real):
-        print(f"Data: {real}, the real CMU-MOSI")
-    else:
-        print(f"Data: mini-mosi, synthetic. For the real CMU-MOSI: python -m alignmamba2 data fetch {real}")
     page = run_notebook(arguments.notebook, arguments.folder, dict(arguments.parameters), arguments.solutions)
+    print(data_set(page.with_suffix(".ipynb")))
     print(f"page to open: {page}")
 
 

@@ -166,6 +166,20 @@ def table(results: Mapping[str, Mapping[str, Any]], split: str = "test") -> str:
     return "\n".join(lines)
 
 
+def stored_results(name: str) -> dict[str, Any]:
+    """What was measured once for all and is kept in the repository's folder results/, with its provenance.
+
+    Raises
+    ------
+    FileNotFoundError
+        Only the package is here, not the repository.
+    """
+    path = Path(__file__).parents[1] / "results" / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not found; it comes with the repository: clone it, then pip install -e .")
+    return json.loads(path.read_text("utf-8"))
+
+
 def write_results(path: str | Path, results: Mapping[str, Any], command: str) -> Path:
     """Write results with everything that it takes to read them later; the file is whole or not there."""
     path = Path(path)

@@ -135,7 +135,7 @@ def run_notebook(
         if unknown:
             raise NotebookError(f"{source}: unknown parameters {unknown}; it has {sorted(known)}")
         try:
-            with _figures_as_data():
+            with _kernel_settings():
                 papermill.execute_notebook(
                     given,
                     done,
@@ -154,6 +154,13 @@ def run_notebook(
     executed.metadata.pop("widgets", None)  # five megabytes a figure, and no page can show it
     write_notebook(executed, folder / f"{source.stem}.ipynb")
     return write_page(executed, folder / f"{source.stem}.html")
+
+
+def data_set(path: str | Path) -> str:
+    """The line in which an executed notebook says what data it used, "Data set: …"; empty if it does not."""
+    cells = nbformat.read(path, as_version=4).cells
+    printed = "\n".join(o.get("text", "") for c in cells for o in c.get("outputs", ()) if o.output_type == "stream")
+    return next((line for line in printed.splitlines() if line.startswith("Data set: ")), "")
 
 
 def notebook_cell(code: str) -> str:
@@ -260,17 +267,21 @@ def _figure(figure: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _figures_as_data() -> Iterator[None]:
-    """Kernels started in here leave figures as data, not as five megabytes of script each."""
-    before = os.environ.get("PLOTLY_RENDERER")
-    os.environ["PLOTLY_RENDERER"] = "plotly_mimetype"
+def _kernel_settings() -> Iterator[None]:
+    """For kernels started in here: figures are left as data, not as five megabytes of script each; and threads that
+    wait sleep. They would spin, and where other programs run too, take from training what it needs: UMAP leaves some.
+    """
+    settings = {"PLOTLY_RENDERER": "plotly_mimetype", "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PLOTLY_RENDERER"]
-        else:
-            os.environ["PLOTLY_RENDERER"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 STYLE = """

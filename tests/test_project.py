@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "reproduce": {"baselines", "datasets", "experiments", "files", "loop", "metrics", "recipes", "training"},
     "report": {"files", "experiments"},
     "figures": {"trace"},
-    "explorers": {"figures", "alignment", "scan", "trace"},
+    "explorers": {"figures", "alignment", "metrics", "scan", "trace"},
     "course": set(),
     "lab": {"datasets", "files", "model"},
     "pages": {"files", "course", "figures"},

@@ -6,12 +6,14 @@ import importlib
 
 # Where each panel lives. Imported on first use: Lightning, which one of them needs, takes seconds.
 _HOME = {
+    "ComparisonExplorer": "comparison",
     "DataExplorer": "data",
     "DiscrepancyExplorer": "discrepancy",
     "EmbeddingExplorer": "embedding",
     "Explorer": "panel",
     "RoutingExplorer": "routing",
     "SampleExplorer": "sample",
+    "ScalingExplorer": "scaling",
     "ScanExplorer": "scan",
     "TrainingMonitor": "training",
     "TransportExplorer": "transport",

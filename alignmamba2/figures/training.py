@@ -117,7 +117,12 @@ def scores(
             showlegend=not told,
         )
         figure.add_annotation(
-            x=mean + half, y=name, text=f"<b>{mean:.3f}</b> ± {half:.3f}", showarrow=False, xanchor="left", xshift=14
+            x=max(mean + half, float(values.max())),
+            y=name,
+            text=f"<b>{mean:.3f}</b> ± {half:.3f}",
+            showarrow=False,
+            xanchor="left",
+            xshift=14,
         )
         told.append(f"{name} {mean:.3f} ± {half:.3f}")
     every = np.concatenate([array(v).astype(float) for v in results.values()])

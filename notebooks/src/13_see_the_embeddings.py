@@ -41,6 +41,7 @@ note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
 print(f"Data set: {note}; first, clouds in the plane, synthetic too")
 rng = np.random.default_rng(seed)
+model = fit("mini-mosi", seed=seed, fast=fast, progress=False).model  # before UMAP, whose threads would slow it down
 
 # %% [markdown]
 # ## A picture of the data
@@ -117,11 +118,10 @@ print(f"three clouds: {own_share(clouds, kinds):.2f}; shuffled: {own_share(cloud
 # %% [markdown]
 # ## The library's version
 #
-# Train a model, and take one with the same architecture that has not trained. `trace` keeps the tokens before fusion
-# (projected to one width) and after; `tokens_of` draws as many of each modality from it.
+# Take the model that was trained above, and one with the same architecture that has not trained. `trace` keeps the
+# tokens before fusion (projected to one width) and after; `tokens_of` draws as many of each modality from it.
 
 # %%
-model = fit("mini-mosi", seed=seed, fast=fast, progress=False).model
 torch.manual_seed(seed)
 untrained = AlignMamba2(model.config)
 untrained.set_statistics(data["train"].statistics())

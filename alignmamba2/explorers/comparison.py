@@ -1,0 +1,146 @@
+"""One full model against several variants: draw the study again and again, and count how often chance wins."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import numpy as np
+import plotly.graph_objects as go
+from scipy.stats import binom
+
+from ..figures.style import COLOURS, INK, QUIET, titled
+from ..metrics import holm
+from .panel import Explorer, Shown, choice, number, steps, whole
+
+SAMPLES = (100, 200, 400, 750, 2000, 8000)
+DISAGREE = (
+    0.15  # share of the samples on which a variant and the full model are not both right or both wrong: our choice
+)
+STUDIES = 300
+RULES = (("p < .05 as it is", False), ("p < .05 after Holm", True))
+
+
+def mcnemar(gained: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    """Two-sided p of the exact test that samples gained and lost are equally likely (McNemar 1947).
+
+    For scores of right and wrong it is the sign-flip permutation test with all flips counted.
+
+    Examples
+    --------
+    >>> float(mcnemar(np.array(5), np.array(0)))
+    0.0625
+    """
+    return np.minimum(1.0, 2 * binom.cdf(np.minimum(gained, lost), gained + lost, 0.5))
+
+
+def studies(
+    rng: np.random.Generator, repeats: int, variants: int, samples: int, effect: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Samples gained and lost (repeats, variants) against the full model, in studies that did not happen.
+
+    The first variant is truly better by `effect`, a share of the samples; all others are neither better nor worse. Each
+    disagrees with the full model on a share `DISAGREE`, independently of the others.
+    """
+    true = np.zeros(variants)
+    true[0] = effect
+    chances = np.stack([(DISAGREE + true) / 2, (DISAGREE - true) / 2, np.full(variants, 1 - DISAGREE)], -1)
+    counts = rng.multinomial(samples, chances, size=(repeats, variants))
+    return counts[..., 0], counts[..., 1]
+
+
+class ComparisonExplorer(Explorer):
+    """A made-up study with one full model and several variants, of which at most the first differs in truth.
+
+    Each row is a variant: its difference in accuracy, the 95 % interval over test samples, its p. Draw another study,
+    change their size, correct for their number; below stands in how many of 300 such studies something is found.
+
+    Parameters
+    ----------
+    variants : int
+        Comparisons at first.
+    samples : int, one of `SAMPLES`
+    **shown
+        note, interactive and theme, as for `Explorer`.
+
+    Attributes
+    ----------
+    fig, controls, words
+        As in `Explorer`.
+    p : array (variants,)
+        Of the study that is drawn, not corrected.
+
+    Examples
+    --------
+    >>> panel = ComparisonExplorer(3, 100, interactive=False)
+    >>> len(panel.p)
+    3
+    """
+
+    def __init__(
+        self,
+        variants: int = 7,
+        samples: int = 750,
+        **shown: Unpack[Shown],
+    ):
+        self.p = np.ones(variants)
+        controls = {
+            "study": whole("study", 1, 100, 1),
+            "variants": whole("comparisons", 1, 12, variants),
+            "samples": steps("test samples", [(f"{n:,}", n) for n in SAMPLES], samples, width="330px"),
+            "effect": number("true effect of variant 1, points", 0, 8, 0.0, 0.5, width="380px"),
+            "rule": choice("found if", RULES, width="260px"),
+        }
+        super().__init__(self._laid_out(), controls, **{"note": "simulated studies, synthetic", **shown})
+
+    def _laid_out(self) -> go.Figure:
+        figure = go.Figure()
+        looks = {"found": ("found", COLOURS[3], "diamond"), "rest": ("not found", QUIET, "circle")}
+        for meta, (name, colour, symbol) in looks.items():
+            figure.add_scatter(
+                meta=meta,
+                name=name,
+                mode="markers+text",
+                textposition="top center",
+                marker={"size": 13, "color": colour, "symbol": symbol},
+                error_x={"type": "data", "thickness": 3, "width": 8, "color": colour},
+                hovertemplate="%{y}: %{x:+.1f} points<extra></extra>",
+            )
+        figure.add_vline(x=0, line={"color": INK, "width": 1.5, "dash": "dash"})
+        figure.update_xaxes(title="accuracy of the variant less that of the full model, in points", range=[-10, 10])
+        figure.update_yaxes(showgrid=False, autorange="reversed", categoryorder="array")
+        return titled(figure, "What does one study find?", height=560).update_layout(showlegend=True)
+
+    def _paint(self) -> str:
+        c = {name: control.value for name, control in self._controls.items()}
+        variants, samples, effect, corrected = c["variants"], c["samples"], c["effect"] / 100, c["rule"]
+        gained, lost = studies(np.random.default_rng(c["study"]), 1, variants, samples, effect)
+        self.p = mcnemar(gained, lost)[0]
+        judged = np.array(holm(self.p)) if corrected else self.p
+        difference = (gained - lost)[0] / samples
+        error = 1.96 * np.sqrt(np.maximum((gained + lost)[0] / samples - difference**2, 1e-9) / samples)
+        names = [f"variant {i + 1}" for i in range(variants)]
+        for meta, here in (("found", judged < 0.05), ("rest", judged >= 0.05)):
+            rows = np.flatnonzero(here)
+            self._traces[meta].update(
+                x=100 * difference[rows],
+                y=[names[i] for i in rows],
+                text=[f"p = {judged[i]:.3f}" for i in rows],
+                error_x_array=100 * error[rows],
+            )
+        reach = 100 * max(0.02, float((np.abs(difference) + error).max())) * 1.08
+        self.fig.update_xaxes(range=[-reach, reach])
+        self.fig.update_yaxes(categoryarray=names)
+        return self._said(c["study"], judged, variants, samples, effect, corrected)
+
+    def _said(self, study: int, judged: np.ndarray, variants: int, samples: int, effect: float, corrected: bool) -> str:
+        gained, lost = studies(np.random.default_rng(0), STUDIES, variants, samples, effect)
+        p = mcnemar(gained, lost)
+        every: Any = np.array([holm(row) for row in p]) if corrected else p
+        said = f"Study {study}: {int((judged < 0.05).sum())} of {variants} variants found. Of {STUDIES} such studies, "
+        first = 1 if effect else 0
+        if first:
+            said += f"{(every[:, 0] < 0.05).mean():.0%} find variant 1, which is truly better; "
+        if variants > first:
+            wrong = (every[:, first:] < 0.05).any(1).mean()
+            return said + f"{wrong:.0%} find at least one variant that is not."
+        return said.rstrip("; ") + "."
