@@ -11,6 +11,9 @@ stored or computed twice. Of a set with itself only the tiles on and above the d
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -46,6 +49,27 @@ def kernel_and_slope(squared: Tensor, rate: Tensor, kernel: str) -> tuple[Tensor
     return k, rate * k * k
 
 
+def _fits_numba(tokens: Tensor) -> bool:
+    return tokens.device.type == "cpu" and tokens.dtype == torch.float32 and numba_is_there()
+
+
+def _threads(tokens: Tensor) -> AbstractContextManager:
+    """As many threads for numba as torch has: set once for all tiles."""
+    if not _fits_numba(tokens):
+        return nullcontext()
+    from .sinkhorn_cpu import torch_threads
+
+    return torch_threads()
+
+
+class Kernel(NamedTuple):
+    """What an elementwise pass must know beside the numbers."""
+
+    name: str
+    resolution: float
+    ladder: bool  # a Gaussian's rates, each 4 times the one before: exp(−4x) is exp(−x), squared twice
+
+
 def weigh(
     products: Tensor,
     u_norms: Tensor,
@@ -53,51 +77,59 @@ def weigh(
     p: Tensor,
     q: Tensor,
     rates: Tensor,
-    kind: int,
-    resolution: float,
-) -> Tensor:
-    """Turn ⟨u_i, v_j⟩ into W_ij in place; return p_i Σ_j q_j k_ij, both summed over the bandwidths.
+    kernel: Kernel,
+    slopes: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Turn ⟨u_i, v_j⟩ into W_ij in place; return p_i Σ_j q_j k_ij, summed over the bandwidths, Σ_j W_ij and Σ_i W_ij.
 
-    products : (B, n, m);  u_norms, p : (B, n);  v_norms, q : (B, m);  rates : (B, S)  →  (B, n)
+    products : (B, n, m);  u_norms, p : (B, n);  v_norms, q : (B, m);  rates : (B, S)  →  (B, n), (B, n), (B, m)
+    Without `slopes` only the first of the three means anything.
     """
     lengths = u_norms[:, :, None] + v_norms[:, None]
     squared = lengths - 2 * products
-    squared = torch.where(squared > resolution * lengths, squared, 0)
+    squared = torch.where(squared > kernel.resolution * lengths, squared, 0)
     k, w = torch.zeros_like(squared), products.zero_()
     for rate in rates.T:
-        more_k, more_w = kernel_and_slope(squared, rate[:, None, None], KERNELS[kind])
+        more_k, more_w = kernel_and_slope(squared, rate[:, None, None], kernel.name)
         k += more_k
         w += more_w
     w *= p[:, :, None] * q[:, None]
-    return p * torch.bmm(k, q.unsqueeze(2)).squeeze(2)
+    return p * torch.bmm(k, q.unsqueeze(2)).squeeze(2), w.sum(2), w.sum(1)
 
 
-def add_kernel_sum(
-    u: Tensor,
-    v: Tensor | None,
-    p: Tensor,
-    q: Tensor,
-    rates: Tensor,
-    kernel: str,
-    grad_u: Tensor | None = None,
-    grad_v: Tensor | None = None,
-) -> Tensor:
-    """Σ_ij p_i q_j k_ij (B,), summed over the bandwidths; *half* its gradients are added to grad_u and grad_v.
+class _Side:
+    """One of the two token sets, (B, n, d), with the weights (B, n) of its tokens, and its gradient, as it grows.
 
-    u : (B, n, d);  v : (B, m, d), or None for u with itself;  p : (B, n);  q : (B, m);  rates : (B, S)
+    *Half* the gradient is pull_i − mass_i u_i; pull_i collects Σ_j W_ij v_j over all tiles, mass_i collects Σ_j W_ij.
     """
-    same = v is None
-    if same:
-        v, grad_v = u, grad_u
-    kind, resolution = KERNELS.index(kernel), RESOLUTION * torch.finfo(u.dtype).eps
+
+    def __init__(self, tokens: Tensor, weights: Tensor, needs_gradient: bool) -> None:
+        self.tokens, self.weights, self.norms = tokens, weights, tokens.square().sum(2)
+        self.pull = torch.zeros_like(tokens) if needs_gradient else None
+        self.mass = torch.zeros_like(weights)
+
+    def gradient(self) -> Tensor | None:
+        return None if self.pull is None else self.pull.addcmul_(self.tokens, self.mass.unsqueeze(2), value=-1).mul_(2)
+
+    def add(self, samples: slice, tokens: slice, weights: Tensor, others: Tensor, mass: Tensor) -> None:
+        if self.pull is not None:
+            self.pull[samples, tokens].baddbmm_(weights, others)
+            self.mass[samples, tokens] += mass
+
+
+def add_kernel_sum(one: _Side, other: _Side, factor: Tensor, rates: Tensor, kernel: Kernel) -> Tensor:
+    """factor · Σ_ij p_i q_j k_ij (B,) in float64, summed over the bandwidths; its gradient is added to both sides.
+
+    The two sides may be the same one. factor : (B,);  rates : (B, S)
+    """
+    u, v, same = one.tokens, other.tokens, one is other
     elementwise = weigh
-    if u.device.type == "cpu" and u.dtype == torch.float32 and numba_is_there():
+    if _fits_numba(u):
         from .kernel_sums_cpu import weigh_numba as elementwise
-    u_norms = u.square().sum(2)
-    v_norms = u_norms if same else v.square().sum(2)
+    # Of a set with itself a tile stands for its mirror image too, so it counts twice.
+    p = one.weights * (2 * factor if same else factor).unsqueeze(1)
+    slopes = one.pull is not None or other.pull is not None
     total = torch.zeros(u.shape[0], dtype=torch.float64, device=u.device)
-    # In a sum over u with itself every token stands on both sides, so its gradient counts twice.
-    sides = 2 if same else 1
 
     n, m = u.shape[1], v.shape[1]
     rows, columns = max(1, min(n, TILE_ROWS)), max(1, min(m, TILE_COLUMNS))
@@ -110,15 +142,14 @@ def add_kernel_sum(
                 ui = u[s, i]
                 tile = room[: ui.shape[0] * ui.shape[1] * vj.shape[1]].view(*ui.shape[:2], -1)
                 torch.bmm(ui, vj.transpose(1, 2), out=tile)
-                sums = elementwise(tile, u_norms[s, i], v_norms[s, j], p[s, i], q[s, j], rates[s], kind, resolution)
-                mirrored = same and i.stop <= j.start  # wholly above the diagonal: stands for its mirror image too
-                total[s] += (2 if mirrored else 1) * sums.sum(1, dtype=torch.float64)
-                if grad_u is not None:
-                    row_sums, column_sums = tile.sum(2).unsqueeze(2), tile.sum(1).unsqueeze(2)
-                    grad_u[s, i].baddbmm_(tile, vj, alpha=sides).addcmul_(ui, row_sums, value=-sides)
-                    if mirrored or not same:
-                        grad_v[s, j].baddbmm_(tile.transpose(1, 2), ui, alpha=sides)
-                        grad_v[s, j].addcmul_(vj, column_sums, value=-sides)
+                norms, weights = (one.norms[s, i], other.norms[s, j]), (p[s, i], other.weights[s, j])
+                values, row_mass, column_mass = elementwise(tile, *norms, *weights, rates[s], kernel, slopes)
+                # On the diagonal a tile is its own mirror image: its pairs are there twice, its gradient is whole.
+                diagonal = same and i.stop > j.start
+                total[s] += (0.5 if diagonal else 1) * values.sum(1, dtype=torch.float64)
+                one.add(s, i, tile, vj, row_mass)
+                if not diagonal:
+                    other.add(s, j, tile.transpose(1, 2), ui, column_mass)
     return total
 
 
@@ -127,22 +158,23 @@ class _Discrepancy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, y, p, q, rates, factors, kernel):
-        xx, yy, xy = factors.to(x.dtype).unsqueeze(2)
-        need = any(ctx.needs_input_grad[:2])
-        x_grad, y_grad = (torch.zeros_like(x), torch.zeros_like(y)) if need else (None, None)
-        value = add_kernel_sum(x, None, xx * p, p, rates, kernel, x_grad)
-        value += add_kernel_sum(y, None, yy * q, q, rates, kernel, y_grad)
-        value += add_kernel_sum(x, y, xy * p, q, rates, kernel, x_grad, y_grad)
-        if need:
-            ctx.save_for_backward(x_grad, y_grad)
+        xx, yy, xy = factors.to(x.dtype)
+        rates = rates.sort(1).values
+        ladder = kernel == "gaussian" and torch.allclose(rates[:, 1:], 4 * rates[:, :-1], rtol=1e-6, atol=0)
+        kernel = Kernel(kernel, RESOLUTION * torch.finfo(x.dtype).eps, ladder)
+        sides = [_Side(*side) for side in zip((x, y), (p, q), ctx.needs_input_grad, strict=False)]
+        with _threads(x):
+            value = add_kernel_sum(sides[0], sides[0], xx, rates, kernel)
+            value += add_kernel_sum(sides[1], sides[1], yy, rates, kernel)
+            value += add_kernel_sum(*sides, xy, rates, kernel)
+        ctx.save_for_backward(*(side.gradient() for side in sides))
         return value.to(x.dtype)
 
     @staticmethod
     def backward(ctx, gradient):
         refuse_second_derivative("mmd")
-        x_grad, y_grad = ctx.saved_tensors
-        gradient = 2 * gradient[:, None, None]
-        return gradient * x_grad, gradient * y_grad, *[None] * 5
+        gradient = gradient[:, None, None]
+        return *(None if g is None else gradient * g for g in ctx.saved_tensors), *[None] * 5
 
 
 @torch.compiler.disable

@@ -1,4 +1,8 @@
-"""The elementwise half of `kernel_sums`, in numba: a tile of inner products becomes kernel weights in one pass."""
+"""The elementwise half of `kernel_sums`, in numba: a tile of inner products becomes kernel weights in one pass.
+
+Sixteen pairs at a time, in the processor's vector registers: an inner product is read once, its weight is written in
+its place, and the sums over rows and columns are taken on the way, always in the same order.
+"""
 
 from __future__ import annotations
 
@@ -7,92 +11,90 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-from .sinkhorn_cpu import FAST, exp32, torch_threads
+from ..lanes import LOG2E, WIDTH, above, at_least, doubled, exp2, load, load_first, spread, sqrt, store, store_first
+from ..lanes import total as sum_of
+from .kernel_sums import KERNELS, Kernel
 
 f32 = np.float32
-FARTHEST = f32(-40.0)  # exp of it is 4e-18: nothing beside 1
-NEGLIGIBLE = f32(1e-18)  # its square is cut off before it becomes a denormal number, which is slow
+ROWS = 64  # a task's; each task has its own sums over columns
+FARTHEST = -40 * LOG2E  # 2 to this power is 4e-18: nothing beside 1
+NEGLIGIBLE = f32(1.2e-19)  # its square is a normal number still; denormal ones are slow
+SMALLEST = f32(1.2e-38)
 
 
-@njit(fastmath=FAST, cache=True)
-def _gaussian(squared, rate, k, w):
-    for j in range(squared.size):
-        e = exp32(max(-rate * squared[j], FARTHEST))
-        k[j] += e
-        w[j] += rate * e
+@njit(forceinline=True)
+def _kernel_and_slope(squared, rates, kind, ladder):
+    """`kernel_sums.kernel_and_slope` summed over the rates.
 
-
-@njit(fastmath=FAST, cache=True)
-def _gaussian_ladder(squared, rates, k, w):
-    """As `_gaussian` for all rates at once, each 4 times the one before: exp(−4x) is exp(−x), squared twice.
-
-    Overwrites `squared`. An error of exp in the last place grows by 4 with every rung, to 2e-5 on the fifth.
+    On a ladder an error of exp in the last place grows by 4 with every rung, to 2e-5 on the fifth.
     """
-    for j in range(squared.size):
-        squared[j] = exp32(max(-rates[0] * squared[j], FARTHEST))
-    for s in range(rates.size):
-        for j in range(squared.size):
-            e = squared[j]
-            if s > 0:
-                e = e * e
-                e = e * e if e > NEGLIGIBLE else f32(0.0)
-                squared[j] = e
-            k[j] += e
-            w[j] += rates[s] * e
-
-
-@njit(fastmath=FAST, cache=True)
-def _laplacian(squared, rate, k, w):
-    for j in range(squared.size):
-        r = np.sqrt(squared[j])
-        e = exp32(max(-rate * r, FARTHEST))
-        k[j] += e
-        w[j] += f32(0.5) * rate * e / r if r > 0 else f32(0.0)
-
-
-@njit(fastmath=FAST, cache=True)
-def _rational(squared, rate, k, w):
-    for j in range(squared.size):
-        e = f32(1.0) / (f32(1.0) + rate * squared[j])
-        k[j] += e
-        w[j] += rate * e * e
-
-
-@njit(fastmath=FAST, cache=True)
-def _weigh_row(products, norm, norms, p, q, rates, kind, ladder, resolution):
-    """One row of `weigh`: returns p Σ_j q_j k_j and replaces the products by p q_j w_j."""
-    size = products.size
-    k, w = np.zeros(size, f32), np.zeros(size, f32)
-    for j in range(size):
-        lengths = norm + norms[j]
-        squared = lengths - f32(2.0) * products[j]
-        products[j] = squared if squared > resolution * lengths else f32(0.0)
     if ladder:
-        _gaussian_ladder(products, rates, k, w)
+        e = exp2(at_least(squared * f32(-LOG2E * rates[0]), FARTHEST))
+        k, w = e, e * rates[0]
+        for s in range(1, rates.size):
+            e = at_least(e * e, NEGLIGIBLE)
+            e = at_least(e * e, NEGLIGIBLE)
+            k = k + e
+            w = w + e * rates[s]
+        return k, w
+    k, w = spread(f32(0)), spread(f32(0))
+    r = sqrt(squared) if kind == 1 else squared
     for rate in rates:
-        if ladder:
-            break
         if kind == 0:
-            _gaussian(products, rate, k, w)
+            e = exp2(at_least(squared * f32(-LOG2E * rate), FARTHEST))
+            w = w + e * rate
         elif kind == 1:
-            _laplacian(products, rate, k, w)
+            e = exp2(at_least(r * f32(-LOG2E * rate), FARTHEST))
+            w = w + e * (f32(0.5) * rate) * (r / at_least(squared, SMALLEST))  # 1/r, and 0 for r = 0
         else:
-            _rational(products, rate, k, w)
-    # In double precision, so that the sum rounded to float32 does not depend on the order that the compiler chose.
-    total = 0.0
-    for j in range(size):
-        total += np.float64(q[j] * k[j])
-        products[j] = p * q[j] * w[j]
-    return f32(p * total)
+            e = f32(1) / (squared * rate + f32(1))
+            w = w + e * e * rate
+        k = k + e
+    return k, w
+
+
+@njit
+def _weigh_rows(
+    products, u_norms, v_norms, p, q, rates, kind, ladder, resolution, slopes, start, stop, values, row_mass, mass
+):
+    """Rows start … stop − 1 of `kernel_sums.weigh`; `mass` are the sums over columns of these rows."""
+    columns = products.shape[1]
+    for i in range(start, stop):
+        norm, weight = u_norms[i], p[i]
+        # The value is a difference of large sums, hence double precision.
+        value, moved = spread(0.0), spread(f32(0))
+        for j in range(0, columns, WIDTH):
+            count = columns - j
+            if count >= WIDTH:
+                product, norms, weights = load(products, (i, j)), load(v_norms, (j,)), load(q, (j,))
+            else:
+                product = load_first(products, (i, j), count)
+                norms, weights = load_first(v_norms, (j,), count), load_first(q, (j,), count)
+            lengths = norms + norm
+            squared = above(lengths - product * f32(2), lengths * resolution)
+            k, w = _kernel_and_slope(squared, rates, kind, ladder)
+            value = value + doubled(weights * k)
+            if slopes:
+                w = w * (weights * weight)
+                moved = moved + w
+                if count >= WIDTH:
+                    store(products, (i, j), w)
+                    store(mass, (j,), load(mass, (j,)) + w)
+                else:
+                    store_first(products, (i, j), count, w)
+                    store_first(mass, (j,), count, load_first(mass, (j,), count) + w)
+        values[i] = weight * sum_of(value)
+        row_mass[i] = sum_of(moved)
 
 
 @njit(parallel=True, cache=True)
-def _weigh(products, u_norms, v_norms, p, q, rates, kind, ladder, resolution, sums):
-    rows = products.shape[1]
-    for row in prange(products.shape[0] * rows):
-        s, i = row // rows, row % rows
-        sums[s, i] = _weigh_row(
-            products[s, i], u_norms[s, i], v_norms[s], p[s, i], q[s], rates[s], kind, ladder, resolution
+def _weigh(products, u_norms, v_norms, p, q, rates, kind, ladder, resolution, slopes, values, row_mass, column_mass):
+    rows, blocks = products.shape[1], column_mass.shape[1]
+    for task in prange(products.shape[0] * blocks):
+        s, block = task // blocks, task % blocks
+        _weigh_rows(
+            *(products[s], u_norms[s], v_norms[s], p[s], q[s], rates[s], kind, ladder, resolution, slopes),
+            *(block * ROWS, min(rows, (block + 1) * ROWS), values[s], row_mass[s], column_mass[s, block]),
         )
 
 
@@ -103,14 +105,14 @@ def weigh_numba(
     p: Tensor,
     q: Tensor,
     rates: Tensor,
-    kind: int,
-    resolution: float,
-) -> Tensor:
-    """As `kernel_sums.weigh`, for float32 on the CPU."""
-    sums = torch.empty_like(u_norms, memory_format=torch.contiguous_format)
-    rates = rates.sort(1).values
-    ladder = kind == 0 and torch.allclose(rates[:, 1:], 4 * rates[:, :-1], rtol=1e-6, atol=0)
-    arrays = [t.contiguous().numpy() for t in (products, u_norms, v_norms, p, q, rates)]
-    with torch_threads():
-        _weigh(*arrays, kind, ladder, f32(resolution), sums.numpy())
-    return sums
+    kernel: Kernel,
+    slopes: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `kernel_sums.weigh`, for float32 on the CPU; within `torch_threads`."""
+    samples, rows, columns = products.shape
+    values, row_mass = np.empty((samples, rows)), np.empty((samples, rows), f32)
+    column_mass = np.zeros((samples, -(-rows // ROWS), columns), f32)
+    arrays = [t.numpy() for t in (products, u_norms, v_norms, p, q, rates)]
+    kind = KERNELS.index(kernel.name)
+    _weigh(*arrays, kind, kernel.ladder, f32(kernel.resolution), slopes, values, row_mass, column_mass)
+    return torch.from_numpy(values), torch.from_numpy(row_mass), torch.from_numpy(column_mass.sum(1))

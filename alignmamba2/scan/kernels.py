@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .lanes import LN2, LOG2E, WIDTH, exp2, load, sigmoid, softplus, store, total
+from ..lanes import LN2, LOG2E, WIDTH, exp2, load, sigmoid, softplus, store, total
 
 CHUNK = 16  # steps between kept states; keeping them takes N / CHUNK times the memory of u
 SLICE = 8  # blocks of WIDTH channels whose shares in the gradients of B and C one task adds up

@@ -8,7 +8,8 @@ them back. LLVM maps them to whatever the machine has: AVX-512, AVX2, NEON, or p
 Products and sums may fuse (one rounding instead of two). Nothing else is relaxed: NaN and infinity spread as
 usual.
 
-numba's cache on disk looks at the date of `kernels.py` alone: after a change here, save that file too.
+numba's cache on disk looks at the date of a kernel's own file alone: after a change here, save `scan/kernels.py`,
+`alignment/kernel_sums_cpu.py` and `alignment/sinkhorn_cpu.py` too.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ class _LanesModel(models.PrimitiveModel):
     def __init__(self, dmm, fe_type):
         element = dmm.lookup(fe_type.dtype).get_value_type()
         super().__init__(dmm, fe_type, ir.VectorType(element, WIDTH))
+
+
+def _suffix(dtype):
+    """Of the LLVM function for this type of lanes."""
+    return f"v{WIDTH}f{dtype.bitwidth}"
 
 
 # --- Memory -----------------------------------------------------------------------------------------------
@@ -81,6 +87,60 @@ def store(typingctx, array, index, value):
         return context.get_dummy_value()
 
     return types.void(array, index, value), codegen
+
+
+def _first_lanes(context, builder, signature, args, vector):
+    """What a masked load or store needs: pointer, alignment, and the mask of the first `count` lanes."""
+    array_type, index_type, count_type = signature.args[:3]
+    pointer = _pointer(context, builder, array_type, args[0], index_type, args[1])
+    integers = ir.VectorType(ir.IntType(32), WIDTH)
+    count = context.cast(builder, args[2], count_type, types.int32)
+    counts = builder.insert_element(ir.Constant(integers, ir.Undefined), count, ir.Constant(ir.IntType(32), 0))
+    counts = builder.shuffle_vector(counts, counts, ir.Constant(integers, [0] * WIDTH))
+    mask = builder.icmp_signed("<", ir.Constant(integers, list(range(WIDTH))), counts)
+    align = ir.Constant(ir.IntType(32), array_type.dtype.bitwidth // 8)
+    return builder.bitcast(pointer, vector.as_pointer()), align, mask
+
+
+@intrinsic
+def load_first(typingctx, array, index, count):
+    """As `load`, for the first `count` numbers; the lanes beyond are 0 and their memory is not touched."""
+
+    def codegen(context, builder, signature, args):
+        vector = context.get_value_type(signature.return_type)
+        pointer, align, mask = _first_lanes(context, builder, signature, args, vector)
+        kind = ir.FunctionType(vector, [pointer.type, align.type, mask.type, vector])
+        name = f"llvm.masked.load.{_suffix(array.dtype)}.p0"
+        read = cgutils.get_or_insert_function(builder.module, kind, name)
+        return builder.call(read, [pointer, align, mask, ir.Constant(vector, None)])
+
+    return Lanes(array.dtype)(array, index, count), codegen
+
+
+@intrinsic
+def store_first(typingctx, array, index, count, value):
+    """As `store`, for the first `count` lanes."""
+
+    def codegen(context, builder, signature, args):
+        vector = args[3].type
+        pointer, align, mask = _first_lanes(context, builder, signature, args, vector)
+        kind = ir.FunctionType(ir.VoidType(), [vector, pointer.type, align.type, mask.type])
+        name = f"llvm.masked.store.{_suffix(array.dtype)}.p0"
+        write = cgutils.get_or_insert_function(builder.module, kind, name)
+        builder.call(write, [args[3], pointer, align, mask])
+        return context.get_dummy_value()
+
+    return types.void(array, index, count, value), codegen
+
+
+@intrinsic
+def spread(typingctx, number):
+    """A float in every lane."""
+
+    def codegen(context, builder, signature, args):
+        return _spread(context, builder, signature.return_type, signature.args[0], args[0])
+
+    return Lanes(number)(number), codegen
 
 
 # --- Arithmetic -------------------------------------------------------------------------------------------
@@ -137,6 +197,8 @@ for _op, _instruction in (
 # "a if a > b else b" with NaN in a kept: the comparison is false for NaN, and the second choice is a.
 at_least = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), b, a))
 at_most = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), b, a))
+# a where it is above b, else 0
+above = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, ir.Constant(a.type, None)))
 
 
 @intrinsic
@@ -160,6 +222,27 @@ def total(typingctx, x):
         return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
 
     return x.dtype(x), codegen
+
+
+@intrinsic
+def doubled(typingctx, x):
+    """The same numbers in double precision."""
+
+    def codegen(context, builder, signature, args):
+        return builder.fpext(args[0], context.get_value_type(signature.return_type))
+
+    return Lanes(types.float64)(x), codegen
+
+
+@intrinsic
+def sqrt(typingctx, x):
+    """Square roots."""
+
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(args[0].type, [args[0].type])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.sqrt.{_suffix(x.dtype)}"), args)
+
+    return x(x), codegen
 
 
 # --- Functions --------------------------------------------------------------------------------------------
