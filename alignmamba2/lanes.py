@@ -60,16 +60,21 @@ def _pointer(context, builder, array_type, array, index_types, index):
     return cgutils.get_item_pointer(context, builder, array_type, struct, indices, wraparound=False, boundscheck=False)
 
 
+def _vector_at(context, builder, signature, args):
+    """Pointer to array[index] as to a vector, that vector's type, and the alignment that is sure."""
+    array_type, index_type = signature.args[:2]
+    vector = context.get_value_type(Lanes(array_type.dtype))
+    pointer = _pointer(context, builder, array_type, args[0], index_type, args[1])
+    return builder.bitcast(pointer, vector.as_pointer()), vector, array_type.dtype.bitwidth // 8
+
+
 @intrinsic
 def load(typingctx, array, index):
     """array[..., i : i + WIDTH] as Lanes; the index names the first number. Neighbours lie side by side."""
 
     def codegen(context, builder, signature, args):
-        array_type, index_type = signature.args
-        pointer = _pointer(context, builder, array_type, args[0], index_type, args[1])
-        vector = context.get_value_type(signature.return_type)
-        pointer = builder.bitcast(pointer, vector.as_pointer())
-        return builder.load(pointer, align=array_type.dtype.bitwidth // 8)
+        pointer, _, align = _vector_at(context, builder, signature, args)
+        return builder.load(pointer, align=align)
 
     return Lanes(array.dtype)(array, index), codegen
 
@@ -79,55 +84,66 @@ def store(typingctx, array, index, value):
     """array[..., i : i + WIDTH] = value"""
 
     def codegen(context, builder, signature, args):
-        array_type, index_type, value_type = signature.args
-        pointer = _pointer(context, builder, array_type, args[0], index_type, args[1])
-        vector = context.get_value_type(value_type)
-        pointer = builder.bitcast(pointer, vector.as_pointer())
-        builder.store(args[2], pointer, align=array_type.dtype.bitwidth // 8)
+        pointer, _, align = _vector_at(context, builder, signature, args)
+        builder.store(args[2], pointer, align=align)
         return context.get_dummy_value()
 
     return types.void(array, index, value), codegen
 
 
-def _first_lanes(context, builder, signature, args, vector):
-    """What a masked load or store needs: pointer, alignment, and the mask of the first `count` lanes."""
-    array_type, index_type, count_type = signature.args[:3]
-    pointer = _pointer(context, builder, array_type, args[0], index_type, args[1])
-    integers = ir.VectorType(ir.IntType(32), WIDTH)
-    count = context.cast(builder, args[2], count_type, types.int32)
-    counts = builder.insert_element(ir.Constant(integers, ir.Undefined), count, ir.Constant(ir.IntType(32), 0))
-    counts = builder.shuffle_vector(counts, counts, ir.Constant(integers, [0] * WIDTH))
-    mask = builder.icmp_signed("<", ir.Constant(integers, list(range(WIDTH))), counts)
-    align = ir.Constant(ir.IntType(32), array_type.dtype.bitwidth // 8)
-    return builder.bitcast(pointer, vector.as_pointer()), align, mask
+def _first(builder, count):
+    """Lanes below `count`, as LLVM's mask."""
+    integers = ir.VectorType(count.type, WIDTH)
+    numbers = ir.Constant(integers, list(range(WIDTH)))
+    return builder.icmp_signed("<", numbers, _in_every_lane(builder, count))
+
+
+def _masked(builder, name: str, dtype, result, arguments):
+    """LLVM's masked load or store: lanes that the mask leaves out do not touch memory."""
+    kind = ir.FunctionType(result, [a.type for a in arguments])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.{name}.{_suffix(dtype)}.p0")
+    return builder.call(function, arguments)
 
 
 @intrinsic
 def load_first(typingctx, array, index, count):
-    """As `load`, for the first `count` numbers; the lanes beyond are 0 and their memory is not touched."""
+    """`load`, but only the first `count` lanes; the others are zero, and their memory is not touched."""
 
     def codegen(context, builder, signature, args):
-        vector = context.get_value_type(signature.return_type)
-        pointer, align, mask = _first_lanes(context, builder, signature, args, vector)
-        kind = ir.FunctionType(vector, [pointer.type, align.type, mask.type, vector])
-        name = f"llvm.masked.load.{_suffix(array.dtype)}.p0"
-        read = cgutils.get_or_insert_function(builder.module, kind, name)
-        return builder.call(read, [pointer, align, mask, ir.Constant(vector, None)])
+        pointer, vector, align = _vector_at(context, builder, signature, args)
+        whole = builder.icmp_signed(">=", args[2], ir.Constant(args[2].type, WIDTH))
+        with builder.if_else(whole, likely=True) as (then, otherwise):
+            with then:
+                every = builder.load(pointer, align=align)
+                from_whole = builder.block
+            with otherwise:
+                zeros = ir.Constant(vector, [0.0] * WIDTH)
+                alignment = ir.Constant(ir.IntType(32), align)
+                given = [pointer, alignment, _first(builder, args[2]), zeros]
+                some = _masked(builder, "load", array.dtype, vector, given)
+                from_part = builder.block
+        result = builder.phi(vector)
+        result.add_incoming(every, from_whole)
+        result.add_incoming(some, from_part)
+        return result
 
     return Lanes(array.dtype)(array, index, count), codegen
 
 
 @intrinsic
 def store_first(typingctx, array, index, count, value):
-    """As `store`, for the first `count` lanes."""
+    """`store`, but only the first `count` lanes."""
 
     def codegen(context, builder, signature, args):
-        vector = args[3].type
-        pointer, align, mask = _first_lanes(context, builder, signature, args, vector)
-        kind = ir.FunctionType(ir.VoidType(), [vector, pointer.type, align.type, mask.type])
-        name = f"llvm.masked.store.{_suffix(array.dtype)}.p0"
-        write = cgutils.get_or_insert_function(builder.module, kind, name)
-        builder.call(write, [args[3], pointer, align, mask])
+        pointer, _, align = _vector_at(context, builder, signature, args)
+        whole = builder.icmp_signed(">=", args[2], ir.Constant(args[2].type, WIDTH))
+        with builder.if_else(whole, likely=True) as (then, otherwise):
+            with then:
+                builder.store(args[3], pointer, align=align)
+            with otherwise:
+                alignment = ir.Constant(ir.IntType(32), align)
+                mask = _first(builder, args[2])
+                _masked(builder, "store", array.dtype, ir.VoidType(), [args[3], pointer, alignment, mask])
         return context.get_dummy_value()
 
     return types.void(array, index, count, value), codegen
@@ -150,8 +166,11 @@ def _spread(context, builder, lanes, value_type, value):
     """A value as a vector: itself, or a float in every lane."""
     if isinstance(value_type, Lanes):
         return value
-    scalar = context.cast(builder, value, value_type, lanes.dtype)
-    vector_type = context.get_value_type(lanes)
+    return _in_every_lane(builder, context.cast(builder, value, value_type, lanes.dtype))
+
+
+def _in_every_lane(builder, scalar):
+    vector_type = ir.VectorType(scalar.type, WIDTH)
     one = builder.insert_element(ir.Constant(vector_type, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
     return builder.shuffle_vector(one, ir.Constant(vector_type, ir.Undefined), zeros)

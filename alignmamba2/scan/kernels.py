@@ -16,9 +16,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from ..lanes import LN2, LOG2E, WIDTH, exp2, load, sigmoid, softplus, store, total
+from ..lanes import LN2, LOG2E, WIDTH, exp2, load, load_first, sigmoid, softplus, store, store_first, total
 
 CHUNK = 16  # steps between kept states; keeping them takes N / CHUNK times the memory of u
+RUN = 8  # states that the backward takes at a time: their share of a chunk fits the nearest cache
 SLICE = 8  # blocks of WIDTH channels whose shares in the gradients of B and C one task adds up
 
 
@@ -28,27 +29,6 @@ def _zeros(rows, dtype):
     flat = np.zeros((rows + 1) * WIDTH, dtype)
     skip = -(flat.ctypes.data // flat.itemsize) % WIDTH
     return flat[skip : skip + rows * WIDTH].reshape(rows, WIDTH)
-
-
-@njit(forceinline=True)
-def _load(rows, b, t, c, count, spare):
-    """rows[b, t, c : c + WIDTH]; lanes from `count` on, beyond the last channel, are zero."""
-    if count == WIDTH:
-        return load(rows, (b, t, c))
-    spare[count:] = 0
-    for i in range(count):
-        spare[i] = rows[b, t, c + i]
-    return load(spare, (0,))
-
-
-@njit(forceinline=True)
-def _store(rows, b, t, c, count, spare, value):
-    if count == WIDTH:
-        store(rows, (b, t, c), value)
-    else:
-        store(spare, (0,), value)
-        for i in range(count):
-            rows[b, t, c + i] = spare[i]
 
 
 @njit
@@ -65,7 +45,6 @@ def _split(task, channels, groups):
 def _forward_slice(b, g, c0, channels, u, delta, A, B, C, D, z, bias, gated, positive, keep, first, y, last, kept):
     dtype, states, length = A.dtype, A.shape[1], u.shape[1]
     blocks = (channels + WIDTH - 1) // WIDTH
-    spare = _zeros(1, dtype)[0]
     rate = _zeros(blocks * states, dtype).reshape(blocks, states, WIDTH)  # A · log₂ e
     h = _zeros(blocks * states, dtype).reshape(blocks, states, WIDTH)
     per_channel = _zeros(blocks * 2, dtype).reshape(blocks, 2, WIDTH)  # D, bias
@@ -84,21 +63,21 @@ def _forward_slice(b, g, c0, channels, u, delta, A, B, C, D, z, bias, gated, pos
         for i in range(steps):
             for block in range(blocks):
                 c, count = c0 + block * WIDTH, min(WIDTH, channels - block * WIDTH)
-                ut = _load(u, b, t0 + i, c, count, spare)
-                dt = _load(delta, b, t0 + i, c, count, spare) + load(per_channel, (block, 1, 0))
+                ut = load_first(u, (b, t0 + i, c), count)
+                dt = load_first(delta, (b, t0 + i, c), count) + load(per_channel, (block, 1, 0))
                 if positive:
                     dt = softplus(dt)
                 store(step, (block, i, 0, 0), dt)
                 store(step, (block, i, 1, 0), dt * ut)
                 store(step, (block, i, 2, 0), load(per_channel, (block, 0, 0)) * ut)
                 if gated:
-                    zt = _load(z, b, t0 + i, c, count, spare)
+                    zt = load_first(z, (b, t0 + i, c), count)
                     store(step, (block, i, 3, 0), zt * sigmoid(zt))
         for block in range(blocks):
             c, count = c0 + block * WIDTH, min(WIDTH, channels - block * WIDTH)
             if keep:
                 for n in range(states):
-                    _store(kept, b, t0 // CHUNK * states + n, c, count, spare, load(h, (block, n, 0)))
+                    store_first(kept, (b, t0 // CHUNK * states + n, c), count, load(h, (block, n, 0)))
             for i in range(steps):
                 t = t0 + i
                 dt, x = load(step, (block, i, 0, 0)), load(step, (block, i, 1, 0))
@@ -113,7 +92,7 @@ def _forward_slice(b, g, c0, channels, u, delta, A, B, C, D, z, bias, gated, pos
         for i in range(steps):  # and written row by row
             for block in range(blocks):
                 c, count = c0 + block * WIDTH, min(WIDTH, channels - block * WIDTH)
-                _store(y, b, t0 + i, c, count, spare, load(step, (block, i, 2, 0)))
+                store_first(y, (b, t0 + i, c), count, load(step, (block, i, 2, 0)))
 
     for i in range(channels):
         for n in range(states):
@@ -144,19 +123,18 @@ def _backward_slice(
 ):  # fmt: skip
     dtype, states, length = A.dtype, A.shape[1], u.shape[1]
     blocks = (channels + WIDTH - 1) // WIDTH
-    spare = _zeros(1, dtype)[0]
-    h = _zeros(states, dtype)
     # Of each block of channels, for the whole way back:
     rate = _zeros(blocks * states, dtype).reshape(blocks, states, WIDTH)  # A · log₂ e
     carry = _zeros(blocks * states, dtype).reshape(blocks, states, WIDTH)  # gradient of the state to come
     gA = _zeros(blocks * states, dtype).reshape(blocks, states, WIDTH)
     per_channel = _zeros(blocks * 4, dtype).reshape(blocks, 4, WIDTH)  # D, bias, and their gradients
-    # Of each block and step of a chunk: u, Δ, Δu, gradient of y before the gate, slope of softplus, and what y
-    # is multiplied with in the gradient of z; the last three later hold the gradients of u, Δ and z:
-    step = _zeros(blocks * CHUNK * 6, dtype).reshape(blocks, CHUNK, 6, WIDTH)
-    # Of each step of a chunk, for the block at hand:
-    decay = _zeros(CHUNK * states, dtype).reshape(CHUNK, states, WIDTH)
-    before = _zeros(CHUNK * states, dtype).reshape(CHUNK, states, WIDTH)  # h of the step before
+    # Of each block and step of a chunk: u, Δ, Δu, gradient of y before the gate, slope of softplus, what y is
+    # multiplied with in the gradient of z; and sums over the states: y, gradients of Δu and, over ln 2, of Δ.
+    step = _zeros(blocks * CHUNK * 9, dtype).reshape(blocks, CHUNK, 9, WIDTH)
+    # Of a run of states and each step of a chunk, for the block at hand:
+    h = _zeros(RUN, dtype)
+    decay = _zeros(CHUNK * RUN, dtype).reshape(CHUNK, RUN, WIDTH)
+    decayed = _zeros(CHUNK * RUN, dtype).reshape(CHUNK, RUN, WIDTH)  # decay · h of the step before
     # Of each step of a chunk, over all blocks, lane by lane:
     sum_B = _zeros(CHUNK * states, dtype).reshape(CHUNK, states, WIDTH)
     sum_C = _zeros(CHUNK * states, dtype).reshape(CHUNK, states, WIDTH)
@@ -177,15 +155,15 @@ def _backward_slice(
             t = t0 + i
             for block in range(blocks):
                 c, count = c0 + block * WIDTH, min(WIDTH, channels - block * WIDTH)
-                ut = _load(u, b, t, c, count, spare)
-                dt = _load(delta, b, t, c, count, spare) + load(per_channel, (block, 1, 0))
-                gt = _load(gy, b, t, c, count, spare)
+                ut = load_first(u, (b, t, c), count)
+                dt = load_first(delta, (b, t, c), count) + load(per_channel, (block, 1, 0))
+                gt = load_first(gy, (b, t, c), count)
                 slope, g_gate = dt, gt
                 if positive:
                     slope = sigmoid(dt)
                     dt = softplus(dt)
                 if gated:
-                    zt = _load(z, b, t, c, count, spare)
+                    zt = load_first(z, (b, t, c), count)
                     gate = sigmoid(zt)
                     g_gate = gt * (gate * (1.0 + zt * (1.0 - gate)))
                     gt = gt * (zt * gate)
@@ -195,63 +173,59 @@ def _backward_slice(
                 store(step, (block, i, 3, 0), gt)
                 store(step, (block, i, 4, 0), slope)
                 store(step, (block, i, 5, 0), g_gate)
+                for k in range(6, 9):
+                    store(step, (block, i, k, 0), ut * 0.0)
         for block in range(blocks):
-            c = c0 + block * WIDTH
-            count = min(WIDTH, channels - block * WIDTH)
-            skip = load(per_channel, (block, 0, 0))
-            g_skip, g_shift = load(per_channel, (block, 2, 0)), load(per_channel, (block, 3, 0))
-            for n in range(states):
-                store(h, (n, 0), _load(kept, b, chunk * states + n, c, count, spare))
-
-            for i in range(steps):
-                t = t0 + i
-                ut, dt, x = load(step, (block, i, 0, 0)), load(step, (block, i, 1, 0)), load(step, (block, i, 2, 0))
-                gt, yt = load(step, (block, i, 3, 0)), skip * ut
-                for n in range(states):
-                    hb = load(h, (n, 0))
-                    at = exp2(dt * load(rate, (block, n, 0)))
-                    ht = at * hb + x * B[b, g, t, n]
-                    store(before, (i, n, 0), hb)
-                    store(decay, (i, n, 0), at)
-                    store(h, (n, 0), ht)
-                    store(sum_C, (i, n, 0), load(sum_C, (i, n, 0)) + gt * ht)
-                    yt = yt + ht * C[b, g, t, n]
-                if gated:
-                    store(step, (block, i, 5, 0), load(step, (block, i, 5, 0)) * yt)
-
-            for i in range(steps - 1, -1, -1):
-                t = t0 + i
-                ut, dt, x = load(step, (block, i, 0, 0)), load(step, (block, i, 1, 0)), load(step, (block, i, 2, 0))
-                gt, slope = load(step, (block, i, 3, 0)), load(step, (block, i, 4, 0))
-                gx = gt * 0.0
-                g_rate = gt * 0.0
-                for n in range(states):
-                    gh = load(carry, (block, n, 0)) + gt * C[b, g, t, n]
-                    store(sum_B, (i, n, 0), load(sum_B, (i, n, 0)) + gh * x)
-                    gx = gx + gh * B[b, g, t, n]
-                    gh = gh * load(decay, (i, n, 0))
-                    store(carry, (block, n, 0), gh)
-                    g_exponent = gh * load(before, (i, n, 0))
-                    g_rate = g_rate + g_exponent * load(rate, (block, n, 0))
-                    store(gA, (block, n, 0), load(gA, (block, n, 0)) + g_exponent * dt)
-                g_dt = gx * ut + g_rate * LN2
-                if positive:
-                    g_dt = g_dt * slope
-                g_skip = g_skip + gt * ut
-                g_shift = g_shift + g_dt
-                store(step, (block, i, 3, 0), gx * dt + gt * skip)
-                store(step, (block, i, 4, 0), g_dt)
-            store(per_channel, (block, 2, 0), g_skip)
-            store(per_channel, (block, 3, 0), g_shift)
+            c, count = c0 + block * WIDTH, min(WIDTH, channels - block * WIDTH)
+            for n0 in range(0, states, RUN):
+                run = min(RUN, states - n0)
+                for n in range(run):
+                    store(h, (n, 0), load_first(kept, (b, chunk * states + n0 + n, c), count))
+                for i in range(steps):
+                    t = t0 + i
+                    dt, x = load(step, (block, i, 1, 0)), load(step, (block, i, 2, 0))
+                    gt, yt = load(step, (block, i, 3, 0)), load(step, (block, i, 6, 0))
+                    for n in range(run):
+                        at = exp2(dt * load(rate, (block, n0 + n, 0)))
+                        before = at * load(h, (n, 0))
+                        ht = before + x * B[b, g, t, n0 + n]
+                        store(decay, (i, n, 0), at)
+                        store(decayed, (i, n, 0), before)
+                        store(h, (n, 0), ht)
+                        store(sum_C, (i, n0 + n, 0), load(sum_C, (i, n0 + n, 0)) + gt * ht)
+                        yt = yt + ht * C[b, g, t, n0 + n]
+                    store(step, (block, i, 6, 0), yt)
+                for i in range(steps - 1, -1, -1):
+                    t = t0 + i
+                    dt, x, gt = load(step, (block, i, 1, 0)), load(step, (block, i, 2, 0)), load(step, (block, i, 3, 0))
+                    gx, g_rate = load(step, (block, i, 7, 0)), load(step, (block, i, 8, 0))
+                    for n in range(run):
+                        gh = load(carry, (block, n0 + n, 0)) + gt * C[b, g, t, n0 + n]
+                        store(sum_B, (i, n0 + n, 0), load(sum_B, (i, n0 + n, 0)) + gh * x)
+                        gx = gx + gh * B[b, g, t, n0 + n]
+                        store(carry, (block, n0 + n, 0), gh * load(decay, (i, n, 0)))
+                        g_exponent = gh * load(decayed, (i, n, 0))
+                        g_rate = g_rate + g_exponent * load(rate, (block, n0 + n, 0))
+                        store(gA, (block, n0 + n, 0), load(gA, (block, n0 + n, 0)) + g_exponent * dt)
+                    store(step, (block, i, 7, 0), gx)
+                    store(step, (block, i, 8, 0), g_rate)
 
         for i in range(steps):
             t = t0 + i
             for block in range(blocks):
                 c, count = c0 + block * WIDTH, min(WIDTH, channels - block * WIDTH)
-                _store(gu, b, t, c, count, spare, load(step, (block, i, 3, 0)))
-                _store(g_delta, b, t, c, count, spare, load(step, (block, i, 4, 0)))
+                ut, dt, gt = load(step, (block, i, 0, 0)), load(step, (block, i, 1, 0)), load(step, (block, i, 3, 0))
+                gx, skip = load(step, (block, i, 7, 0)), load(per_channel, (block, 0, 0))
+                g_dt = gx * ut + load(step, (block, i, 8, 0)) * LN2
+                if positive:
+                    g_dt = g_dt * load(step, (block, i, 4, 0))
+                store(per_channel, (block, 2, 0), load(per_channel, (block, 2, 0)) + gt * ut)
+                store(per_channel, (block, 3, 0), load(per_channel, (block, 3, 0)) + g_dt)
+                store_first(gu, (b, t, c), count, gx * dt + gt * skip)
+                store_first(g_delta, (b, t, c), count, g_dt)
                 if gated:
-                    _store(gz, b, t, c, count, spare, load(step, (block, i, 5, 0)))
+                    yt = load(step, (block, i, 6, 0)) + skip * ut
+                    store_first(gz, (b, t, c), count, load(step, (block, i, 5, 0)) * yt)
         for i in range(steps):
             for n in range(states):
                 gB[part, b, g, t0 + i, n] = total(load(sum_B, (i, n, 0)))
