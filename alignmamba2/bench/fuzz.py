@@ -4,8 +4,8 @@ Small files of every format that is read (`fuzz_targets.py`: the benchmarks' for
 unfinished runs, caches, recipes, and pickles that want to run something) are mutated: bits and bytes, lengths and
 sizes, pieces cut, doubled, moved, numbers made huge. Every one is read in a worker process whose address space may grow
 by 1 GiB and no more. What counts as a finding: any exception but ValueError and OSError (with their kinds, such as
-DataError), MemoryError, the interpreter's death, more than 20 seconds of the processor for one file, a subprocess, a connection, a
-pickle's import, or a file written outside the folder that is read.
+DataError), MemoryError, the interpreter's death, more than 20 seconds of the processor for one file, a subprocess, a
+connection, a pickle's import, or a file written outside the folder that is read.
 """
 
 from __future__ import annotations
