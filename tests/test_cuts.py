@@ -1,4 +1,4 @@
-"""A file that is cut off, at 200 random places: always a clear error that names it. Other formats: beside their tests."""
+"""A file cut off at 200 random places: always a clear error that names it. Other formats: beside their own tests."""
 
 from __future__ import annotations
 
