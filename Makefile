@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/ready
 
-.PHONY: run test lab gallery reproduce-notebooks results clean help
+.PHONY: run test coverage test-matrix lab gallery reproduce-notebooks results clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -16,6 +16,13 @@ test: $(READY)  ## lint, then all tests
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
+
+coverage: $(READY)  ## which lines and branches the tests reach: results/coverage.json, and runs/coverage/index.html
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --cov --cov-report= $(TESTS)
+	$(PY) tests/coverage_summary.py
+
+test-matrix: $(READY)  ## the tests on each Python that is here, lowest and newest libraries: results/test-matrix.json
+	$(PY) tests/matrix.py $(MATRIX)
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(PY) -m jupyter lab --notebook-dir=notebooks

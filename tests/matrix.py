@@ -74,7 +74,10 @@ def tried(version: str, versions: str, arguments: argparse.Namespace) -> dict[st
         if done.returncode == 0:
             done = subprocess.run([*pip, "--no-deps", "-e", ROOT], capture_output=True, text=True)
         if done.returncode:
-            return {"outcome": "not installed", "said": done.stderr.strip().splitlines()[-6:]}
+            return {
+                "outcome": "not installed",
+                "said": [x for x in done.stderr.splitlines() if x.startswith("ERROR")][:6],
+            }
         tests = [ROOT / "tests" / f"test_{name}.py" for name in arguments.tests]
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", SLOW, *tests]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)

@@ -266,7 +266,8 @@ def test_values_that_are_no_numbers_are_counted(root):
     tree["train"]["audio"][1, 1, 0] = 1e300  # infinite as float32
     train = load_dataset("mosi", "train", root=store(root, tree))
     assert train[0].features["audio"][0, :2].tolist() == [0, 0]
-    assert "train/audio: 3 values were no finite numbers, set to 0" in train.notes
+    named = f"in 2 samples: {train[0].id!r} (2), {train[1].id!r} (1)"
+    assert f"train/audio: 3 values were no finite numbers, set to 0, {named}" in train.notes
 
 
 @pytest.mark.parametrize(

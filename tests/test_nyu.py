@@ -213,7 +213,7 @@ def test_files_cut_anywhere_are_clear_errors(root):
     for name in (MAT, SPLITS):
         path = root / "nyuv2" / name
         whole = path.read_bytes()
-        for size in draw.integers(0, len(whole), 100):
+        for size in draw.integers(0, len(whole), 200):
             path.write_bytes(whole[:size])
             with pytest.raises(DataError, match=name):
                 _ = [s.features for d in load_dataset("nyu").values() for s in d.samples]

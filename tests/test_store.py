@@ -102,7 +102,7 @@ def test_what_is_not_finite_is_0_and_counted(tmp_path):
     tokens["audio"][0][:] = [[np.nan, 1], [np.inf, -np.inf]]
     samples = written(tmp_path / "s", split)
     assert samples[0].features["audio"].tolist() == [[0, 1], [0, 0]]
-    assert store.read_notes(tmp_path / "s")["replaced"] == {"train": {"text": 0, "audio": 3}}
+    assert store.read_notes(tmp_path / "s")["replaced"] == {"train": {"text": {}, "audio": {"é 0": 3}}}
 
 
 def test_a_store_is_whole_or_not_there(tmp_path):

@@ -218,6 +218,38 @@ def test_an_error_or_a_full_disk_leaves_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_a_full_disk_is_an_error_and_with_room_it_goes_on(tmp_path):
+    """Training, conversion, feature cache and fetching, with a limit on the size of files in the disk's place."""
+    pytest.importorskip("resource")
+    script = (
+        "import resource, sys; from pathlib import Path\n"
+        "from alignmamba2.bench.kills import SUBJECTS\n"
+        "for name in ('training', 'conversion', 'features', 'fetching'):\n"
+        "    roomy, full = (Path(sys.argv[1]) / f'{name}-{kind}' for kind in ('roomy', 'full'))\n"
+        "    roomy.mkdir(); full.mkdir()\n"
+        "    expected = SUBJECTS[name](roomy)\n"
+        "    (roomy / 'source').rename(full / 'source') if (roomy / 'source').exists() else None\n"
+        "    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, hard))\n"
+        "    try: SUBJECTS[name](full)\n"
+        "    except (OSError, ValueError) as error: said = str(error)\n"
+        "    else: said = 'nothing'\n"
+        "    files = [p for p in full.rglob('*') if p.is_file() and 'source' not in p.parts]\n"
+        "    left = [p.name for p in files if p.stat().st_size > 0]\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))\n"
+        "    print(name, SUBJECTS[name](full) == expected, left, said, sep='\\t')\n"
+    )
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [row[:2] for row in rows] == [[n, "True"] for n in ("training", "conversion", "features", "fetching")]
+    for _, _, left, said in rows:
+        assert "could not be" in said
+        assert "File too large" in said
+        assert left in ("[]", "['hashes.json']")
+
+
 def test_what_a_killed_process_left_is_swept_away(tmp_path):
     script = "import os, sys; from pathlib import Path; from alignmamba2.files import whole\n"
     script += "with whole(Path(sys.argv[1])) as part: part.write_text('half'); os.kill(os.getpid(), 9)\n"
@@ -346,6 +378,27 @@ def test_batches_of_one_train(splits):
     for size in (1, 2):  # the last of three is alone
         result = train(few, overrides={"training.batch_size": size}, fast=True)
         assert all(torch.isfinite(x).all() for x in result.model.state_dict().values())
+
+
+def test_a_modality_that_no_sample_has_leaves_the_others(splits):
+    """Empty in one split of samples, masked in the other."""
+    few = {k: dataclasses.replace(d, samples=d.samples[:8]) for k, d in splits.items()}
+    empty = {
+        k: [dataclasses.replace(s, features={**s.features, "audio": s.features["audio"][:0]}, partners={}) for s in d]
+        for k, d in few.items()
+    }
+    masked = {
+        k: [dataclasses.replace(s, masks={"audio": torch.zeros(len(s.features["audio"]), dtype=torch.bool)}) for s in d]
+        for k, d in few.items()
+    }
+    results = [
+        train({k: dataclasses.replace(d, samples=samples[k]) for k, d in few.items()}, fast=True)
+        for samples in (empty, masked)
+    ]
+    for result in results:
+        assert all(torch.isfinite(x).all() for x in result.model.state_dict().values())
+        assert all(row["train/ot/audio-text"] == 0 for row in result.history if "train/ot/audio-text" in row)
+    assert results[0].history == results[1].history
 
 
 # The same bits

@@ -150,10 +150,11 @@ def _sizes(samples: int) -> dict[str, int]:
 
 def _write(arguments: argparse.Namespace) -> dict[str, Any]:
     path = arguments.folder / "unaligned_50.pkl"
-    if not path.exists():
+    there = path.exists()  # from a run that was stopped
+    if not there:
         with whole(path) as part:
             write_pickle(part, _sizes(arguments.samples))
-    return {"gb": round(path.stat().st_size / 1e9, 2)}
+    return {"gb": round(path.stat().st_size / 1e9, 2), "there_before": there}
 
 
 def _load(arguments: argparse.Namespace) -> dict:

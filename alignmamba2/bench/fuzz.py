@@ -4,8 +4,8 @@ Small files of every format that is read (`fuzz_targets.py`: the benchmarks' for
 unfinished runs, caches, recipes, and pickles that want to run something) are mutated: bits and bytes, lengths and
 sizes, pieces cut, doubled, moved, numbers made huge. Every one is read in a worker process whose address space may grow
 by 1 GiB and no more. What counts as a finding: any exception but ValueError and OSError (with their kinds, such as
-DataError), MemoryError, the interpreter's death, more than 20 seconds for one file, a subprocess, a connection, a
-pickle's import, or a file written outside the folder that is read.
+DataError), MemoryError, the interpreter's death, more than 20 seconds of the processor for one file, a subprocess, a
+connection, a pickle's import, or a file written outside the folder that is read.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def run(name: str, first: int, last: int, seed: int, say: Callable[[tuple], None
             next(int(x.split()[1]) for x in Path("/proc/self/status").read_text().splitlines() if "VmSize" in x) * 1024
         )
         resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, resource.getrlimit(resource.RLIMIT_AS)[1]))
-        signal.signal(signal.SIGALRM, _late)
+        for number in (signal.SIGPROF, signal.SIGALRM):
+            signal.signal(number, _late)
         sources = files_in(whole)
         for number in range(first, last):
             draw = random.Random(f"{seed} {name} {number}")
@@ -114,7 +115,8 @@ def run(name: str, first: int, last: int, seed: int, say: Callable[[tuple], None
             path.write_bytes(mutated(source.read_bytes(), draw))
             say((number, "began", ""))
             state.update(on=True, seen=None)
-            signal.alarm(SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of the processor: others may want it, too
+            signal.alarm(30 * SECONDS)
             try:
                 target.read(folder)
                 outcome = ("read", "")
@@ -124,6 +126,7 @@ def run(name: str, first: int, last: int, seed: int, say: Callable[[tuple], None
                 outcome = ("found", f"more than {SECONDS} s")
             except BaseException as error:
                 outcome = ("found", f"{type(error).__name__}: {error}"[:200])
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
             state["on"] = False
             if state["seen"]:

@@ -176,10 +176,12 @@ def _open(name: str, path: Path, folder: Path) -> dict[str, Dataset]:
     standard = f"standard split {split}" if sizes == STANDARD[name] else f"NOT the standard split: {split} utterances"
     synthetic = "synthetic, " if about["synthetic"] else ""
     replaced = [
-        f"{s}/{m}: {n} values were no finite numbers, set to 0"
-        for s, counts in about["replaced"].items()
-        for m, n in counts.items()
-        if n
+        f"{s}/{m}: {sum(found.values())} values were no finite numbers, set to 0, in {len(found)} samples: "
+        + ", ".join(f"{i!r} ({n})" for i, n in list(found.items())[:5])
+        + (", …" if len(found) > 5 else "")
+        for s, modalities in about["replaced"].items()
+        for m, found in modalities.items()
+        if found
     ]
     kind = "synthetic: generated files of that form" if about["synthetic"] else "real"
     return {

@@ -1,4 +1,8 @@
-"""NaN and infinities in features: found, counted, named, and dealt with as the recipe says."""
+"""NaN and infinities in features: found, counted, named, and dealt with as the recipe says.
+
+`mosi` and `mosei` are dealt with before: their files hold `-inf`, which is set to 0 as the field's loaders do, whatever
+the policy says, and counted and named in `Dataset.notes` (`store.py`).
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,58 @@
+"""A file cut off at 200 random places: always a clear error that names it. Other formats: beside their own tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from alignmamba2.bench.fuzz_targets import TARGETS
+from alignmamba2.datasets import DataError, ict_mmmo, inspect, mosi, nyu_files, spoken_reviews
+from alignmamba2.datasets.images import read_picture
+
+CUTS = 200
+
+
+def cut_anywhere(path, read, least=1):
+    """`least` bytes at least are missing: the end of some formats means nothing."""
+    whole = path.read_bytes()
+    read()
+    for size in np.random.default_rng(0).integers(0, len(whole) - least, CUTS):
+        path.write_bytes(whole[:size])
+        with pytest.raises(DataError, match=path.name.replace(".", r"\.")):
+            read()
+
+
+def test_ict_mmmo(tmp_path):
+    TARGETS["ict-mmmo"].make(tmp_path)
+    path = tmp_path / "audio_valid.h5"
+    cut_anywhere(path, lambda: ict_mmmo._arrays(tmp_path, "valid", ict_mmmo.SIZES["valid"]))
+    with pytest.raises(DataError, match=r"audio_valid\.h5"):
+        inspect(tmp_path)
+
+
+def test_labels_of_mosi(tmp_path):
+    import h5py
+
+    for split, size in zip(mosi.SPLITS, mosi.STANDARD["mosi"], strict=True):
+        with h5py.File(tmp_path / mosi.LABELS[split], "w") as file:
+            file["data"] = np.zeros((size, 1), np.float32)
+    cut_anywhere(tmp_path / mosi.LABELS["test"], lambda: inspect(tmp_path))
+
+
+def test_the_archive_of_reviews(tmp_path):
+    TARGETS["reviews-archive"].make(tmp_path)
+    path = tmp_path / "a.tar.gz"
+    cut_anywhere(path, lambda: spoken_reviews.read_reviews(path), least=40)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_pictures(kind, tmp_path):
+    TARGETS["picture"].make(tmp_path)
+    path = tmp_path / f"a.{kind}"
+    cut_anywhere(path, lambda: read_picture(path), least=16)
+
+
+def test_frames_in_folders(tmp_path):
+    TARGETS["nyu-folders"].make(tmp_path)
+    folder = tmp_path / nyu_files.FOLDERS
+    cut_anywhere(folder / "train" / "kitchen" / "1.png", lambda: nyu_files.FolderFrames(folder).picture(0), least=16)
