@@ -106,8 +106,8 @@ def write_explorers(checkpoint: str | Path, folder: str | Path, split: str = "te
     if split not in run.data:
         raise ValueError(f"split: found {split!r}; expected one of {list(run.data)}")
     head = (
-        f"# {Path(checkpoint).name}, explored\n\nRun all cells (in the menu: Run, Run All Cells). Every panel can be "
-        "used with the keyboard: Tab to a control, arrow keys to move it."
+        f"# A model of {run.note}, explored\n\n`{checkpoint}`. Run all cells (in the menu: Run, Run All Cells). Every "
+        "panel can be used with the keyboard: Tab to a control, arrow keys to move it."
     )
     cells: list[Any] = [nbformat.v4.new_markdown_cell(head, id="head")]
     cells += [nbformat.v4.new_code_cell(c, id=f"cell-{i}") for i, c in enumerate(explorer_cells(checkpoint, split))]
