@@ -42,7 +42,8 @@ class LiveFigure(go.FigureWidget):
         const address = URL.createObjectURL(new Blob([source], { type: 'text/javascript' }));
         scripts.set(source, import(address));
       }
-      return (await scripts.get(source)).default();
+      const { default: widget } = await scripts.get(source);
+      return typeof widget === 'function' ? widget() : widget;
     }
     export default () => {
       let begun = null, early = [];
