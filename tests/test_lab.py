@@ -23,11 +23,12 @@ def test_the_address_that_is_printed_leads_to_the_notebook(tmp_path):
 def test_the_first_message_of_a_figure_holds_all_of_it_but_the_script(monkeypatch):
     opened, plain = [], widgets.Widget.open
     monkeypatch.setattr(LiveFigure, "open", lambda self: (opened.append(self.get_state()), plain(self)))
-    live = LiveFigure(go.Figure(go.Bar(y=[1, 2])).update_layout(title_text="two"))
+    live = LiveFigure(go.Figure(go.Bar(y=[1, 2])).update_layout(title_text="two"), buttons=False)
     (state,) = opened
     assert list(state["_widget_data"][0]["y"]) == [1, 2]
     assert state["_widget_data"][0]["uid"] == live.data[0].uid  # by which the browser names it
     assert state["_widget_layout"]["title"]["text"] == "two"
+    assert state["_config"] == {"displayModeBar": False}
     assert state["_script"] == Script.shared().model_id
     assert len(state["_esm"]) < 5000 < 1_000_000 < len(Script.shared().source)
 
