@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import nbformat
 
@@ -105,8 +106,8 @@ def write_explorers(checkpoint: str | Path, folder: str | Path, split: str = "te
     if split not in run.data:
         raise ValueError(f"split: found {split!r}; expected one of {list(run.data)}")
     head = (
-        f"# {Path(checkpoint).name}, explored\n\nRun all cells (in the menu: Run, Run All Cells). Every panel can be "
-        "used with the keyboard: Tab to a control, arrow keys to move it."
+        f"# A model of {run.note}, explored\n\n`{checkpoint}`. Run all cells (in the menu: Run, Run All Cells). Every "
+        "panel can be used with the keyboard: Tab to a control, arrow keys to move it."
     )
     cells: list[Any] = [nbformat.v4.new_markdown_cell(head, id="head")]
     cells += [nbformat.v4.new_code_cell(c, id=f"cell-{i}") for i, c in enumerate(explorer_cells(checkpoint, split))]
@@ -135,6 +136,8 @@ def start(target: str | Path, *, browser: bool = True, port: int = 8888) -> int:
 
 def command(target: Path, *, browser: bool = True, port: int = 8888) -> list[str]:
     """What `start` runs. JupyterLab makes a new token each time, and listens to this machine only."""
-    where = [f"--notebook-dir={target}"] if target.is_dir() else [f"--notebook-dir={target.parent}", str(target)]
+    where = [f"--notebook-dir={target if target.is_dir() else target.parent}"]
+    if target.is_file():  # the address that is printed, too, leads to the notebook
+        where.append(f"--LabApp.default_url=/lab/tree/{quote(target.name)}")
     options = [f"--port={port}", "--ip=127.0.0.1", *([] if browser else ["--no-browser"])]
     return [sys.executable, "-m", "jupyter", "lab", *where, *options]

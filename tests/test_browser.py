@@ -21,7 +21,7 @@ PICTURES = Path(__file__).parents[1] / "runs" / "browser"
 PANELS = {
     "sample": ("SampleExplorer(", "sample", "Sample test-001"),
     "transport": ("TransportExplorer.of_model(", "ε", "ε = 0.1"),
-    "points": ("TransportExplorer.of_points(", "to the right", "transport"),
+    "points": ("TransportExplorer.of_points(", "to the right", "Blue point"),
     "discrepancy": ("DiscrepancyExplorer.of_model(", "bandwidth", "MMD²"),
     "routing": ("RoutingExplorer(", "sample", "Sample test-001"),
     "scan": ("ScanExplorer()", "step size", "input"),

@@ -25,21 +25,20 @@ def main(argv: Sequence[str] = ()) -> None:
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--results", type=Path, default=Path("results/browser.json"))
     arguments = parser.parse_args(argv)
-    runs = []
-    for i in range(arguments.times):
-        runs.append(run(arguments.tests))
-        print(f"run {i + 1} of {arguments.times}: {runs[-1]}", flush=True)
     notes = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": "python -m alignmamba2 bench repeat " + " ".join(argv),
         "tests": arguments.tests,
         "machine": machine("pytest", "playwright", "jupyterlab", "ipywidgets", "anywidget", "plotly"),
         "browser": version_of_browser(),
-        "green": sum(run["green"] for run in runs),
-        "runs": runs,
+        "asked": arguments.times,
     }
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    write_text(arguments.results, json.dumps(notes, indent=2, ensure_ascii=False) + "\n")
+    runs: list[dict] = []
+    for i in range(arguments.times):  # written each time: a long command may be stopped
+        runs.append(run(arguments.tests))
+        print(f"run {i + 1} of {arguments.times}: {runs[-1]}", flush=True)
+        notes |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "green": sum(r["green"] for r in runs)}
+        write_text(arguments.results, json.dumps({**notes, "runs": runs}, indent=2, ensure_ascii=False) + "\n")
     print(f"{notes['green']} of {len(runs)} runs are green; written: {arguments.results}")
 
 

@@ -29,7 +29,7 @@ class Script(widgets.Widget):
 
 
 class LiveFigure(go.FigureWidget):
-    """A `FigureWidget` of a figure that is laid out."""
+    """A `FigureWidget` of a figure that is laid out; `buttons=False` leaves Plotly's own buttons out."""
 
     # `initialize` is quick, so nothing is dropped; what Python says before Plotly is there is kept and said again.
     _esm = """
@@ -42,7 +42,8 @@ class LiveFigure(go.FigureWidget):
         const address = URL.createObjectURL(new Blob([source], { type: 'text/javascript' }));
         scripts.set(source, import(address));
       }
-      return (await scripts.get(source)).default();
+      const { default: widget } = await scripts.get(source);
+      return typeof widget === 'function' ? widget() : widget;
     }
     export default () => {
       let begun = null, early = [];
@@ -72,11 +73,13 @@ class LiveFigure(go.FigureWidget):
     };
     """
     _script = traitlets.Unicode().tag(sync=True)
+    _set_trace_uid = False  # they have theirs from here
 
-    def __init__(self, figure: go.Figure):
+    def __init__(self, figure: go.Figure, *, buttons: bool = True):
         for trace in figure.data:
-            trace.uid = trace.uid or str(uuid.uuid4())  # as FigureWidget would do, too late for the first message
+            trace.uid = trace.uid or str(uuid.uuid4())  # FigureWidget would do it after the first message
         self._script = Script.shared().model_id
+        self._config = {"displaylogo": False} if buttons else {"displayModeBar": False}
         self._widget_data = [trace.to_plotly_json() for trace in figure.data]
         self._widget_layout = figure.layout.to_plotly_json()
         super().__init__(figure)

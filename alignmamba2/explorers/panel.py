@@ -51,6 +51,8 @@ class Explorer:
         What the figure shows, as it stands below it.
     """
 
+    BUTTONS = True  # Plotly's, over the figure's upper right corner; not where a legend stands there
+
     def __init__(
         self,
         figure: go.Figure,
@@ -85,7 +87,7 @@ class Explorer:
                 control.observe(lambda _change, name=name: self._respond(name), names="value")
         self.update()
         if interactive:
-            self.fig = LiveFigure(figure)
+            self.fig = LiveFigure(figure, buttons=self.BUTTONS)
             self._name_traces()
             row = widgets.HBox(list(self._controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
             self._view = widgets.VBox([row, self.fig, self._line])

@@ -38,6 +38,7 @@ class Case:
 class PlanPanel(Explorer):
     """A plan with the sums of its rows and columns, rings on true partners, and its strongest links."""
 
+    BUTTONS = False
     case: Case
     _drawn: Case | None = None
 

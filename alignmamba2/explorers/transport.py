@@ -218,6 +218,9 @@ class TransportExplorer(PlanPanel):
         i, j = np.unravel_index(mass.argmax(), mass.shape)
         method = {value: text for text, value in METHODS}[now["method"].value]
         head = f"Sample {case.id}. " if case.id else ""
+        if self._points:
+            point, right, up = (now[key].value for key in ("point", "right", "up"))
+            head = f"Blue point {point} is at ({right:.2f}, {up:.2f}). "
         strength = f" at ε = {self.epsilon:g}" if not now["epsilon"].disabled else ""
         said = (
             f"{head}{method.split(' (')[0].split(':')[0].capitalize()} transport{strength}: moving the mass costs "

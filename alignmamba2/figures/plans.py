@@ -165,7 +165,7 @@ def true_and_learned(
             zmin=0,
             zmax=most,
             colorscale=PLAN_SCALE,
-            xgap=1,
+            xgap=1 if len(rows) <= 40 else 0,
             ygap=1,
             showscale=column == 2,
             colorbar={
@@ -215,12 +215,13 @@ def true_and_learned(
 def _rings(partners: Any, legend: bool) -> go.Scatter:
     partners = np.array([], int) if partners is None else array(partners)
     known = np.flatnonzero(partners >= 0)
+    size = float(np.clip(400 / max(len(partners), 1), 5, 15))  # many rings would hide what they ring
     return go.Scatter(
         x=known,
         y=partners[known],
         mode="markers",
         name="true partner",
-        marker={"symbol": "circle-open", "size": 15, "color": RING, "line": {"width": 2.5}},
+        marker={"symbol": "circle-open", "size": size, "color": RING, "line": {"width": 1 + size / 10}},
         hoverinfo="skip",
         showlegend=legend and bool(len(known)),
     )

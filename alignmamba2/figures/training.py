@@ -116,19 +116,14 @@ def scores(
             hovertemplate=f"{name}: {mean:.4f} ± {half:.4f} ({len(values)} seeds)<extra></extra>",
             showlegend=not told,
         )
-        figure.add_annotation(
-            x=max(mean + half, float(values.max())),
-            y=name,
-            text=f"<b>{mean:.3f}</b> ± {half:.3f}",
-            showarrow=False,
-            xanchor="left",
-            xshift=14,
-        )
         told.append(f"{name} {mean:.3f} ± {half:.3f}")
     every = np.concatenate([array(v).astype(float) for v in results.values()])
     edges = [e.x[0] + s * e.error_x.array[0] for e in figure.data[1::2] for s in (-1, 1)]
     low, high = min(every.min(), *edges), max(every.max(), *edges)
     room = max(high - low, 1e-6)
+    for dot in figure.data[1::2]:  # the numbers in a column, beyond all that is drawn
+        text = f"<b>{dot.x[0]:.3f}</b> ± {dot.error_x.array[0]:.3f}"
+        figure.add_annotation(x=high, y=dot.y[0], text=text, showarrow=False, xanchor="left", xshift=14)
     figure.update_xaxes(title=metric, range=[low - 0.08 * room, high + 0.38 * room])
     figure.update_yaxes(autorange="reversed", ticks="", showgrid=True)
     better = "more" if best == "max" else "less"

@@ -255,12 +255,13 @@ def _heat(mass: np.ndarray, rows: list[str], columns: list[str], names: Pair, mo
 
 def _rings(partners: np.ndarray | None) -> go.Scatter:
     known = np.flatnonzero(partners >= 0) if partners is not None else np.array([], int)
+    size = float(np.clip(300 / max(len(known), 1), 4, 9))
     return go.Scatter(
         x=known,
         y=partners[known] if partners is not None else known,
         mode="markers",
         name="true partner",
-        marker={"symbol": "circle", "size": 9, "color": "white", "line": {"color": "black", "width": 2}},
+        marker={"symbol": "circle", "size": size, "color": "white", "line": {"color": "black", "width": size / 5}},
         hoverinfo="skip",
         showlegend=bool(len(known)),
     )
