@@ -50,7 +50,7 @@ from alignmamba2.training import predict
 
 # %%
 pd.options.display.max_colwidth = None
-made = dataset == "mini-mosi" or (not dataset and not is_present("mosi", root or None))
+made = dataset.startswith("mini") or (not dataset and not is_present("mosi", root or None))
 file = ENTRIES["mini-mosi"].make(Path(tempfile.mkdtemp()), format="mmsa", seed=0)[0] if made else root or None
 data = load_dataset("mosi", root=file)
 note = "mini-mosi as MMSA's file, synthetic" if made else "CMU-MOSI, real"

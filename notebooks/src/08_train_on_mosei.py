@@ -46,7 +46,7 @@ import torch
 from alignmamba2 import MultimodalBatch, evaluate, figures, fit, load_dataset
 from alignmamba2.bench.measure import peak_extra_mib
 from alignmamba2.course import check
-from alignmamba2.datasets import ENTRIES, is_present, mosi
+from alignmamba2.datasets import ENTRIES, mosi
 from alignmamba2.datasets.unpickle import read_pickle
 from alignmamba2.explorers import DataExplorer
 from alignmamba2.metrics import classification_metrics
@@ -55,9 +55,10 @@ from alignmamba2.training import predict
 
 # %%
 pd.options.display.max_colwidth = None
-made = dataset == "mini-mosei" or (not dataset and not is_present("mosei", root or None))
+found = mosi.find("mosei", root or None)
+made = dataset.startswith("mini") or not (dataset or found)
 size = {"size": 48 if fast else 160, "format": "mmsa-unaligned"}
-file = ENTRIES["mini-mosei"].make(Path(tempfile.mkdtemp()), **size)[0] if made else mosi.find("mosei", root or None)[0]
+file = ENTRIES["mini-mosei"].make(Path(tempfile.mkdtemp()), **size)[0] if made else (found or [root or None])[0]
 data = load_dataset("mosei", root=file)
 note = "mini-mosei as MMSA's unaligned file, synthetic" if made else "CMU-MOSEI, real"
 print(f"Data set: {note}\n{data['train'].protocol}", *data["train"].notes, sep="\n  ")
