@@ -77,6 +77,7 @@ def explorer_cells(folder: str | Path, split: str = "test") -> list[str]:
         f"run = open_run({str(Path(folder).resolve())!r})\n"
         f"data = run.data[{split!r}]\n"
         "print(data.description)",
+        "explorers.DataExplorer(run.data, split=data.split, batch=16, note=run.note)",
         "explorers.SampleExplorer(run.model, data, note=run.note)",
         "explorers.TransportExplorer.of_model(run.model, data, note=run.note)",
         "explorers.TransportExplorer.of_points()",

@@ -19,6 +19,7 @@ from alignmamba2.lab import END, write_explorers
 PICTURES = Path(__file__).parents[1] / "runs" / "browser"
 # The code that makes a panel, a file name, the slider to move, and what the words then say.
 PANELS = {
+    "data": ("DataExplorer(", "sample", "test, sample test-001"),
     "sample": ("SampleExplorer(", "sample", "Sample test-001"),
     "transport": ("TransportExplorer.of_model(", "ε", "ε = 0.1"),
     "points": ("TransportExplorer.of_points(", "to the right", "Blue point"),

@@ -16,11 +16,10 @@ def _padded(draw: torch.Generator) -> tuple[torch.Tensor]:
     for row in array[1:]:  # the first is missing
         length = int(torch.randint(3, steps, (), generator=draw))
         row[slice(steps - length, None) if in_front else slice(length)] = torch.randn(length, 3, generator=draw)
-    start = steps - 3 if in_front else 0
+    start, edge = (steps - 3, steps - 1) if in_front else (0, 0)
     array[1, start + 1] = 0  # a pause
-    array[2, start] = torch.tensor([1.0, -1.0, 0.0])  # real, though it sums to 0
-    array[2, start + 2] = torch.tensor([-2.0, 2.0, 0.0])
-    array[3, start, 0] = -torch.inf
+    array[2, edge] = torch.tensor([1.0, -1.0, 0.0])  # real, though it sums to 0
+    array[3, edge] = torch.tensor([0.0, -torch.inf, 0.0])
     return (array,)
 
 

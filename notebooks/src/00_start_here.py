@@ -287,4 +287,4 @@ table.round(3)
 # - Every token passes through its own expert and a shared one, at the price of one matrix.
 # - A picture of a model is evidence only beside a picture of chance.
 #
-# The next chapters take these one at a time, starting with the plan.
+# The next chapters take these one at a time. But first, [meet the data](01_meet_the_data.ipynb).

@@ -58,7 +58,7 @@ from alignmamba2.datasets.check import leaks, report
 from alignmamba2.datasets.unpickle import UnsafePickle, read_pickle
 from alignmamba2.explorers import DataExplorer
 
-print("Data set: miniatures of all four benchmarks in the real files' formats, synthetic; and of the real files:")
+print("Data set: miniatures of all four benchmarks, synthetic\nThe real files:")
 for name in ("mosi", "mosei", "nyu", "mvsa", "mosi-utterances"):
     print(f"{name:16s}{'here' if is_present(name, root or None) else f'not here; {ENTRIES[name].command}'}")
 
@@ -228,7 +228,7 @@ print(valid + after)
 # ### CMU-MOSEI: the same keys, another size
 #
 # The *unaligned* files keep sound and face at their own pace, so each modality has a length of its own, and the file
-# brings two lists of lengths. (Chapter 08 is about what that costs.)
+# brings two lists of lengths. (Chapter [08](08_train_on_mosei.ipynb) is about what that costs.)
 
 # %%
 (mosei_path,) = make("mini-mosei", "mmsa-unaligned", size=40)
@@ -345,7 +345,7 @@ except DataError as error:
 
 # %% [markdown]
 # Its features have another trap: they were made by networks that had seen the training labels. That cannot be seen in
-# the file. It can be measured, and chapter 07 does.
+# the file. It can be measured, and chapter [07](07_train_on_mosi.ipynb) does.
 #
 # ## One panel to play with
 #
