@@ -67,19 +67,24 @@ class ModalityAwareLinear(nn.Module):
         for weight in self.parameters():
             nn.init.uniform_(weight, -bound, bound)
 
+    def own(self) -> Tensor | None:
+        """(n_modalities, out_features, in_features): the modalities' experts, or None; a subclass may make its own."""
+        return self.specific
+
     def merged(self) -> list[Tensor]:
         """One weight (out_features, in_features) a modality; gradients reach both kinds of expert."""
+        own = self.own()
         if self.shared is None:
-            return list(self.specific)
-        if self.specific is None:
+            return list(own)
+        if own is None:
             return [self.shared[0]] * self.n_modalities
-        return list(self.shared[0] + self.specific)
+        return list(self.shared[0] + own)
 
     def expert_outputs(self, tokens: Tensor, counts: Sequence[int]) -> Tensor:
         """(N, K, out_features): what each expert alone says. Own expert first, then the shared ones."""
-        outputs = []
-        if self.specific is not None:
-            slices = zip(tokens.split(tuple(counts)), self.specific, strict=True)
+        outputs, own = [], self.own()
+        if own is not None:
+            slices = zip(tokens.split(tuple(counts)), own, strict=True)
             outputs.append(torch.cat([F.linear(x, w) for x, w in slices]))
         if self.shared is not None:
             outputs.extend(F.linear(tokens, w) for w in self.shared)
@@ -90,7 +95,7 @@ class ModalityAwareLinear(nn.Module):
         if gate is not None:
             outputs = self.expert_outputs(tokens, counts)
             return (outputs * (gate * gate.shape[1]).unsqueeze(-1)).sum(1)
-        if self.specific is None:
+        if self.own() is None:
             return F.linear(tokens, self.shared[0])
         slices = zip(tokens.split(tuple(counts)), self.merged(), strict=True)
         return torch.cat([F.linear(x, w) for x, w in slices])
@@ -173,6 +178,8 @@ class ModalityAwareMamba(nn.Module):
     sum, and routing by modality, from third-party readings; everything else as marked.
     """
 
+    linear = ModalityAwareLinear  # a subclass with other experts names its own
+
     def __init__(
         self,
         modalities: Sequence[str],
@@ -199,9 +206,9 @@ class ModalityAwareMamba(nn.Module):
         m, inside = len(self.modalities), placement == "projections"
         plain = {"experts": "shared"}
         mixed = {"experts": experts, "n_shared": n_shared}
-        self.in_proj = ModalityAwareLinear(m, d_model, 2 * self.d_inner, **(mixed if inside else plain))
-        self.out_proj = ModalityAwareLinear(m, self.d_inner, d_model, **(mixed if inside else plain))
-        self.around = None if inside else ModalityAwareLinear(m, d_model, d_model, **mixed)
+        self.in_proj = self.linear(m, d_model, 2 * self.d_inner, **(mixed if inside else plain))
+        self.out_proj = self.linear(m, self.d_inner, d_model, **(mixed if inside else plain))
+        self.around = None if inside else self.linear(m, d_model, d_model, **mixed)
         dt_rank = math.ceil(d_model / 16)
         self.ssm = SelectiveSSM(self.d_inner, d_state, d_conv, dt_rank)
         self.ssm_reverse = SelectiveSSM(self.d_inner, d_state, d_conv, dt_rank) if direction == "both" else None
@@ -273,7 +280,7 @@ class ModalityAwareMamba(nn.Module):
             projection: ModalityAwareLinear = getattr(self, name)
             shared = [] if projection.shared is None else list(projection.shared.detach())
             names = ["shared"] if len(shared) == 1 else [f"shared {i + 1}" for i in range(len(shared))]
-            own = [] if projection.specific is None else list(projection.specific.detach())
+            own = [] if projection.own() is None else list(projection.own().detach())
             found[name] = dict(zip(names, shared, strict=True)) | dict(zip(self.modalities, own, strict=False))
         return found
 
@@ -310,7 +317,8 @@ class ModalityAwareMamba(nn.Module):
             another shape.
         """
         projections = [p for p in (self.in_proj, self.out_proj, self.around) if p is not None]
-        if self.ssm_reverse is not None or any(p.shared is None or len(p.shared) != 1 for p in projections):
+        unlike = [p for p in projections if p.shared is None or len(p.shared) != 1 or p.own() is not p.specific]
+        if self.ssm_reverse is not None or unlike:
             raise ValueError("load_mamba: needs experts 'both' or 'shared', n_shared=1 and direction='forward'")
         targets = {"in_proj.weight": self.in_proj.shared[0], "out_proj.weight": self.out_proj.shared[0]}
         targets |= dict(self.ssm.named_parameters())

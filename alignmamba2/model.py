@@ -86,6 +86,7 @@ class AlignMamba2(nn.Module):
     """
 
     config_class = AlignMamba2Config  # a subclass that takes more settings names its own
+    mixer = ModalityAwareMamba  # or has other layers
 
     def __init__(self, config: AlignMamba2Config):
         super().__init__()
@@ -106,7 +107,7 @@ class AlignMamba2(nn.Module):
         )
         self.norms = nn.ModuleList(nn.RMSNorm(c.d_model, eps=1e-5) for _ in range(c.n_layers))
         self.layers = nn.ModuleList(
-            ModalityAwareMamba(
+            self.mixer(
                 tuple(c.modalities),
                 c.d_model,
                 c.d_state,

@@ -225,6 +225,15 @@ def test_a_confusion_is_scikit_learns():
     assert figures.describe(figure).count("Accuracy {:.0%}, balanced accuracy {:.0%}".format(*both)) == 2
 
 
+def test_curves_under_corruption_are_means_between_the_worst_and_the_best():
+    runs = np.random.default_rng(0).random((4, 3))
+    band, line = figures.under_corruption([0, 0.2, 0.4], {"one": torch.from_numpy(runs)}).data
+    np.testing.assert_allclose(line.y, runs.mean(0))
+    np.testing.assert_allclose(band.y, [*runs.max(0), *runs.min(0)[::-1]])
+    with pytest.raises(ValueError, match=r"results\['one'\]: found \(4, 3\); expected \(runs, 2\)"):
+        figures.under_corruption([0, 1], {"one": runs})
+
+
 def test_the_flow_of_a_gate_sums_to_one(gated):
     link = figures.gate_flow(gated).data[0].link
     assert sum(link.value) == pytest.approx(1, rel=1e-6)

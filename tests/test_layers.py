@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from alignmamba2 import ModalityAwareMamba
+from alignmamba2 import AlignMamba2, AlignMamba2Config, ModalityAwareMamba, MultimodalBatch
 from alignmamba2.layers import ModalityAwareLinear
 from alignmamba2.scan import selective_scan
 
@@ -156,3 +156,45 @@ def test_an_unknown_modality_index_is_refused():
     layer, x, modality = layer_and_input()
     with pytest.raises(ValueError, match="modality: found values"):
         layer(x, modality + 1)
+
+
+class Thin(ModalityAwareLinear):
+    """Modalities' experts made of something else than one matrix each."""
+
+    def __init__(self, n_modalities, in_features, out_features, experts="both", n_shared=1):
+        super().__init__(n_modalities, in_features, out_features, "shared", n_shared)
+        self.up = torch.nn.Parameter(torch.randn(n_modalities, out_features, 2))
+        self.down = torch.nn.Parameter(torch.randn(n_modalities, 2, in_features))
+
+    def own(self):
+        return self.up @ self.down
+
+
+def test_experts_of_a_subclass_are_used_wherever_the_known_ones_are():
+    known, thin = ModalityAwareLinear(3, 4, 5), Thin(3, 4, 5)
+    with torch.no_grad():
+        known.shared.copy_(thin.shared)
+        known.specific.copy_(thin.own())
+    x, counts = torch.randn(9, 4), (2, 3, 4)
+    torch.testing.assert_close(thin(x, counts), known(x, counts))
+    torch.testing.assert_close(thin.expert_outputs(x, counts), known.expert_outputs(x, counts))
+    gate = torch.rand(9, 2).softmax(-1)
+    torch.testing.assert_close(thin(x, counts, gate), known(x, counts, gate))
+
+
+def test_a_mamba_and_a_model_of_other_experts():
+    class ThinMamba(ModalityAwareMamba):
+        linear = Thin
+
+    class ThinModel(AlignMamba2):
+        mixer = ThinMamba
+
+    model = ThinModel(AlignMamba2Config({"a": 3, "b": 2}, d_model=8, d_state=4, n_layers=1))
+    layer = model.layers[0]
+    assert isinstance(layer.in_proj, Thin)
+    torch.testing.assert_close(layer.expert_weights()["in_proj"]["b"], layer.in_proj.own()[1])
+    batch = MultimodalBatch({"a": torch.randn(2, 4, 3), "b": torch.randn(2, 5, 2)}, labels=torch.tensor([0, 1]))
+    model.train()(batch).loss.backward()
+    assert all(layer.in_proj.up.grad[m].abs().sum() > 0 for m in range(2))
+    with pytest.raises(ValueError, match="load_mamba: needs experts"):
+        layer.load_mamba({})

@@ -99,7 +99,7 @@ def drop_token_ids(text: Tensor, p: float, seed: int, sample: str) -> Tensor:
     sample : its id, which draws
     """
     ids, mask = text[0].clone(), text[1].bool()
-    lost = torch.from_numpy(_draw(seed, "frames", sample, "text").random(len(ids)) < p) & mask
+    lost = torch.from_numpy(dice(seed, "frames", sample, "text").random(len(ids)) < p) & mask
     real = mask.nonzero().flatten()
     if len(real):
         lost[real[[0, -1]]] = False
@@ -120,14 +120,14 @@ def _suits(kind: str, modality: str, raws: Mapping[str, Any]) -> bool:
     return words if kind == "blank" else not (kind == "noise" and words and modality in raws)
 
 
-def _draw(seed: int, kind: str, sample: str, modality: str) -> np.random.Generator:
-    """A sample's own random numbers."""
+def dice(seed: int, kind: str, sample: str, modality: str) -> np.random.Generator:
+    """A sample's own random numbers, the same whatever stands around it."""
     digest = hashlib.blake2b(f"{seed}|{kind}|{modality}|{sample}".encode(), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
 def _change_raw(kind: str, severity: float, seed: int, modality: str, level: str, noise: float, name: str, item: Any):
-    draw = _draw(seed, kind, name, modality)
+    draw = dice(seed, kind, name, modality)
     if kind == "noise":
         if draw.random() >= 0.5:
             return item
@@ -156,7 +156,7 @@ def _change_sample(
         return _without(sample, _lost_modalities(sample, severity, seed, modalities))
     features = dict(sample.features)
     for m in modalities:
-        x, draw = features[m], _draw(seed, kind, sample.id, m)
+        x, draw = features[m], dice(seed, kind, sample.id, m)
         if kind == "noise":
             if draw.random() < 0.5:
                 features[m] = x + severity * scale[m] * torch.from_numpy(draw.standard_normal(x.shape, np.float32))
@@ -169,9 +169,9 @@ def _change_sample(
 def _lost_modalities(sample: Sample, p: float, seed: int, modalities: Sequence[str]) -> set[str]:
     """Which modalities a sample loses; one that is there, drawn evenly, is kept where all would be lost."""
     there = [m for m, x in sample.features.items() if len(x) and (m not in sample.masks or sample.masks[m].any())]
-    lost = {m for m in modalities if _draw(seed, "missing", sample.id, m).random() < p}
+    lost = {m for m in modalities if dice(seed, "missing", sample.id, m).random() < p}
     if lost.issuperset(there):
-        lost.discard(there[_draw(seed, "kept", sample.id, "").integers(len(there))])
+        lost.discard(there[dice(seed, "kept", sample.id, "").integers(len(there))])
     return lost
 
 

@@ -13,6 +13,7 @@ from .export import save, to_page
 from .links import patch_links, token_links, words_on_picture
 from .pictures import side_by_side
 from .plans import plans_on_cost, true_and_learned
+from .robustness import under_corruption
 from .routing import expert_shares, token_shares
 from .sample import sample_strips
 from .scan import attribution_bars, scan_influence, scan_steps
@@ -62,6 +63,7 @@ __all__ = [
     "transport_plan",
     "transport_sweep",
     "true_and_learned",
+    "under_corruption",
     "witness_curve",
     "words_on_picture",
 ]

@@ -52,8 +52,12 @@ def confusion(label: Any, prediction: Any, classes: Sequence[str], *, note: str 
             showscale=False,
         )
     )
-    figure.update_xaxes(title="taken for", showgrid=False, ticks="", tickangle=-30 if len(classes) > 4 else 0)
-    figure.update_yaxes(title="is (how many)", title_standoff=8, showgrid=False, ticks="", autorange="reversed")
+    figure.update_xaxes(
+        title="taken for", type="category", showgrid=False, ticks="", tickangle=-30 if len(classes) > 4 else 0
+    )
+    figure.update_yaxes(
+        title="is (how many)", type="category", title_standoff=8, showgrid=False, ticks="", autorange="reversed"
+    )
     accuracy, balanced = np.trace(count) / max(count.sum(), 1), float(np.diag(share)[total[:, 0] > 0].mean())
     words = f"Accuracy {accuracy:.0%}, balanced accuracy {balanced:.0%}."
     note = " · ".join(filter(None, (note, words.rstrip("."))))
