@@ -26,7 +26,7 @@
 
 # %% tags=["parameters"]
 seed = 0
-fast = False  # True: two seeds, two epochs, a quarter of the sentences; the comparisons then show little
+fast = False  # True: two seeds, two epochs, few sentences; the comparisons then show little
 interactive = True  # False: a still figure instead of a panel
 
 # %%
@@ -80,9 +80,9 @@ for name in ("without OT", "without MMD", "without OT and MMD"):
 # epochs that it does not take long. Same data, same seeds, same epochs for all; one thing changed in each.
 
 # %%
-small = {k: dataclasses.replace(d, samples=d.samples[: 60 if fast else 240]) for k, d in data.items()}
+small = {k: dataclasses.replace(d, samples=d.samples[: 60 if fast else 160]) for k, d in data.items()}
 batch, seeds = small["test"].batch(), range(seed, seed + (2 if fast else 3))
-short = {"training.max_epochs": 20, "training.patience": 20}
+short = {"training.max_epochs": 15, "training.patience": 15}
 
 
 def errors(change):

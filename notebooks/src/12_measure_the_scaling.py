@@ -155,8 +155,8 @@ table.round(2)
 # ## Whole models, of equal size
 #
 # A layer is not a model. Here are AlignMamba-2, a transformer over the same tokens, and MulT, which lets every modality
-# attend to every other. Each is as wide as brings it nearest to AlignMamba-2's size (chapter 11; widths of the other two
-# go in steps of 4, so MulT comes less close). A third of the tokens is in each modality; one sample at a time.
+# attend to every other. Each is as wide as brings it nearest to AlignMamba-2's size (chapter 11; widths of the other
+# two go in steps of 4, so MulT comes less close). A third of the tokens is in each modality; one sample at a time.
 
 # %%
 found = models(d_model=d, seed=seed)
