@@ -214,6 +214,24 @@ for kind in ("mamba", "transformer", "mult", "late-lstm"):
 pd.DataFrame(rows).T.astype("Int64")
 
 # %% [markdown]
+# Now put the fair question: one shared expert, and as many parameters as the full model.
+
+# %%
+width = matching_width({**c, "experts": "shared"}, parameters["full"])
+wide, size = errors({"model.experts": "shared", "model.d_model": width})
+for name, other, count in (
+    ("as wide", error["one shared expert only"], parameters[names[-1]]),
+    ("as large", wide, size),
+):
+    test = paired_test(-full, -other, units)
+    print(
+        f"one shared expert, {name} as the full model, {count:,} parameters: full is better by "
+        f"{test['difference']:.3f}, 95 % from {test['low']:.3f} to {test['high']:.3f}, p = {test['p']:.3f}"
+    )
+
+# %% [markdown]
+# Where the first line says that experts help and the second does not, the size alone is enough to explain it.
+#
 # ## And on real data?
 #
 # `python -m alignmamba2 reproduce` does all of this: variants and baselines at equal size, the same trainer and seeds,

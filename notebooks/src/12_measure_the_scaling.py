@@ -274,7 +274,8 @@ panel
 # - In the table of alignment compare the first two rows: in training alignment is paid for, in prediction the model is
 #   the same, to the bit. What is left between the two in the column of prediction is the noise of your stopwatch.
 # - `selective_step` is called from Python once a token, and so is not fast; attention over a short past may well beat
-#   it, as your last table says. What counts is that its time does not grow with the past.
+#   it, as your last table says. What counts is that its work does not grow with the past. (If its column rises a little
+#   in the last rows, the other method is to blame: between two steps it sweeps the processor's cache.)
 #
 # ## Exercises
 #
