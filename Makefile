@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/ready
 
-.PHONY: run test coverage test-matrix lab gallery reproduce-notebooks results clean help
+.PHONY: run test coverage test-matrix lab gallery slides reproduce reproduce-notebooks results clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -29,6 +29,12 @@ lab: $(READY)  ## JupyterLab on the notebooks
 
 gallery: $(READY)  ## all notebooks executed in fast mode, as pages: runs/gallery/index.html
 	$(PY) -m alignmamba2 gallery --fast
+
+slides: gallery  ## the same pages: open one and press p
+	@echo "open runs/gallery/index.html; on a page, p makes slides of it, the arrow keys turn them, Escape ends"
+
+reproduce: reproduce-notebooks  ## the notebooks in full, then every benchmark whose data are here; hours, goes on after a stop
+	$(PY) -m alignmamba2 reproduce
 
 reproduce-notebooks: $(READY)  ## the same in full length, on the data that is here: runs/notebooks/index.html
 	$(PY) -m alignmamba2 gallery --folder runs/notebooks

@@ -28,6 +28,7 @@ BENCHES = (
     "processes",
     "planted",
     "lengths",
+    "newcomer",
 )
 
 
@@ -367,11 +368,15 @@ def _gallery(arguments: argparse.Namespace) -> None:
 
 
 def _syllabus(arguments: argparse.Namespace) -> None:
+    from .gallery import SECONDS
     from .syllabus import facts, syllabus, write_tables
 
     if arguments.write:
         print(f"written: {write_tables(arguments.folder)}")
-    print(facts(syllabus(arguments.folder)))
+    measured = Path("runs/gallery") / SECONDS
+    print(facts(syllabus(arguments.folder), json.loads(measured.read_text("utf-8")) if measured.is_file() else None))
+    if measured.is_file():
+        print(f"run times: {measured}, as the last `gallery` left it; two run at a time")
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

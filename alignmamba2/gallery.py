@@ -6,6 +6,7 @@ python -m alignmamba2 gallery --folder runs/gallery [--fast] [--solutions]
 from __future__ import annotations
 
 import html
+import json
 import multiprocessing
 import time
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from .files import write_text
 from .pages import DARK_STYLE, STYLE, run_notebook, write_page
 from .syllabus import Entry, syllabus
 
-INDEX = "index.html"
+INDEX, SECONDS = "index.html", "seconds.json"
 
 
 def build_gallery(
@@ -65,6 +66,8 @@ def build_gallery(
         before, after = entries[i - 1] if i else None, entries[i + 1] if i + 1 < len(entries) else None
         write_page(executed, folder / f"{entry.stem}.html", _navigation(before, after))
     write_text(folder / INDEX, index_page(entries, seconds))
+    if not only:
+        write_text(folder / SECONDS, json.dumps({k: round(s, 1) for k, s in seconds.items()}, indent=1) + "\n")
     return seconds
 
 

@@ -26,7 +26,7 @@ PLOTLY = "plotly.min.js"
 # The last line of an exercise cell: what CI fills a solution into.
 EXERCISE = re.compile(r"^check\(\"(?P<name>\d\d\.\d+)\", (?P<answer>\w+)\)\s*\Z", re.MULTILINE)
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.DOTALL)
-CELL_TIMEOUT = 600  # seconds; the first import alone can take 30
+CELL_TIMEOUT = 1800  # seconds: a cell may train several models, on a machine that others use too
 
 
 class NotebookError(ValueError):

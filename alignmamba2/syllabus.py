@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,14 +78,20 @@ def _parameters(cell: str) -> dict[str, tuple[Any, str]]:
     return found
 
 
-def facts(entries: Sequence[Entry]) -> str:
-    """Reading time, exercises, longest cell and size of each notebook, as text to print."""
-    rows = [f"{'notebook':32s} minutes exercises longest cell    in git"]
-    rows += [
-        f"{e.stem:32s} {e.minutes:7d} {e.exercises:9d} {e.longest_cell:12d} {e.bytes / 1000:6.1f} kB" for e in entries
-    ]
+def facts(entries: Sequence[Entry], seconds: Mapping[str, float] | None = None) -> str:
+    """Reading time, exercises, longest cell and size of each notebook, as text to print.
+
+    `seconds`: how long each ran, if it was measured; `build_gallery` keeps it beside its pages.
+    """
+    seconds = seconds or {}
+    head = f"{'notebook':32s} minutes exercises longest cell    in git"
+    rows = [head + ("    ran in" if seconds else "")]
+    for e in entries:
+        ran = f" {seconds[e.stem]:7.0f} s" if e.stem in seconds else ""
+        rows.append(f"{e.stem:32s} {e.minutes:7d} {e.exercises:9d} {e.longest_cell:12d} {e.bytes / 1000:6.1f} kB{ran}")
     total = sum(e.minutes for e in entries), sum(e.exercises for e in entries)
-    rows.append(f"{'all':32s} {total[0]:7d} {total[1]:9d} {'':12s} {sum(e.bytes for e in entries) / 1000:6.1f} kB")
+    ran = f" {sum(seconds.values()):7.0f} s" if seconds else ""
+    rows.append(f"{'all':32s} {total[0]:7d} {total[1]:9d} {'':12s} {sum(e.bytes for e in entries) / 1000:6.1f} kB{ran}")
     return "\n".join(rows)
 
 

@@ -13,18 +13,22 @@ import plotly.graph_objects as go
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import binomtest
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config, figures, load_dataset, selective_scan
 from alignmamba2.batch import Sample
 from alignmamba2.explorers import (
+    ComparisonExplorer,
     DataExplorer,
     DiscrepancyExplorer,
     EmbeddingExplorer,
     RoutingExplorer,
     SampleExplorer,
+    ScalingExplorer,
     ScanExplorer,
     TrainingMonitor,
     TransportExplorer,
+    comparison,
 )
 from alignmamba2.explorers.panel import Explorer
 from alignmamba2.explorers.scan import contributions
@@ -465,9 +469,70 @@ def all_panels(model, data):
             SampleExplorer(model, data, **options),
             DataExplorer({"test": data}, **options),
             TrainingMonitor(**options),
+            ComparisonExplorer(**options),
+            ScalingExplorer([100, 1000], {"time": {"scan": [1.0, 10.0]}}, **options),
         ]
 
     return make
+
+
+class TestComparison:
+    """Made-up studies, against SciPy's binomial test."""
+
+    def test_the_p_drawn_are_those_of_a_binomial_test(self):
+        panel = ComparisonExplorer(5, 200)
+        panel.controls["study"].value = 4
+        gained, lost = comparison.studies(np.random.default_rng(4), 1, 5, 200, 0.0)
+        known = [binomtest(int(g), int(g + n), 0.5).pvalue for g, n in zip(gained[0], lost[0], strict=True)]
+        np.testing.assert_allclose(panel.p, known, atol=1e-9)
+        drawn = np.concatenate([data_of(panel, "found").x, data_of(panel, "rest").x])
+        np.testing.assert_allclose(np.sort(drawn), np.sort(100 * (gained - lost)[0] / 200), atol=1e-9)
+
+    def test_without_any_effect_chance_finds_something_and_holm_does_not(self):
+        gained, lost = comparison.studies(np.random.default_rng(0), 2000, 7, 750, 0.0)
+        p = comparison.mcnemar(gained, lost)
+        assert 0.15 < (p < 0.05).any(1).mean() < 1 - 0.95**7 + 0.03
+        assert (7 * p.min(1) < 0.05).mean() < 0.06  # the smallest p is what Holm begins with
+
+    def test_a_true_effect_is_found_more_often_with_more_samples(self):
+        shares = []
+        for samples in (200, 8000):
+            gained, lost = comparison.studies(np.random.default_rng(0), 500, 1, samples, 0.02)
+            shares.append((comparison.mcnemar(gained, lost) < 0.05).mean())
+        assert shares[0] < 0.3 < 0.9 < shares[1]
+
+    def test_the_words_say_how_many_are_found(self):
+        panel = ComparisonExplorer(3, 8000)
+        panel.controls["effect"].value = 5.0
+        assert "1 of 3 variants found" in panel.words
+        assert "100% find variant 1" in panel.words
+        panel.controls["variants"].value = 1
+        assert panel.words.endswith("which is truly better.")
+
+
+class TestScaling:
+    """Curves through measured points."""
+
+    def test_the_curve_finds_what_was_planted(self):
+        lengths = np.array([100.0, 200, 400, 800])
+        time = {"scan": 5 + 0.1 * lengths, "attention": 2 + 0.01 * lengths + 1e-4 * lengths**2}
+        panel = ScalingExplorer(lengths, {"time": time}, units={"time": "ms"}, at=2**16)
+        assert panel.at["scan"] == pytest.approx(5 + 0.1 * 2**16, rel=1e-6)
+        assert panel.at["attention"] == pytest.approx(2 + 0.01 * 2**16 + 1e-4 * 2.0**32, rel=1e-6)
+        assert "82 times beyond what was measured" in panel.words
+        panel.controls["at"].value = 512
+        assert panel.at["scan"] == pytest.approx(56.2, rel=1e-6)
+        assert "beyond" not in panel.words
+
+    def test_what_was_not_measured_is_left_out(self):
+        panel = ScalingExplorer(
+            [100, 200], {"time": {"a": [1.0, np.nan], "b": [np.nan, np.nan]}, "more": {"a": [1, 2]}}
+        )
+        assert list(panel.at) == ["a"]
+        panel.controls["what"].value = "more"
+        assert "more" in panel.fig.layout.yaxis.title.text
+        with pytest.raises(ValueError, match="at least one method"):
+            ScalingExplorer([100], {})
 
 
 def test_every_panel_shows_itself_with_and_without_widgets(all_panels):

@@ -19,6 +19,7 @@ from alignmamba2.pages import (
     NotebookError,
     build_notebook,
     build_notebooks,
+    data_set,
     run_notebook,
     with_solutions,
 )
@@ -230,6 +231,11 @@ class TestTrouble:
         with pytest.raises(NotebookError, match=r'the exercise “def f\(\):” must end in check\("NN.K", answer\)'):
             with_solutions(build_notebook(source))
 
+    def test_the_data_that_a_notebook_used_is_read_from_its_output(self, write, tmp_path):
+        run_notebook(write("# %%\nprint('Data set: four numbers, synthetic')\n"), tmp_path / "out")
+        assert data_set(tmp_path / "out" / "90_trouble.ipynb") == "Data set: four numbers, synthetic"
+        assert data_set(FOLDER / "00_start_here.ipynb") == ""  # not run
+
     def test_code_before_the_first_cell_is_refused(self, write):
         with pytest.raises(NotebookError, match="code before the first"):
             build_notebook(write("x = 1\n# %%\ny = 2\n"))
@@ -258,6 +264,12 @@ class TestTheCourse:
             assert entry.longest_cell <= 25, entry.stem
             assert {"seed", "fast", "interactive"} <= set(entry.parameters), entry.stem
         assert "longest cell" in facts(syllabus(FOLDER))
+
+    def test_run_times_are_printed_where_they_were_measured(self):
+        entries = syllabus(FOLDER)
+        text = facts(entries, {entries[0].stem: 12.4, entries[1].stem: 30.0})
+        assert "12 s" in text.splitlines()[1]
+        assert text.splitlines()[-1].endswith(" 42 s")
 
     def test_a_page_without_a_place_for_the_tables_is_refused(self):
         with pytest.raises(ValueError, match="no place for the table 'course'"):

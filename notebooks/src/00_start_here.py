@@ -287,4 +287,5 @@ table.round(3)
 # - Every token passes through its own expert and a shared one, at the price of one matrix.
 # - A picture of a model is evidence only beside a picture of chance.
 #
-# The next chapters take these one at a time. But first, [meet the data](01_meet_the_data.ipynb).
+# [Next](01_meet_the_data.ipynb) come the data that such models are judged by. Then one idea at a time: the scan (02),
+# the experts (03), the plan (04) and the MMD (05).

@@ -89,7 +89,7 @@ def scan_by_hand(u, delta, A, B, C):
 
 
 def explained(y):
-    """The share of the target's variance that y explains, scaled as well as can be."""
+    """The share of the target's variance (its mean is about 0) that y explains, scaled as well as can be."""
     scale = (y @ target) / (y @ y)
     return 1 - ((target - scale * y).square().sum() / target.square().sum()).item()
 
@@ -234,9 +234,9 @@ for layer in range(2):
 #   it solves it, and a fixed rate cannot.
 # - 1024 tokens take 10 rounds, since $2^{10} = 1024$.
 # - In the trained model, channels differ by orders of magnitude: the grey band. They start that way (Δ is spread
-#   between 0.001 and 0.1 before training, as in Mamba), so that some remember for thousands of tokens and others for
-#   ten. Whether words or sounds take the larger steps, the last lines say; do not believe it before you have tried
-#   another seed.
+#   between 0.001 and 0.1 before training, and $A$ from −1 to −16, as in Mamba), so that some remember for a thousand
+#   tokens and others not for ten. Whether words or sounds take the larger steps, the last lines say; do not believe it
+#   before you have tried another seed.
 #
 # ## Exercises
 #

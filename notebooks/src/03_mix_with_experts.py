@@ -206,7 +206,8 @@ panel
 # - Read the second and third off the pictures, and hold them against what you wrote down. The experts started as
 #   strangers (independent random matrices are at 1); distances below 1 mean that training brought them nearer.
 # - Whether the experts make the *predictions* better is the table's matter. On the real CMU-MOSI, over five seeds, the
-#   README reports that one shared expert, modality experts and both are within each other's spread.
+#   README reports that one shared expert, modality experts and both are within each other's spread; chapter 11 asks
+#   how one would know.
 #
 # ## Exercises
 #

@@ -145,8 +145,8 @@ figures.mmd_by_bandwidth(
 #
 # The mean over all pairs of a cloud counts each token with itself, where $k = 1$, and so finds a small cloud more
 # alike within than it is. The **biased** estimate therefore never is zero: for two samples of $N$ tokens each from
-# one cloud it is about $2\,(1 - \mathbb{E}\,k)/N$. The **unbiased** estimate leaves those pairs out. Its mean is
-# zero, so it is below zero about as often as above.
+# one cloud it is on average $2\,(1 - \mathbb{E}\,k)/N$. The **unbiased** estimate leaves those pairs out. Its mean is
+# zero, so it must fall below zero, too.
 
 # %%
 rows = {}

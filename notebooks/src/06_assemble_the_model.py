@@ -17,8 +17,7 @@
 # ## The question, and your prediction
 #
 # > 1. The model has six steps: project, align, order, fuse, read out, and the loss. Which of them has the most
-# >    parameters,
-# >    and which has none?
+# >    parameters, and which have none?
 # > 2. Which steps can be left out when the model predicts?
 # > 3. In the padded batch, the shortest sentence stands beside the longest. By how much does padding change its
 # >    prediction?
@@ -306,4 +305,4 @@ check("06.3", causal_convolution)
 # - The paper's abstract fixes the two losses and the kinds of experts. Much else, such as the order of tokens or the
 #   place of the experts, is taken from third-party readings or is our choice; `AlignMamba2Config` marks each.
 #
-# From here on the model is a tool. The next chapters train it on each of the four benchmarks.
+# From here on the model is a tool. Chapters 07 to 10 train it on each of the four benchmarks, beginning with CMU-MOSI.

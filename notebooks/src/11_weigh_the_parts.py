@@ -26,7 +26,7 @@
 
 # %% tags=["parameters"]
 seed = 0
-fast = False  # True: two seeds, two epochs, a quarter of the sentences; the comparisons then show little
+fast = False  # True: two seeds, two epochs, few sentences; the comparisons then show little
 interactive = True  # False: a still figure instead of a panel
 
 # %%
@@ -80,9 +80,9 @@ for name in ("without OT", "without MMD", "without OT and MMD"):
 # epochs that it does not take long. Same data, same seeds, same epochs for all; one thing changed in each.
 
 # %%
-small = {k: dataclasses.replace(d, samples=d.samples[: 60 if fast else 240]) for k, d in data.items()}
+small = {k: dataclasses.replace(d, samples=d.samples[: 60 if fast else 160]) for k, d in data.items()}
 batch, seeds = small["test"].batch(), range(seed, seed + (2 if fast else 3))
-short = {"training.max_epochs": 20, "training.patience": 20}
+short = {"training.max_epochs": 15, "training.patience": 15}
 
 
 def errors(change):
@@ -214,6 +214,24 @@ for kind in ("mamba", "transformer", "mult", "late-lstm"):
 pd.DataFrame(rows).T.astype("Int64")
 
 # %% [markdown]
+# Now put the fair question: one shared expert, and as many parameters as the full model.
+
+# %%
+width = matching_width({**c, "experts": "shared"}, parameters["full"])
+wide, size = errors({"model.experts": "shared", "model.d_model": width})
+for name, other, count in (
+    ("as wide", error["one shared expert only"], parameters[names[-1]]),
+    ("as large", wide, size),
+):
+    test = paired_test(-full, -other, units)
+    print(
+        f"one shared expert, {name} as the full model, {count:,} parameters: full is better by "
+        f"{test['difference']:.3f}, 95 % from {test['low']:.3f} to {test['high']:.3f}, p = {test['p']:.3f}"
+    )
+
+# %% [markdown]
+# Where the first line says that experts help and the second does not, the size alone is enough to explain it.
+#
 # ## And on real data?
 #
 # `python -m alignmamba2 reproduce` does all of this: variants and baselines at equal size, the same trainer and seeds,

@@ -155,8 +155,8 @@ table.round(2)
 # ## Whole models, of equal size
 #
 # A layer is not a model. Here are AlignMamba-2, a transformer over the same tokens, and MulT, which lets every modality
-# attend to every other. Each is as wide as brings it nearest to AlignMamba-2's size (chapter 11; widths of the other two
-# go in steps of 4, so MulT comes less close). A third of the tokens is in each modality; one sample at a time.
+# attend to every other. Each is as wide as brings it nearest to AlignMamba-2's size (chapter 11; widths of the other
+# two go in steps of 4, so MulT comes less close). A third of the tokens is in each modality; one sample at a time.
 
 # %%
 found = models(d_model=d, seed=seed)
@@ -274,7 +274,8 @@ panel
 # - In the table of alignment compare the first two rows: in training alignment is paid for, in prediction the model is
 #   the same, to the bit. What is left between the two in the column of prediction is the noise of your stopwatch.
 # - `selective_step` is called from Python once a token, and so is not fast; attention over a short past may well beat
-#   it, as your last table says. What counts is that its time does not grow with the past.
+#   it, as your last table says. What counts is that its work does not grow with the past. (If its column rises a little
+#   in the last rows, the other method is to blame: between two steps it sweeps the processor's cache.)
 #
 # ## Exercises
 #
