@@ -85,7 +85,7 @@ def test_what_is_absent_is_said_and_nothing_fills_its_row(tmp_path, monkeypatch)
         assert list(found) == ["missing", "published"]
         assert any(s.startswith(f"{name}: data not present. ") for s in said)
     page = write_page(tmp_path / "report.html", report).read_text()
-    assert page.count("data not present") == 4
+    assert page.count("<b>data not present</b>") == 4
     assert page.count("Published") == 4
     assert "Measured" not in page
 
