@@ -18,6 +18,7 @@ PUBLISHED = (
 )
 BEGIN, END = "<!-- results: written by `python -m alignmamba2 report`, do not edit -->", "<!-- /results -->"
 MAIN, ABLATIONS, COMPARED = "mosi-utterances.json", "ablations.json", "reproduce.json"
+PLANTED = "planted.json"
 
 
 def results_section(folder: Path) -> str:
@@ -44,7 +45,27 @@ def results_section(folder: Path) -> str:
     ]
     if (folder / COMPARED).is_file():
         lines += ["", *comparison(json.loads((folder / COMPARED).read_text("utf-8")))]
+    if (folder / PLANTED).is_file():
+        lines += ["", *planted(json.loads((folder / PLANTED).read_text("utf-8")))]
     return "\n".join(lines)
+
+
+def planted(report: Mapping[str, Any]) -> list[str]:
+    """Lines of Markdown: what `bench planted` measured."""
+    found = report["results"]
+    lines = [
+        f"Is found what is planted, and nothing where nothing is? Synthetic, {len(found['worlds'])} worlds "
+        "(`bench planted` says what each is); gain: by how much the mean absolute error is smaller with the part than "
+        "without it, with its 95 % interval (Student's t over worlds; p corrected by Holm):",
+        "",
+        "| synthetic | with | without | gain | p |",
+        "|---|---|---|---|---|",
+    ]
+    for title, row in found["questions"].items():
+        p = "< 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"
+        gain = f"{row['gain']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        lines.append(f"| {title} | {row['mae_with']:.3f} | {row['mae_without']:.3f} | {gain} | {p} |")
+    return [*lines, "", f"`results/{PLANTED}`, {report['date'][:10]}: `{report['command']}`  "]
 
 
 def comparison(report: Mapping[str, Any]) -> list[str]:

@@ -23,6 +23,7 @@ def test_classification_against_scikit_learn(seed, n, classes):
     found = classification_metrics(p, t, classes)
     assert found["accuracy"] == pytest.approx(float((p == t).double().mean()))
     assert found["f1"] == pytest.approx(f1_score(t, p, average="weighted", zero_division=0), abs=1e-6)
+    assert found["f1_macro"] == pytest.approx(f1_score(t, p, average="macro", zero_division=0), abs=1e-6)
 
 
 @given(st.integers(0, 2**31), st.integers(2, 60))
@@ -36,8 +37,10 @@ def test_regression_against_the_definitions(seed, n):
     kept = t != 0
     if kept.any():
         assert found["accuracy_non0"] == pytest.approx(np.mean((p[kept] > 0) == (t[kept] > 0)))
+        non0 = f1_score(t[kept] > 0, p[kept] > 0, average="weighted", zero_division=0)
+        assert found["f1_non0"] == pytest.approx(non0, abs=1e-6)
     else:
-        assert found["accuracy_non0"] is None
+        assert found["accuracy_non0"] is found["f1_non0"] is None
     for k, limit in ((7, 3), (5, 2)):
         same = np.round(np.clip(p, -limit, limit)) == np.round(np.clip(t, -limit, limit))
         assert found[f"accuracy_{k}"] == pytest.approx(same.mean())
@@ -84,6 +87,9 @@ def test_edge_cases_of_regression():
     assert found["accuracy"] == 0.75  # 0 counts as positive on both sides
     assert found["accuracy_non0"] == 0.5  # and as not positive where zeros are left out
     assert regression_metrics(torch.ones(3), torch.zeros(3))["accuracy_non0"] is None
+    for value in (0.1, 1 / 3, -2.7):  # sums of such numbers are rounded
+        assert regression_metrics(torch.full((1000,), value), torch.linspace(-3, 3, 1000))["corr"] is None
+        assert regression_metrics(torch.linspace(-3, 3, 1000), torch.full((1000,), value))["corr"] is None
     halves = regression_metrics(torch.tensor([0.5, 1.5, 2.5, -0.5]), torch.tensor([0.0, 2.0, 2.0, 0.0]))
     assert halves["accuracy_7"] == 1.0  # half to even
     beyond = regression_metrics(torch.tensor([9.0, -9.0]), torch.tensor([3.0, -3.0]))

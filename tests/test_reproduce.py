@@ -82,11 +82,12 @@ def test_what_is_absent_is_said_and_nothing_fills_its_row(tmp_path, monkeypatch)
     said = []
     report = reproduce(["mosi", "mosei", "nyu", "mvsa"], [1], folder=tmp_path, say=said.append, progress=False)
     for name, found in report["benchmarks"].items():
-        assert list(found) == ["missing"]
+        assert list(found) == ["missing", "published"]
         assert any(s.startswith(f"{name}: data not present. ") for s in said)
     page = write_page(tmp_path / "report.html", report).read_text()
-    assert page.count("data not present") == 4
-    assert "<td" not in page
+    assert page.count("<b>data not present</b>") == 4
+    assert page.count("Published") == 4
+    assert "Measured" not in page
 
 
 def test_the_report_says_what_is_synthetic_and_how_it_was_made(first, tmp_path):

@@ -10,18 +10,29 @@ from typing import Any
 from ..files import write_text
 
 STYLE = """
-body { margin: 0; color: #222; background: white; font: 16px/1.55 "DejaVu Sans", Verdana, Arial, sans-serif; }
+:root { color-scheme: light dark; --text: #222; --quiet: #555; --page: #fff; --line: #ddd; --shade: #f4f4f4;
+  --ours: #eaf4fb; --warn: #fff3d6; }
+@media (prefers-color-scheme: dark) { :root { --text: #f2f2f2; --quiet: #b4bac0; --page: #15181c; --line: #363b41;
+  --shade: #23282e; --ours: #172c3a; --warn: #3a2f14; } }
+body { margin: 0; color: var(--text); background: var(--page);
+  font: 16px/1.55 "DejaVu Sans", Verdana, Arial, sans-serif; }
 main { max-width: 1380px; margin: 0 auto; padding: 28px 24px 80px; }
-h1 { font-size: 30px; } h2 { font-size: 23px; margin-top: 52px; border-top: 1px solid #ddd; padding-top: 18px; }
+h1 { font-size: 30px; }
+h2 { font-size: 23px; margin-top: 52px; border-top: 1px solid var(--line); padding-top: 18px; }
 h3 { font-size: 17px; margin: 26px 0 6px; }
-table { border-collapse: collapse; font-size: 14px; margin: 6px 0 14px; }
-th, td { padding: 3px 16px 3px 0; text-align: right; border-bottom: 1px solid #e6e6e6; white-space: nowrap; }
+nav a { color: inherit; } nav span { margin-right: 18px; white-space: nowrap; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 14px; margin: 6px 0 14px; font-variant-numeric: tabular-nums; }
+th, td { padding: 3px 8px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { color: var(--quiet); }
 th:first-child, td:first-child, td.text, th.text { text-align: left; }
-tr.ours td { font-weight: bold; background: #f2f8fc; }
-tr.group td { padding-top: 12px; color: #555; font-style: italic; }
-.synthetic { background: #fff3d6; border-left: 4px solid #E69F00; padding: 6px 14px; }
-.missing { background: #f4f4f4; border-left: 4px solid #999; padding: 6px 14px; }
-p, li { max-width: 900px; } code { font-size: 13px; background: #f4f4f4; padding: 1px 4px; } small { color: #555; }
+tr.ours td { font-weight: bold; background: var(--ours); }
+tr.group td { padding-top: 12px; color: var(--quiet); font-style: italic; }
+td small { font-weight: normal; }
+.synthetic { background: var(--warn); border-left: 4px solid #E69F00; padding: 6px 14px; }
+.missing { background: var(--shade); border-left: 4px solid #999; padding: 6px 14px; }
+p, li { max-width: 900px; overflow-wrap: anywhere; } small { color: var(--quiet); }
+code { font-size: 13px; background: var(--shade); padding: 1px 4px; }
 """
 GROUPS = {"ours": "", "baseline": "baselines, as wide as makes them equally large", "ablation": "one thing changed"}
 
@@ -30,9 +41,10 @@ def write_page(path: Path, report: Mapping[str, Any]) -> Path:
     """Write the report's page; returns its path."""
     parts = [_head(report)]
     for name, found in report["benchmarks"].items():
-        parts.append(f"<h2>{_(name)}</h2>")
+        parts.append(f'<h2 id="{_(name)}">{_(name)}</h2>')
         if "missing" in found:
             parts.append(f'<p class="missing"><b>data not present</b>. {_(found["missing"])}</p>')
+            parts.append(_published(found))
         else:
             parts.append(_benchmark(found))
     parts.append(_foot(report))
@@ -64,7 +76,28 @@ def _head(report: Mapping[str, Any]) -> str:
         "(and in mean absolute error, positive where the full model's is smaller) with its interval and the p of a "
         f"paired permutation test, corrected for the number of rows (Holm). Seconds are wall-clock: they compare "
         f"models only where the machine did nothing else.{fast}</p>"
+        f"<nav>{''.join(_link(name, found) for name, found in report['benchmarks'].items())}</nav>"
     )
+
+
+def _link(name: str, found: Mapping[str, Any]) -> str:
+    kind = "data not present" if "missing" in found else "synthetic" if found["synthetic"] else "real"
+    return f'<span><a href="#{_(name)}">{_(name)}</a> <small>{kind}</small></span> '
+
+
+def _published(found: Mapping[str, Any]) -> str:
+    if not found.get("published"):
+        return ""
+    rows = [
+        [
+            _(p["method"]),
+            f"{p['accuracy']:g}" + (f" / {p['accuracy_non0']:g}" if p["accuracy_non0"] else ""),
+            _(p["source"]),
+        ]
+        for p in found["published"]
+    ]
+    both = " (Has0 / Non0)" if any(p["accuracy_non0"] for p in found["published"]) else ""
+    return "<h3>Published</h3>" + _table(["method", f"accuracy, %{both}", "source"], rows, text=(2,))
 
 
 def _benchmark(found: Mapping[str, Any]) -> str:
@@ -76,16 +109,7 @@ def _benchmark(found: Mapping[str, Any]) -> str:
         )
     samples = ", ".join(f"{k} {v}" for k, v in found["samples"].items())
     parts.append(f"<p>{_(found['description'])}<br>Protocol: {_(found['protocol'])}<br>Samples: {samples}</p>")
-    if found["published"]:
-        rows = [
-            [
-                _(p["method"]),
-                f"{p['accuracy']:g}" + (f" / {p['accuracy_non0']:g}" if p["accuracy_non0"] else ""),
-                _(p["source"]),
-            ]
-            for p in found["published"]
-        ]
-        parts.append("<h3>Published</h3>" + _table(["method", "accuracy, %", "source"], rows, text=(2,)))
+    parts.append(_published(found))
     measures = [
         "accuracy",
         *(
@@ -102,7 +126,7 @@ def _benchmark(found: Mapping[str, Any]) -> str:
         if row["group"] != group:
             group = row["group"]
             if GROUPS[group]:
-                rows.append([GROUPS[group]] + [""] * (len(head) - 1))
+                rows.append([GROUPS[group]])
                 classes.append("group")
         low, high = row["interval"]["accuracy"]
         cells = [_(name) + (f" <small>({_(row['note'])})</small>" if row["note"] else "")]
@@ -152,11 +176,13 @@ def _difference(test: Mapping[str, float] | None, measure: str) -> list[str]:
 
 def _table(head: list[str], rows: list[list[str]], classes: list[str] | None = None, text: tuple[int, ...] = ()) -> str:
     def row(cells, tag, kind=""):
+        if len(cells) < len(head):  # a line over the rows that follow
+            return f'<tr class="{kind}"><td colspan="{len(head)}">{cells[0]}</td></tr>'
         shown = "".join(f"<{tag}{' class=text' if i in text else ''}>{c}</{tag}>" for i, c in enumerate(cells))
         return f'<tr class="{kind}">{shown}</tr>'
 
     body = "".join(row(r, "td", k) for r, k in zip(rows, classes or [""] * len(rows), strict=True))
-    return f"<table>{row(head, 'th')}{body}</table>"
+    return f'<div class="wide"><table>{row(head, "th")}{body}</table></div>'
 
 
 def _foot(report: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ from ..metrics import calibration_error
 from ..recipes import Recipe
 from ..training import fit, loader
 from .plan import BENCHMARKS, Variant, changed, variants
-from .summary import summarise
+from .summary import published, summarise
 
 MACHINES = {"devices": 1, "nodes": 1, "strategy": "auto", "precision": "32-true"}
 NOISE = (0.5, 1.0, 2.0)  # severities, as the data set's noise counts them (see `datasets.corruptions`)
@@ -77,7 +77,7 @@ def reproduce(
         if not is_present(recipe.dataset):
             how = BENCHMARKS[name].how
             say(f"{name}: data not present. {how}")
-            benchmarks[name] = {"missing": how}
+            benchmarks[name] = {"missing": how, "published": published(BENCHMARKS[name])}
             continue
         datasets = load_dataset(recipe.dataset, **recipe.data)
         say(f"{name}: {datasets['test'].description}\n  protocol: {datasets['test'].protocol}")

@@ -61,9 +61,14 @@ def summarise(
         "samples": {split: len(d) for split, d in datasets.items()},
         "sha256": dict(test.hashes),
         "recipe": benchmark.recipe,
-        "published": [dataclasses.asdict(p) for p in benchmark.published],
+        "published": published(benchmark),
         "rows": rows,
     }
+
+
+def published(benchmark: Benchmark) -> list[dict[str, Any]]:
+    """What others report on the benchmark."""
+    return [dataclasses.asdict(p) for p in benchmark.published]
 
 
 def labels_and_units(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
