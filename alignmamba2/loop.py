@@ -54,6 +54,8 @@ class Task(L.LightningModule):
             torch.manual_seed(torch.initial_seed() + rank)
 
     def training_step(self, batch: MultimodalBatch, index: int) -> Tensor:
+        warm = round(self.training_config.alignment_warmup * self.steps * self.training_config.max_epochs)
+        self.model.alignment_warmth = min(1.0, self.global_step / warm) if warm else 1.0
         output = self.model(batch)
         self._at = f"epoch {self.current_epoch}, step {index}, samples {_some(batch.ids)}"
         values = {name: float(value.detach()) for name, value in {"loss": output.loss, **output.losses}.items()}
@@ -68,6 +70,9 @@ class Task(L.LightningModule):
         # The processes' gradients are averaged: each counts by its share of the samples.
         weight = own * process()[1] / size
         return output.loss if weight == 1 else output.loss * weight
+
+    def on_train_end(self) -> None:
+        self.model.alignment_warmth = 1.0  # training may have ended before the warm-up
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -97,6 +97,7 @@ class AlignMamba2(nn.Module):
                 for m, width in c.modalities.items()
             }
         )
+        self.alignment_warmth = 1.0  # a factor on both λ, for who trains with a warm-up
         self.align = DualAlignment(
             c.lambda_ot,
             c.lambda_mmd,
@@ -160,7 +161,8 @@ class AlignMamba2(nn.Module):
         output = self._predict(tokens, ordering, kept)
         if batch.labels is not None:
             losses["task"] = self._task_loss(output, batch)
-            weight = {"task": 1.0, "ot": self.config.lambda_ot, "mmd": self.config.lambda_mmd}
+            warmth = self.alignment_warmth
+            weight = {"task": 1.0, "ot": warmth * self.config.lambda_ot, "mmd": warmth * self.config.lambda_mmd}
             output.loss = sum(w * losses[name] for name, w in weight.items() if name in losses)
         output.losses = losses
         return output

@@ -44,6 +44,22 @@ def test_history_holds_the_parts_of_the_loss(fitted):
         assert row["train/mmd"] == pytest.approx(row["train/mmd/audio-text"] + row["train/mmd/video-text"], rel=1e-3)
 
 
+def test_alignment_warms_up_along_a_line(splits):
+    """λ rises from 0 over the share of the steps that the recipe names; the parts of the loss are noted as they are."""
+    overrides = SMALL | {"training.alignment_warmup": 1.0}
+    result = fit("mini-mosi", seed=3, overrides=overrides, datasets=splits, progress=False)
+    steps = 8  # 120 samples in batches of 16; the loss of an epoch is a mean over samples, the last batch has 8
+    sizes = [16] * 7 + [8]
+    for row in result.history:
+        shares = [size * (row["epoch"] * steps + i) / (3 * steps) for i, size in enumerate(sizes)]
+        warmth = sum(shares) / 120
+        aligned = row["train/ot"] + 0.1 * row["train/mmd"]
+        assert (row["train/loss"] - row["train/task"]) / aligned == pytest.approx(warmth, rel=0.1)
+    assert result.model.alignment_warmth == 1.0
+    with pytest.raises(ValueError, match="alignment_warmup: found -1"):
+        fit("mini-mosi", overrides={"training.alignment_warmup": -1}, datasets=splits, progress=False)
+
+
 def test_same_seed_same_weights_other_seed_others(fitted, splits):
     again, other = (fit("mini-mosi", seed=s, overrides=SMALL, datasets=splits, progress=False) for s in (3, 4))
     weights = [r.model.state_dict() for r in (fitted, again, other)]

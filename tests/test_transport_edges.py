@@ -128,6 +128,9 @@ def test_custom_cost_as_tensor_and_callable():
     x, y = tokens()
     as_callable = transport(x, y, cost=lambda u, v: torch.cdist(u, v))
     as_tensor = transport(x, y, cost=torch.cdist(x, y))
+    other = torch.float32 if x.dtype == torch.float64 else torch.float64
+    with pytest.raises(ValueError, match=f"cost: found {other}, where x and y are computed in {x.dtype}"):
+        transport(x, y, cost=torch.cdist(x, y).to(other))
     torch.testing.assert_close(as_callable.plan, as_tensor.plan)
     # With a cost of one's own the widths may differ.
     assert transport(x[..., :3], y, cost=torch.rand(3, 7, 9)).distance.shape == (3,)

@@ -251,6 +251,11 @@ def _cost(x: Tensor, y: Tensor, cost: Cost) -> Tensor:
         c = COSTS[cost](x, y)
     else:
         c = cost(x, y) if callable(cost) else cost
+        if torch.promote_types(c.dtype, torch.float32) != x.dtype:
+            raise ValueError(
+                f"cost: found {c.dtype}, where x and y are computed in {x.dtype}; expected the same: "
+                f"pass cost.to({x.dtype}), or x and y in {c.dtype}"
+            )
     if tuple(c.shape) != expected:
         raise ValueError(f"cost: found {tuple(c.shape)}; expected {expected}")
     require_finite("cost", c)

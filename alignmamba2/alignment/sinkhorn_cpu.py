@@ -5,8 +5,8 @@ K = exp((f_i + g_j − C_ij) / ε) is taken relative to potentials f, g. Wheneve
 float32 is safe, their logarithms move into f and g and K is computed anew ("absorption" [1]_), so small ε costs more
 iterations but neither overflows nor needs a logarithm in the loop.
 
-One pass serves both updates: a block of rows of K, still in the first-level cache from its product with v, is added to
-Kᵀ u with its new u. The product with v also gives the marginal error of the previous iterate for nothing.
+One pass serves both updates: sixteen rows of K, still in the first-level cache from their product with v, are added to
+Kᵀ u with their new u. The product with v also gives the marginal error of the previous iterate for nothing.
 
 References
 ----------
@@ -25,6 +25,24 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
+from ..lanes import (
+    LOG2E,
+    WIDTH,
+    at_least,
+    at_most,
+    chosen,
+    exp2,
+    largest,
+    load,
+    load_first,
+    spread,
+    store,
+    store_first,
+    totals,
+    weighted,
+)
+from ..lanes import total as sum_of
+
 f32 = np.float32
 
 # Sums and minima may be reordered, so that they fill vector registers. Inputs are finite, so NaN need not be minded;
@@ -34,7 +52,7 @@ FAST = {"contract", "reassoc", "nsz", "nnan"}
 # u/a and v/b stay within e^±20. An entry of K below e^-60 then carries less than e^-20 of the mass a_i b_j: cut off
 # there, K needs no denormal numbers, which are slow, and loses nothing that float32 could hold.
 LARGEST_SCALING = f32(np.exp(20.0))
-LEAST_EXPONENT, LARGEST_EXPONENT = f32(-60.0), f32(60.0)
+LEAST_EXPONENT, LARGEST_EXPONENT = -60 * LOG2E, 60 * LOG2E  # powers of 2
 TINY = f32(1e-30)
 
 
@@ -53,30 +71,16 @@ def torch_threads() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-@njit(fastmath={"contract"}, cache=True)
-def exp32(x):
-    """exp(x) for |x| ≤ 80 in float32, to 2 units in the last place; unlike `math.exp` it fills vector registers."""
-    k = np.floor(x * f32(1.44269504) + f32(0.5))
-    r = (x - k * f32(0.693359375)) + k * f32(2.12194440e-4)  # x − k ln 2, ln 2 in two parts to keep the digits
-    p = f32(1.9875691500e-4)
-    p = p * r + f32(1.3981999507e-3)
-    p = p * r + f32(8.3334519073e-3)
-    p = p * r + f32(4.1665795894e-2)
-    p = p * r + f32(1.6666665459e-1)
-    p = p * r + f32(5.0000001201e-1)
-    p = p * r * r + r + f32(1.0)
-    return p * np.int32((np.int32(k) + 127) << 23).view(f32)  # · 2ᵏ, by writing the exponent's bits
-
-
-@njit(fastmath=FAST, cache=True)
+@njit
 def _gibbs_kernel(cost, f, g, epsilon, n, m, k):
-    """k[i, j] = exp((f_i + g_j − cost_ij) / ε)."""
-    rate = f32(1.0) / epsilon
+    """k[i, j] = exp((f_i + g_j − cost_ij) / ε), and any finite number in the columns that fill a vector up."""
+    rate = f32(LOG2E) / epsilon
     for i in range(n):
-        fi = f[i]
-        for j in range(m):
+        for j in range(0, m, WIDTH):
+            c = load(cost, (i, j)) if j + WIDTH <= m else load_first(cost, (i, j), m - j)
+            exponent = (load(g, (j,)) + f[i] - c) * rate
             # The upper limit only ever holds at padding, whose potentials mean nothing.
-            k[i, j] = exp32(min(max((fi + g[j] - cost[i, j]) * rate, LEAST_EXPONENT), LARGEST_EXPONENT))
+            store(k, (i, j), exp2(at_most(at_least(exponent, LEAST_EXPONENT), LARGEST_EXPONENT)))
 
 
 @njit(fastmath=FAST, cache=True)
@@ -92,56 +96,48 @@ def _least_of_columns(cost, a, f, n, m, g):
                 g[j] = c if c < g[j] else g[j]
 
 
-@njit(fastmath=FAST, cache=True)
-def _update_row(s, a, u):
-    """u = a / s for a row: the new u, u/a, and the marginal error that the old u had."""
-    ratio = f32(1.0) / max(s, TINY)
-    return a * ratio, ratio if a > 0 else f32(1.0), abs(u * s - a)
+@njit(forceinline=True)
+def _update(s, weights, extreme):
+    """weights / s, and the largest of `extreme`, 1/s and s where there is a weight."""
+    ratio = f32(1) / at_least(s, TINY)
+    return weights * ratio, at_least(extreme, chosen(weights, at_least(ratio, s), extreme))
 
 
-@njit(fastmath=FAST, cache=True)
-def _iterate(k, a, b, u, v, total, n, m):
+@njit
+def _iterate(k, a, b, u, v, total, partial, n, m):
     """u ← a / (k v), v ← b / (kᵀ u) in place, in one pass over k.
 
-    Returns ‖P1 − a‖₁ of the plan *before* the pass, and the largest and smallest entry of u/a and v/b after it.
+    Returns ‖P1 − a‖₁ of the plan *before* the pass, and the largest of a/u, u/a, b/v and v/b after it.
     """
-    error, high, low = f32(0.0), f32(1.0), f32(1.0)
-    for j in range(m):
-        total[j] = f32(0.0)
-    blocks = n - n % 4
-    # Four rows at a time: v and the column sums are then loaded a quarter as often.
-    for i in range(0, blocks, 4):
-        s0, s1, s2, s3 = f32(0.0), f32(0.0), f32(0.0), f32(0.0)
-        for j in range(m):
-            s0 += k[i, j] * v[j]
-            s1 += k[i + 1, j] * v[j]
-            s2 += k[i + 2, j] * v[j]
-            s3 += k[i + 3, j] * v[j]
-        u0, r0, e0 = _update_row(s0, a[i], u[i])
-        u1, r1, e1 = _update_row(s1, a[i + 1], u[i + 1])
-        u2, r2, e2 = _update_row(s2, a[i + 2], u[i + 2])
-        u3, r3, e3 = _update_row(s3, a[i + 3], u[i + 3])
-        u[i], u[i + 1], u[i + 2], u[i + 3] = u0, u1, u2, u3
-        error += e0 + e1 + e2 + e3
-        high = max(high, max(max(r0, r1), max(r2, r3)))
-        low = min(low, min(min(r0, r1), min(r2, r3)))
-        for j in range(m):
-            total[j] += k[i, j] * u0 + k[i + 1, j] * u1 + k[i + 2, j] * u2 + k[i + 3, j] * u3
-    for i in range(blocks, n):
-        s = f32(0.0)
-        for j in range(m):
-            s += k[i, j] * v[j]
-        u[i], ratio, e = _update_row(s, a[i], u[i])
-        error += e
-        high, low = max(high, ratio), min(low, ratio)
-        for j in range(m):
-            total[j] += k[i, j] * u[i]
-    for j in range(m):
-        ratio = f32(1.0) / max(total[j], TINY)
-        v[j] = b[j] * ratio
-        ratio = ratio if b[j] > 0 else f32(1.0)
-        high, low = max(high, ratio), min(low, ratio)
-    return error, high, low
+    zero = spread(f32(0))
+    error, extreme = zero, spread(f32(1))
+    for j in range(0, m, WIDTH):
+        store(total, (j,), zero)
+    for i in range(0, n, WIDTH):
+        # Four rows at a time: v is then loaded a quarter as often.
+        for r in range(i, min(i + WIDTH, n), 4):
+            s0, s1, s2, s3 = zero, zero, zero, zero
+            for j in range(0, m, WIDTH):
+                vj = load(v, (j,))
+                s0 = s0 + load(k, (r, j)) * vj
+                s1 = s1 + load(k, (r + 1, j)) * vj
+                s2 = s2 + load(k, (r + 2, j)) * vj
+                s3 = s3 + load(k, (r + 3, j)) * vj
+            store(partial, (r - i, 0), s0)
+            store(partial, (r - i + 1, 0), s1)
+            store(partial, (r - i + 2, 0), s2)
+            store(partial, (r - i + 3, 0), s3)
+        s, weights = totals(partial), load(a, (i,))
+        wrong = load(u, (i,)) * s - weights
+        error = error + at_least(wrong, wrong * f32(-1))
+        ui, extreme = _update(s, weights, extreme)
+        store(u, (i,), ui)
+        for j in range(0, m, WIDTH):
+            store(total, (j,), load(total, (j,)) + weighted(k, (i, j), ui))
+    for j in range(0, m, WIDTH):
+        vj, extreme = _update(load(total, (j,)), load(b, (j,)), extreme)
+        store(v, (j,), vj)
+    return sum_of(error), largest(extreme)
 
 
 @njit(cache=True)
@@ -162,24 +158,49 @@ def _dual(potential, scaling, weight, epsilon, size):
     return value
 
 
-@njit(fastmath=FAST, cache=True)
-def _scale_to_plan(k, u, v, a, b, total, n, m):
-    """k ← diag(u) k diag(v) in place. Returns its sum and ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁."""
+@njit
+def _write_plan(k, u, v, a, b, total, n, m, plan):
+    """plan = diag(u) k diag(v), 0 outside. Returns its sum and ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁."""
     mass, error = 0.0, f32(0.0)
-    for j in range(m):
-        total[j] = f32(0.0)
+    for j in range(0, m, WIDTH):
+        store(total, (j,), spread(f32(0)))
     for i in range(n):
-        row, ui = f32(0.0), u[i]
-        for j in range(m):
-            p = ui * k[i, j] * v[j]
-            k[i, j] = p
-            row += p
-            total[j] += p
-        error += abs(row - a[i])
-        mass += row
+        row, ui = spread(f32(0)), u[i]
+        for j in range(0, m, WIDTH):
+            p = load(k, (i, j)) * load(v, (j,)) * ui
+            if j + WIDTH <= m:
+                store(plan, (i, j), p)
+            else:
+                store_first(plan, (i, j), m - j, p)
+            row = row + p
+            store(total, (j,), load(total, (j,)) + p)
+        moved = sum_of(row)
+        error += abs(moved - a[i])
+        mass += moved
+        plan[i, m:] = f32(0.0)
+    plan[n:] = f32(0.0)
     for j in range(m):
         error += abs(total[j] - b[j])
     return mass, error
+
+
+@njit
+def _filled_up(weights, size):
+    """The first `size` numbers, and zeros that fill up a vector."""
+    filled = np.zeros((size + WIDTH - 1) // WIDTH * WIDTH, f32)
+    filled[:size] = weights[:size]
+    return filled
+
+
+@njit
+def _room(rows, columns):
+    """(rows, columns), both filled up to whole vectors, each row at the start of a cache line; rows beyond are 0."""
+    high, wide = (rows + WIDTH - 1) // WIDTH * WIDTH, (columns + WIDTH - 1) // WIDTH * WIDTH
+    flat = np.empty(high * wide + WIDTH, f32)
+    skip = -(flat.ctypes.data // flat.itemsize) % WIDTH
+    room = flat[skip : skip + high * wide].reshape(high, wide)
+    room[rows:] = f32(0.0)
+    return room
 
 
 @njit(cache=True)
@@ -193,31 +214,31 @@ def _last_real(weight):
 @njit(cache=True)
 def _solve_one(cost, a, b, f, epsilon, start, scaling, tolerance, max_iterations, plan):
     n, m = _last_real(a), _last_real(b)  # trailing padding is not even read
-    g, total = np.empty(m, f32), np.empty(m, f32)
-    u, v = a[:n].copy(), b[:m].copy()
+    k, partial = _room(n, m), _room(WIDTH, WIDTH)
+    partial[:] = f32(0.0)
+    a, b = _filled_up(a, n), _filled_up(b, m)
+    u, v, g, total = a.copy(), b.copy(), np.zeros_like(b), np.empty_like(b)
     _least_of_columns(cost, a, f, n, m, g)
     now = max(epsilon, start)  # ε of this iteration
-    _gibbs_kernel(cost, f, g, now, n, m, plan)
+    _gibbs_kernel(cost, f, g, now, n, m, k)
     t, fresh = 0, True
     while t < max_iterations:
-        error, high, low = _iterate(plan, a, b, u, v, total, n, m)
+        error, extreme = _iterate(k, a, b, u, v, total, partial, n, m)
         t += 1
         # In a fresh kernel the columns were not right before the pass, so the rows did not carry the whole error.
         if now == epsilon and not fresh and error <= tolerance:
             break
         fresh = False
-        if now > epsilon or high > LARGEST_SCALING or low * LARGEST_SCALING < 1:
+        if now > epsilon or extreme > LARGEST_SCALING:
             _absorb(f, u, a, now, n)
             _absorb(g, v, b, now, m)
             fresh = now > epsilon
             now = max(epsilon, now * scaling)
-            _gibbs_kernel(cost, f, g, now, n, m, plan)
+            _gibbs_kernel(cost, f, g, now, n, m, k)
     if now > epsilon:  # out of iterations on the way to ε: the plan of what there is, at the ε that was asked for
-        _gibbs_kernel(cost, f, g, epsilon, n, m, plan)
+        _gibbs_kernel(cost, f, g, epsilon, n, m, k)
     value = _dual(f, u, a, epsilon, n) + _dual(g, v, b, epsilon, m)
-    mass, error = _scale_to_plan(plan, u, v, a, b, total, n, m)
-    plan[n:] = f32(0.0)
-    plan[:n, m:] = f32(0.0)
+    mass, error = _write_plan(k, u, v, a, b, total, n, m, plan)
     return value - epsilon * (mass - 1.0), t, error
 
 

@@ -19,11 +19,9 @@ memory at its peak during one call (Linux only).
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
+import math
 import multiprocessing
-import platform
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -36,6 +34,7 @@ from torch import Tensor
 from ..alignment import mmd, transport
 from ..alignment.costs import cosine_cost
 from ..files import write_text
+from .measure import machine, medians, peak_extra_mib
 
 SHAPES = ((50, 50), (50, 500), (375, 500))
 EPSILON, PROBLEMS, WIDTH, LIMIT = 0.05, 32, 16, 600
@@ -56,6 +55,12 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(prog="python -m alignmamba2 bench alignment", description=__doc__.split("\n")[0])
     parser.add_argument("--fast", action="store_true", help="small shapes, few repetitions: does it run?")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=("sinkhorn", "small_epsilon", "step", "mmd"),
+        help="these parts; what the file holds of others, and of other numbers of threads, stays",
+    )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--tolerance", type=float, default=1e-4, help="marginal error that every method must reach")
     parser.add_argument("--seed", type=int, default=0)
@@ -64,33 +69,27 @@ def main(argv: Sequence[str] | None = None) -> dict:
     torch.set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore", module="geomloss")
     repeats = 2 if arguments.fast else arguments.repeats
-    report = {"settings": {k: str(v) for k, v in vars(arguments).items()}, **environment()}
-    print(f"{report['cpu']}, {arguments.threads} threads, torch {report['versions']['torch']}, float32")
-    report["sinkhorn"] = [
-        sinkhorn(n, m, arguments.tolerance, repeats, arguments.seed, arguments.fast)
-        for n, m in (SHAPES[:1] if arguments.fast else SHAPES)
-    ]
-    report["small_epsilon"] = small_epsilon(arguments.seed)
-    report["step"] = training_step(repeats, arguments.seed)
-    report["mmd"] = [discrepancy(n, repeats, arguments.seed) for n in ((256,) if arguments.fast else (1024, 4096))]
+    parts = {
+        "sinkhorn": lambda: [
+            sinkhorn(n, m, arguments.tolerance, repeats, arguments.seed, arguments.fast)
+            for n, m in (SHAPES[:1] if arguments.fast else SHAPES)
+        ],
+        "small_epsilon": lambda: small_epsilon(arguments.seed),
+        "step": lambda: training_step(repeats, arguments.seed),
+        "mmd": lambda: [discrepancy(n, repeats, arguments.seed) for n in ((256,) if arguments.fast else (1024, 4096))],
+    }
+    about = {
+        "settings": {k: str(v) for k, v in vars(arguments).items()},
+        "machine": machine("numba", "pot", "geomloss"),
+    }
+    print(f"{about['machine']['processor']}, {arguments.threads} threads, torch {about['machine']['torch']}, float32")
+    report = json.loads(arguments.out.read_text("utf-8")) if arguments.only and arguments.out.exists() else {}
+    for part in arguments.only or parts:
+        found = {"rows": parts[part](), "date": datetime.now(UTC).isoformat(timespec="seconds"), **about}
+        report.setdefault(f"threads {arguments.threads}", {})[part] = found
     write_text(arguments.out, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     print(f"written: {arguments.out}")
     return report
-
-
-def environment() -> dict:
-    """Versions, processor and date. A peer that is missing is named, with None."""
-    versions = {}
-    for package in ("torch", "numpy", "numba", "pot", "geomloss"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        cpu = next((r.split(":")[1].strip() for r in info.read_text().splitlines() if r.startswith("model name")), cpu)
-    return {"versions": versions, "cpu": cpu, "date": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def sinkhorn_methods(n: int, m: int) -> list[Method]:
@@ -238,14 +237,14 @@ def training_step(repeats: int, seed: int) -> dict:
             model.eval()(batch)
 
         runs |= {f"step {name}": step, f"predict {name}": predict}
-    times = interleaved(runs, 3 * repeats)
+    times = medians(runs, 0, 3 * repeats)
     print(f"\nA model with d = 128, batch of {PROBLEMS} samples, 50 steps × 3 modalities: wall ms [processor ms]")
     row: dict[str, dict[str, float]] = dict(times)
     for kind in ("step", "predict"):
         more, less = (times[f"{kind} {name}"] for name in variants)
         row[f"{kind}, added"] = added = {k: more[k] / less[k] - 1 for k in more}
-        cells = " / ".join(f"{t['wall_ms']:.1f} [{t['cpu_ms']:.1f}]" for t in (less, more))
-        print(f"  {kind:8} without / with alignment {cells}: {added['wall_ms']:+.1%} [{added['cpu_ms']:+.1%}]")
+        cells = " / ".join(f"{t['ms']:.1f} [{t['cpu_ms']:.1f}]" for t in (less, more))
+        print(f"  {kind:8} without / with alignment {cells}: {added['ms']:+.1%} [{added['cpu_ms']:+.1%}]")
     return row
 
 
@@ -301,15 +300,15 @@ def table(title: str, rows: list[dict], runs: dict, repeats: int) -> dict:
     """Run everything in turns; print times and their ratios to the first row."""
     names = [row["method"] for row in rows]
     for phase in ("forward", "both"):
-        times = interleaved({name: runs[name, phase] for name in names}, repeats)
+        times = medians({name: runs[name, phase] for name in names}, 0, repeats)
         for row in rows:
             row[phase] = times[row["method"]]
-            row[phase]["ratio_wall"] = row[phase]["wall_ms"] / times[names[0]]["wall_ms"]
+            row[phase]["ratio_wall"] = row[phase]["ms"] / times[names[0]]["ms"]
             row[phase]["ratio_cpu"] = row[phase]["cpu_ms"] / times[names[0]]["cpu_ms"]
     print(f"\n{title}\n{'':34}{'forward, ms':>22}{'forward + backward, ms':>28}   peak memory, error of the gradient")
     for row in rows:
-        cells = [f"{row[p]['wall_ms']:9.1f} {row[p]['ratio_wall']:5.1f}× ({row[p]['ratio_cpu']:.1f}×)" for p in PHASES]
-        peak = ", ".join(f"{k}: {v:.0f} MiB" for k, v in row["memory"].items())
+        cells = [f"{row[p]['ms']:9.1f} {row[p]['ratio_wall']:5.1f}× ({row[p]['ratio_cpu']:.1f}×)" for p in PHASES]
+        peak = ", ".join(f"{k}: {v or math.nan:.0f} MiB" for k, v in row["memory"].items())
         extra = f"{row['iterations']} iterations to {row['marginal_error']:.0e}, " if "iterations" in row else ""
         print(f"{row['method']:34}{cells[0]:>26}{cells[1]:>26}   {extra}{peak}, {row['gradient_error']:.0e}")
     return {"title": title, "rows": rows}
@@ -318,42 +317,15 @@ def table(title: str, rows: list[dict], runs: dict, repeats: int) -> dict:
 PHASES = ("forward", "both")
 
 
-def interleaved(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
-    """Median wall and processor time, in ms, of each call; the calls take turns."""
-    wall, cpu = {name: [] for name in runs}, {name: [] for name in runs}
-    for run in runs.values():
-        run()
-    for _ in range(repeats):
-        for name, run in runs.items():
-            start, busy = time.perf_counter(), time.process_time()
-            run()
-            wall[name].append(1e3 * (time.perf_counter() - start))
-            cpu[name].append(1e3 * (time.process_time() - busy))
-    median = {k: (sorted(wall[k])[repeats // 2], sorted(cpu[k])[repeats // 2]) for k in runs}
-    return {name: {"wall_ms": w, "cpu_ms": c} for name, (w, c) in median.items()}
-
-
-def memory(call: Callable, *arguments) -> float:
-    """MiB by which a fresh process grows, at its peak, during `call`; NaN where that cannot be measured."""
+def memory(call: Callable, *arguments) -> float | None:
+    """MiB by which a fresh process grows, at its peak, during a second call; None where the system does not tell."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_growth, (call, arguments))
 
 
-def _growth(call: Callable, arguments: tuple) -> float:
+def _growth(call: Callable, arguments: tuple) -> float | None:
     torch.set_num_threads(1)
-    run = call(*arguments)
-    try:
-        before = _resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        run()
-        return _resident("VmHWM") - before
-    except OSError:
-        return float("nan")
-
-
-def _resident(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
+    return peak_extra_mib(call(*arguments))
 
 
 def _sinkhorn_call(n: int, m: int, name: str, iterations: int) -> Callable[[], object]:

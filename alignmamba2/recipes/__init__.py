@@ -28,6 +28,9 @@ class TrainingConfig:
         Of AdamW; the learning rate falls to 0 along a cosine over `max_epochs`.
     warmup : float
         Share of all steps in which the learning rate rises from 0.
+    alignment_warmup : float
+        Share of all steps in which the weights λ of the alignment losses rise from 0, along a line; 0: they are there
+        from the first step (our choice).
     grad_clip : float
         Largest gradient norm.
     monitor : str
@@ -42,6 +45,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup: float = 0.1
+    alignment_warmup: float = 0.0
     grad_clip: float = 1.0
     monitor: str = "valid/loss"
     refit: bool = False
@@ -53,10 +57,10 @@ class TrainingConfig:
                 raise RecipeError(f"training.{name}: found {value!r}; expected a whole number of at least 1")
         if not isinstance(self.refit, bool):
             raise RecipeError(f"training.refit: found {self.refit!r}; expected true or false")
-        for name, low in (("learning_rate", 0.0), ("weight_decay", 0.0), ("warmup", 0.0), ("grad_clip", 0.0)):
+        for name in ("learning_rate", "weight_decay", "warmup", "alignment_warmup", "grad_clip"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or value < low:
-                raise RecipeError(f"training.{name}: found {value!r}; expected a number of at least {low:g}")
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
+                raise RecipeError(f"training.{name}: found {value!r}; expected a number of at least 0")
 
 
 @dataclass(frozen=True)
