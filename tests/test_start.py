@@ -30,6 +30,9 @@ def server(tmp_path):
     """The real one, as the command starts it; what it says of itself."""
     (tmp_path / "course").mkdir()
     (tmp_path / "course" / "secret.txt").write_text("42")
+    (tmp_path / "CONFIG").mkdir()
+    # Nobody's own settings; as root, as in containers, Jupyter wants to be told that this is meant.
+    (tmp_path / "CONFIG" / "jupyter_server_config.json").write_text('{"ServerApp": {"allow_root": true}}')
     homes = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
     command = [
         sys.executable,

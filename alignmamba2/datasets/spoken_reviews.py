@@ -13,11 +13,13 @@ Tokens: a frozen MiniLM embedding a word (see `words.py`) and 27 acoustic featur
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import importlib.util
 import io
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -151,11 +153,12 @@ def read_reviews(archive: Path) -> list[Review]:
         Naming the file and the line.
     """
     try:
-        with tarfile.open(archive) as outer:
+        # All of it first: tarfile stops at what it looks for, and would not see that the end is missing.
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive.read_bytes()))) as outer:
             inner = outer.extractfile(INNER).read()
         with tarfile.open(fileobj=io.BytesIO(inner)) as files:
             lines = files.extractfile(RATINGS).read().decode("utf-8").splitlines()
-    except (OSError, EOFError, KeyError, AttributeError, tarfile.TarError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, KeyError, AttributeError, tarfile.TarError, UnicodeDecodeError, zlib.error) as error:
         raise DataError(f"{archive}: no readable {RATINGS} inside ({error}); remove it and fetch it again") from error
     reviews = []
     for number, line in enumerate(lines, start=1):
