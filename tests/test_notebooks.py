@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from html import unescape
@@ -279,6 +280,10 @@ class TestTheCourse:
         there = {path.stem for path in SOURCES}
         for source in SOURCES:
             assert set(re.findall(r"\]\((\w+)\.ipynb\)", text_of(source))) <= there, source.stem
+
+    def test_every_chapter_ends_with_the_way_to_the_next(self):
+        for source, following in itertools.pairwise(SOURCES):
+            assert f"({following.stem}.ipynb)" in build_notebook(source).cells[-1].source, source.stem
 
     def test_the_gallery_has_an_index_and_the_way_on(self, tmp_path):
         folder = tmp_path / "course"

@@ -305,4 +305,5 @@ check("06.3", causal_convolution)
 # - The paper's abstract fixes the two losses and the kinds of experts. Much else, such as the order of tokens or the
 #   place of the experts, is taken from third-party readings or is our choice; `AlignMamba2Config` marks each.
 #
-# From here on the model is a tool. Chapters 07 to 10 train it on each of the four benchmarks, beginning with CMU-MOSI.
+# From here on the model is a tool. The next four chapters train it on the four benchmarks,
+# [CMU-MOSI](07_train_on_mosi.ipynb) first.

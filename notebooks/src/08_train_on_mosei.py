@@ -359,5 +359,5 @@ check("08.3", balanced)
 # - A missing modality is a sequence of length 0.
 # - Say what a constant would get, and use a measure in which classes count alike when they are not alike in number.
 #
-# MOSEI is Zadeh et al., ACL 2018; the file is thuiar/MMSA's. The next two chapters leave video reviews: rooms seen in
-# colour and depth, then tweets with pictures.
+# MOSEI is Zadeh et al., ACL 2018; the file is thuiar/MMSA's. The next two chapters leave video reviews: first
+# [rooms](09_train_on_nyu_depth.ipynb), seen in colour and depth, then tweets with pictures.

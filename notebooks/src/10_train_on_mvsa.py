@@ -396,4 +396,5 @@ check("10.3", leaked)
 #
 # The files, their splits and protocols: `data/README.md`. MVSA is Niu, Zhu, Pang and El Saddik, *Sentiment Analysis on
 # Multi-View Social Data*, 2016; agree-2592 as in QMF's published splits, merged-4511 as in most papers on text and
-# picture. [Chapter 13](13_see_the_embeddings.ipynb) asks of clouds of tokens what this one asked of plans.
+# picture. Four benchmarks are trained; [next](11_weigh_the_parts.ipynb) comes the question which parts of the model
+# earn their place.

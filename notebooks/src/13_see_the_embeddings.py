@@ -259,4 +259,5 @@ check("13.3", guess)
 # - Tokens of one sentence share their label. Whoever asks whether labels show must leave the sentence itself out.
 #
 # UMAP is McInnes, Healy and Melville, 2018 ([arXiv 1802.03426](https://arxiv.org/abs/1802.03426)).
-# Here all modalities were there. In chapter 14 one is taken away, or drowned in noise.
+# Here all modalities were there. In the [next chapter](14_lose_a_modality.ipynb) one is taken away, or drowned in
+# noise.
