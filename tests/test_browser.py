@@ -79,17 +79,24 @@ def place(plot, trace: str, point: int) -> list[float]:
     )
 
 
+def stroke(lab, places) -> None:
+    """Press the mouse at the first place, carry it over the others, let go; a busy browser would join them."""
+    mouse, frame = lab.page.mouse, "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    mouse.move(*places[0])
+    mouse.down()
+    for place in places[1:]:
+        mouse.move(*place)
+        lab.page.evaluate(frame)
+    mouse.up()
+
+
 @pytest.mark.parametrize("trace", ["from", "to"])
 def test_a_point_is_dragged_with_the_mouse(lab, trace):
     panel = lab.panel("TransportExplorer.of_points(")
-    plot, mouse = panel.locator(".js-plotly-plot").first, lab.page.mouse
+    plot = panel.locator(".js-plotly-plot").first
     plot.scroll_into_view_if_needed()
     left, top, x, y = place(plot, trace, 3)
-    mouse.move(left, top)
-    mouse.down()
-    for step in range(1, 6):
-        mouse.move(left + 6 * step, top + 4 * step)
-    mouse.up()
+    stroke(lab, [(left + 6 * step, top + 4 * step) for step in range(6)])
     there = "([plot, meta, x]) => plot._fullData.find(t => t.meta === meta).x[3] > x + 0.05"
     lab.page.wait_for_function(there, arg=[plot.element_handle(), trace, x])
     *_, moved_y = place(plot, trace, 3)
@@ -99,14 +106,10 @@ def test_a_point_is_dragged_with_the_mouse(lab, trace):
 
 def test_tokens_selected_with_the_mouse_are_named(lab):
     panel = lab.panel("EmbeddingExplorer(")
-    plot, mouse = panel.locator(".js-plotly-plot").first, lab.page.mouse
+    plot = panel.locator(".js-plotly-plot").first
     plot.scroll_into_view_if_needed()
     left, top, *_ = place(plot, "before text", 0)
-    mouse.move(left - 25, top - 25)
-    mouse.down()
-    for x, y in ((25, -25), (25, 25), (-25, 25), (-25, -25)):
-        mouse.move(left + x, top + y, steps=5)
-    mouse.up()
+    stroke(lab, [(left + x, top + y) for x, y in ((-25, -25), (0, -25), (25, -25), (25, 25), (-25, 25), (-25, -20))])
     panel.locator(".alignmamba2-samples b").first.wait_for()
     bright = "plot => ['before', 'after'].map(s => plot._fullData.find(t => t.meta === `${s} text`).selectedpoints)"
     before, after = plot.evaluate(bright)
