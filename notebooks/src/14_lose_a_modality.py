@@ -51,8 +51,8 @@ print(f"Data set: {note}\n{data['train'].description}")
 # %% [markdown]
 # ## A picture of the data
 #
-# One sentence, whole; and the same after every token was lost with probability 0.5. White columns are zeros: features
-# at their mean, once standardised, say nothing.
+# One sentence, whole; and the same after every token was lost with probability 0.5. Columns left white are the lost
+# tokens: all their features are 0.
 
 # %%
 sample = next(s for s in test if len(s.words["text"]) == 8)
@@ -179,7 +179,8 @@ for size in range(len(modalities), 0, -1):
 pd.DataFrame(rows).T.rename_axis("left are")
 
 # %% [markdown]
-# **More and more frames lost**, in all modalities at once; dice of three seeds for every model.
+# **More and more frames lost**, in all modalities at once; dice of three seeds for every model (of one, in
+# fast mode).
 
 # %%
 severities = (0.0, 0.4, 0.8) if fast else (0.0, 0.2, 0.4, 0.6, 0.8)
@@ -238,7 +239,7 @@ def drop(x, p, coins):
 check("14.1", drop)
 
 # %% [markdown]
-# **14.2 How often does nothing get lost?** Each of $T$ tokens is lost with probability $p$, independently. With which
+# **14.2 How often is something lost?** Each of $T$ tokens is lost with probability $p$, independently. With which
 # probability is at least one lost?
 
 
