@@ -142,5 +142,5 @@ class ComparisonExplorer(Explorer):
             said += f"{(every[:, 0] < 0.05).mean():.0%} find variant 1, which is truly better; "
         if variants > first:
             wrong = (every[:, first:] < 0.05).any(1).mean()
-            return said + f"{wrong:.0%} find at least one variant that is not."
+            return said + f"{wrong:.0%} find at least one variant that is neither better nor worse in truth."
         return said.rstrip("; ") + "."

@@ -28,6 +28,8 @@ fast = False  # True: two epochs of training, and fewer tokens; the pictures the
 interactive = True  # False: a still figure instead of a panel
 
 # %%
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import torch
@@ -41,7 +43,10 @@ note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
 print(f"Data set: {note}; first, clouds in the plane, synthetic too")
 rng = np.random.default_rng(seed)
-model = fit("mini-mosi", seed=seed, fast=fast, progress=False).model  # before UMAP, whose threads would slow it down
+if fast:
+    data = {split: dataclasses.replace(d, samples=d.samples[:120]) for split, d in data.items()}
+# Trained before UMAP runs, whose threads would slow it down.
+model = fit("mini-mosi", seed=seed, fast=fast, datasets=data, progress=False).model
 
 # %% [markdown]
 # ## A picture of the data
