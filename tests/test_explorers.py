@@ -400,6 +400,7 @@ class TestData:
         rounded = np.rint([float(label) for label in data.labels])
         shares = [(rounded == v).mean() for v in np.unique(rounded)]
         np.testing.assert_allclose(data_of(panel, "labels").y, shares)
+        assert [int(n.replace("−", "-")) for n in panel.fig.layout.xaxis2.ticktext] == np.unique(rounded).tolist()
         dark = [c != figures.style.LIGHT for c in data_of(panel, "labels").marker.color]
         assert dark == [v == rounded[20] for v in np.unique(rounded)]
 
@@ -427,7 +428,7 @@ class TestData:
     def test_a_class_a_step_and_another_split(self, per_step, data):
         _, steps = per_step
         panel = DataExplorer({"a": steps, "b": dataclasses.replace(steps, samples=steps.samples[:2])}, sample=2)
-        assert sum(data_of(panel, "labels").customdata) == sum(len(s.label) for s in steps)
+        assert sum(int(count) for _, count in data_of(panel, "labels").customdata) == sum(len(s.label) for s in steps)
         panel.controls["split"].value = "b"
         assert panel.controls["sample"].value == 1
         assert "b, sample video-3" in panel.words

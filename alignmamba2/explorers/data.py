@@ -117,11 +117,11 @@ class DataExplorer(Explorer):
             textfont_size=13,
             textangle=0,
             cliponaxis=False,
-            hovertemplate="%{x}: %{customdata} labels, %{y:.1%}<extra></extra>",
+            hovertemplate="%{customdata[0]}: %{customdata[1]} labels, %{y:.1%}<extra></extra>",
             row=1,
             col=2,
         )
-        figure.update_xaxes(type="category", dtick=1, title="label", ticks="", row=1, col=2)
+        figure.update_xaxes(title="label", ticks="", row=1, col=2)
         figure.update_yaxes(visible=False, rangemode="tozero", row=1, col=2)
         figure.update_annotations(font_size=15)
         return titled(figure, "One sample in its batch", height=230 + 150 * rows)
@@ -199,11 +199,14 @@ class DataExplorer(Explorer):
         names = sorted(counts, key=in_order)
         total, own = sum(counts.values()), Counter() if one.label is None else Counter(self._named(dataset, one.label))
         self._traces["labels"].update(
-            x=[short(n, 12) for n in names],
+            x=list(range(len(names))),
             y=[counts[n] / total for n in names],
-            customdata=[counts[n] for n in names],
+            customdata=[[n, counts[n]] for n in names],
             marker_color=[INK if n in own else LIGHT for n in names],
         )
+        # Places with names: a live figure would take "+1" for a number, and drop "−1".
+        axis = next(self.fig.select_xaxes(row=1, col=2))
+        axis.update(tickvals=list(range(len(names))), ticktext=[short(n, 12) for n in names])
         self.fig.layout.annotations[1].text = f"labels of {split}; dark: this sample's"
         if not own:
             return "It has no label."
