@@ -29,7 +29,7 @@ def asked(url: str, data: bytes | None = None) -> tuple[int, bytes]:
 def server(tmp_path):
     """The real one, as the command starts it; what it says of itself."""
     (tmp_path / "course").mkdir()
-    (tmp_path / "course" / "secret.txt").write_text("42")
+    (tmp_path / "course" / "secret.txt").write_text("nobody may read this")
     (tmp_path / "CONFIG").mkdir()
     # Nobody's own settings; as root, as in containers, Jupyter wants to be told that this is meant.
     (tmp_path / "CONFIG" / "jupyter_server_config.json").write_text('{"ServerApp": {"allow_root": true}}')
@@ -66,9 +66,12 @@ def test_start_serves_this_machine_alone_and_nobody_without_the_token(server):
     assert len(server["token"]) >= 32
     assert server["password"] is False
     base = server["url"]
-    for path in ("api/contents", "api/contents/secret.txt", "files/secret.txt", "api/kernels", "api/sessions"):
-        status, body = asked(base + path)
-        assert status == 403 or (b"secret" not in body and b"42" not in body and b"Token authentication" in body), path
+    for path in ("api/contents", "api/contents/secret.txt", "api/kernels", "api/sessions", "api/terminals"):
+        assert asked(base + path)[0] == 403, path
+    for path in ("files/secret.txt", "lab"):  # a browser is led to a page that asks for the token
+        _, body = asked(base + path)
+        assert b"nobody may read this" not in body
+        assert b"Token authentication is enabled" in body, path
     for wrong in ("", "0" * len(server["token"])):
         assert asked(f"{base}api/contents?token={wrong}")[0] == 403
     assert asked(base + "api/kernels", b"{}")[0] == 403  # nobody starts a program either
