@@ -297,7 +297,7 @@ class TestEmbedding:
 
     def test_a_sample_is_ringed_in_both_panels_and_named(self, panel):
         panel.controls["sample"].value = 5
-        assert "test-004" in panel.words
+        assert "of test-004." in panel.words
         before, after = (data_of(panel, f"{side} ring") for side in ("before", "after"))
         assert len(before.x) == len(after.x) > 0
         clouds = [data_of(panel, f"after {m}") for m in ("text", "audio", "video")]
@@ -366,7 +366,8 @@ class TestSample:
         panel = SampleExplorer(model, data, picture=lambda s: np.zeros((4, 4, 3), np.uint8))
         (picture,) = panel.fig.layout.images
         place = panel.fig.layout[data_of(panel, "prediction").yaxis.replace("y", "yaxis")].domain
-        assert picture.y + picture.sizey < place[0]
+        assert picture.yanchor == "top"
+        assert picture.y < place[0]
 
     def test_what_the_data_set_shows_is_shown(self, model, data):
         picture = np.full((4, 4, 3), 7, np.uint8)

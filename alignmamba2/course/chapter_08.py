@@ -51,8 +51,9 @@ def _real_share(lengths, size):
 def _store(draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     lengths = torch.randint(1, 6, (7,), generator=draw)
     lengths[2] = 0  # a modality that is missing
+    lengths[6] = 7  # the longest, which is not chosen
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-    others = torch.tensor([0, 1, 3, 4, 5, 6])[torch.randperm(6, generator=draw)[:3]]
+    others = torch.tensor([0, 1, 3, 4, 5])[torch.randperm(5, generator=draw)[:3]]
     return torch.randn(int(offsets[-1]), 3, generator=draw), offsets, torch.cat([others, torch.tensor([2])])
 
 

@@ -123,6 +123,7 @@ class DataExplorer(Explorer):
         )
         figure.update_xaxes(title="label", ticks="", row=1, col=2)
         figure.update_yaxes(visible=False, rangemode="tozero", row=1, col=2)
+        self._labels = next(figure.select_xaxes(row=1, col=2)).plotly_name
         figure.update_annotations(font_size=15)
         return titled(figure, "One sample in its batch", height=230 + 150 * rows)
 
@@ -205,8 +206,7 @@ class DataExplorer(Explorer):
             marker_color=[INK if n in own else LIGHT for n in names],
         )
         # Places with names: a live figure would take "+1" for a number, and drop "−1".
-        axis = next(self.fig.select_xaxes(row=1, col=2))
-        axis.update(tickvals=list(range(len(names))), ticktext=[short(n, 12) for n in names])
+        self.fig.layout[self._labels].update(tickvals=list(range(len(names))), ticktext=[short(n, 12) for n in names])
         self.fig.layout.annotations[1].text = f"labels of {split}; dark: this sample's"
         if not own:
             return "It has no label."

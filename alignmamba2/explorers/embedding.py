@@ -292,7 +292,8 @@ class EmbeddingExplorer(Explorer):
         if not len(chosen):
             return said + "Select points with the mouse, or a sample with the slider, to see what they are."
         samples = dict.fromkeys(self._tokens["sample"][chosen].tolist())
-        return f"{said}Highlighted: {_count(len(chosen), 'token')} of {_count(len(samples), 'sample')}."
+        whose = _count(len(samples), "sample") if len(samples) > 1 else self._trace.ids[next(iter(samples))]
+        return f"{said}Highlighted: {_count(len(chosen), 'token')} of {whose}."
 
     def _listed(self, chosen: np.ndarray) -> str:
         """The samples of these tokens, the ones with most first: name, prediction, label, picture, and the tokens."""

@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..trace import Pair
+from .pictures import as_trace, pixels
 from .style import COLOURS, INK, array, look, short, titled
 from .transport import labels_of, link_ends, links, named, strongest, with_agreement
 
@@ -116,7 +117,7 @@ def patch_links(
     '4 links are drawn; 100% of them join the same place in both pictures.'
     """
     mass = array(mass).astype(float)
-    pictures = [_picture(p) for p in (left, right)]
+    pictures = [pixels(p) for p in (left, right)]
     if pictures[0].shape != pictures[1].shape or mass.shape != (grid[0] * grid[1],) * 2:
         raise ValueError(
             f"patch_links: found pictures {pictures[0].shape} and {pictures[1].shape}, mass {mass.shape}; expected two "
@@ -124,7 +125,7 @@ def patch_links(
         )
     height, width = pictures[0].shape[:2]
     away = width * 1.12
-    figure = go.Figure([_image(pictures[0], 0), _image(pictures[1], away)])
+    figure = go.Figure([as_trace(pictures[0]), as_trace(pictures[1], away)])
     centres = _centres(grid, height, width)
     own = mass / np.maximum(mass.sum(1, keepdims=True), 1e-12)
     pairs = strongest(mass, most)
@@ -176,11 +177,11 @@ def words_on_picture(
     >>> figure.data[1].z.tolist()
     [[0.0, 0.25], [0.0, 0.0]]
     """
-    mass, picture = array(mass).astype(float), _picture(image)
+    mass, picture = array(mass).astype(float), pixels(image)
     if mass.shape != (grid[0] * grid[1], len(words)):
         raise ValueError(f"mass: found {mass.shape}; expected ({grid[0] * grid[1]}, {len(words)}), patches by words")
     height, width = picture.shape[:2]
-    figure = go.Figure(_image(picture, 0))
+    figure = go.Figure(as_trace(picture))
     column = width * 1.22
     heights = (np.arange(len(words)) + 0.5) * height / len(words)
     centres = _centres(grid, height, width)
@@ -232,22 +233,6 @@ def _plain(label: str, i: int, modality: str) -> str:
 
 def _along(mass: np.ndarray) -> np.ndarray:
     return (np.arange(mass.shape[0]) + 0.5) * mass.shape[1] / max(mass.shape[0], 1) - 0.5
-
-
-def _picture(values: Any) -> np.ndarray:
-    """A picture of three bytes a pixel; one number a pixel becomes grey, dark to light."""
-    values = array(values)
-    if values.ndim == 3 and values.shape[2] == 3:
-        return values.astype(np.uint8)
-    if values.ndim != 2:
-        raise ValueError(f"picture: found {values.shape}; expected (H, W, 3) or (H, W)")
-    low, high = float(values.min()), float(values.max())
-    grey = ((values - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
-
-
-def _image(picture: np.ndarray, x: float) -> go.Image:
-    return go.Image(z=picture, x0=x, dx=1, y0=0, dy=1, hoverinfo="skip")
 
 
 def _centres(grid: Grid, height: int, width: int) -> np.ndarray:

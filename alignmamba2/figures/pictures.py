@@ -32,8 +32,7 @@ def side_by_side(pictures: Mapping[str, Any], *, title: str = "Pictures", note: 
     """
     figure = make_subplots(rows=1, cols=len(pictures), subplot_titles=list(pictures), horizontal_spacing=0.03)
     for column, values in enumerate(pictures.values(), start=1):
-        picture = _bytes(array(values))
-        figure.add_trace(go.Image(source=_png(picture), hoverinfo="skip"), 1, column)
+        figure.add_trace(as_trace(pixels(values)), 1, column)
     figure.update_xaxes(visible=False, constrain="domain")
     figure.update_yaxes(visible=False, constrain="domain")
     figure.update_annotations(font_size=15)
@@ -41,20 +40,25 @@ def side_by_side(pictures: Mapping[str, Any], *, title: str = "Pictures", note: 
     return titled(figure, title, note, height=400, words=f"{told}.").update_layout(margin={"l": 20, "r": 20, "b": 20})
 
 
-def _bytes(values: np.ndarray) -> np.ndarray:
-    step = max(1, -(-max(values.shape[:2]) // WIDEST))
-    values = values[::step, ::step]
+def pixels(values: Any) -> np.ndarray:
+    """A picture of three bytes a pixel, (H, W, 3); one number a pixel becomes grey, from dark to light."""
+    values = array(values)
     if values.ndim == 3 and values.shape[2] == 3:
         return values.astype(np.uint8)
     if values.ndim != 2:
         raise ValueError(f"picture: found {values.shape}; expected (H, W, 3) or (H, W)")
     low, high = float(values.min()), float(values.max())
-    return ((values - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
+    grey = ((values - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
 
 
-def _png(picture: np.ndarray) -> str:
+def as_trace(picture: np.ndarray, x: float = 0.0) -> go.Image:
+    """A picture (H, W, 3) whose pixels lie at x, x + 1, …; a large one is drawn coarser, at the same size."""
     from PIL import Image
 
+    step = max(1, -(-max(picture.shape[:2]) // WIDEST))
     file = io.BytesIO()
-    Image.fromarray(picture).convert("RGB").save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    Image.fromarray(np.ascontiguousarray(picture[::step, ::step])).save(file, "PNG")
+    source = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    first = (step - 1) / 2
+    return go.Image(source=source, x0=x + first, dx=step, y0=first, dy=step, hoverinfo="skip")

@@ -70,7 +70,12 @@ count = {
 tokens = [sum(len(x) for x in s.features.values()) for s in load_dataset("mini-mosi")["test"]]
 print(f"a sentence of mini-mosi has {min(tokens)} to {max(tokens)} tokens, all modalities together")
 print(f"equal work at about {grid[np.argmax(count['attention'] > count['mamba'])]} tokens, by this count")
-figures.against_length(grid, {"multiplications": count}, title="One layer, counted", note=f"d = {d}, n = {n}; counted")
+figures.against_length(
+    grid,
+    {"multiplications": count},
+    title="One layer, counted",
+    note=f"d = {d}, n = {n}; counted, for synthetic lengths",
+)
 
 # %% [markdown]
 # The slope over the whole range is not 2 for attention: at its lower end the projections, linear in $L$, are most of
@@ -137,7 +142,7 @@ lengths = [128, 256, 512, 1024] if fast else [128, 256, 512, 1024, 2048, 4096, 8
 taken = [medians(layer_calls(length), 0.02 if fast else 0.5) for length in lengths]
 layer = {name: [t[name]["ms"] for t in taken] for name in taken[0]}
 figures.against_length(
-    lengths, {"time": layer}, units={"time": "ms"}, title="One layer, measured", note="random tokens"
+    lengths, {"time": layer}, units={"time": "ms"}, title="One layer, measured", note="random tokens, synthetic"
 )
 
 # %% [markdown]
@@ -166,7 +171,7 @@ lengths = [96, 192, 384] if fast else [96, 192, 384, 768, 1536, 3072]
 options = {"budget": 0.05 if fast else 1.0, "patience": 1.0}
 times = {what: measure(found, lengths, what=what, **options) for what in ("prediction", "training step")}
 figures.against_length(
-    lengths, times, units=dict.fromkeys(times, "ms"), title="Whole models, measured", note="random tokens"
+    lengths, times, units=dict.fromkeys(times, "ms"), title="Whole models, measured", note="random tokens, synthetic"
 )
 
 
@@ -261,7 +266,9 @@ pd.DataFrame(rows).T.round(3)
 
 # %%
 units = dict.fromkeys(times, "ms")
-panel = ScalingExplorer(lengths, times, units=units, note="random tokens, your machine", interactive=interactive)
+panel = ScalingExplorer(
+    lengths, times, units=units, note="random tokens, synthetic; your machine", interactive=interactive
+)
 panel
 
 # %% [markdown]
