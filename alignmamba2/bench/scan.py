@@ -3,7 +3,7 @@
 Every method gets what a Mamba layer has: u, Δ, z in (B, L, D) memory, softplus with a bias, D and the gate, N = 16,
 float32, and the gradient of all inputs. Methods take turns within one process; medians. Peers:
 
-    mamba-ssm ref        `selective_scan_ref`, as it is: its backward takes L² time, so it is not run beyond L = 150
+    mamba-ssm ref        `selective_scan_ref`, as it is; its backward takes L² time: not run beyond B · L² · D = 10⁸
     mamba-ssm unbind     the same with `.unbind` in place of indexing: linear time, the fair comparison
     mambapy              its parallel scan
 
@@ -39,7 +39,7 @@ FAST_SHAPES, FAST_LENGTHS = ((2, 50, 32), (2, 150, 32)), (64, 128, 256)
 STATES = 16
 LINEAR_PEERS = ("mamba-ssm unbind", "mambapy")
 OURS = ("reference", "chunked", "cpu")
-QUADRATIC_LIMIT = 150
+QUADRATIC_LIMIT = 10**8  # B · L² · D of the reference's backward; beyond, it only measures patience
 Scan = Callable[..., Tensor]
 
 
@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parser.add_argument("--mamba-ssm", type=Path, help="folder of mamba-ssm's unpacked source distribution")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for the results")
     parser.add_argument("--times-only", action="store_true", help="no memory, slopes or second allocator setting")
+    parser.add_argument("--add", action="store_true", help="to the times already in the results file: measure in parts")
+    parser.add_argument("--shapes", nargs="+", type=_shape, metavar="B,L,D", help="in place of the usual ones")
     arguments = parser.parse_args(argv)
     if arguments.fast:
         arguments.budget = 0.2
@@ -69,11 +71,16 @@ def main(argv: Sequence[str] | None = None) -> dict:
         "times": [],
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.add:
+        earlier = json.loads((arguments.out / "bench-scan.json").read_text())
+        if any(earlier[key] != result[key] for key in ("machine", "settings", "huge pages", "missing")):
+            raise ValueError("--add: the results file is of another machine, other versions, settings or peers")
+        result = earlier
 
     def save() -> None:  # after every part: a run that is cut short leaves what it has
         (arguments.out / "bench-scan.json").write_text(json.dumps(result, indent=1) + "\n")
 
-    for shape in FAST_SHAPES if arguments.fast else SHAPES:
+    for shape in arguments.shapes or (FAST_SHAPES if arguments.fast else SHAPES):
         for threads in arguments.threads:
             result["times"].append(measure_times(scans, shape, threads, arguments))
             print(describe(result["times"][-1]), flush=True)
@@ -89,6 +96,11 @@ def main(argv: Sequence[str] | None = None) -> dict:
         save()
     print(f"written: {arguments.out}/bench-scan.json")
     return result
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    batch, length, channels = map(int, text.split(","))
+    return batch, length, channels
 
 
 # --- Methods ----------------------------------------------------------------------------------------------
@@ -178,7 +190,7 @@ def measure_times(scans: dict[str, Scan], shape, threads: int, arguments) -> dic
     backward = {
         name: lambda scan=scan: torch.autograd.grad(scan(*args), leaves, gy)
         for name, scan in scans.items()
-        if name != "mamba-ssm ref" or shape[1] <= QUADRATIC_LIMIT
+        if name != "mamba-ssm ref" or shape[0] * shape[1] ** 2 * shape[2] <= QUADRATIC_LIMIT
     }
     with torch.no_grad():
         forward = medians({name: lambda scan=scan: scan(*args) for name, scan in scans.items()}, arguments.budget)
