@@ -44,10 +44,18 @@ def results_section(folder: Path) -> str:
         ),
     ]
     if (folder / COMPARED).is_file():
-        lines += ["", *comparison(json.loads((folder / COMPARED).read_text("utf-8")))]
-    if (folder / PLANTED).is_file():
-        lines += ["", *planted(json.loads((folder / PLANTED).read_text("utf-8")))]
+        lines += ["", *comparison(folder / COMPARED)]
     return "\n".join(lines)
+
+
+def other_results(folder: Path) -> str:
+    """The page beside the results files: emoji, the miniatures, and what is planted in them."""
+    lines = ["# Measured beside CMU-MOSI", "", "Written by `python -m alignmamba2 report`, do not edit."]
+    for path in sorted(folder.glob("reproduce-*.json")):
+        lines += ["", f"## {path.stem}", "", *comparison(path)]
+    if (folder / PLANTED).is_file():
+        lines += ["", "## planted", "", *planted(json.loads((folder / PLANTED).read_text("utf-8")))]
+    return "\n".join(lines) + "\n"
 
 
 def planted(report: Mapping[str, Any]) -> list[str]:
@@ -68,8 +76,9 @@ def planted(report: Mapping[str, Any]) -> list[str]:
     return [*lines, "", f"`results/{PLANTED}`, {report['date'][:10]}: `{report['command']}`  "]
 
 
-def comparison(report: Mapping[str, Any]) -> list[str]:
+def comparison(path: Path) -> list[str]:
     """Lines of Markdown: a table a benchmark of what `reproduce` measured."""
+    report = json.loads(path.read_text("utf-8"))
     seeds = report["seeds"]
     lines = [
         "Against baselines on the same batch and trainer, as wide as makes them equally large (`reproduce`; "
@@ -92,11 +101,11 @@ def comparison(report: Mapping[str, Any]) -> list[str]:
                 a, b, c = (f"{100 * test[k]:+.1f}" for k in ("difference", "low", "high"))
                 cells[2:] = [f"{a} [{b}, {c}]", "< 0.001" if test["p_holm"] < 0.001 else f"{test['p_holm']:.3f}"]
             lines.append("| " + " | ".join([*cells, f"{row['parameters']:,}"]) + " |")
-    return [*lines, "", f"`results/{COMPARED}`, {report['date'][:10]}: `{report['command']}`  "]
+    return [*lines, "", f"`results/{path.name}`, {report['date'][:10]}: `{report['command']}`  "]
 
 
 def write_report(readme: Path, folder: Path) -> None:
-    """Put the tables between README's two marks.
+    """Put the tables between README's two marks, and those of other data into README.md in the results' folder.
 
     Raises
     ------
@@ -109,6 +118,7 @@ def write_report(readme: Path, folder: Path) -> None:
         raise ValueError(f"{readme}: found no lines {BEGIN!r} … {END!r} to write between")
     section = f"{BEGIN}\n{results_section(folder)}\n{END}"
     write_text(readme, pattern.sub(lambda _: section, text))
+    write_text(folder / "README.md", other_results(folder))
 
 
 def _seeds(results: Mapping[str, Any]) -> str:

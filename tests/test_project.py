@@ -117,11 +117,12 @@ def test_every_module_says_what_it_is():
 
 
 def test_readme_shows_what_was_measured():
-    from alignmamba2.report import BEGIN, END, results_section
+    from alignmamba2.report import BEGIN, END, other_results, results_section
 
     readme = (ROOT / "README.md").read_text("utf-8")
     shown = readme.split(BEGIN + "\n")[1].split("\n" + END)[0]
     assert shown == results_section(ROOT / "results")
+    assert (ROOT / "results" / "README.md").read_text("utf-8") == other_results(ROOT / "results")
 
 
 def test_readme_code_runs(monkeypatch, tmp_path):
