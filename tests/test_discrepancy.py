@@ -295,6 +295,10 @@ def test_autocast_is_computed_in_float32():
         ({"bandwidth": []}, "bandwidth and scales"),
         ({"scales": [1.0, -1.0]}, "bandwidth and scales"),
         ({"x": torch.zeros(3, 9, 5)}, "widths 5 and 4"),
+        (
+            {"y": torch.full((3, 7, 4), 1e160, dtype=torch.float64)},
+            r"‖y‖²: 21 of 21 values are .*rescale",
+        ),
         ({"x": torch.full((3, 9, 4), torch.nan)}, r"x: 108 of 108 values are NaN or infinite \(samples 0, 1, 2\)"),
         ({"x_mask": torch.ones(3, 8, dtype=torch.bool)}, r"x_mask: found \(3, 8\)"),
     ],

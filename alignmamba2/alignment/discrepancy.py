@@ -100,8 +100,10 @@ def _prepare(x, y, x_mask, y_mask, pooled) -> tuple[Tensor, Tensor, Tensor, Tens
     a, b = expand_mask(x_mask, x), expand_mask(y_mask, y)
     dtype = common_dtype(x, y)
     x, y = real_tokens(x, x_mask, dtype), real_tokens(y, y_mask, dtype)
-    require_finite("x", x)
-    require_finite("y", y)
+    for name, tokens in (("x", x), ("y", y)):
+        require_finite(name, tokens)
+        # A distance that overflows would count as 0.
+        require_finite(f"‖{name}‖²", tokens.detach().square().sum(2, keepdim=True))
     if pooled:
         x, y = x[a].unsqueeze(0), y[b].unsqueeze(0)
         a, b = expand_mask(None, x), expand_mask(None, y)
