@@ -359,9 +359,11 @@ def _explore(arguments: argparse.Namespace) -> None:
 def _gallery(arguments: argparse.Namespace) -> None:
     from .gallery import INDEX, build_gallery
 
-    fast = {"fast": True, "dataset": "mini-mosi"} if arguments.fast else {}
-    parameters = fast | dict(arguments.parameters)
-    seconds = build_gallery("notebooks", arguments.folder, parameters, arguments.solutions, only=arguments.only)
+    fast = arguments.fast
+    parameters = ({"fast": True} if fast else {}) | dict(arguments.parameters)
+    seconds = build_gallery(
+        "notebooks", arguments.folder, parameters, arguments.solutions, only=arguments.only, generated=fast
+    )
     for name, taken in seconds.items():
         print(f"{name:32s} {taken:6.1f} s")
     print(f"{'all, two at a time':32s} {sum(seconds.values()):6.1f} s\nsite to open: {arguments.folder / INDEX}")

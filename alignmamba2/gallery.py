@@ -30,6 +30,7 @@ def build_gallery(
     solutions: bool = False,
     workers: int = 2,
     only: str = "",
+    generated: bool = False,
 ) -> dict[str, float]:
     """Execute the notebooks and leave a page of each, and an index; returns the seconds that each took.
 
@@ -40,6 +41,7 @@ def build_gallery(
     solutions : with the exercises solved
     workers : notebooks that run at the same time
     only : the beginning of a name, such as "04"
+    generated : generated data, even where real files are here
 
     Raises
     ------
@@ -55,7 +57,8 @@ def build_gallery(
                 _run,
                 Path(notebooks) / "src" / f"{entry.stem}.py",
                 folder,
-                {k: v for k, v in (parameters or {}).items() if k in entry.parameters},
+                (entry.generated if generated else {})
+                | {k: v for k, v in (parameters or {}).items() if k in entry.parameters},
                 solutions,
             )
             for entry in entries

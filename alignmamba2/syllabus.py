@@ -36,6 +36,15 @@ class Entry:
     longest_cell: int
     bytes: int  # of the .ipynb, as it is in git
 
+    @property
+    def generated(self) -> dict[str, str]:
+        """The parameter that asks for generated data in place of real files, where there is a choice of `dataset`.
+
+        Which these are is said in the comment behind that parameter.
+        """
+        name = re.search(r"mini-\w+", self.parameters.get("dataset", ("", ""))[1])
+        return {"dataset": name[0]} if name else {}
+
 
 def syllabus(folder: str | Path = "notebooks") -> list[Entry]:
     """All notebooks of a folder, in their order."""

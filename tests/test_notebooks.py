@@ -99,11 +99,8 @@ def test_every_notebook_has_a_source():
 
 @pytest.fixture(scope="module")
 def page(source, tmp_path_factory) -> Path:
-    parameters = {"fast": True}
-    # The comment behind the parameter says which generated set stands in for real files.
-    generated = re.search(r"^dataset = .*(mini-\w+)$", source.read_text("utf-8"), re.MULTILINE)
-    if generated:
-        parameters["dataset"] = generated[1]
+    (entry,) = (e for e in syllabus(FOLDER) if e.stem == source.stem)
+    parameters = {"fast": True} | entry.generated
     return run_notebook(source, tmp_path_factory.mktemp("run"), parameters, solutions=True)
 
 
@@ -265,6 +262,11 @@ class TestTheCourse:
             assert entry.longest_cell <= 25, entry.stem
             assert {"seed", "fast", "interactive"} <= set(entry.parameters), entry.stem
         assert "longest cell" in facts(syllabus(FOLDER))
+
+    def test_where_real_files_can_be_the_data_generated_ones_can_stand_in(self):
+        found = {e.stem[:2]: e.generated for e in syllabus(FOLDER) if "dataset" in e.parameters}
+        benchmarks = {"07": "mini-mosi", "08": "mini-mosei", "09": "mini-nyu", "10": "mini-mvsa"}
+        assert found == {k: {"dataset": v} for k, v in {"00": "mini-mosi", **benchmarks}.items()}
 
     def test_run_times_are_printed_where_they_were_measured(self):
         entries = syllabus(FOLDER)
