@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import os
 import shutil
 from pathlib import Path
 
@@ -123,7 +122,7 @@ def test_a_point_is_dragged_with_the_mouse(lab, trace):
     panel.screenshot(path=PICTURES / f"points-dragged-{trace}.png")
 
 
-@pytest.mark.skipif(not os.environ.get("ALIGNMAMBA2_LASSO"), reason="a scripted lasso is lost now and then, not yet why")
+@pytest.mark.skipif(not os.environ.get("ALIGNMAMBA2_LASSO"), reason="a scripted lasso is lost now and then")
 def test_tokens_selected_with_the_mouse_are_named(lab):
     panel = lab.panel("EmbeddingExplorer(")
     plot = panel.locator(".js-plotly-plot").first
