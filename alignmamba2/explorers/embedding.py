@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import threading
 from collections.abc import Callable
 from typing import Any, Unpack
@@ -15,6 +13,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..figures import look
+from ..figures.pictures import data_uri
 from ..figures.style import INK, PAPER, array, short, titled
 from ..trace import Trace
 from .panel import WIDTH, Explorer, Shown, button, choice, steps, whole
@@ -321,11 +320,9 @@ class EmbeddingExplorer(Explorer):
             return ""
         from PIL import Image
 
-        file = io.BytesIO()
-        Image.fromarray(show(self._dataset[sample])).resize((56, 56)).save(file, "png")
-        data = base64.b64encode(file.getvalue()).decode()
+        address = data_uri(Image.fromarray(show(self._dataset[sample])).resize((56, 56)))
         name = html.escape(self._trace.ids[sample], quote=True)
-        return f'<img alt="{name}" width="56" height="56" src="data:image/png;base64,{data}">'
+        return f'<img alt="{name}" width="56" height="56" src="{address}">'
 
 
 def _count(number: int, thing: str) -> str:

@@ -52,13 +52,18 @@ def pixels(values: Any) -> np.ndarray:
     return np.repeat(grey[..., None], 3, axis=2)
 
 
+def data_uri(picture: Any) -> str:
+    """A PIL image as a PNG inside an address, for a page that stands alone."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
 def as_trace(picture: np.ndarray, x: float = 0.0) -> go.Image:
     """A picture (H, W, 3) whose pixels lie at x, x + 1, …; a large one is drawn coarser, at the same size."""
     from PIL import Image
 
     step = max(1, -(-max(picture.shape[:2]) // WIDEST))
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture[::step, ::step])).save(file, "PNG")
-    source = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    source = data_uri(Image.fromarray(np.ascontiguousarray(picture[::step, ::step])))
     first = (step - 1) / 2
     return go.Image(source=source, x0=x + first, dx=step, y0=first, dy=step, hoverinfo="skip")
