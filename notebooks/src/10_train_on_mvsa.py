@@ -43,6 +43,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import display
 from sklearn.metrics import cohen_kappa_score
 
 import alignmamba2
@@ -282,7 +283,7 @@ if real:
     for label, s in some:
         print(f"{emoji.CLASSES[label]:8s} {s.id}: {', '.join(s.words['text'][:8])}")
     drawn = {emoji.CLASSES[label]: emoji.draw(s.id[0]) for label, s in some}
-    display(figures.side_by_side(drawn, title="Three emoji", note="real · artwork: OpenMoji, CC BY-SA 4.0"))  # noqa: F821
+    display(figures.side_by_side(drawn, title="Three emoji", note="real · artwork: OpenMoji, CC BY-SA 4.0"))
 
 # %% [markdown]
 # The same four arms, the same trainer. Hold the figure against your fourth prediction. Chance is a third.
@@ -290,7 +291,7 @@ if real:
 # %%
 if real:
     of_emoji, scores = compare("emoji", real)
-    display(figures.scores(scores, note=real_note))  # noqa: F821
+    display(figures.scores(scores, note=real_note))
 
 # %% [markdown]
 # Where could the two sides complete each other? Sort the test emoji by which side alone is right, and count how often
@@ -304,11 +305,11 @@ if real:
         right[arm] = (answer == label).numpy()
     count = pd.DataFrame(right).groupby(["image only", "text only"])["AlignMamba-2"].agg(["size", "sum"])
     print(f"{real_note} · seed {seed} · True: that side alone is right")
-    display(count.set_axis(["emoji", "both together are right"], axis=1))  # noqa: F821
+    display(count.set_axis(["emoji", "both together are right"], axis=1))
 
 # %% [markdown]
-# The rows where one side is right and the other is not are all that fusion can gain, and it must guess whom to believe.
-# The generated world makes that easy: a veiled side *looks* neutral. A real picture does not say that it says nothing.
+# In the rows where one side is right and the other is not, fusion gains if it believes the right one. The generated
+# world makes that easy: a veiled side *looks* neutral. A real picture does not say that it says nothing.
 #
 # That was one fold. This repository has measured all five, with settings chosen on each fold's validation split. These
 # are the numbers of that run, read from its file.
@@ -322,7 +323,7 @@ if path.is_file():
     print(f"emoji, real; measured {run['date'][:10]}, {len(measured)} arms × {len(by_fold[next(iter(by_fold))])} folds")
     shown = pd.DataFrame(by_fold).T
     shown["mean"], shown["sd"] = shown.mean(axis=1), shown.std(axis=1, ddof=1)
-    display(shown.rename(columns=lambda c: f"fold {c}" if isinstance(c, int) else c).round(3))  # noqa: F821
+    display(shown.rename(columns=lambda c: f"fold {c}" if isinstance(c, int) else c).round(3))
 else:
     print("results/emoji.json is not here: it stands in the repository. `python -m alignmamba2 bench folds` measures.")
 
