@@ -526,9 +526,29 @@ class TestScaling:
         assert panel.at["scan"] == pytest.approx(56.2, rel=1e-6)
         assert "beyond" not in panel.words
 
+    @pytest.mark.parametrize(
+        ("lengths", "time", "why"),
+        [
+            ([96.0, 192, 384], lambda x: 0.1 * x, "only 3 lengths were measured"),
+            ([100.0, 200, 400, 800], lambda x: 2.4 + 0.002 * x, "60 % of the longest is what every call costs"),
+        ],
+    )
+    def test_points_that_cannot_carry_an_extrapolation_give_none(self, lengths, time, why):
+        lengths = np.array(lengths)
+        told = {"time": {"short": time(lengths), "scan": np.append(time(lengths[:-1]), np.nan)}}
+        panel = ScalingExplorer(lengths, told, at=2**16)
+        assert panel.at == {}
+        assert f"short cannot be told from these points ({why}" in panel.words
+        assert max(data_of(panel, "curve short").x) == pytest.approx(lengths[-1])
+        assert max(data_of(panel, "curve scan").x) == pytest.approx(lengths[-2])
+        assert len(data_of(panel, "now short").x) == 0
+        panel.controls["at"].value = 256  # among the points
+        assert panel.at["short"] == pytest.approx(time(256), rel=1e-6)
+        assert len(data_of(panel, "now short").x) == 1
+
     def test_what_was_not_measured_is_left_out(self):
         panel = ScalingExplorer(
-            [100, 200], {"time": {"a": [1.0, np.nan], "b": [np.nan, np.nan]}, "more": {"a": [1, 2]}}
+            [100, 200], {"time": {"a": [1.0, np.nan], "b": [np.nan, np.nan]}, "more": {"a": [1, 2]}}, at=128
         )
         assert list(panel.at) == ["a"]
         panel.controls["what"].value = "more"
