@@ -58,6 +58,7 @@ class _Chunks:
         self.width = self.channels // self.groups
         self.u, self.delta, self.B, self.C = u, delta, B, C
         self.A = self.fixed(A)
+        self.rate = self.A * LOG2E
         step = self.batch * self.channels * self.state_size
         size = max(1, min(self.length, ELEMENTS // max(step, 1)))
         self._buffers: list[Tensor] = []
@@ -70,7 +71,7 @@ class _Chunks:
     def view(self, x: Tensor, span: tuple[int, int]) -> Tensor:
         """(B, D, L) → (T, B, G, 1, P), the same memory."""
         part = x[:, :, span[0] : span[1]].permute(2, 0, 1)
-        return part.unflatten(-1, (self.groups, 1, self.width))
+        return part.view(len(part), self.batch, self.groups, 1, self.width)
 
     def per_channel(self, x: Tensor, span: tuple[int, int]) -> Tensor:
         """(B, D, L) → (T, B, G, 1, P) in memory of that order, which everything computed from it then has."""
@@ -101,7 +102,7 @@ class _Chunks:
     def states(self, state: Tensor, span: tuple[int, int], dt: Tensor, ut: Tensor) -> tuple[Tensor, Tensor]:
         """Decays and states of a chunk in the first two buffers, from the state before it and Δ, u of the chunk."""
         decay, states = self.buffers(2, span)
-        torch.mul(dt, self.A * LOG2E, out=decay).exp2_()
+        torch.mul(dt, self.rate, out=decay).exp2_()
         torch.mul(dt * ut, self.per_state(self.B, span), out=states)
         for i in range(len(states)):
             state = states[i].addcmul_(decay[i], state)
