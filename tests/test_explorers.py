@@ -306,12 +306,11 @@ class TestEmbedding:
 
     def test_tokens_selected_in_one_panel_stay_bright_in_both_and_their_samples_are_named(self, panel):
         chosen = {"text": (0, 3), "video": (7,)}
-        for m in ("text", "audio", "video"):  # as Plotly's widget does it: one trace after the other
-            for side in ("before", "after"):
-                picked = chosen.get(m, ()) if side == "before" else ()
-                trace = data_of(panel, f"{side} {m}")
-                trace.selectedpoints = picked
-        data_of(panel, "after video")._select_callbacks[0](None, None, None)
+        names = [trace.meta for trace in panel.fig.data]
+        told = [(names.index(f"before {m}"), i) for m, points in chosen.items() for i in points]
+        traces, points = ([*column] for column in zip(*told, strict=True))
+        event = {"trace_indexes": traces, "point_indexes": points}
+        panel.fig._js2py_pointsCallback = {"event_type": "plotly_selected", "points": event}  # as the browser says it
         for m in ("text", "audio", "video"):
             for side in ("before", "after"):
                 assert tuple(data_of(panel, f"{side} {m}").selectedpoints) == chosen.get(m, ())

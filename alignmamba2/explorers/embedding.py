@@ -97,10 +97,7 @@ class EmbeddingExplorer(Explorer):
             self._view.children[0].children = (*self._view.children[0].children, self._bar)
             self._samples = widgets.HTML()
             self._view.children += (self._samples,)
-            # Plotly's widget tells one trace after the other what is selected; with the last one all is known.
-            last = self._traces[f"after {self._order[-1]}"]
-            last.on_selection(lambda *_: self._select())
-            last.on_deselect(lambda *_: self._select())
+            self.fig.selected = self._select
 
     def _laid_out(self) -> go.Figure:
         self._order = list(dict.fromkeys(self._tokens["modality"].tolist()))
@@ -260,25 +257,25 @@ class EmbeddingExplorer(Explorer):
                 else:
                     marker.color = values[rows, np.minimum(places, values.shape[1] - 1)]
 
-    def _select(self) -> None:
+    def _select(self, chosen: list[list[int]]) -> None:
         """What the mouse selected in one panel, or nothing any more: the same tokens stay bright in both."""
-        picked = [
-            np.flatnonzero(self._tokens["modality"] == m)[list(self._traces[f"{side} {m}"].selectedpoints or ())]
-            for m in self._order
-            for side in ("before", "after")
-        ]
+        by = dict(zip((trace.meta for trace in self.fig.data), chosen, strict=True))
+        picked = [self._tokens_of(m)[by[f"{side} {m}"]] for m in self._order for side in ("before", "after")]
         self._selected = np.unique(np.concatenate(picked)).astype(int)
-        with self._answering():
+        with self._answering(), self.fig.batch_update():
             if len(self._selected):
                 self._controls["sample"].value = 0
             self._brighten()
             self.update()
 
+    def _tokens_of(self, modality: str) -> np.ndarray:
+        return np.flatnonzero(self._tokens["modality"] == modality)
+
     def _brighten(self) -> None:
         """Selected tokens bright and the others pale, in both panels; all alike where nothing is selected."""
         with self.fig.batch_update():
             for m in self._order:
-                mine = np.flatnonzero(self._tokens["modality"] == m)
+                mine = self._tokens_of(m)
                 among = np.flatnonzero(np.isin(mine, self._selected)).tolist()
                 for side in ("before", "after"):
                     self._traces[f"{side} {m}"].selectedpoints = among if len(self._selected) else None
