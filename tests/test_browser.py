@@ -157,10 +157,10 @@ def test_tokens_selected_with_the_mouse_are_named(lab, trace):
     left, top, *_ = place(plot, trace, point)
     stroke(lab, [(left + x, top + y) for x, y in ((-25, -25), (0, -25), (25, -25), (25, 25), (-25, 25), (-25, -20))])
     side, m = trace.split()
-    both = """([plot, m, i, words, before]) => words.innerText !== before && ['before', 'after'].every(
-        side => plot._fullData.find(t => t.meta === `${side} ${m}`).selectedpoints?.includes(i))"""
-    words = panel.locator(".alignmamba2-words").last.element_handle()
-    lab.page.wait_for_function(both, arg=[plot.element_handle(), m, point, words, before])
+    both = """([panel, plot, m, i, before]) =>
+        [...panel.querySelectorAll('.alignmamba2-words')].at(-1)?.innerText !== before && ['before', 'after'].every(
+            side => plot._fullData.find(t => t.meta === `${side} ${m}`).selectedpoints?.includes(i))"""
+    lab.page.wait_for_function(both, arg=[panel.element_handle(), plot.element_handle(), m, point, before])
     one, other = selected(plot)
     assert one == other
     assert f"Highlighted: {sum(map(len, one))} tokens of" in lab.words(panel)

@@ -322,6 +322,24 @@ class TestEmbedding:
         assert all(data_of(panel, f"after {m}").selectedpoints is None for m in ("text", "audio", "video"))
         panel.controls["sample"].value = 0
 
+    def test_of_classes_the_list_says_right_or_wrong_by_name_and_shows_the_pictures(self):
+        rooms = load_dataset("mini-nyu", size=60)["test"]
+        torch.manual_seed(0)
+        sizes = {"d_model": 8, "d_state": 4, "task": rooms.task, "n_classes": rooms.n_classes}
+        model = AlignMamba2(AlignMamba2Config(rooms.modalities, **sizes)).eval().requires_grad_(False)
+        panel = EmbeddingExplorer(model.trace(rooms.batch(range(4))), rooms, most=60, wait=True)
+        for i in range(4):
+            panel.controls["sample"].value = i + 1
+            label, guess = int(rooms[i].label), int(panel._trace.prediction[i])
+            verdict = "right" if label == guess else "wrong"
+            told = f"prediction {rooms.classes[guess]}, label {rooms.classes[label]}: {verdict}"
+            assert told in panel._samples.value
+            assert panel._samples.value.count("<img") == 2  # colour and depth
+        panel.controls["colour"].value = "error"
+        assert tuple(panel.fig.layout.coloraxis.colorbar.ticktext) == ("right", "wrong")
+        panel.controls["colour"].value = "label"
+        assert len(panel.fig.layout.coloraxis.colorbar.ticktext) == len(rooms.classes)
+
     def test_a_new_plane_is_made_beside_and_can_be_stopped(self, panel):
         panel._wait = False
         old = np.array(data_of(panel, "before text").x)
@@ -376,6 +394,13 @@ class TestSample:
         (image,) = panel.fig.layout.images
         with Image.open(io.BytesIO(base64.b64decode(image.source.split(",")[1]))) as drawn:
             np.testing.assert_array_equal(drawn, picture)
+
+    def test_pictures_of_two_modalities_stand_side_by_side(self, model, data):
+        seen = {m: lambda sample: np.zeros((4, 4, 3), np.uint8) for m in ("text", "video")}  # as colour and depth do
+        panel = SampleExplorer(model, dataclasses.replace(data, show=seen))
+        left, right = panel.fig.layout.images
+        assert left.x + left.sizex / 2 < right.x - right.sizex / 2
+        assert left.y == right.y
 
     def test_a_class_a_step(self, per_step):
         model, data = per_step

@@ -154,8 +154,7 @@ class DataExplorer(Explorer):
         values = np.atleast_1d(array(label))
         if dataset.task == "regression":
             return [f"{v:+.0f}".replace("-", "−") if v else "0" for v in np.rint(values)]
-        told = next((n.removeprefix("classes: ").split(", ") for n in dataset.notes if n.startswith("classes: ")), None)
-        return [told[v] if told else str(v) for v in values.tolist()]
+        return [dataset.classes[v] for v in values.tolist()]
 
     def _batch(self, split: str, sample: int) -> np.ndarray:
         """The samples of the batch that this one is in."""
