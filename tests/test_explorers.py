@@ -226,6 +226,14 @@ class TestRouting:
         every = model.trace(data.batch(range(4))).expert_shares()[1]
         np.testing.assert_allclose(data_of(panel, "average").x, [float(every[m][0]) for m in every], rtol=1e-5)
 
+    def test_classes_are_named(self, per_step):
+        model, data = per_step
+        panel = RoutingExplorer(model, dataclasses.replace(data, notes=("classes: sad, glad",)))
+        guess = model(data.batch([0])).prediction[0]
+        for k, name in enumerate(("sad", "glad")):
+            count = int((guess == k).sum())
+            assert (f"{count} × {name}" in panel.words) == (count > 0)
+
     def test_an_expert_that_is_switched_off_adds_nothing(self, model, data):
         panel = RoutingExplorer(model, data, samples=4)
         before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -473,6 +481,7 @@ def test_the_monitor_draws_each_epoch():
     assert list(data_of(monitor, "metric").y) == [0.5, 0.8, 0.7]
     assert (data_of(monitor, "best").x[0], data_of(monitor, "best").y[0]) == (2, 0.8)
     assert monitor.fig.layout.xaxis.range[1] >= 3
+    assert monitor.fig.layout.xaxis.dtick == 1  # there is no epoch 1.5
     monitor.controls["metric"].value = "loss"
     assert list(data_of(monitor, "metric").y) == [1, 2, 3]
     assert data_of(monitor, "best").x[0] == 1

@@ -125,7 +125,7 @@ class DataExplorer(Explorer):
         figure.update_yaxes(visible=False, rangemode="tozero", row=1, col=2)
         self._labels = next(figure.select_xaxes(row=1, col=2)).plotly_name
         figure.update_annotations(font_size=15)
-        return titled(figure, "One sample in its batch", height=230 + 150 * rows)
+        return titled(figure, "One sample in its batch", height=200 + 120 * rows)
 
     def _of_split(self, what: str, split: str) -> Any:
         """Something about a whole split, found when it is first asked for."""

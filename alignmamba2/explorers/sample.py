@@ -158,7 +158,7 @@ class SampleExplorer(Explorer):
             figure.update_yaxes(domain=[0.5, 1], row=1, col=2)
         self._value = next(figure.select_yaxes(row=1, col=2)).plotly_name
         figure.update_yaxes(nticks=6, zeroline=True, zerolinecolor=QUIET, row=1, col=2)
-        titled(figure, "One sample through the model", height=210 + 115 * rows + (120 if wide else 0))
+        titled(figure, "One sample through the model", height=210 + 105 * rows + (120 if wide else 0))
         return figure.update_layout(bargap=0.25, margin={"b": 110})
 
     def _scale(self, towards: int) -> str:
