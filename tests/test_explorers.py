@@ -422,6 +422,12 @@ class TestSample:
 
 
 class TestData:
+    @pytest.mark.parametrize("theme", ["light", "dark"])
+    def test_the_label_stands_out_in_both_themes(self, data, theme):
+        panel = DataExplorer({"test": data}, theme=theme)
+        ink, light = (style.IN_THE_DARK[c] if theme == "dark" else c for c in (style.INK, style.LIGHT))
+        assert set(data_of(panel, "labels").marker.color) == {ink, light}
+
     def test_a_sample_its_padding_and_its_label(self, data):
         panel = DataExplorer({"test": data}, sample=20, batch=16)
         batch = data.batch(range(16, 32))
@@ -555,6 +561,7 @@ class TestScaling:
         assert panel.at["scan"] == pytest.approx(5 + 0.1 * 2**16, rel=1e-6)
         assert panel.at["attention"] == pytest.approx(2 + 0.01 * 2**16 + 1e-4 * 2.0**32, rel=1e-6)
         assert "82 times beyond what was measured" in panel.words
+        assert "e+" not in panel.words  # no powers of ten
         panel.controls["at"].value = 512
         assert panel.at["scan"] == pytest.approx(56.2, rel=1e-6)
         assert "beyond" not in panel.words

@@ -101,6 +101,7 @@ class ComparisonExplorer(Explorer):
                 name=name,
                 mode="markers+text",
                 textposition="top center",
+                cliponaxis=False,
                 marker={"size": 13, "color": colour, "symbol": symbol},
                 error_x={"type": "data", "thickness": 3, "width": 8, "color": colour},
                 hovertemplate="%{y}: %{x:+.1f} points<extra></extra>",

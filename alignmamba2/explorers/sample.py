@@ -18,7 +18,7 @@ from ..figures.style import INK, LIGHT, QUIET, array, short, titled
 from ..trace import Trace
 from .panel import Explorer, Shown, whole
 
-RIGHT = (0.67, 1.0)  # of the figure's width: the prediction, and pictures under it
+RIGHT = (0.7, 1.0)  # of the figure's width: the prediction, and pictures under it
 
 
 class SampleExplorer(Explorer):
@@ -105,7 +105,7 @@ class SampleExplorer(Explorer):
             column_widths=[0.66, 0.34],
             shared_xaxes="columns",
             vertical_spacing=0.05,
-            horizontal_spacing=0.1,
+            horizontal_spacing=0.13,
             subplot_titles=("what each token adds (grey: how strong it is)", "prediction"),
         )
         self._added = []  # axes

@@ -140,7 +140,14 @@ class ScalingExplorer(Explorer):
         self.fig.update_yaxes(title=f"{what}, {unit}" if unit else what)
         self.fig.update_yaxes(range=np.log10([min(low) / 2, max(high) * 2]).tolist())
         beyond = at / self._lengths.max()
-        said = f"{what} at {at:,} tokens" + (f" ({beyond:.0f} times beyond what was measured)" if beyond > 1.5 else "")
+        said = f"{what[0].upper()}{what[1:]} at {at:,} tokens" + (
+            f" ({beyond:.0f} times beyond what was measured)" if beyond > 1.5 else ""
+        )
         least = min(self.at.values())
-        told = [f"{m} {v:.3g} {unit}".rstrip() + f" (×{v / least:.1f})" for m, v in self.at.items()]
+        told = [f"{m} {_plain(v)} {unit}".rstrip() + f" (×{v / least:.1f})" for m, v in self.at.items()]
         return f"{said}: {', '.join(told)}."
+
+
+def _plain(value: float) -> str:
+    """Three digits, and no power of ten where a reader would rather count zeros."""
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 1000 else f"{value:.3g}"
