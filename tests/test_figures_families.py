@@ -112,6 +112,13 @@ def test_links_join_the_strongest_cells(plan):
     assert [a.text for a in figure.layout.annotations] == [*"vwxyz", *"abcdef"]
 
 
+def test_an_even_plan_of_patches_has_no_links_and_says_so():
+    photo = np.zeros((6, 8))
+    figure = figures.patch_links(np.full((4, 4), 1 / 16), photo, photo, (2, 2), note="even")
+    assert figure.layout.title.subtitle.text == "even · no link is stronger than chance"
+    assert figures.describe(figure).endswith("No link is stronger than chance, so none is drawn.")
+
+
 def test_patches_are_found_where_they_are():
     photo = np.arange(6 * 8).reshape(6, 8)
     mass = np.zeros((6, 6))
@@ -241,6 +248,22 @@ def test_the_flow_of_a_gate_sums_to_one(gated):
     assert list(leaving.values()) == pytest.approx([1 / 3] * 3)
     mean = gated.gates[-1]["audio"][gated.masks["audio"]].mean(0)
     assert [v * 3 for s, v in zip(link.source, link.value, strict=True) if s == 1] == pytest.approx(mean.tolist())
+
+
+def test_no_expert_of_a_flow_lies_on_another_or_outside_the_picture(gated):
+    figure = figures.gate_flow(gated)
+    (flow,), layout = figure.data, figure.layout
+    inside = layout.height - layout.margin.t - layout.margin.b
+    experts = sorted(set(flow.link.target))
+    full = 1 - (len(experts) - 1) * flow.node.pad / inside  # what Plotly leaves for all of the flow
+    high = [
+        full * sum(v for t, v in zip(flow.link.target, flow.link.value, strict=True) if t == expert)
+        for expert in experts
+    ]
+    top, bottom = (np.array(flow.node.y)[experts] + side * np.array(high) / 2 for side in (-1, 1))
+    assert top[0] == pytest.approx(0, abs=1e-6)
+    assert bottom[-1] == pytest.approx(1, abs=1e-6)
+    np.testing.assert_allclose(top[1:] - bottom[:-1], flow.node.pad / inside, atol=1e-6)
 
 
 def test_only_a_gated_model_has_a_flow(trace):

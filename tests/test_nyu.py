@@ -101,6 +101,16 @@ def test_a_frame_is_upright_and_its_depth_in_metres(root):
     assert (frames.depth_map(2, filled=False) == 0).sum() == 1000
 
 
+def test_both_pictures_of_a_room_are_shown_depth_as_grey(root):
+    rooms = load_dataset("nyu", "test", depth="metres")
+    seen = {m: see(rooms[0]) for m, see in rooms.show.items()}
+    assert {m: (p.shape, p.dtype) for m, p in seen.items()} == dict.fromkeys(seen, ((224, 224, 3), np.uint8))
+    assert np.array_equal(seen["image"], rooms.samples.item(0, "image"))
+    level = seen["depth"].mean((1, 2))  # frame 8: from 1 m at the top to 9 m; 10 m are white
+    assert level[0] / 255 == pytest.approx(0.1, abs=0.03)
+    assert level[-1] / 255 == pytest.approx(0.9, abs=0.03)
+
+
 def test_depth_as_metres_keeps_its_unit_and_as_hha_has_three_channels(root):
     sample = load_dataset("nyu", "test")[0]  # frame 8: from 1 m at the top to 9 m
     means = sample.features["depth"][:, :16].mean(1).reshape(7, 7)

@@ -172,7 +172,7 @@ def load(
             n_classes=len(CLASSES),
             readout="mean",
             samples=samples,
-            notes=(f"versions: {_versions()}",),
+            notes=(f"classes: {', '.join(CLASSES)}", f"versions: {_versions()}"),
             show={"image": _picture_of} if "image" in chosen and not concatenate else {},
         )
         for split, samples in parts.items()

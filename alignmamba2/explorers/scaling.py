@@ -151,7 +151,14 @@ class ScalingExplorer(Explorer):
         self._traces["line"].update(x=[at, at], y=[min(low) / 2, max(high) * 2])
         self.fig.update_yaxes(title=f"{what}, {unit}" if unit else what)
         self.fig.update_yaxes(range=np.log10([min(low) / 2, max(high) * 2]).tolist())
-        far = f" ({at / longest:.0f} times beyond what was measured)" if at > BEYOND * longest else ""
-        told = [f"{m} {v:.3g} {unit}".rstrip() + f" (×{v / min(self.at.values()):.1f})" for m, v in self.at.items()]
+        said = f"{what[0].upper()}{what[1:]} at {at:,} tokens"
+        said += f" ({at / longest:.0f} times beyond what was measured)" if at > BEYOND * longest else ""
+        least = min(self.at.values(), default=1.0)
+        told = [f"{m} {_plain(v)} {unit}".rstrip() + f" (×{v / least:.1f})" for m, v in self.at.items()]
         told += [f"{m} cannot be told from these points ({why})" for m, why in silent.items()]
-        return f"{what} at {at:,} tokens{far}: {', '.join(told)}."
+        return f"{said}: {', '.join(told)}."
+
+
+def _plain(value: float) -> str:
+    """Three digits, and no power of ten where a reader would rather count zeros."""
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 1000 else f"{value:.3g}"
