@@ -17,8 +17,9 @@ pairs, chosen on the validation split; who has no λ is trained twice as well, o
 So is the epoch. What is reported is the difference of mean absolute errors on the test split, positive where the part
 helps: mean over worlds, 95 % interval and p of Student's t, corrected for the number of rows (Holm).
 
-A gain among strangers, with the text there, is none of partners: the losses then keep a model from learning the sound's
-noise by heart. Without the text there is nothing left for that to protect: what is gained there was learned.
+A gain among strangers is none of partners: the losses then only keep a model from learning the sound's noise by heart,
+and so may part of what they gain where partners are. Without the text strangers leave nothing to be learned at all, so
+that row says that nothing is made up, not how much of the gain in `late` comes from partners.
 """
 
 from __future__ import annotations
