@@ -14,8 +14,9 @@
 
 Every world has a seed of its own, for data, weights and order, and all models of a world share it. λ is one of two
 pairs, chosen on the validation split; who has no λ is trained twice as well, of the same two seeds, and chosen alike.
-So is the epoch. What is reported is the difference of mean absolute errors on the test split, positive where the part
-helps: mean over worlds, 95 % interval and p of Student's t, corrected for the number of rows (Holm).
+(In nothing, and for experts, each is trained once.) The epoch is chosen on validation too. What is reported
+is the difference of mean absolute errors on the test split, positive where the part helps: mean over worlds, 95 %
+interval and p of Student's t, corrected for the number of rows (Holm).
 
 A gain among strangers is none of partners: the losses then only keep a model from learning the sound's noise by heart,
 and so may part of what they gain where partners are. Without the text strangers leave nothing to be learned at all, so
