@@ -1,6 +1,6 @@
 """MATLAB's v5 files (`.mat`), as far as tables of numbers go.
 
-`scipy.io.loadmat` reads more, but a damaged file can end the interpreter (a read out of bounds; seen with SciPy 1.16
+`scipy.io.loadmat` reads more, but a damaged file can end the interpreter (a read out of bounds; seen with SciPy 1.17
 when mutated files were tried). Here every length is checked before it is believed.
 
 Source: "MAT-File Format", MathWorks: a header of 128 bytes, then elements (type uint32, size uint32, content, padded to
