@@ -21,7 +21,7 @@ from .files import write_text
 from .metrics import mean_and_sd
 from .model import AlignMamba2
 from .recipes import Recipe
-from .training import evaluate, fit
+from .training import evaluate, fit, training_notes
 
 # Each ablation changes the recipe in one place. "full" is the recipe itself.
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -103,10 +103,7 @@ def evaluate_folders(folders: Sequence[Path], split: str = "test") -> dict[str, 
     results: dict[str, Any] = {}
     for folder in folders:
         model = load_model(folder)
-        path = folder / "training.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: not found; expected a folder that train wrote")
-        notes = json.loads(path.read_text("utf-8"))
+        notes = training_notes(folder)
         recipe = notes["recipe"]
         datasets = load_dataset(recipe["dataset"], **recipe["data"])
         run = {"seed": notes["seed"], "best_epoch": notes["best_epoch"], split: evaluate(model, datasets[split])}

@@ -94,8 +94,8 @@ def write_json(path: Path, notes: Mapping[str, Any]) -> None:
     write_text(path, json.dumps({**notes, DIGEST: _json_digest(notes)}, indent=2) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote.
+def read_json(path: Path, *, sealed: bool = True) -> dict[str, Any]:
+    """What `write_json` wrote; with `sealed=False` also a file that has no SHA-256, as earlier versions wrote it.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def read_json(path: Path) -> dict[str, Any]:
         expected = notes.pop(DIGEST, None)
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise FileError(f"{path}: no readable JSON ({error}); it may be cut off or damaged") from error
-    if expected != _json_digest(notes):
+    if (sealed or expected is not None) and expected != _json_digest(notes):
         raise FileError(f"{path}: damaged: its content does not have the SHA-256 that was written with it")
     return notes
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from .datasets import Dataset, load_dataset
 from .files import write_text
 from .model import AlignMamba2
 
-NOTES = "training.json"
 END = "All explorers are open."
 
 
@@ -48,22 +46,21 @@ def open_run(folder: str | Path) -> Run:
     ------
     FileNotFoundError
         The folder has no model, or does not say what it was trained on.
+    FileError
+        A file is damaged, or lacks a field.
     """
+    from .training import training_notes  # here, since Lightning takes seconds to import, and `start` needs none of it
+
     folder = Path(folder)
     model = AlignMamba2.from_pretrained(folder)
-    path = folder / NOTES
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: not found, so nothing says which data the model saw; expected a folder that train wrote"
-        )
-    notes = json.loads(path.read_text("utf-8"))
+    notes = training_notes(folder)
     recipe = notes["recipe"]
     data = load_dataset(recipe["dataset"], **recipe["data"])
     some = next(iter(data.values()))
     return Run(
         model,
         data,
-        notes.get("history", []),
+        notes["history"],
         recipe.get("training", {}).get("monitor", "valid/loss").removeprefix("valid/"),
         f"{recipe['dataset']}, synthetic" if some.synthetic else recipe["dataset"],
     )

@@ -8,8 +8,8 @@ them back. LLVM maps them to whatever the machine has: AVX-512, AVX2, NEON, or p
 Products and sums may fuse (one rounding instead of two). Nothing else is relaxed: NaN and infinity spread as
 usual.
 
-numba's cache on disk looks at the date of a kernel's own file alone: after a change here, save `scan/kernels.py`,
-`alignment/kernel_sums_cpu.py` and `alignment/sinkhorn_cpu.py` too.
+numba's cache on disk looks at the date of a kernel's own file alone: after a change here or in `scan/rows.py`, save
+`scan/kernels.py`, `alignment/kernel_sums_cpu.py` and `alignment/sinkhorn_cpu.py` too.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ LN2 = math.log(2)
 
 
 class Lanes(types.Type):
-    """WIDTH floats of one type."""
+    """WIDTH floats of one type, or a table of `rows` · WIDTH: arithmetic is the same, a row at a time."""
 
-    def __init__(self, dtype: types.Float):
-        self.dtype = dtype
-        super().__init__(f"Lanes({dtype})")
+    def __init__(self, dtype: types.Float, rows: int = 1):
+        self.dtype, self.rows = dtype, rows
+        super().__init__(f"Lanes({dtype}, {rows})")
 
 
 @register_model(Lanes)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, dmm, fe_type):
-        element = dmm.lookup(fe_type.dtype).get_value_type()
-        super().__init__(dmm, fe_type, ir.VectorType(element, WIDTH))
+        vector = ir.VectorType(dmm.lookup(fe_type.dtype).get_value_type(), WIDTH)
+        super().__init__(dmm, fe_type, vector if fe_type.rows == 1 else ir.ArrayType(vector, fe_type.rows))
 
 
 def _suffix(dtype):
@@ -89,6 +89,22 @@ def store(typingctx, array, index, value):
         return context.get_dummy_value()
 
     return types.void(array, index, value), codegen
+
+
+@intrinsic
+def prefetch(typingctx, array, index):
+    """Have the memory around array[index] on its way to the second-level cache before it is needed. Only a hint."""
+
+    def codegen(context, builder, signature, args):
+        pointer = _pointer(context, builder, array, args[0], index, args[1])
+        pointer = builder.bitcast(pointer, cgutils.voidptr_t)
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [pointer, number(0), number(2), number(1)])  # to read, second level, data
+        return context.get_dummy_value()
+
+    return types.void(array, index), codegen
 
 
 def _first(builder, count):
@@ -169,6 +185,23 @@ def _spread(context, builder, lanes, value_type, value):
     return _in_every_lane(builder, context.cast(builder, value, value_type, lanes.dtype))
 
 
+def _rows(context, builder, lanes, value_type, value):
+    """A value as the list of its rows, as many as `lanes` has: one row, or a float, stands for all."""
+    if not isinstance(value_type, Lanes) or value_type.rows == 1:
+        return [_spread(context, builder, lanes, value_type, value)] * lanes.rows
+    return [builder.extract_value(value, row) for row in range(lanes.rows)]
+
+
+def _table(builder, vectors):
+    """Rows as one value."""
+    if len(vectors) == 1:
+        return vectors[0]
+    table = ir.Constant(ir.ArrayType(vectors[0].type, len(vectors)), ir.Undefined)
+    for row, vector in enumerate(vectors):
+        table = builder.insert_value(table, vector, row)
+    return table
+
+
 def _in_every_lane(builder, scalar):
     vector_type = ir.VectorType(scalar.type, WIDTH)
     one = builder.insert_element(ir.Constant(vector_type, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
@@ -177,7 +210,7 @@ def _in_every_lane(builder, scalar):
 
 
 def _lanes_of(a, b):
-    return a if isinstance(a, Lanes) else b
+    return max((x for x in (a, b) if isinstance(x, Lanes)), key=lambda x: x.rows)
 
 
 def _binary(emit):
@@ -188,8 +221,8 @@ def _binary(emit):
         lanes = _lanes_of(a, b)
 
         def codegen(context, builder, signature, args):
-            a, b = (_spread(context, builder, lanes, t, x) for t, x in zip(signature.args, args, strict=True))
-            return emit(builder, a, b)
+            a, b = (_rows(context, builder, lanes, t, x) for t, x in zip(signature.args, args, strict=True))
+            return _table(builder, [emit(builder, *pair) for pair in zip(a, b, strict=True)])
 
         return lanes(a, b), codegen
 
@@ -335,19 +368,15 @@ def sqrt(typingctx, x):
 # --- Functions --------------------------------------------------------------------------------------------
 
 
-@intrinsic
-def _raise_exponent(typingctx, p, n):
+def _raised(builder, p, n):
     """p · 2^k, where the lowest bits of the float n hold the integer k: added to the exponent's bits of p."""
-    bits, mantissa = (32, 23) if p.dtype == types.float32 else (64, 52)
+    bits, mantissa = (32, 23) if p.type.element == ir.FloatType() else (64, 52)
+    integer = ir.VectorType(ir.IntType(bits), WIDTH)
+    shifted = builder.shl(builder.bitcast(n, integer), ir.Constant(integer, [mantissa] * WIDTH))
+    return builder.bitcast(builder.add(builder.bitcast(p, integer), shifted), p.type)
 
-    def codegen(context, builder, signature, args):
-        integer = ir.VectorType(ir.IntType(bits), WIDTH)
-        p_bits, n_bits = (builder.bitcast(x, integer) for x in args)
-        shifted = builder.shl(n_bits, ir.Constant(integer, [mantissa] * WIDTH))
-        return builder.bitcast(builder.add(p_bits, shifted), args[0].type)
 
-    return p(p, n), codegen
-
+_raise_exponent = _binary(_raised)
 
 # 2^f on [-½, ½], highest power first, exactly 1 at 0: minimax (relative error 9e-8), Taylor (2e-16).
 _EXP2 = {
@@ -367,13 +396,16 @@ def _series(table):
     @intrinsic
     def series(typingctx, x):
         def codegen(context, builder, signature, args):
-            vector = context.get_value_type(x)
+            vector = context.get_value_type(Lanes(x.dtype))
             first, *rest = (ir.Constant(vector, [c] * WIDTH) for c in table[x.dtype])
-            p = first
-            for c in rest:
-                product = builder.fmul(p, args[0], flags=("contract",))
-                p = builder.fadd(product, c, flags=("contract",))
-            return p
+            values = []
+            for row in _rows(context, builder, x, x, args[0]):
+                p = first
+                for c in rest:
+                    product = builder.fmul(p, row, flags=("contract",))
+                    p = builder.fadd(product, c, flags=("contract",))
+                values.append(p)
+            return _table(builder, values)
 
         return x(x), codegen
 

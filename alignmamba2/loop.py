@@ -253,6 +253,7 @@ class Share(BatchSampler):
     """
 
     def __init__(self, batches: BatchSampler):
+        super().__init__(batches.sampler, batches.batch_size, batches.drop_last)  # Lightning looks at them
         self.batches = batches
 
     def __iter__(self) -> Iterator[list[int]]:

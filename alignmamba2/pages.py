@@ -27,6 +27,7 @@ PLOTLY = "plotly.min.js"
 EXERCISE = re.compile(r"^check\(\"(?P<name>\d\d\.\d+)\", (?P<answer>\w+)\)\s*\Z", re.MULTILINE)
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.DOTALL)
 CELL_TIMEOUT = 1800  # seconds: a cell may train several models, on a machine that others use too
+OUTPUT_TIMEOUT = 120  # seconds that a cell's output may take to arrive; nbclient's 4 fail on a machine that is busy
 
 
 class NotebookError(ValueError):
@@ -143,6 +144,7 @@ def run_notebook(
                     kernel_name="python3",
                     progress_bar=False,
                     execution_timeout=CELL_TIMEOUT,
+                    iopub_timeout=OUTPUT_TIMEOUT,
                 )
         except PapermillExecutionError as error:
             failed = notebook_cell(error.source)

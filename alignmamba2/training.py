@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 import signal
 import warnings
@@ -23,12 +22,13 @@ from .baselines import build_model
 from .batch import MultimodalBatch
 from .checkpoint import Checkpoint
 from .datasets import Dataset, load_dataset
-from .files import write_text
+from .files import FileError, read_json, write_json
 from .loop import KeepBest, Resume, Share, Task, TrainingError, process, scores
 from .model import AlignMamba2
 from .recipes import Recipe
 
 PRECISIONS = ("32-true", "bf16-mixed")
+NOTES = "training.json"
 
 
 @dataclass(frozen=True)
@@ -326,6 +326,31 @@ def evaluate(model: AlignMamba2, dataset: Dataset) -> dict[str, float | None]:
     return scores(*predict(model, dataset), model.config)
 
 
+def training_notes(folder: str | Path) -> dict[str, Any]:
+    """What `fit` wrote beside a model: "recipe", "seed", "best_epoch", and "history", one mapping an epoch.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none, so nothing says which data the model saw.
+    FileError
+        It is damaged, or a field is missing.
+    """
+    path = Path(folder) / NOTES
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: not found, so nothing says which data the model saw; expected a folder that train wrote"
+        )
+    notes = {"history": [], **read_json(path, sealed=False)}
+    for field in ("seed", "best_epoch", "recipe", "recipe.name", "recipe.dataset", "recipe.data"):
+        found: Any = notes
+        for key in field.split("."):
+            found = found.get(key) if isinstance(found, Mapping) else None
+        if found is None:
+            raise FileError(f"{path}: has no field {field!r}; expected what train writes. Train the model again")
+    return notes
+
+
 class _quiet(warnings.catch_warnings):
     """Lightning's hints on workers and logging do not apply to data that lies in memory."""
 
@@ -349,4 +374,4 @@ def _write(result: FitResult) -> None:
         "best_epoch": result.best_epoch,
         "history": result.history,
     }
-    write_text(result.folder / "training.json", json.dumps(notes, indent=2) + "\n")
+    write_json(result.folder / NOTES, notes)

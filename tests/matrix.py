@@ -79,7 +79,7 @@ def tried(version: str, versions: str, arguments: argparse.Namespace) -> dict[st
                 "said": [x for x in done.stderr.splitlines() if x.startswith("ERROR")][:6],
             }
         tests = [ROOT / "tests" / f"test_{name}.py" for name in arguments.tests]
-        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", SLOW, *tests]
+        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "-k", SLOW, *tests]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         listed = [python, "-m", "pip", "list", "--format=json", "--disable-pip-version-check"]
         installed = {p["name"]: p["version"] for p in json.loads(subprocess.run(listed, stdout=subprocess.PIPE).stdout)}

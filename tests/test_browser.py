@@ -28,7 +28,15 @@ PANELS = {
     "scan": ("ScanExplorer()", "step size", "input"),
     "scan-layer": ("ScanExplorer(run", "decay", "channel 0"),
     "embedding": ("EmbeddingExplorer(", "highlight sample", "of test-000"),
+    "comparison": ("ComparisonExplorer(", "study", "Study 2: "),
+    "scaling": ("ScalingExplorer(", "tokens", "at 2,048 tokens"),
 }
+# Cells beside those that `write_explorers` writes.
+COMPARISON = "from alignmamba2 import explorers\n\nexplorers.ComparisonExplorer(3, 100)"
+SCALING = """explorers.ScalingExplorer(
+    [64, 512, 4096], {"time": {"linear": [1, 8, 64], "square": [0.1, 6.4, 410]}},
+    units={"time": "ms"}, at=1024, note="made up",
+)"""
 LIVE = """from alignmamba2 import fit
 
 live = explorers.TrainingMonitor("mae", epochs=2, note="mini-mosi, synthetic")
@@ -45,8 +53,9 @@ def lab(tmp_path_factory):
     fit("mini-mosi", seed=0, fast=True, progress=False, folder=folder / "model")
     path = write_explorers(folder / "model", folder / "lab")
     notebook = json.loads(path.read_text("utf-8"))
-    live = {"cell_type": "code", "id": "live", "metadata": {}, "outputs": [], "execution_count": None, "source": LIVE}
-    notebook["cells"].insert(-1, live)
+    for name, source in {"comparison": COMPARISON, "scaling": SCALING, "live": LIVE}.items():
+        cell = {"cell_type": "code", "id": name, "metadata": {}, "outputs": [], "execution_count": None}
+        notebook["cells"].insert(-1, {**cell, "source": source})
     path.write_text(json.dumps(notebook), encoding="utf-8")
     shutil.rmtree(PICTURES, ignore_errors=True)
     PICTURES.mkdir(parents=True)
@@ -79,28 +88,25 @@ def place(plot, trace: str, point: int) -> list[float]:
     )
 
 
-def stroke(lab, places) -> None:
-    """Press the mouse at the first place, carry it over the others, let go; a busy browser would join them."""
-    mouse = lab.page.mouse
-    mouse.move(*places[0])
-    mouse.down()
-    for place in places[1:]:
-        mouse.move(*place)
-        lab.page.wait_for_timeout(60)
-    mouse.up()
+def stroke(lab, places, held: str = "true") -> None:
+    """Press the mouse at the first place, once `held` is so in the page; carry it over the others, and let go.
 
-
-def until_seen(draw, seen, tries: int = 6) -> None:
-    """Draw with the mouse, and wait for what it does; a browser that is busy may lose a stroke, so try again."""
-    from playwright.sync_api import TimeoutError as NotYet
-
-    for last in [False] * (tries - 1) + [True]:
-        draw()
-        try:
-            return seen(15_000)
-        except NotYet:
-            if last:
-                raise
+    A browser joins moves that come within a frame: each must have been seen before the next.
+    """
+    page = lab.page
+    page.evaluate(
+        """() => {
+            window.seen = [-1, -1];
+            document.addEventListener('pointermove', e => { window.seen = [e.clientX, e.clientY]; }, true);
+        }"""
+    )
+    for i, place in enumerate(places):
+        page.mouse.move(*place)
+        page.wait_for_function("([x, y]) => Math.hypot(window.seen[0] - x, window.seen[1] - y) < 1", arg=list(place))
+        if not i:
+            page.wait_for_function(held)
+            page.mouse.down()
+    page.mouse.up()
 
 
 @pytest.mark.parametrize("trace", ["from", "to"])
@@ -108,38 +114,58 @@ def test_a_point_is_dragged_with_the_mouse(lab, trace):
     panel = lab.panel("TransportExplorer.of_points(")
     plot = panel.locator(".js-plotly-plot").first
     plot.scroll_into_view_if_needed()
-    *_, x, y = place(plot, trace, 3)
-
-    def draw():
-        left, top, *_ = place(plot, trace, 3)
-        stroke(lab, [(left + 6 * step, top + 4 * step) for step in range(6)])
-
+    left, top, x, y = place(plot, trace, 3)
+    grab = "[...document.querySelectorAll('.nsewdrag')].some(layer => layer.style.cursor === 'grab')"
+    stroke(lab, [(left + 6 * step, top + 4 * step) for step in range(6)], held=grab)
     there = "([plot, meta, x]) => plot._fullData.find(t => t.meta === meta).x[3] > x + 0.05"
-    moved = [plot.element_handle(), trace, x]
-    until_seen(draw, lambda timeout: lab.page.wait_for_function(there, arg=moved, timeout=timeout))
+    lab.page.wait_for_function(there, arg=[plot.element_handle(), trace, x])
     *_, moved_y = place(plot, trace, 3)
     assert moved_y < y  # down on the page
     panel.screenshot(path=PICTURES / f"points-dragged-{trace}.png")
 
 
-@pytest.mark.skipif(not os.environ.get("ALIGNMAMBA2_LASSO"), reason="a scripted lasso is lost now and then")
-def test_tokens_selected_with_the_mouse_are_named(lab):
+def selected(plot) -> list[list[list[int]]]:
+    """The points that are bright: of each panel, of each modality."""
+    return plot.evaluate(
+        """plot => ['before', 'after'].map(side => ['text', 'audio', 'video'].map(
+            m => plot._fullData.find(t => t.meta === `${side} ${m}`).selectedpoints))"""
+    )
+
+
+def amid(plot, trace: str) -> int:
+    """The point of a trace that lies nearest to the middle of its panel."""
+    return plot.evaluate(
+        """(plot, meta) => {
+            const t = plot._fullData.find(t => t.meta === meta);
+            const middle = axis => axis.range.map(Number).reduce((a, b) => a + b) / 2;
+            const [x, y] = ['x', 'y'].map(k => plot._fullLayout[`${k}axis` + t[`${k}axis`].slice(1)]);
+            const away = [...t.x].map((_, i) => Math.hypot(x.d2p(t.x[i]) - x.d2p(middle(x)),
+                y.d2p(t.y[i]) - y.d2p(middle(y))));
+            return away.indexOf(Math.min(...away));
+        }""",
+        trace,
+    )
+
+
+@pytest.mark.parametrize("trace", ["before text", "after video", "before video"])
+def test_tokens_selected_with_the_mouse_are_named(lab, trace):
+    """With a lasso, one after the other, while the pointer hovers over points and leaves them."""
     panel = lab.panel("EmbeddingExplorer(")
     plot = panel.locator(".js-plotly-plot").first
     plot.scroll_into_view_if_needed()
-    corners = ((-25, -25), (0, -25), (25, -25), (25, 25), (-25, 25), (-25, -20))
-
-    def draw():
-        left, top, *_ = place(plot, "before text", 0)
-        stroke(lab, [(left + x, top + y) for x, y in corners])
-
-    named = panel.locator(".alignmamba2-samples b").first
-    until_seen(draw, lambda timeout: named.wait_for(timeout=timeout))
-    bright = "plot => ['before', 'after'].map(s => plot._fullData.find(t => t.meta === `${s} text`).selectedpoints)"
-    before, after = plot.evaluate(bright)
-    assert 0 in before
-    assert before == after
-    panel.screenshot(path=PICTURES / "embedding-selected.png")
+    point, before = amid(plot, trace), lab.words(panel)
+    left, top, *_ = place(plot, trace, point)
+    stroke(lab, [(left + x, top + y) for x, y in ((-25, -25), (0, -25), (25, -25), (25, 25), (-25, 25), (-25, -20))])
+    side, m = trace.split()
+    both = """([panel, plot, m, i, before]) =>
+        [...panel.querySelectorAll('.alignmamba2-words')].at(-1)?.innerText !== before && ['before', 'after'].every(
+            side => plot._fullData.find(t => t.meta === `${side} ${m}`).selectedpoints?.includes(i))"""
+    lab.page.wait_for_function(both, arg=[panel.element_handle(), plot.element_handle(), m, point, before])
+    one, other = selected(plot)
+    assert one == other
+    assert f"Highlighted: {sum(map(len, one))} tokens of" in lab.words(panel)
+    assert panel.locator(".alignmamba2-samples b").count()
+    panel.screenshot(path=PICTURES / f"embedding-selected-{side}.png")
 
 
 @pytest.mark.parametrize("name", PANELS)

@@ -149,6 +149,13 @@ def pixels(dataset, modality):
     return [raw.items[row] for row in dataset.samples.rows]
 
 
+def test_what_is_shown_is_what_was_corrupted(tweets):
+    noisy = corrupt(tweets, "noise", 5.0, modalities=["image"])
+    before, after = (d.show["image"](d[0]) for d in (tweets, noisy))
+    assert np.array_equal(after, noisy.samples.item(0, "image"))
+    assert not np.array_equal(before, after)
+
+
 def test_noise_in_pictures_is_grey_and_as_strong_as_said(tweets):
     noisy = corrupt(tweets, "noise", 0.5)  # MVSA: ten grey levels a unit, so 5
     assert "image (pixels)" in noisy.protocol

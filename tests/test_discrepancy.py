@@ -2,10 +2,14 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from alignmamba2.alignment import kernel_sums as sums
 from alignmamba2.alignment import mmd, permutation_test, witness
 from alignmamba2.alignment.discrepancy import median_distance
+
+from .conftest import ragged_pairs
 
 KERNELS = ("gaussian", "laplacian", "rational_quadratic")
 SCALES = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -320,3 +324,47 @@ def test_cuda_agrees_with_cpu(kernel):
     torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-5)
     a, b = torch.autograd.grad(here.sum(), x)[0], torch.autograd.grad(there.sum(), gx)[0].cpu()
     torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+class TestAnyPair:
+    """What holds whatever the tokens, their numbers and their padding are."""
+
+    kernels, bandwidths = st.sampled_from(KERNELS), st.sampled_from(["median", 1.0, [0.5, 3.0]])
+    estimators = st.sampled_from(["biased", "unbiased"])
+    few = settings(max_examples=40, deadline=None)
+
+    @few
+    @given(ragged_pairs(), kernels, bandwidths)
+    def test_biased_is_a_squared_distance(self, pair, kernel, bandwidth):
+        """Between 0 and 2, 0 for equal sets and for a set that is empty, and symmetric."""
+        x, y, x_mask, y_mask = pair
+        options = {"kernel": kernel, "bandwidth": bandwidth}
+        value = mmd(*pair, **options)
+        assert ((value >= -1e-9) & (value <= 2)).all()
+        assert (value[~(x_mask.any(1) & y_mask.any(1))] == 0).all()
+        torch.testing.assert_close(value, mmd(y, x, y_mask, x_mask, **options), rtol=1e-6, atol=1e-7)
+        same = mmd(x, x.flip(1), x_mask, x_mask.flip(1), **options)
+        torch.testing.assert_close(same, torch.zeros_like(same), rtol=0, atol=1e-7)
+
+    @few
+    @given(ragged_pairs(), kernels, estimators)
+    def test_different_means_are_told_apart(self, pair, kernel, estimator):
+        """Two clouds far from each other: k(x, y) is as good as 0, and what is left is known."""
+        x, y, x_mask, y_mask = pair
+        here = x_mask.sum(1).minimum(y_mask.sum(1)) >= (1 if estimator == "biased" else 2)
+        options = {"kernel": kernel, "bandwidth": 1.0, "estimator": estimator}
+        far = mmd(x, y + 1e6, x_mask, y_mask, **options)
+        assert ((far > 0) | ~here).all()
+
+    @few
+    @given(ragged_pairs(), kernels, bandwidths, estimators)
+    def test_order_padding_neighbours_and_place_change_nothing(self, pair, kernel, bandwidth, estimator):
+        x, y, x_mask, y_mask = pair
+        options = {"kernel": kernel, "bandwidth": bandwidth, "estimator": estimator}
+        value = mmd(*pair, **options)
+        place = torch.arange(1.0, x.shape[2] + 1, dtype=x.dtype)
+        moved = mmd(x + place, y + place, x_mask, y_mask, **options)
+        torch.testing.assert_close(moved, value, rtol=1e-6, atol=1e-7)
+        for s in range(len(x)):
+            a, b = x[s, x_mask[s]].flip(0), y[s, y_mask[s]].flip(0)  # alone, and the other way round
+            torch.testing.assert_close(mmd(a[None], b[None], **options)[0], value[s], rtol=1e-6, atol=1e-7)

@@ -8,14 +8,13 @@ import torch
 
 from alignmamba2 import load_dataset
 from alignmamba2.datasets import emoji, is_present
-from alignmamba2.encoders import MiniLM
 
 FREQUENT = 800  # tweets: few emoji, so few pictures to encode
 
 
 @pytest.fixture(scope="module")
 def packages():
-    if not is_present("emoji") or not MiniLM.is_present():
+    if not is_present("emoji"):
         pytest.skip(f"packages of the data set emoji are not here: {emoji.INSTALL}")
 
 
@@ -26,8 +25,9 @@ def cache(packages, tmp_path_factory):
 
 def test_a_missing_package_is_named_with_the_command(monkeypatch):
     monkeypatch.setitem(emoji.PACKAGES, "no_such_module", "no-such-package")
-    with pytest.raises(ImportError, match=r"no-such-package.*pip install -e '\.\[realdata\]'"):
+    with pytest.raises(ImportError, match=r"no-such-package.*pip install -e '\.\[realdata,text\]' && pip"):
         load_dataset("emoji")
+    assert "no-such-package" in emoji.missing()
     assert not is_present("emoji")
 
 
@@ -136,7 +136,7 @@ def test_tokens_are_computed_once(cache, monkeypatch):
     options = {"root": cache, "min_count": FREQUENT, "grid": 2}
     first = load_dataset("emoji", "test", **options)
     monkeypatch.setattr(emoji, "draw", None)  # nothing is drawn again
-    monkeypatch.setattr(MiniLM, "is_present", lambda: False)
+    monkeypatch.setattr(emoji.MiniLM, "is_present", lambda: False)
     again = load_dataset("emoji", "test", **options)
     for a, b in zip(first.samples, again.samples, strict=True):
         assert all(torch.equal(a.features[m], b.features[m]) for m in a.features)

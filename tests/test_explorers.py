@@ -226,6 +226,14 @@ class TestRouting:
         every = model.trace(data.batch(range(4))).expert_shares()[1]
         np.testing.assert_allclose(data_of(panel, "average").x, [float(every[m][0]) for m in every], rtol=1e-5)
 
+    def test_classes_are_named(self, per_step):
+        model, data = per_step
+        panel = RoutingExplorer(model, dataclasses.replace(data, notes=("classes: sad, glad",)))
+        guess = model(data.batch([0])).prediction[0]
+        for k, name in enumerate(("sad", "glad")):
+            count = int((guess == k).sum())
+            assert (f"{count} × {name}" in panel.words) == (count > 0)
+
     def test_an_expert_that_is_switched_off_adds_nothing(self, model, data):
         panel = RoutingExplorer(model, data, samples=4)
         before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -306,12 +314,11 @@ class TestEmbedding:
 
     def test_tokens_selected_in_one_panel_stay_bright_in_both_and_their_samples_are_named(self, panel):
         chosen = {"text": (0, 3), "video": (7,)}
-        for m in ("text", "audio", "video"):  # as Plotly's widget does it: one trace after the other
-            for side in ("before", "after"):
-                picked = chosen.get(m, ()) if side == "before" else ()
-                trace = data_of(panel, f"{side} {m}")
-                trace.selectedpoints = picked
-        data_of(panel, "after video")._select_callbacks[0](None, None, None)
+        names = [trace.meta for trace in panel.fig.data]
+        told = [(names.index(f"before {m}"), i) for m, points in chosen.items() for i in points]
+        traces, points = ([*column] for column in zip(*told, strict=True))
+        event = {"trace_indexes": traces, "point_indexes": points}
+        panel.fig._js2py_pointsCallback = {"event_type": "plotly_selected", "points": event}  # as the browser says it
         for m in ("text", "audio", "video"):
             for side in ("before", "after"):
                 assert tuple(data_of(panel, f"{side} {m}").selectedpoints) == chosen.get(m, ())
@@ -322,6 +329,24 @@ class TestEmbedding:
         panel.controls["sample"].value = 2  # the slider ends the selection
         assert all(data_of(panel, f"after {m}").selectedpoints is None for m in ("text", "audio", "video"))
         panel.controls["sample"].value = 0
+
+    def test_of_classes_the_list_says_right_or_wrong_by_name_and_shows_the_pictures(self):
+        rooms = load_dataset("mini-nyu", size=60)["test"]
+        torch.manual_seed(0)
+        sizes = {"d_model": 8, "d_state": 4, "task": rooms.task, "n_classes": rooms.n_classes}
+        model = AlignMamba2(AlignMamba2Config(rooms.modalities, **sizes)).eval().requires_grad_(False)
+        panel = EmbeddingExplorer(model.trace(rooms.batch(range(4))), rooms, most=60, wait=True)
+        for i in range(4):
+            panel.controls["sample"].value = i + 1
+            label, guess = int(rooms[i].label), int(panel._trace.prediction[i])
+            verdict = "right" if label == guess else "wrong"
+            told = f"prediction {rooms.classes[guess]}, label {rooms.classes[label]}: {verdict}"
+            assert told in panel._samples.value
+            assert panel._samples.value.count("<img") == 2  # colour and depth
+        panel.controls["colour"].value = "error"
+        assert tuple(panel.fig.layout.coloraxis.colorbar.ticktext) == ("right", "wrong")
+        panel.controls["colour"].value = "label"
+        assert len(panel.fig.layout.coloraxis.colorbar.ticktext) == len(rooms.classes)
 
     def test_a_new_plane_is_made_beside_and_can_be_stopped(self, panel):
         panel._wait = False
@@ -378,6 +403,13 @@ class TestSample:
         with Image.open(io.BytesIO(base64.b64decode(image.source.split(",")[1]))) as drawn:
             np.testing.assert_array_equal(drawn, picture)
 
+    def test_pictures_of_two_modalities_stand_side_by_side(self, model, data):
+        seen = {m: lambda sample: np.zeros((4, 4, 3), np.uint8) for m in ("text", "video")}  # as colour and depth do
+        panel = SampleExplorer(model, dataclasses.replace(data, show=seen))
+        left, right = panel.fig.layout.images
+        assert left.x + left.sizex / 2 < right.x - right.sizex / 2
+        assert left.y == right.y
+
     def test_a_class_a_step(self, per_step):
         model, data = per_step
         panel = SampleExplorer(model, data)
@@ -390,6 +422,12 @@ class TestSample:
 
 
 class TestData:
+    @pytest.mark.parametrize("theme", ["light", "dark"])
+    def test_the_label_stands_out_in_both_themes(self, data, theme):
+        panel = DataExplorer({"test": data}, theme=theme)
+        ink, light = (style.IN_THE_DARK[c] if theme == "dark" else c for c in (style.INK, style.LIGHT))
+        assert set(data_of(panel, "labels").marker.color) == {ink, light}
+
     def test_a_sample_its_padding_and_its_label(self, data):
         panel = DataExplorer({"test": data}, sample=20, batch=16)
         batch = data.batch(range(16, 32))
@@ -449,6 +487,7 @@ def test_the_monitor_draws_each_epoch():
     assert list(data_of(monitor, "metric").y) == [0.5, 0.8, 0.7]
     assert (data_of(monitor, "best").x[0], data_of(monitor, "best").y[0]) == (2, 0.8)
     assert monitor.fig.layout.xaxis.range[1] >= 3
+    assert monitor.fig.layout.xaxis.dtick == 1  # there is no epoch 1.5
     monitor.controls["metric"].value = "loss"
     assert list(data_of(monitor, "metric").y) == [1, 2, 3]
     assert data_of(monitor, "best").x[0] == 1
@@ -522,13 +561,34 @@ class TestScaling:
         assert panel.at["scan"] == pytest.approx(5 + 0.1 * 2**16, rel=1e-6)
         assert panel.at["attention"] == pytest.approx(2 + 0.01 * 2**16 + 1e-4 * 2.0**32, rel=1e-6)
         assert "82 times beyond what was measured" in panel.words
+        assert "e+" not in panel.words  # no powers of ten
         panel.controls["at"].value = 512
         assert panel.at["scan"] == pytest.approx(56.2, rel=1e-6)
         assert "beyond" not in panel.words
 
+    @pytest.mark.parametrize(
+        ("lengths", "time", "why"),
+        [
+            ([96.0, 192, 384], lambda x: 0.1 * x, "only 3 lengths were measured"),
+            ([100.0, 200, 400, 800], lambda x: 2.4 + 0.002 * x, "60 % of the longest is what every call costs"),
+        ],
+    )
+    def test_points_that_cannot_carry_an_extrapolation_give_none(self, lengths, time, why):
+        lengths = np.array(lengths)
+        told = {"time": {"short": time(lengths), "scan": np.append(time(lengths[:-1]), np.nan)}}
+        panel = ScalingExplorer(lengths, told, at=2**16)
+        assert panel.at == {}
+        assert f"short cannot be told from these points ({why}" in panel.words
+        assert max(data_of(panel, "curve short").x) == pytest.approx(lengths[-1])
+        assert max(data_of(panel, "curve scan").x) == pytest.approx(lengths[-2])
+        assert len(data_of(panel, "now short").x) == 0
+        panel.controls["at"].value = 256  # among the points
+        assert panel.at["short"] == pytest.approx(time(256), rel=1e-6)
+        assert len(data_of(panel, "now short").x) == 1
+
     def test_what_was_not_measured_is_left_out(self):
         panel = ScalingExplorer(
-            [100, 200], {"time": {"a": [1.0, np.nan], "b": [np.nan, np.nan]}, "more": {"a": [1, 2]}}
+            [100, 200], {"time": {"a": [1.0, np.nan], "b": [np.nan, np.nan]}, "more": {"a": [1, 2]}}, at=128
         )
         assert list(panel.at) == ["a"]
         panel.controls["what"].value = "more"

@@ -112,6 +112,13 @@ def test_links_join_the_strongest_cells(plan):
     assert [a.text for a in figure.layout.annotations] == [*"vwxyz", *"abcdef"]
 
 
+def test_an_even_plan_of_patches_has_no_links_and_says_so():
+    photo = np.zeros((6, 8))
+    figure = figures.patch_links(np.full((4, 4), 1 / 16), photo, photo, (2, 2), note="even")
+    assert figure.layout.title.subtitle.text == "even · no link is stronger than chance"
+    assert figures.describe(figure).endswith("No link is stronger than chance, so none is drawn.")
+
+
 def test_patches_are_found_where_they_are():
     photo = np.arange(6 * 8).reshape(6, 8)
     mass = np.zeros((6, 6))
@@ -243,6 +250,22 @@ def test_the_flow_of_a_gate_sums_to_one(gated):
     assert [v * 3 for s, v in zip(link.source, link.value, strict=True) if s == 1] == pytest.approx(mean.tolist())
 
 
+def test_no_expert_of_a_flow_lies_on_another_or_outside_the_picture(gated):
+    figure = figures.gate_flow(gated)
+    (flow,), layout = figure.data, figure.layout
+    inside = layout.height - layout.margin.t - layout.margin.b
+    experts = sorted(set(flow.link.target))
+    full = 1 - (len(experts) - 1) * flow.node.pad / inside  # what Plotly leaves for all of the flow
+    high = [
+        full * sum(v for t, v in zip(flow.link.target, flow.link.value, strict=True) if t == expert)
+        for expert in experts
+    ]
+    top, bottom = (np.array(flow.node.y)[experts] + side * np.array(high) / 2 for side in (-1, 1))
+    assert top[0] == pytest.approx(0, abs=1e-6)
+    assert bottom[-1] == pytest.approx(1, abs=1e-6)
+    np.testing.assert_allclose(top[1:] - bottom[:-1], flow.node.pad / inside, atol=1e-6)
+
+
 def test_only_a_gated_model_has_a_flow(trace):
     with pytest.raises(ValueError, match="routing='gated'"):
         figures.gate_flow(trace)
@@ -333,7 +356,8 @@ def test_fractions_get_a_scale_and_too_many_kinds_an_error():
 def test_the_interval_of_a_mean_is_students():
     figure = figures.scores({"one": [0.7], "three": [0.6, 0.7, 0.8]})
     lone, three = figure.data[1], figure.data[3]
-    assert lone.error_x.array[0] == 0
+    assert not lone.error_x.visible
+    assert [a.text.count("±") for a in figure.layout.annotations if a.text.startswith("<b>0.7")] == [0, 1]
     assert three.x[0] == pytest.approx(0.7)
     assert three.error_x.array[0] == pytest.approx(4.302653 * 0.1 / np.sqrt(3), rel=1e-5)  # t of 97.5 %, 2 degrees
 

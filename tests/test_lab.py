@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import ipywidgets as widgets
 import plotly.graph_objects as go
 import pytest
 
-from alignmamba2 import lab
+from alignmamba2 import AlignMamba2, AlignMamba2Config, lab
 from alignmamba2.bench import repeat
+from alignmamba2.experiments import evaluate_folders
 from alignmamba2.explorers.live import LiveFigure, Script
+from alignmamba2.files import FileError, write_json
+from alignmamba2.training import training_notes
 
 
 def test_the_address_that_is_printed_leads_to_the_notebook(tmp_path):
@@ -39,6 +44,29 @@ def test_the_script_is_sent_once_and_again_after_it_was_closed(monkeypatch):
     assert Script.shared() is first
     first.close()
     assert Script.shared() is not first
+
+
+@pytest.mark.parametrize("field", ["recipe", "recipe.dataset", "seed"])
+def test_a_model_that_does_not_say_what_it_was_trained_on_is_refused_by_file_and_field(tmp_path, field):
+    recipe = {"name": "mini-mosi", "dataset": "mini-mosi", "data": {}}
+    notes = {"recipe": recipe, "seed": 0, "best_epoch": 0}
+    AlignMamba2(AlignMamba2Config({"text": 2}, d_model=4, n_layers=1)).save_pretrained(tmp_path)
+    path = tmp_path / "training.json"
+    with pytest.raises(FileNotFoundError, match=r"training\.json: not found, so nothing says"):
+        lab.open_run(tmp_path)
+    path.write_text(json.dumps(notes))  # as earlier versions wrote it, without a checksum
+    assert training_notes(tmp_path) == {**notes, "history": []}
+    if field == "recipe.dataset":
+        del recipe["dataset"]
+    else:
+        del notes[field]
+    write_json(path, notes)
+    for read in (lab.open_run, lambda folder: evaluate_folders([folder])):
+        with pytest.raises(FileError, match=rf"training\.json: has no field '{field}'"):
+            read(tmp_path)
+    path.write_text(path.read_text().replace("best_epoch", "best_epoc"))
+    with pytest.raises(FileError, match=r"training\.json: damaged"):
+        lab.open_run(tmp_path)
 
 
 @pytest.mark.parametrize(

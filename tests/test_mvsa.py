@@ -170,6 +170,18 @@ def test_a_masked_picture_is_a_modality_without_tokens(root):
     assert batch.masks["text"].any(1).all()
 
 
+def test_the_picture_of_a_tweet_is_shown_and_none_where_it_is_missing(root):
+    spoil(root)
+    tweets = load_dataset("mvsa", "train", pictures="mask", **OPTIONS)
+    assert list(tweets.show) == ["image"]
+    for i, tweet in enumerate(tweets.samples):
+        picture = tweets.show["image"](tweet)
+        assert (picture is None) == (tweet.id in ("5", "8"))
+        if picture is not None:
+            assert np.array_equal(picture, tweets.samples.item(i, "image"))
+    assert tweets.classes == ["positive", "neutral", "negative"]
+
+
 def test_pictures_that_come_later_are_seen(root):
     kept = root / "7.jpg"
     shutil.move(root / "MVSA_Single" / "data" / "7.jpg", kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from itertools import islice
 
 import h5py
@@ -13,10 +14,11 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from alignmamba2 import load_dataset
-from alignmamba2.datasets import DataError, inspect, mini_nyu, nyu
+from alignmamba2.datasets import DataError, inspect, matlab, mini_nyu, nyu
 from alignmamba2.datasets.fetch import Source
 from alignmamba2.datasets.hha import CX, CY, FX, FY, gravity, hha, normals, points
 from alignmamba2.datasets.images import central, nearest, patches, square
+from alignmamba2.datasets.matlab import read_matrices
 from alignmamba2.datasets.nyu_files import CLASSES, FOLDERS, MAT, OTHERS, SOURCE, SPLITS, scene_class
 from alignmamba2.datasets.rooms import Room, render
 
@@ -99,6 +101,16 @@ def test_a_frame_is_upright_and_its_depth_in_metres(root):
     assert depth[0].max() == 1
     assert np.allclose(depth[-1], 4)
     assert (frames.depth_map(2, filled=False) == 0).sum() == 1000
+
+
+def test_both_pictures_of_a_room_are_shown_depth_as_grey(root):
+    rooms = load_dataset("nyu", "test", depth="metres")
+    seen = {m: see(rooms[0]) for m, see in rooms.show.items()}
+    assert {m: (p.shape, p.dtype) for m, p in seen.items()} == dict.fromkeys(seen, ((224, 224, 3), np.uint8))
+    assert np.array_equal(seen["image"], rooms.samples.item(0, "image"))
+    level = seen["depth"].mean((1, 2))  # frame 8: from 1 m at the top to 9 m; 10 m are white
+    assert level[0] / 255 == pytest.approx(0.1, abs=0.03)
+    assert level[-1] / 255 == pytest.approx(0.9, abs=0.03)
 
 
 def test_depth_as_metres_keeps_its_unit_and_as_hha_has_three_channels(root):
@@ -240,6 +252,43 @@ def test_the_official_split():
     train, test = nyu_rows(folder / SPLITS)
     assert (len(train), len(test)) == (795, 654)
     assert sorted([*train, *test]) == list(range(1449))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_tables_of_matlab_are_read_as_scipy_reads_them(tmp_path, compressed):
+    rng = np.random.default_rng(0)
+    tables = {
+        f"{dtype}_{rows}": rng.integers(0, 99, (rows, 2)).astype(dtype)
+        for dtype in ("u1", "i2", "u2", "i4", "u8", "f4", "f8")
+        for rows in (0, 1, 5)
+    }
+    others = {"words": np.array(["a", "b"], object), "complex": np.array([1 + 2j]), "cell": {"x": 1}}
+    path = tmp_path / "tables.mat"
+    savemat(path, tables | others, do_compression=compressed)
+    found, expected = read_matrices(path), loadmat(path)
+    assert set(found) == set(tables)
+    for name, table in found.items():
+        assert table.shape == expected[name].shape
+        assert np.array_equal(table, expected[name])
+
+
+def test_a_table_that_unpacks_to_more_than_it_may_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "tables.mat"
+    savemat(path, {"zeros": np.zeros(5000)}, do_compression=True)
+    monkeypatch.setattr(matlab, "LARGEST", 1000)
+    with pytest.raises(DataError, match=r"tables.mat: .*cut off, or larger than"):
+        read_matrices(path)
+
+
+def test_a_table_with_any_byte_changed_is_read_or_refused(tmp_path):
+    path = tmp_path / "tables.mat"
+    savemat(path, {"rows": np.arange(6, dtype=np.uint16)[:, None]})
+    whole = path.read_bytes()
+    for at in range(126, len(whole)):
+        for value in (0, 1, 14, 0x7F, 0xFF):
+            path.write_bytes(whole[:at] + bytes([value]) + whole[at + 1 :])
+            with suppress(DataError):
+                read_matrices(path)
 
 
 def nyu_rows(path):

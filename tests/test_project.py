@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "figures": {"trace"},
     "explorers": {"figures", "alignment", "metrics", "scan", "trace"},
     "course": set(),
-    "lab": {"datasets", "files", "model"},
+    "lab": {"datasets", "files", "model", "training"},
     "pages": {"files", "course", "figures"},
     "syllabus": {"files", "pages"},
     "gallery": {"files", "pages", "syllabus"},

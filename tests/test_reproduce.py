@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignmamba2 import load_dataset
+from alignmamba2 import files, load_dataset
 from alignmamba2.baselines import build_model
 from alignmamba2.recipes import Recipe
 from alignmamba2.reproduce import BENCHMARKS, benchmark_names, reproduce, write_page
@@ -48,6 +51,65 @@ def test_a_finished_run_is_never_repeated(first, monkeypatch):
     assert again["benchmarks"] == report["benchmarks"]
     with pytest.raises(AssertionError, match="trained again"):
         reproduce(["mini-mosi"], [3], folder=folder, **OPTIONS)
+
+
+def test_a_damaged_run_is_named_and_run_again(first, tmp_path, monkeypatch):
+    shutil.copytree(first[0], tmp_path, dirs_exist_ok=True)
+    good = {path: path.read_bytes() for path in sorted(tmp_path.glob("runs/*/*.json"))}
+    one, other, third, fourth = good
+    digit = re.search(rb'"accuracy": 0\.(\d)', good[one]).start(1)
+    one.write_bytes(good[one][:digit] + bytes([good[one][digit] ^ 1]) + good[one][digit + 1 :])
+    assert json.loads(one.read_bytes()) != json.loads(good[one])  # another number, and still good JSON
+    other.write_bytes(good[other][: len(good[other]) // 2])
+    third.write_bytes(good[one])
+    fourth.write_bytes(good[fourth].replace(b'"sha256"', b'"sha257"'))
+    said, ran = [], []
+
+    def run(job, folder, _datasets):
+        ran.append(folder / "runs" / "mini-mosi" / f"{job['key']}.json")
+        ran[-1].write_bytes(good[ran[-1]])
+
+    monkeypatch.setattr("alignmamba2.reproduce.runs.run", run)
+    again = reproduce(["mini-mosi"], [1, 2], folder=tmp_path, **{**OPTIONS, "say": said.append})
+    assert again["benchmarks"] == first[1]["benchmarks"]
+    assert sorted(ran) == list(good)
+    assert "4 runs, 0 of them finished before" in said
+    for path in good:
+        assert sum(str(path) in s and s.endswith("That run is run again") for s in said) == 1
+
+
+@pytest.mark.slow
+def test_a_full_disk_at_any_write_is_an_error_and_with_room_it_goes_on(first, tmp_path, monkeypatch):
+    options = {**OPTIONS, "only": ROWS[:1], "folder": tmp_path}
+    sync, full, errors = files._sync, [], []
+
+    def fails_once(path):
+        """There is no room for the second half of a file: once for each file that is written."""
+        name = path.name.partition(".")[0]
+        if path.suffix == ".part" and name not in full:
+            full.append(name)
+            os.truncate(path, path.stat().st_size // 2)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        sync(path)
+
+    monkeypatch.setattr(files, "_sync", fails_once)
+    while True:
+        try:
+            reproduce(["mini-mosi"], [1], **options)
+            break
+        except OSError as error:
+            errors.append(str(error))
+        assert not [p for p in tmp_path.rglob("*") if p.suffix == ".part" or p.parent.name == "mini-mosi"]
+    (run,) = tmp_path.glob("runs/mini-mosi/*.json")
+    assert set(full) == {"unfinished", "config", "model", "training", run.stem}
+    for name, said in zip(full, errors, strict=True):
+        assert re.search(rf"{name}\.\w+: could not be written \(No space left on device\)", said)
+    expected = json.loads((first[0] / "runs" / "mini-mosi" / run.name).read_text())
+    found = json.loads(run.read_text())
+    for record in (expected, found):  # how long it took is in it, and so in its checksum
+        del record["seconds"], record["sha256"]
+    assert found == expected
+    assert not list((tmp_path / "unfinished").iterdir())
 
 
 @pytest.mark.slow

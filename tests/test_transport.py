@@ -4,9 +4,13 @@ import numpy as np
 import ot
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from alignmamba2.alignment import transport
 from alignmamba2.alignment.costs import COSTS
+
+from .conftest import ragged_pairs
 
 SOLVERS = ("numba", "kernel", "log")
 
@@ -257,3 +261,66 @@ def test_unbalanced_agrees_with_pot_and_tends_to_balanced():
     )
     balanced = transport(x, y, epsilon=0.2, tolerance=1e-10, max_iterations=20_000)
     torch.testing.assert_close(stiff.plan, balanced.plan, rtol=1e-3, atol=1e-6)
+
+
+class TestAnyPair:
+    """What holds whatever the tokens, their numbers and their padding are."""
+
+    any_pair = given(ragged_pairs(), st.sampled_from(["cosine", "sqeuclidean"]), st.sampled_from(["kernel", "log"]))
+    few = settings(max_examples=40, deadline=None)
+
+    @staticmethod
+    def solved(x, y, x_mask, y_mask, cost, solver, **options):
+        """ε is 0.3 times a sample's mean cost, so that any scale converges."""
+        options = {"epsilon": 0.3, "relative": True, "tolerance": 1e-9, "max_iterations": 20_000} | options
+        found = transport(x, y, x_mask, y_mask, cost=cost, solver=solver, **options)
+        assert found.converged.all()
+        return found
+
+    @few
+    @any_pair
+    def test_marginals_hold_and_padding_has_no_mass(self, pair, cost, solver):
+        x_mask, y_mask = pair[2:]
+        found = self.solved(*pair, cost, solver)
+        here = (x_mask.any(1) & y_mask.any(1))[:, None]
+        rows, columns = (m * here / m.sum(1, keepdim=True).clamp_min(1).double() for m in (x_mask, y_mask))
+        torch.testing.assert_close(found.plan.sum(2), rows, rtol=0, atol=2e-9)
+        torch.testing.assert_close(found.plan.sum(1), columns, rtol=0, atol=2e-9)
+        assert (found.plan >= 0).all()
+        assert (found.plan[~(x_mask[:, :, None] & y_mask[:, None])] == 0).all()
+
+    @few
+    @any_pair
+    def test_the_value_lies_between_the_bounds(self, pair, cost, solver):
+        """relaxed, from either side ≤ exact ≤ ⟨P, C⟩ ≤ distance ≤ ⟨abᵀ, C⟩, the mean cost."""
+        x, y, x_mask, y_mask = pair
+        found = self.solved(*pair, cost, solver)
+        nearest = transport(*pair, cost=cost, method="relaxed").distance
+        nearest = nearest.maximum(transport(y, x, y_mask, x_mask, cost=cost, method="relaxed").distance)
+        exact = transport(*pair, cost=cost, method="exact").distance
+        mean = found.cost.sum((1, 2)) / (x_mask.sum(1) * y_mask.sum(1)).clamp_min(1)
+        bounds = torch.stack([nearest, exact, found.transport_cost, found.distance, mean])
+        assert (bounds.diff(dim=0) >= -1e-7 * (1 + mean)).all(), bounds
+        assert (bounds >= -1e-12).all()
+
+    @few
+    @any_pair
+    def test_symmetric(self, pair, cost, solver):
+        x, y, x_mask, y_mask = pair
+        one, other = self.solved(*pair, cost, solver), self.solved(y, x, y_mask, x_mask, cost, solver)
+        torch.testing.assert_close(one.distance, other.distance, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(one.plan, other.plan.mT, rtol=0, atol=1e-6)
+
+    @few
+    @any_pair
+    def test_order_padding_and_neighbours_change_nothing(self, pair, cost, solver):
+        x, y, x_mask, y_mask = pair
+        found = self.solved(*pair, cost, solver)
+        nearest = transport(*pair, cost=cost, method="relaxed").distance
+        for s in range(len(x)):
+            a, b = (m[s].nonzero().flatten().flip(0) for m in (x_mask, y_mask))  # alone, and the other way round
+            alone = self.solved(x[s, a][None], y[s, b][None], None, None, cost, solver)
+            torch.testing.assert_close(found.distance[s], alone.distance[0], rtol=1e-6, atol=1e-9)
+            torch.testing.assert_close(found.plan[s][a][:, b], alone.plan[0], rtol=0, atol=1e-6)
+            relaxed = transport(x[s, a][None], y[s, b][None], cost=cost, method="relaxed").distance[0]
+            torch.testing.assert_close(nearest[s], relaxed, rtol=1e-9, atol=1e-12)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config, evaluate, fit, load_dataset
 from alignmamba2.batch import BatchError, MultimodalBatch
+from alignmamba2.bench.kills import SUBJECTS
 from alignmamba2.checkpoint import FILE, Checkpoint, CheckpointError
 from alignmamba2.datasets import DataError
 from alignmamba2.datasets.nonfinite import without_nonfinite
@@ -219,12 +220,12 @@ def test_an_error_or_a_full_disk_leaves_the_old_file(tmp_path):
 
 
 def test_a_full_disk_is_an_error_and_with_room_it_goes_on(tmp_path):
-    """Training, conversion, feature cache and fetching, with a limit on the size of files in the disk's place."""
+    """Each subject of `bench kills`, with a limit on the size of files in the disk's place."""
     pytest.importorskip("resource")
     script = (
         "import resource, sys; from pathlib import Path\n"
         "from alignmamba2.bench.kills import SUBJECTS\n"
-        "for name in ('training', 'conversion', 'features', 'fetching'):\n"
+        "for name in SUBJECTS:\n"
         "    roomy, full = (Path(sys.argv[1]) / f'{name}-{kind}' for kind in ('roomy', 'full'))\n"
         "    roomy.mkdir(); full.mkdir()\n"
         "    expected = SUBJECTS[name](roomy)\n"
@@ -243,7 +244,7 @@ def test_a_full_disk_is_an_error_and_with_room_it_goes_on(tmp_path):
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [line.split("\t") for line in done.stdout.splitlines()]
-    assert [row[:2] for row in rows] == [[n, "True"] for n in ("training", "conversion", "features", "fetching")]
+    assert [row[:2] for row in rows] == [[n, "True"] for n in SUBJECTS]
     for _, _, left, said in rows:
         assert "could not be" in said
         assert "File too large" in said

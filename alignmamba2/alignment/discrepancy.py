@@ -128,8 +128,10 @@ def bandwidths(x, y, a, b, bandwidth: Bandwidth, scales: Sequence[float]) -> Ten
 
 @torch.no_grad()
 def median_distance(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """(B,) median of ‖u − v‖ over pairs of different real tokens of x and y together; 1 where that is 0."""
+    """(B,) median of ‖u − v‖ over pairs of different real tokens of x and y together; 1 where it is 0 or no pair is."""
     z, real = torch.cat([x, y], 1), torch.cat([a, b], 1)
+    if z.shape[1] < 2:  # no pair at all
+        return z.new_ones(len(z))
     if z.shape[1] > MEDIAN_TOKENS:
         # Real tokens first (a stable sort keeps their order), then evenly spaced ones of each sample.
         order = torch.argsort(~real, dim=1, stable=True)

@@ -30,6 +30,7 @@ from ..datasets import Dataset
 from ..datasets.fetch import Source
 from ..datasets.mini_files import make
 from ..encoders import cache
+from ..files import read_json
 from ..reproduce import reproduce
 from .measure import keep
 
@@ -84,7 +85,7 @@ def reproduction(folder: Path) -> str:
     """`reproduce`, of two runs: all that the runs' files say but how long they took."""
     only = ("late-lstm", "mamba")
     reproduce(["mini-mosi"], [1], folder=folder / "runs", fast=True, only=only, progress=False, say=lambda _: None)
-    records = [json.loads(p.read_text("utf-8")) for p in sorted(folder.rglob("runs/mini-mosi/*.json"))]
+    records = [read_json(p) for p in sorted(folder.rglob("runs/mini-mosi/*.json"))]
     if len(records) != len(only):
         raise AssertionError(f"{len(records)} runs have a file; expected {len(only)}")
     for record in records:

@@ -56,8 +56,8 @@ class Dataset(torch.utils.data.Dataset):
     notes : sequence of str
         What reading found and did, such as "train/audio: 153 values were -inf, set to 0".
     show : mapping of modality to a function of a `Sample`
-        What a person sees or hears of it: of "image" the picture, (H, W, 3) uint8; of "audio" the loudness of each
-        token, (T,). For panels; optional.
+        What a person sees or hears of it: of "image" and "depth" the picture, (H, W, 3) uint8, or None where it is
+        missing; of "audio" the loudness of each token, (T,). For panels; optional.
     """
 
     name: str
@@ -87,6 +87,14 @@ class Dataset(torch.utils.data.Dataset):
     def modalities(self) -> dict[str, int]:
         """Feature width of each modality."""
         return {m: x.shape[-1] for m, x in self.samples[0].features.items()}
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes' names, as the notes say them, or else "class 0", "class 1", and so on; none of numbers."""
+        if self.task != "classification":
+            return []
+        named = [note.removeprefix("classes: ") for note in self.notes if note.startswith("classes: ")]
+        return named[0].split(", ") if named else [f"class {i}" for i in range(self.n_classes)]
 
     def batch(self, indices: Iterable[int] | None = None) -> MultimodalBatch:
         """These samples (all of them if left out) as one padded batch."""

@@ -74,10 +74,11 @@ def corrupt(
     if not chosen:
         raise ValueError(f"kind: {kind!r} is nothing that any of {present} can suffer")
     deep = [m for m in chosen if m in raws and raws[m].level in LEVELS.get(kind, ())]
-    samples = dataset.samples
+    samples, show = dataset.samples, dataset.show
     if deep:
         changes = {m: partial(_change_raw, kind, severity, seed, m, raws[m].level, raws[m].noise) for m in deep}
         samples = samples.changed(changes, f"{kind} {severity!r} {seed}")
+        show = samples.show
     shallow = [m for m in chosen if m not in deep]
     if shallow:
         scale = {m: sd for m, (_, sd) in dataset.statistics().items()} if kind == "noise" else {}
@@ -86,7 +87,7 @@ def corrupt(
     if kind == "missing":
         where = chosen
     said = f"corrupted: {kind} {severity:g} of {', '.join(where)} (seed {seed})"
-    return dataclasses.replace(dataset, samples=samples, protocol=f"{dataset.protocol}, {said}")
+    return dataclasses.replace(dataset, samples=samples, show=show, protocol=f"{dataset.protocol}, {said}")
 
 
 def drop_token_ids(text: Tensor, p: float, seed: int, sample: str) -> Tensor:

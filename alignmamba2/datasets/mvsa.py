@@ -165,6 +165,7 @@ def datasets(
     same = repeated({split: [texts[i] for i in r] for split, r in rows.items()})
     notes.append(f"texts that are also in train: {same['valid']} of valid, {same['test']} of test")
     labels, ids = [as_label(p.label) for p in pairs], [p.id for p in pairs]
+    samples = {split: RawSamples(raws, r, labels, ids, partners) for split, r in rows.items()}
     return {
         split: Dataset(
             name=name,
@@ -175,10 +176,11 @@ def datasets(
             task="classification",
             n_classes=len(CLASSES),
             readout="mean",
-            samples=RawSamples(raws, r, labels, ids, partners),
+            samples=own,
             notes=(f"classes: {', '.join(CLASSES)}", *notes),
+            show=own.show,
         )
-        for split, r in rows.items()
+        for split, own in samples.items()
     }
 
 

@@ -126,6 +126,7 @@ def datasets(
         f"image={image}, depth={depth}" + ("" if filled else ", holes not filled")
     )
     labels = [as_label(int(c)) for c in frames.classes]
+    samples = {s: RawSamples(raws, rows.tolist(), labels, frames.ids, _same_place) for s, rows in parts.items()}
     return {
         split: Dataset(
             name=name,
@@ -136,11 +137,12 @@ def datasets(
             task="classification",
             n_classes=len(frames.names),
             readout="mean",
-            samples=RawSamples(raws, rows.tolist(), labels, frames.ids, _same_place),
+            samples=own,
             hashes=frames.hashes,
             notes=(f"classes: {', '.join(frames.names)}",),
+            show=own.show,
         )
-        for split, rows in parts.items()
+        for split, own in samples.items()
     }
 
 

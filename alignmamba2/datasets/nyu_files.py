@@ -11,7 +11,9 @@ import numpy as np
 
 from .base import DataError
 from .fetch import Source
+from .hdf5 import errors_named
 from .images import read_picture
+from .matlab import read_matrices
 from .store import file_hash
 
 NAME = "nyu"
@@ -145,7 +147,9 @@ class MatFrames:
         except DataError as error:
             raise DataError(f"{self.path}: {error}") from None
         self.types = types
-        self.scenes = self._strings("scenes") if "scenes" in self._file else None
+        with errors_named(self.path, "a MATLAB v7.3 file"):
+            scenes = "scenes" in self._file
+        self.scenes = self._strings("scenes") if scenes else None
         self.synthetic = bool(self.scenes) and all(s.startswith(SYNTHETIC) for s in self.scenes)
         self.train, self.test = read_splits(splits, n)
         self.ids = [f"frame-{i + 1:04d}" for i in range(n)]  # 1-based, as in splits.mat
@@ -158,21 +162,10 @@ class MatFrames:
     def _file(self):
         import h5py
 
-        try:
+        with errors_named(self.path, "a MATLAB v7.3 file"):
             return h5py.File(self.path, "r")
-        except OSError as error:
-            raise DataError(f"{self.path}: no readable HDF5 ({error}); it may be cut off: bring it again") from error
-
-    def _read(self, field: str, read: Callable):
-        try:
-            return read()
-        # HDF5 reports what lies on a damaged place in several ways.
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise DataError(f"{self.path}: {field} cannot be read ({error}); the file may be cut off") from error
 
     def _field(self, name: str, dtype: type, channels: tuple[int, ...]):
-        if name not in self._file:
-            raise DataError(f"{self.path}: no field {name!r}; found {sorted(self._file)}")
         field = self._read(name, lambda: self._file[name])
         shape = getattr(field, "shape", ())
         if len(shape) != 3 + len(channels) or shape[1:-2] != channels or field.dtype != dtype:
@@ -183,9 +176,6 @@ class MatFrames:
         return field
 
     def _strings(self, name: str) -> list[str]:
-        if name not in self._file:
-            raise DataError(f"{self.path}: no field {name!r}; found {sorted(self._file)}")
-
         def read() -> list[str]:
             references = np.asarray(self._file[name]).ravel()
             return ["".join(map(chr, np.asarray(self._file[r]).ravel())) for r in references]
@@ -193,7 +183,13 @@ class MatFrames:
         return self._read(name, read)
 
     def _frame(self, name: str, index: int) -> np.ndarray:
-        return self._read(f"{name}, frame {index + 1}", lambda: self._file[name][index])
+        return self._read(name, lambda: self._file[name][index], f", frame {index + 1}")
+
+    def _read(self, name: str, read: Callable, which: str = ""):
+        with errors_named(self.path, f"field {name!r}{which}"):
+            if name not in self._file:
+                raise DataError(f"{self.path}: no field {name!r}; found {sorted(self._file)}")
+            return read()
 
     def picture(self, index: int) -> np.ndarray:
         """(480, 640, 3) uint8."""
@@ -210,13 +206,7 @@ class MatFrames:
 
 def read_splits(path: Path, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers, from 0, of train and test frames in `splits.mat` (`trainNdxs`, `testNdxs`, from 1)."""
-    from scipy.io import loadmat
-
-    try:
-        table = loadmat(path)
-    # loadmat lets the errors of whatever it stumbles over through.
-    except Exception as error:
-        raise DataError(f"{path}: no readable MATLAB v5 file ({error}); it may be cut off") from error
+    table = read_matrices(path)
     parts = []
     for name in ("trainNdxs", "testNdxs"):
         rows = np.asarray(table.get(name, ())).ravel()

@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files import whole
 from .base import DataError
 from .fetch import MIRROR_VARIABLE, Source, data_root
 
@@ -41,14 +42,15 @@ class PipSource(Source):
             return self.ensure(self.folder, root)
         folder.mkdir(parents=True, exist_ok=True)
         ((name, digest),) = self.hashes.items()
-        with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as part:
-            wanted = Path(part) / "requirements.txt"
+        with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as scratch:
+            wanted = Path(scratch) / "requirements.txt"
             wanted.write_text(f"{self.requirement} --hash=sha256:{digest}\n", encoding="utf-8")
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-            command += ["--no-build-isolation", "--require-hashes", "--dest", part, "--requirement", str(wanted)]
+            command += ["--no-build-isolation", "--require-hashes", "--dest", scratch, "--requirement", str(wanted)]
             done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode or not (Path(part) / name).is_file():
+            if done.returncode or not (Path(scratch) / name).is_file():
                 said = (done.stderr or done.stdout).strip().splitlines()[-3:]
                 raise DataError(f"{folder / name}: pip did not bring {self.requirement}: {' '.join(said)}")
-            (Path(part) / name).replace(folder / name)
+            with whole(folder / name) as part:
+                (Path(scratch) / name).replace(part)
         return folder

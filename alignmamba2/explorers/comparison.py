@@ -101,6 +101,7 @@ class ComparisonExplorer(Explorer):
                 name=name,
                 mode="markers+text",
                 textposition="top center",
+                cliponaxis=False,
                 marker={"size": 13, "color": colour, "symbol": symbol},
                 error_x={"type": "data", "thickness": 3, "width": 8, "color": colour},
                 hovertemplate="%{y}: %{x:+.1f} points<extra></extra>",
@@ -108,7 +109,7 @@ class ComparisonExplorer(Explorer):
         figure.add_vline(x=0, line={"color": INK, "width": 1.5, "dash": "dash"})
         figure.update_xaxes(title="accuracy of the variant less that of the full model, in points", range=[-10, 10])
         figure.update_yaxes(showgrid=False, autorange="reversed", categoryorder="array")
-        return titled(figure, "What does one study find?", height=560).update_layout(showlegend=True)
+        return titled(figure, "What does one study find?", height=520).update_layout(showlegend=True)
 
     def _paint(self) -> str:
         c = {name: control.value for name, control in self._controls.items()}

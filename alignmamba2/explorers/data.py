@@ -87,7 +87,7 @@ class DataExplorer(Explorer):
             cols=2,
             specs=[[{}, {"rowspan": rows} if row == 0 else None] for row in range(rows)],
             column_widths=[0.68, 0.32],
-            vertical_spacing=0.36 / rows,
+            vertical_spacing=0.42 / rows,
             horizontal_spacing=0.1,
             subplot_titles=(*([" "] * (rows + 1)),),
         )
@@ -125,7 +125,7 @@ class DataExplorer(Explorer):
         figure.update_yaxes(visible=False, rangemode="tozero", row=1, col=2)
         self._labels = next(figure.select_xaxes(row=1, col=2)).plotly_name
         figure.update_annotations(font_size=15)
-        return titled(figure, "One sample in its batch", height=230 + 150 * rows)
+        return titled(figure, "One sample in its batch", height=215 + 130 * rows)
 
     def _of_split(self, what: str, split: str) -> Any:
         """Something about a whole split, found when it is first asked for."""
@@ -154,8 +154,7 @@ class DataExplorer(Explorer):
         values = np.atleast_1d(array(label))
         if dataset.task == "regression":
             return [f"{v:+.0f}".replace("-", "−") if v else "0" for v in np.rint(values)]
-        told = next((n.removeprefix("classes: ").split(", ") for n in dataset.notes if n.startswith("classes: ")), None)
-        return [told[v] if told else str(v) for v in values.tolist()]
+        return [dataset.classes[v] for v in values.tolist()]
 
     def _batch(self, split: str, sample: int) -> np.ndarray:
         """The samples of the batch that this one is in."""
@@ -203,11 +202,13 @@ class DataExplorer(Explorer):
             x=list(range(len(names))),
             y=[counts[n] / total for n in names],
             customdata=[[n, counts[n]] for n in names],
-            marker_color=[INK if n in own else LIGHT for n in names],
+            marker_color=[self._neutral(INK if n in own else LIGHT) for n in names],
         )
         # Places with names: a live figure would take "+1" for a number, and drop "−1".
         self.fig.layout[self._labels].update(tickvals=list(range(len(names))), ticktext=[short(n, 12) for n in names])
-        self.fig.layout.annotations[1].text = f"labels of {split}; dark: this sample's"
+        self.fig.layout.annotations[
+            1
+        ].text = f"labels of {split}; {'bright' if self._theme == 'dark' else 'dark'}: this sample's"
         if not own:
             return "It has no label."
         if sum(own.values()) > 1:

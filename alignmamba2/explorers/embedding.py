@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..figures import look
-from ..figures.pictures import data_uri
+from ..figures.pictures import data_uri, of_sample
 from ..figures.style import INK, PAPER, array, short, titled
 from ..trace import Trace
 from .panel import WIDTH, Explorer, Shown, button, choice, steps, whole
@@ -23,6 +23,7 @@ NEIGHBOURS = (5, 10, 15, 30, 60, 120)
 DISTANCES = (0.0, 0.1, 0.25, 0.5, 0.99)
 LISTED = 5  # samples named below
 COLOURS = ("modality", "label", "prediction", "error")
+RIGHT_WRONG = ("right", "wrong")
 
 
 class EmbeddingExplorer(Explorer):
@@ -38,7 +39,7 @@ class EmbeddingExplorer(Explorer):
     trace : Trace
         Of many samples.
     dataset : optional
-        The samples of the trace, in its order; their pictures are shown where `dataset.show["image"]` is there.
+        The samples of the trace, in its order; their pictures and the classes' names are shown where it has them.
     most : int
         So many tokens, drawn evenly over modalities.
     random_state : int
@@ -71,6 +72,7 @@ class EmbeddingExplorer(Explorer):
     ):
         self._tokens = _drawn(trace, most, random_state)
         self._trace, self._random_state, self._dataset = trace, random_state, dataset
+        self._classes = _classes(trace, dataset)
         interactive = shown.get("interactive", True)
         self._wait = wait or not interactive
         self._kept: dict[tuple[int, float], tuple[np.ndarray, np.ndarray]] = {}
@@ -97,10 +99,7 @@ class EmbeddingExplorer(Explorer):
             self._view.children[0].children = (*self._view.children[0].children, self._bar)
             self._samples = widgets.HTML()
             self._view.children += (self._samples,)
-            # Plotly's widget tells one trace after the other what is selected; with the last one all is known.
-            last = self._traces[f"after {self._order[-1]}"]
-            last.on_selection(lambda *_: self._select())
-            last.on_deselect(lambda *_: self._select())
+            self.fig.selected = self._select
 
     def _laid_out(self) -> go.Figure:
         self._order = list(dict.fromkeys(self._tokens["modality"].tolist()))
@@ -246,6 +245,10 @@ class EmbeddingExplorer(Explorer):
         axis = self.fig.layout.coloraxis
         if values is not None:
             axis.update(showscale=True, cmin=float(values.min()), cmax=float(values.max()), colorbar_title_text=by)
+            names = RIGHT_WRONG if by == "error" else self._classes
+            if self._classes:  # an empty list would leave no tick at all to numbers
+                axis.update(cmin=0, cmax=len(names) - 1, colorbar_tickvals=list(range(len(names))))
+                axis.colorbar.ticktext = [short(name, 12) for name in names]
         else:
             axis.showscale = False
         for side in ("before", "after"):
@@ -260,25 +263,25 @@ class EmbeddingExplorer(Explorer):
                 else:
                     marker.color = values[rows, np.minimum(places, values.shape[1] - 1)]
 
-    def _select(self) -> None:
+    def _select(self, chosen: list[list[int]]) -> None:
         """What the mouse selected in one panel, or nothing any more: the same tokens stay bright in both."""
-        picked = [
-            np.flatnonzero(self._tokens["modality"] == m)[list(self._traces[f"{side} {m}"].selectedpoints or ())]
-            for m in self._order
-            for side in ("before", "after")
-        ]
+        by = dict(zip((trace.meta for trace in self.fig.data), chosen, strict=True))
+        picked = [self._tokens_of(m)[by[f"{side} {m}"]] for m in self._order for side in ("before", "after")]
         self._selected = np.unique(np.concatenate(picked)).astype(int)
-        with self._answering():
+        with self._answering(), self.fig.batch_update():
             if len(self._selected):
                 self._controls["sample"].value = 0
             self._brighten()
             self.update()
 
+    def _tokens_of(self, modality: str) -> np.ndarray:
+        return np.flatnonzero(self._tokens["modality"] == modality)
+
     def _brighten(self) -> None:
         """Selected tokens bright and the others pale, in both panels; all alike where nothing is selected."""
         with self.fig.batch_update():
             for m in self._order:
-                mine = np.flatnonzero(self._tokens["modality"] == m)
+                mine = self._tokens_of(m)
                 among = np.flatnonzero(np.isin(mine, self._selected)).tolist()
                 for side in ("before", "after"):
                     self._traces[f"{side} {m}"].selectedpoints = among if len(self._selected) else None
@@ -303,26 +306,38 @@ class EmbeddingExplorer(Explorer):
             tokens = [i for i in chosen if self._tokens["sample"][i] == b]
             told = [html.escape(short(self._tokens["said"][i], 70)) for i in tokens[:4]]
             more = f" and {len(tokens) - 4} more" if len(tokens) > 4 else ""
-            facts = [f"{name} {values[b]:.3g}" for name, values in _values(self._trace).items() if values.ndim == 1]
+            name = f"<b>{html.escape(self._trace.ids[b])}</b>{html.escape(self._facts(b))}"
             rows.append(
-                f'<div style="display: flex; gap: 12px; align-items: center; padding: 3px 0">{self._picture(int(b))}'
-                f"<div><b>{html.escape(self._trace.ids[b])}</b> · {', '.join(facts)}<br>{'; '.join(told)}{more}</div>"
-                "</div>"
+                f'<div style="display: flex; gap: 12px; align-items: center; padding: 3px 0">{self._pictures(int(b))}'
+                f"<div>{name}<br>{'; '.join(told)}{more}</div></div>"
             )
         if len(most) > LISTED:
             rows.append(f"<div>… and {_count(len(most) - LISTED, 'sample')} more</div>")
         style = f"max-width: {WIDTH - 20}px; line-height: 1.45; font-size: 14px; padding: 0 10px 10px 20px"
         return f'<div class="alignmamba2-samples" style="{style}">{"".join(rows)}</div>'
 
-    def _picture(self, sample: int) -> str:
-        show = getattr(self._dataset, "show", {}).get("image")
-        if show is None:
+    def _facts(self, sample: int) -> str:
+        """Prediction and label of a sample in words, where there is one a sample."""
+        values = {name: v[sample] for name, v in _values(self._trace).items() if v.ndim == 1}
+        if not values:
+            return ""
+        if self._classes:
+            facts = {name: self._classes[int(v)] for name, v in values.items() if name != "error"}
+            verdict = f": {RIGHT_WRONG[int(values['error'])]}" if "error" in values else ""
+        else:
+            facts, verdict = {name: f"{v:.3g}" for name, v in values.items()}, ""
+        return " · " + ", ".join(f"{name} {fact}" for name, fact in facts.items()) + verdict
+
+    def _pictures(self, sample: int) -> str:
+        if self._dataset is None:
             return ""
         from PIL import Image
 
-        address = data_uri(Image.fromarray(show(self._dataset[sample])).resize((56, 56)))
         name = html.escape(self._trace.ids[sample], quote=True)
-        return f'<img alt="{name}" width="56" height="56" src="{address}">'
+        return "".join(
+            f'<img alt="{m} of {name}" width="56" height="56" src="{data_uri(Image.fromarray(p).resize((56, 56)))}">'
+            for m, p in of_sample(self._dataset, self._dataset[sample]).items()
+        )
 
 
 def _count(number: int, thing: str) -> str:
@@ -351,6 +366,13 @@ def _drawn(trace: Trace, most: int, random_state: int) -> dict[str, np.ndarray]:
     }
 
 
+def _classes(trace: Trace, dataset: Any = None) -> list[str]:
+    """Names of the classes; none where numbers are predicted."""
+    if trace.logits is None:
+        return []
+    return list(getattr(dataset, "classes", ())) or [f"class {i}" for i in range(trace.logits.shape[-1])]
+
+
 def _values(trace: Trace) -> dict[str, np.ndarray]:
     """A number a sample (B,), or a step (B, T), to colour by."""
     guess = array(trace.prediction).astype(float)
@@ -358,4 +380,6 @@ def _values(trace: Trace) -> dict[str, np.ndarray]:
     if trace.labels is not None:
         values["label"] = array(trace.labels).astype(float)
         values["error"] = np.abs(guess - values["label"])
+        if trace.logits is not None:  # of classes: right or wrong
+            values["error"] = (values["error"] > 0).astype(float)
     return values

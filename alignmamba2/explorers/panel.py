@@ -64,7 +64,7 @@ class Explorer:
     ):
         if theme not in THEMES:
             raise ValueError(f"theme: found {theme!r}; expected one of {', '.join(map(repr, THEMES))}")
-        self._note, self._quiet = note, QUIET if theme == "light" else IN_THE_DARK[QUIET]
+        self._note, self._theme = note, theme
         figure.update_layout(template=TEMPLATE, width=WIDTH)
         if theme == "dark":
             figure = dark(figure)
@@ -137,13 +137,19 @@ class Explorer:
             f'font-size: 15px; padding: 2px 10px 10px 20px; color: {colour}">{html.escape(text)}</div>'
         )
 
+    def _neutral(self, colour: str) -> str:
+        """A neutral colour of `figures.style` in this panel's theme."""
+        return IN_THE_DARK[colour] if self._theme == "dark" else colour
+
     def _headed(self, title: str, note: str) -> str:
         """A title with a note under it, as one text.
 
         Plotly's own subtitle measures the title first, and a widget is drawn before it stands on the page: they
         would collide.
         """
-        return f'{title}<br><span style="font-size: 15px; color: {self._quiet}">{note}</span>' if note else title
+        return (
+            f'{title}<br><span style="font-size: 15px; color: {self._neutral(QUIET)}">{note}</span>' if note else title
+        )
 
     @property
     def still(self) -> go.Figure:

@@ -111,7 +111,7 @@ class PlanPanel(Explorer):
         for axis in ("xaxis2", "yaxis2", "xaxis3", "yaxis3"):
             figure.layout[axis].visible = False
         figure.layout.xaxis6.showticklabels = True
-        titled(figure, "Transport plan", height=520)
+        titled(figure, "Transport plan", height=490)
         return figure.update_layout(
             bargap=0.25,
             margin={"l": 60, "r": 20, "t": 84, "b": 60},

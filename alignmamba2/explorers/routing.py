@@ -157,8 +157,10 @@ class RoutingExplorer(Explorer):
         trained = self._trace(next(iter(self._models)), now["sample"])
         said = f"Sample {trace.ids[0]}, layer {layer + 1}: the own expert adds {shares}; the shared ones add the rest. "
         if trained is trace:
-            return said + f"Prediction {predicted(trace)}{labelled(trace)}."
-        return said + f"Prediction {predicted(trace)}; as trained {predicted(trained)}{labelled(trace)}."
+            return said + f"Prediction {self._predicted(trace)}{self._labelled(trace)}."
+        return (
+            said + f"Prediction {self._predicted(trace)}; as trained {self._predicted(trained)}{self._labelled(trace)}."
+        )
 
     def _trace(self, routing: str, sample: int) -> Trace:
         key = routing, sample
@@ -174,26 +176,28 @@ class RoutingExplorer(Explorer):
             self._averages[routing] = trace.expert_shares()
         return self._averages[routing]
 
+    def _predicted(self, trace: Trace) -> str:
+        """The prediction of the one sample of a trace, in words; how many steps of each class with one a step."""
+        guess = trace.prediction[0]
+        if guess.ndim == 0:
+            return f"{float(guess):.2f}" if trace.logits is None else self._class(guess)
+        real = trace.label_mask[0] if trace.label_mask is not None else torch.ones_like(guess, dtype=torch.bool)
+        kinds, counts = guess[real].unique(return_counts=True)
+        return ", ".join(f"{int(n)} × {self._class(k)}" for k, n in zip(kinds, counts, strict=True))
 
-def predicted(trace: Trace) -> str:
-    """The prediction of the one sample of a trace, in words; how many steps of each class with one a step."""
-    guess = trace.prediction[0]
-    if guess.ndim == 0:
-        return f"{float(guess):.2f}" if trace.logits is None else f"class {int(guess)}"
-    real = trace.label_mask[0] if trace.label_mask is not None else torch.ones_like(guess, dtype=torch.bool)
-    kinds, counts = guess[real].unique(return_counts=True)
-    return ", ".join(f"{int(n)} × class {int(k)}" for k, n in zip(kinds, counts, strict=True))
+    def _labelled(self, trace: Trace) -> str:
+        """ ", label …" of the one sample of a trace, or nothing."""
+        if trace.labels is None:
+            return ""
+        label = trace.labels[0]
+        if label.ndim == 0:
+            return f", label {float(label):.2f}" if label.is_floating_point() else f", label {self._class(label)}"
+        right = (trace.prediction[0] == label)[trace.label_mask[0]]
+        return f", {int(right.sum())} of {len(right)} steps right"
 
-
-def labelled(trace: Trace) -> str:
-    """ ", label …" of the one sample of a trace, or nothing."""
-    if trace.labels is None:
-        return ""
-    label = trace.labels[0]
-    if label.ndim == 0:
-        return f", label {float(label):.2f}" if label.is_floating_point() else f", label {int(label)}"
-    right = (trace.prediction[0] == label)[trace.label_mask[0]]
-    return f", {int(right.sum())} of {len(right)} steps right"
+    def _class(self, number: torch.Tensor) -> str:
+        names = getattr(self._dataset, "classes", ())
+        return names[int(number)] if names else f"class {int(number)}"
 
 
 def _without(model: Any, kind: str) -> Any:

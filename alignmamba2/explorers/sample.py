@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Unpack
 
 import ipywidgets as widgets
@@ -12,9 +13,12 @@ import torch
 from plotly.subplots import make_subplots
 
 from ..figures import look
+from ..figures.pictures import of_sample
 from ..figures.style import INK, LIGHT, QUIET, array, short, titled
 from ..trace import Trace
 from .panel import Explorer, Shown, whole
+
+RIGHT = (0.7, 1.0)  # of the figure's width: the prediction, and pictures under it
 
 
 class SampleExplorer(Explorer):
@@ -28,7 +32,7 @@ class SampleExplorer(Explorer):
     model : AlignMamba2
     dataset : Dataset
     picture : callable (Sample) -> array (H, W, 3) of uint8, optional
-        Shown beside the rows; left out, `dataset.show["image"]` where the data set has that.
+        Shown under the prediction; left out, the pictures of `dataset.show`, colour and depth, where it has them.
     envelope : callable (Sample) -> array (T_audio,), optional
         Loudness of each sound; left out, `dataset.show["audio"]`, or else the length of its standardised features.
     **shown
@@ -57,8 +61,15 @@ class SampleExplorer(Explorer):
         **shown: Unpack[Shown],
     ):
         self._model, self._dataset, show = model, dataset, getattr(dataset, "show", {})
-        self._picture, self._envelope = picture or show.get("image"), envelope or show.get("audio")
+        self._envelope = envelope or show.get("audio")
+        if picture is not None:
+            self._pictures = lambda one: {"image": picture(one)}
+        else:
+            self._pictures = partial(of_sample, dataset)
+        self._pictured = picture is not None or any(m != "audio" for m in show)
         self._modalities = list(model.config.modalities)
+        count = 0 if model.config.task == "regression" else model.config.n_classes
+        self._classes = list(getattr(dataset, "classes", ())) or [f"class {i}" for i in range(count)]
         self._kept: dict[tuple[int, tuple[str, ...]], Trace] = {}
         self._scene: tuple = ()
         controls: dict[str, widgets.Widget] = {"sample": whole("sample", 0, len(dataset) - 1, sample)}
@@ -85,7 +96,7 @@ class SampleExplorer(Explorer):
             self._controls[name].value = True
 
     def _laid_out(self) -> go.Figure:
-        rows, wide = len(self._modalities), self._picture is not None
+        rows, wide = len(self._modalities), self._pictured
         specs = [[{"secondary_y": True}, {"rowspan": rows, "type": "xy"} if i == 0 else None] for i in range(rows)]
         figure = make_subplots(
             rows=rows,
@@ -94,7 +105,7 @@ class SampleExplorer(Explorer):
             column_widths=[0.66, 0.34],
             shared_xaxes="columns",
             vertical_spacing=0.05,
-            horizontal_spacing=0.1,
+            horizontal_spacing=0.13,
             subplot_titles=("what each token adds (grey: how strong it is)", "prediction"),
         )
         self._added = []  # axes
@@ -147,13 +158,14 @@ class SampleExplorer(Explorer):
             figure.update_yaxes(domain=[0.5, 1], row=1, col=2)
         self._value = next(figure.select_yaxes(row=1, col=2)).plotly_name
         figure.update_yaxes(nticks=6, zeroline=True, zerolinecolor=QUIET, row=1, col=2)
-        titled(figure, "One sample through the model", height=210 + 115 * rows + (120 if wide else 0))
+        titled(figure, "One sample through the model", height=210 + 105 * rows + (120 if wide else 0))
         return figure.update_layout(bargap=0.25, margin={"b": 110})
 
     def _scale(self, towards: int) -> str:
         if self._model.config.task == "regression":
             return "value"
-        return "log-odds of class 1" if self._model.config.n_classes == 2 else f"logit of class {towards}"
+        kind = "log-odds" if len(self._classes) == 2 else "logit"
+        return f"{kind} of {self._classes[towards]}"
 
     def _traced(self, sample: int, on: tuple[str, ...]) -> Trace:
         key = sample, on
@@ -227,8 +239,8 @@ class SampleExplorer(Explorer):
         self.fig.layout[self._lowest].update(
             tickvals=[(i + 0.5) / len(words) for i in chosen], ticktext=[short(words[i], 14) for i in chosen]
         )
-        if self._picture is not None:
-            self.fig.layout.images = [_image(self._picture(one))]
+        if self._pictured:
+            self.fig.layout.images = _side_by_side(list(self._pictures(one).values()))
 
     def _strength(self, one: Any, m: str) -> np.ndarray:
         if m == "audio" and self._envelope is not None:
@@ -248,9 +260,7 @@ class SampleExplorer(Explorer):
             said += f"; without {' and '.join(off)} it moved by {value - whole_value:+.2f} from {whole_value:.2f}"
         if one.label is not None:
             label = one.label if step is None else one.label[step]
-            said += (
-                f"; the label is {float(label):.2f}" if label.is_floating_point() else f"; the label is {int(label)}"
-            )
+            said += f"; the label is {self._classes[int(label)] if self._classes else f'{float(label):.2f}'}"
         by = {m: added[np.array(parts.modality) == m].sum() for m in dict.fromkeys(parts.modality)}
         sums = ", ".join(f"{m} {v:+.2f}" for m, v in by.items())
         bias = float(self._score(parts.bias, towards))
@@ -260,17 +270,18 @@ class SampleExplorer(Explorer):
         )
 
 
-def _image(pixels: Any) -> dict[str, Any]:
+def _side_by_side(pictures: Sequence[Any]) -> list[dict[str, Any]]:
+    """Pictures in the room under the prediction, as Plotly places them."""
     from PIL import Image
 
-    return {
-        "source": Image.fromarray(array(pixels)),
-        "xref": "paper",
-        "yref": "paper",
-        "x": 0.84,
-        "y": 0.42,
-        "sizex": 0.34,
-        "sizey": 0.42,
-        "yanchor": "top",
-        "xanchor": "center",
-    }
+    width = RIGHT[1] - RIGHT[0]
+    places = {"xref": "paper", "yref": "paper", "yanchor": "top", "xanchor": "center", "y": 0.42, "sizey": 0.42}
+    return [
+        {
+            "source": Image.fromarray(array(pixels)),
+            "x": RIGHT[0] + (i + 0.5) * width / len(pictures),
+            "sizex": 0.96 * width / len(pictures),
+            **places,
+        }
+        for i, pixels in enumerate(pictures)
+    ]

@@ -13,6 +13,8 @@ from ..figures.style import COLOURS, DASHES, INK, SYMBOLS, array, titled
 from .panel import Explorer, Shown, choice, steps
 
 LENGTHS = tuple(2**k for k in range(6, 21))
+FEWEST = 4  # lengths that three numbers are fitted to: with three every curve fits, and nothing speaks against it
+BEYOND = 1.5  # times the longest length: so far a curve is still read off its points
 
 
 def fitted(lengths: Any, values: Any) -> np.ndarray:
@@ -33,7 +35,9 @@ def fitted(lengths: Any, values: Any) -> np.ndarray:
 class ScalingExplorer(Explorer):
     """Measured points against length, a curve c + a L + b L² through each method's, and what it says at your length.
 
-    Beyond the measured lengths it is an extrapolation, and drawn and called so.
+    Beyond the measured lengths it is an extrapolation, and drawn and called so. There is none where the points cannot
+    carry one: with fewer than four lengths, or where at the longest the fixed cost c is still more than half of the
+    value. Such a curve ends where the measuring did, and the words say why.
 
     Parameters
     ----------
@@ -50,7 +54,7 @@ class ScalingExplorer(Explorer):
     ----------
     fig, controls, words
         As in `Explorer`.
-    at : mapping of method to what its curve says at the chosen length
+    at : mapping of method to what its curve says at the chosen length, if it says anything
 
     Examples
     --------
@@ -119,8 +123,8 @@ class ScalingExplorer(Explorer):
     def _paint(self) -> str:
         what, at = self._controls["what"].value, self._controls["at"].value
         rows, unit = self._measures[what], self._units.get(what, "")
-        grid = np.geomspace(self._lengths.min(), max(at, self._lengths.max()), 60)
-        self.at, low, high = {}, [], []
+        longest = self._lengths.max()
+        self.at, silent, low, high = {}, {}, [], []
         for method in self._methods:
             values = array(rows.get(method, np.full(len(self._lengths), np.nan))).astype(float)
             known = np.isfinite(values)
@@ -131,16 +135,30 @@ class ScalingExplorer(Explorer):
                 now.update(x=[], y=[])
                 continue
             c, a, b = fitted(self._lengths, values)
+            reach = self._lengths[known].max()
+            fixed = c / (c + a * reach + b * reach**2)
+            if at > BEYOND * reach and known.sum() < FEWEST:
+                silent[method] = f"only {known.sum()} lengths were measured"
+            elif at > BEYOND * reach and fixed > 0.5:
+                silent[method] = f"{100 * fixed:.0f} % of the longest is what every call costs, however short"
+            else:
+                self.at[method] = float(c + a * at + b * at**2)
+            grid = np.geomspace(self._lengths.min(), reach if method in silent else max(at, longest), 60)
             drawn = c + a * grid + b * grid**2
-            self.at[method] = float(c + a * at + b * at**2)
             curve.update(x=grid, y=drawn)
-            now.update(x=[at], y=[self.at[method]])
+            now.update(x=[at] if method in self.at else [], y=[self.at[method]] if method in self.at else [])
             low, high = [*low, drawn.min(), values[known].min()], [*high, drawn.max(), values[known].max()]
         self._traces["line"].update(x=[at, at], y=[min(low) / 2, max(high) * 2])
         self.fig.update_yaxes(title=f"{what}, {unit}" if unit else what)
         self.fig.update_yaxes(range=np.log10([min(low) / 2, max(high) * 2]).tolist())
-        beyond = at / self._lengths.max()
-        said = f"{what} at {at:,} tokens" + (f" ({beyond:.0f} times beyond what was measured)" if beyond > 1.5 else "")
-        least = min(self.at.values())
-        told = [f"{m} {v:.3g} {unit}".rstrip() + f" (×{v / least:.1f})" for m, v in self.at.items()]
+        said = f"{what[0].upper()}{what[1:]} at {at:,} tokens"
+        said += f" ({at / longest:.0f} times beyond what was measured)" if at > BEYOND * longest else ""
+        least = min(self.at.values(), default=1.0)
+        told = [f"{m} {_plain(v)} {unit}".rstrip() + f" (×{v / least:.1f})" for m, v in self.at.items()]
+        told += [f"{m} cannot be told from these points ({why})" for m, why in silent.items()]
         return f"{said}: {', '.join(told)}."
+
+
+def _plain(value: float) -> str:
+    """Three digits, and no power of ten where a reader would rather count zeros."""
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from lightning.pytorch.callbacks import Callback
 from plotly.subplots import make_subplots
 
-from ..figures.style import INK, QUIET, titled
+from ..figures.style import INK, QUIET, titled, whole_steps
 from .panel import Explorer, Shown, choice
 
 PARTS = {"train/task": "task loss", "train/ot": "transport loss", "train/mmd": "MMD loss"}
@@ -82,7 +82,7 @@ class TrainingMonitor(Explorer, Callback):
             row=2,
             col=2,
         )
-        figure.update_xaxes(range=[0.5, self._epochs + 0.5])
+        figure.update_xaxes(range=[0.5, self._epochs + 0.5], tick0=0, dtick=whole_steps(self._epochs, 8))
         figure.update_xaxes(title="epoch", row=2)
         figure.update_yaxes(nticks=5)
         return titled(figure, "The training, live", height=490)
@@ -129,5 +129,5 @@ class TrainingMonitor(Explorer, Callback):
             self._epochs = 2 * self._epochs
         for axis in ("xaxis", "xaxis2", "xaxis3", "xaxis4"):
             if tuple(self.fig.layout[axis].range) != (0.5, self._epochs + 0.5):
-                self.fig.layout[axis].range = [0.5, self._epochs + 0.5]
+                self.fig.layout[axis].update(range=[0.5, self._epochs + 0.5], dtick=whole_steps(self._epochs, 8))
         return f"Epoch {last['epoch'] + 1}: {'; '.join(said)}."

@@ -26,6 +26,8 @@ from .style import (
     wrapped,
 )
 
+HEIGHT, ABOVE, BELOW, PAD = 480, 96, 30, 26  # pixels of the flow: in all, over it, under it, between experts
+
 
 def expert_contributions(trace: Trace, sample: int, *, layer: int = -1, note: str = "") -> go.Figure:
     """What the specific and the shared experts add to each token of one sample, along the sentence.
@@ -184,9 +186,12 @@ def gate_flow(trace: Trace, *, layer: int = -1, note: str = "") -> go.Figure:
             value.append(float(mean[k]) / len(here))
             colour.append(see_through(look(m).colour, 0.5))
             hover.append(f"{mean[k]:.1%} of the {m} tokens' weight goes to {names[to]}")
-    # Own experts across from their modality, the shared ones below all.
-    below = len(shared) + len(here)
-    own_y = [(i + 0.5) / below for i in range(below)]
+    # Own experts across from their modality, the shared ones below all, as high as what flows into them: Plotly would
+    # push nodes that are in each other's way out of the picture.
+    flows = [sum(v for t, v in zip(target, value, strict=True) if t == to) for to in range(len(here), len(names))]
+    between = PAD / (HEIGHT - ABOVE - BELOW)
+    high = np.array(flows) * (1 - between * (len(flows) - 1))
+    expert_y = np.cumsum(high) - high / 2 + between * np.arange(len(flows))
     figure = go.Figure(
         go.Sankey(
             arrangement="snap",
@@ -194,8 +199,8 @@ def gate_flow(trace: Trace, *, layer: int = -1, note: str = "") -> go.Figure:
                 "label": names,
                 "color": [*(look(m).colour for m in here), *(look(m).colour for m in here), *(LIGHT for _ in shared)],
                 "x": [0.02] * len(here) + [0.98] * (len(here) + len(shared)),
-                "y": [*((i + 0.5) / len(here) for i in range(len(here))), *own_y],
-                "pad": 26,
+                "y": [*((i + 0.5) / len(here) for i in range(len(here))), *expert_y],
+                "pad": PAD,
                 "thickness": 26,
                 "line": {"width": 0},
                 "hovertemplate": "%{label}<extra></extra>",
@@ -213,8 +218,8 @@ def gate_flow(trace: Trace, *, layer: int = -1, note: str = "") -> go.Figure:
     )
     number = layer % len(trace.gates) + 1
     title = f"Where the gate sends the tokens: layer {number}"
-    figure = titled(figure, title, note, height=480, words="; ".join(hover) + ".")
-    return figure.update_layout(margin={"l": 20, "r": 20, "b": 30})
+    figure = titled(figure, title, note, height=HEIGHT, words="; ".join(hover) + ".")
+    return figure.update_layout(margin={"l": 20, "r": 20, "t": ABOVE, "b": BELOW})
 
 
 def gate_entropy(epochs: Sequence[float], entropy: Mapping[str, Any], experts: int, *, note: str = "") -> go.Figure:

@@ -137,9 +137,14 @@ def patch_links(
         figure.add_annotation(
             x=x, y=0, text=f"<b>{name}</b>", showarrow=False, yanchor="bottom", yshift=4, font={"size": 17}
         )
-    stay = float(np.mean([i == j for i, j in pairs])) if len(pairs) else float("nan")
-    words = f"{len(pairs)} links are drawn; {stay:.0%} of them join the same place in both pictures."
-    note = " · ".join(filter(None, (note, f"{stay:.0%} of the links drawn join the same place")))
+    if len(pairs):
+        stay = float(np.mean([i == j for i, j in pairs]))
+        words = f"{len(pairs)} links are drawn; {stay:.0%} of them join the same place in both pictures."
+        told = f"{stay:.0%} of the links drawn join the same place"
+    else:
+        told = "no link is stronger than chance"
+        words = f"{told.capitalize()}, so none is drawn."
+    note = " · ".join(filter(None, (note, told)))
     figure = titled(figure, f"Which patch belongs to which: {names[0]} ↔ {names[1]}", note, height=520, words=words)
     return figure.update_layout(margin={"l": 20, "r": 20, "b": 20, "t": 122})
 

@@ -40,6 +40,22 @@ def side_by_side(pictures: Mapping[str, Any], *, title: str = "Pictures", note: 
     return titled(figure, title, note, height=400, words=f"{told}.").update_layout(margin={"l": 20, "r": 20, "b": 20})
 
 
+def of_sample(dataset: Any, sample: Any) -> dict[str, Any]:
+    """The pictures of a sample, by modality, as `Dataset.show` has them; none of a modality that is missing.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> room = SimpleNamespace(features={"image": [1.0], "depth": []})
+    >>> show = {"image": lambda sample: "a picture", "depth": lambda sample: None}
+    >>> of_sample(SimpleNamespace(show=show), room)
+    {'image': 'a picture'}
+    """
+    show = {m: see for m, see in getattr(dataset, "show", {}).items() if m != "audio"}
+    missing = {m for m, tokens in sample.features.items() if not len(tokens)}
+    return {m: see(sample) for m, see in show.items() if m not in missing}
+
+
 def pixels(values: Any) -> np.ndarray:
     """A picture of three bytes a pixel, (H, W, 3); one number a pixel becomes grey, from dark to light."""
     values = array(values)

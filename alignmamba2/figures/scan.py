@@ -252,7 +252,7 @@ def attribution_bars(
     labels = [
         short(w, 13) if w else f"{m} {p + 1}" for m, p, w in zip(found.modality, found.place, found.words, strict=True)
     ]
-    figure.update_xaxes(**ticks(labels, 22), tickangle=-45, showgrid=False, row=1, col=1)
+    figure.update_xaxes(**ticks(labels, 16), tickangle=-45, showgrid=False, row=1, col=1)
     figure.update_layout(barmode="overlay", bargap=0.3)
     order = np.argsort(-np.abs(total))[:3]
     words = (

@@ -90,13 +90,13 @@ def scores(
     >>> figure.data[1].x
     (0.81,)
     """
-    figure, told = go.Figure(), []
+    figure, told, numbers = go.Figure(), [], []
     for name, values in results.items():
         values = array(values).astype(float)
         mean = float(values.mean())
-        half = (
-            float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
-        )
+        several = len(values) > 1
+        half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5) if several else 0.0
+        sure = f" ± {half:.3f}" if several else ""
         figure.add_scatter(
             x=values,
             y=[name] * len(values),
@@ -109,20 +109,20 @@ def scores(
         figure.add_scatter(
             x=(round(mean, 12),),
             y=(name,),
-            error_x={"type": "data", "array": [half], "thickness": 3, "width": 8, "color": INK},
+            error_x={"type": "data", "array": [half], "visible": several, "thickness": 3, "width": 8, "color": INK},
             mode="markers",
             marker={"symbol": "circle", "size": 13, "color": INK},
             name="mean, and 95 % interval over seeds",
-            hovertemplate=f"{name}: {mean:.4f} ± {half:.4f} ({len(values)} seeds)<extra></extra>",
+            hovertemplate=f"{name}: {mean:.4f}{sure} ({len(values)} seed{'s' * several})<extra></extra>",
             showlegend=not told,
         )
-        told.append(f"{name} {mean:.3f} ± {half:.3f}")
+        told.append(f"{name} {mean:.3f}{sure}")
+        numbers.append(f"<b>{mean:.3f}</b>{sure}")
     every = np.concatenate([array(v).astype(float) for v in results.values()])
     edges = [e.x[0] + s * e.error_x.array[0] for e in figure.data[1::2] for s in (-1, 1)]
     low, high = min(every.min(), *edges), max(every.max(), *edges)
     room = max(high - low, 1e-6)
-    for dot in figure.data[1::2]:  # the numbers in a column, beyond all that is drawn
-        text = f"<b>{dot.x[0]:.3f}</b> ± {dot.error_x.array[0]:.3f}"
+    for dot, text in zip(figure.data[1::2], numbers, strict=True):  # in a column, beyond all that is drawn
         figure.add_annotation(x=high, y=dot.y[0], text=text, showarrow=False, xanchor="left", xshift=14)
     figure.update_xaxes(title=metric, range=[low - 0.08 * room, high + 0.38 * room])
     figure.update_yaxes(autorange="reversed", ticks="", showgrid=True)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ..datasets import Dataset, is_present, load_dataset
 from ..datasets.corruptions import corrupt
 from ..experiments import provenance
-from ..files import write_text
+from ..files import FileError, read_json, write_json
 from ..loop import process
 from ..loop import scores as metrics_of
 from ..metrics import calibration_error
@@ -53,7 +53,8 @@ def reproduce(
     Parameters
     ----------
     names : names of `BENCHMARKS`
-    folder : of finished runs, one file each. A run that is there is not run again; one that was cut off goes on.
+    folder : of finished runs, one file each. A run that is there is not run again; one that was cut off goes on, and
+        one whose file is damaged is said and run again.
     fast : two epochs a run: to see that everything runs
     jobs : runs at a time, each in a process of its own
     only : variants to run, by name; default: all
@@ -91,16 +92,13 @@ def reproduce(
             job |= {"fast": fast, "data": print_of_data, "version": importlib.metadata.version("alignmamba2")}
             job["key"] = _key(job, changed(recipe, row.overrides, fast))
             waiting.append(job)
-    todo = [job for job in waiting if not _path(folder, job).is_file()]
-    for job in waiting:  # killed between writing a run's file and sweeping up behind it
-        if _path(folder, job).is_file():
-            shutil.rmtree(folder / "unfinished" / job["key"], ignore_errors=True)
+    todo = [job for job in waiting if not _finished(folder, job, say)]
     say(f"{len(waiting)} runs, {len(waiting) - len(todo)} of them finished before")
     _run_all(todo, folder, jobs, {name: plan[0] for name, plan in plans.items()}, progress)
     if process()[0]:
         return {}
     for name, (datasets, rows) in plans.items():
-        records = [json.loads(_path(folder, job).read_text("utf-8")) for job in waiting if job["benchmark"] == name]
+        records = [read_json(_path(folder, job)) for job in waiting if job["benchmark"] == name]
         benchmarks[name] |= summarise(BENCHMARKS[name], datasets, rows, records)
     return {**provenance(command), "seeds": list(seeds), "fast": fast, "benchmarks": benchmarks}
 
@@ -113,6 +111,24 @@ def _key(job: Mapping[str, Any], recipe: Recipe) -> str:
 
 def _path(folder: Path, job: Mapping[str, Any]) -> Path:
     return folder / "runs" / job["benchmark"] / f"{job['key']}.json"
+
+
+def _finished(folder: Path, job: Mapping[str, Any], say: Callable[[str], None]) -> bool:
+    """Whether a run's file is there and whole."""
+    path = _path(folder, job)
+    if not path.is_file():
+        return False
+    try:
+        key = read_json(path).get("key")
+    except FileError as error:
+        say(f"{error}. That run is run again")
+        return False
+    if key != job["key"]:
+        say(f"{path}: holds another run, {key}. That run is run again")
+        return False
+    # Killed between writing a run's file and sweeping up behind it?
+    shutil.rmtree(folder / "unfinished" / job["key"], ignore_errors=True)
+    return True
 
 
 def fingerprint(datasets: Mapping[str, Dataset]) -> str:
@@ -198,7 +214,7 @@ def run(job: Mapping[str, Any], folder: Path, datasets: dict[str, Dataset] | Non
     }
     path = _path(folder, job)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(record) + "\n")
+    write_json(path, record)
     shutil.rmtree(unfinished, ignore_errors=True)
 
 

@@ -58,18 +58,24 @@ class _Chunks:
         self.width = self.channels // self.groups
         self.u, self.delta, self.B, self.C = u, delta, B, C
         self.A = self.fixed(A)
+        self.rate = self.A * LOG2E
         step = self.batch * self.channels * self.state_size
         size = max(1, min(self.length, ELEMENTS // max(step, 1)))
+        self._buffers: list[Tensor] = []
         self.spans = [(t, min(t + size, self.length)) for t in range(0, self.length, size)]
 
     def fixed(self, x: Tensor) -> Tensor:
         """(D, N) → (G, N, P)"""
         return x.view(self.groups, self.width, self.state_size).transpose(1, 2).contiguous()
 
-    def per_channel(self, x: Tensor, span: tuple[int, int]) -> Tensor:
-        """(B, D, L) → (T, B, G, 1, P)"""
+    def view(self, x: Tensor, span: tuple[int, int]) -> Tensor:
+        """(B, D, L) → (T, B, G, 1, P), the same memory."""
         part = x[:, :, span[0] : span[1]].permute(2, 0, 1)
-        return part.reshape(len(part), self.batch, self.groups, 1, self.width)
+        return part.view(len(part), self.batch, self.groups, 1, self.width)
+
+    def per_channel(self, x: Tensor, span: tuple[int, int]) -> Tensor:
+        """(B, D, L) → (T, B, G, 1, P) in memory of that order, which everything computed from it then has."""
+        return self.view(x, span).contiguous()
 
     def per_state(self, x: Tensor, span: tuple[int, int]) -> Tensor:
         """B or C: (B, G, N, L) → (T, B, G, N, 1);  (D, N) → (G, N, P). They broadcast alike."""
@@ -85,18 +91,22 @@ class _Chunks:
         """(B, G, N, P) → (B, D, N)"""
         return state.transpose(2, 3).reshape(self.batch, self.channels, self.state_size)
 
-    def states(self, state: Tensor, span: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Decays and states of a chunk, both (T, B, G, N, P), from the state before it."""
-        delta = self.per_channel(self.delta, span)
-        decay = (delta * (self.A * LOG2E)).exp2_()
-        states = (delta * self.per_channel(self.u, span)) * self.per_state(self.B, span)
+    def buffers(self, count: int, span: tuple[int, int]) -> list[Tensor]:
+        """`count` buffers (T, B, G, N, P), the same for every chunk: new memory costs as much as arithmetic."""
+        while len(self._buffers) < count:
+            first = self.spans[0]
+            shape = (first[1] - first[0], self.batch, self.groups, self.state_size, self.width)
+            self._buffers.append(self.u.new_empty(shape))
+        return [x[: span[1] - span[0]] for x in self._buffers[:count]]
+
+    def states(self, state: Tensor, span: tuple[int, int], dt: Tensor, ut: Tensor) -> tuple[Tensor, Tensor]:
+        """Decays and states of a chunk in the first two buffers, from the state before it and Δ, u of the chunk."""
+        decay, states = self.buffers(2, span)
+        torch.mul(dt, self.rate, out=decay).exp2_()
+        torch.mul(dt * ut, self.per_state(self.B, span), out=states)
         for i in range(len(states)):
             state = states[i].addcmul_(decay[i], state)
         return decay, states
-
-    def write(self, out: Tensor, span: tuple[int, int], value: Tensor) -> None:
-        """value, T·B·D numbers in that order, into out (B, L, D)."""
-        out[:, span[0] : span[1]] = value.reshape(-1, self.batch, self.channels).transpose(0, 1)
 
 
 class _ChunkedScan(torch.autograd.Function):
@@ -106,18 +116,19 @@ class _ChunkedScan(torch.autograd.Function):
     def forward(ctx, u, delta, A, B, C, initial_state):
         with torch.autocast(u.device.type, enabled=False):
             chunks = _Chunks(u, delta, A, B, C)
-            y = u.new_empty(chunks.batch, chunks.length, chunks.channels)
+            y = u.new_empty(chunks.batch, chunks.length, chunks.channels).transpose(1, 2)
             state = chunks.to_state(initial_state)
             starts = []
             for span in chunks.spans:
                 starts.append(state)
-                _, states = chunks.states(state, span)
-                chunks.write(y, span, _sum_states(chunks.per_state(C, span), states))
-                state = states[-1].clone()  # a view would keep the whole chunk alive
+                dt, ut = chunks.per_channel(delta, span), chunks.per_channel(u, span)
+                _, states = chunks.states(state, span, dt, ut)
+                chunks.view(y, span).copy_(_sum_states(chunks.per_state(C, span), states))
+                state = states[-1].clone()
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(u, delta, A, B, C, *starts)
         ctx.set_materialize_grads(True)
-        return y.transpose(1, 2), chunks.from_state(state)
+        return y, chunks.from_state(state)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -125,17 +136,17 @@ class _ChunkedScan(torch.autograd.Function):
         u, delta, A, B, C, *starts = ctx.saved_tensors
         with torch.autocast(u.device.type, enabled=False):
             chunks = _Chunks(u, delta, A, B, C)
-            gu, gdelta = (u.new_empty(chunks.batch, chunks.length, chunks.channels) for _ in range(2))
+            gu, gdelta = (u.new_empty(chunks.batch, chunks.length, chunks.channels).transpose(1, 2) for _ in range(2))
             gA = torch.zeros_like(chunks.A)
             gB, gC = torch.zeros_like(B), torch.zeros_like(C)
             carry = chunks.to_state(glast)  # gradient of the state after the chunk
             for span, start in zip(reversed(chunks.spans), reversed(starts), strict=True):
-                decay, states = chunks.states(start, span)
                 dt, ut = chunks.per_channel(delta, span), chunks.per_channel(u, span)
+                decay, states = chunks.states(start, span, dt, ut)
                 gyt, bt = chunks.per_channel(gy, span), chunks.per_state(B, span)
                 _add_state_grad(gC, span, states, gyt, chunks)
-                g = gyt * chunks.per_state(C, span)  # will be the gradient of every state
-                g[-1] += carry
+                g = torch.mul(gyt, chunks.per_state(C, span), out=chunks.buffers(3, span)[2])
+                g[-1] += carry  # and from last to first g becomes the gradient of every state
                 for i in range(len(g) - 2, -1, -1):
                     g[i].addcmul_(decay[i + 1], g[i + 1])
                 carry = decay[0] * g[0]
@@ -146,11 +157,11 @@ class _ChunkedScan(torch.autograd.Function):
                 decay[1:].mul_(states[:-1])
                 decay[0].mul_(start)
                 g_exponent = torch.mul(decay, chunks.A, out=g).sum(-2, keepdim=True)
-                chunks.write(gu, span, g_input * dt)
-                chunks.write(gdelta, span, torch.addcmul(g_exponent, g_input, ut))
+                torch.mul(g_input, dt, out=chunks.view(gu, span))
+                torch.addcmul(g_exponent, g_input, ut, out=chunks.view(gdelta, span))
                 gA += decay.mul_(dt).sum((0, 1))
         gA = gA.transpose(1, 2).reshape_as(A)
-        return gu.transpose(1, 2), gdelta.transpose(1, 2), gA, gB, gC, chunks.from_state(carry)
+        return gu, gdelta, gA, gB, gC, chunks.from_state(carry)
 
 
 def _sum_states(weight: Tensor, states: Tensor) -> Tensor:

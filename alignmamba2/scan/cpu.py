@@ -1,7 +1,8 @@
 """The scan on the processor: numba's kernels, found in a cache on disk or compiled, as an operator of PyTorch.
 
 Threads are ours, not numba's: its OpenMP layer spins beside PyTorch's and dies in a forked child, its other layers
-are not there everywhere or forbid two callers.
+are not there everywhere or forbid two callers. PyTorch's own threads spin too, for milliseconds after each of its
+operations, on the processor that a thread of ours wants: so zeros come from NumPy, and sums are its.
 
 (B, D, L) views of (B, L, D) memory are read in place, and y and the gradients are such views: no tensor is ever
 transposed. Other layouts are right too; they are copied once.
@@ -60,6 +61,7 @@ class _Scan(torch.autograd.Function):
         *tensors, initial_state, delta_softplus, _ = inputs
         ctx.save_for_backward(*tensors, output[2])
         ctx.mark_non_differentiable(output[2])
+        ctx.set_materialize_grads(False)
         ctx.delta_softplus = delta_softplus
         ctx.given = [x is not None for x in (*tensors, initial_state)]
 
@@ -67,6 +69,8 @@ class _Scan(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gy, g_last, _):
         *tensors, kept = ctx.saved_tensors
+        if gy is None:  # the last state alone has a gradient
+            gy = torch.zeros_like(tensors[0])
         grads = _call(_scan_backward, *tensors, ctx.delta_softplus, kept, gy, g_last)
         return *(g if given else None for g, given in zip(grads, ctx.given, strict=True)), None, None
 
@@ -95,10 +99,10 @@ def _scan(
     """y (B, D, L), last state (B, D, N) and, for the backward, states kept on the way (B, K · N, D)."""
     y, last, kept = _empty_outputs(u, A, keep)
     inputs = _inputs(u, delta, A, B, C, D, z, delta_bias)
-    first = u.new_zeros(last.shape) if initial_state is None else initial_state
-    outputs = (_array(x) for x in (first, y.transpose(1, 2), last, kept))
+    first = _array_or_zeros(initial_state, last)
+    outputs = (_array(x) for x in (y.transpose(1, 2), last, kept))
     tasks = u.shape[0] * B.shape[1] * kernels.parts(u.shape[1], B.shape[1])
-    _run("forward", tasks, *inputs, z is not None, delta_softplus, keep, *outputs)
+    _run("forward", tasks, *inputs, z is not None, delta_softplus, keep, first, *outputs)
     return y, last, kept
 
 
@@ -127,7 +131,7 @@ def _scan_backward(
     delta_softplus: bool,
     kept: Tensor,
     gy: Tensor,
-    g_last: Tensor,
+    g_last: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of u, delta, A, B, C, D, z, delta_bias and initial_state; empty ones for what is missing."""
     (batch, channels, length), states, groups = u.shape, A.shape[1], B.shape[1]
@@ -144,7 +148,7 @@ def _scan_backward(
         *_inputs(u, delta, A, B, C, D, z, delta_bias),
         z is not None,
         delta_softplus,
-        *(_array(kept), _rows(gy), _array(g_last)),
+        *(_array(kept), _rows(gy), _array_or_zeros(g_last, g_first)),
         *outputs,
         *(g_channel, gB, gC),
     )
@@ -162,7 +166,8 @@ def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, kept, gy, g_last):
     vectors = [u.new_empty(channels) for _ in range(2)]
     gz = _empty_like_u(u if z is not None else u[:0])
     gA = u.new_empty(channels, states)
-    return _empty_like_u(u), _empty_like_u(u), gA, gB, gC, vectors[0], gz, vectors[1], torch.empty_like(g_last)
+    g_first = u.new_empty(u.shape[0], channels, states)
+    return _empty_like_u(u), _empty_like_u(u), gA, gB, gC, vectors[0], gz, vectors[1], g_first
 
 
 # --- Tensors to kernels -----------------------------------------------------------------------------------
@@ -170,6 +175,10 @@ def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, kept, gy, g_last):
 
 def _array(x: Tensor) -> np.ndarray:
     return x.detach().numpy()
+
+
+def _array_or_zeros(x: Tensor | None, like: Tensor) -> np.ndarray:
+    return np.zeros_like(_array(like)) if x is None else _array(x)
 
 
 def _rows(x: Tensor) -> np.ndarray:

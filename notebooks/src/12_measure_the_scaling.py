@@ -262,7 +262,9 @@ pd.DataFrame(rows).T.round(3)
 #
 # Through each model's points goes the curve $c + aL + bL^2$ that fits best: what every call costs, what every token
 # costs, and what every pair of tokens costs. Move the slider to *your* length: a minute of speech at 50 tokens a second
-# has 3,000, an hour 180,000. Beyond the last point it is an extrapolation, and the words below say how far.
+# has 3,000, an hour 180,000. Beyond the last point it is an extrapolation, and the words below say how far. Where fewer
+# than four lengths were measured, or the longest still spends most of its time on what every call costs, there is
+# nothing to extrapolate from, and they say that. (In fast mode it is so.)
 
 # %%
 units = dict.fromkeys(times, "ms")
