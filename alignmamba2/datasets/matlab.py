@@ -80,7 +80,7 @@ def _matrix(data: bytes, order: str) -> dict[str, np.ndarray]:
     if struct.unpack_from(order + "I", flags)[0] & COMPLEX:
         return {}
     shape = struct.unpack(f"{order}{len(sizes) // 4}i", sizes[: len(sizes) // 4 * 4])
-    array = np.frombuffer(numbers, order + NUMBERS[kind]) if len(numbers) % int(NUMBERS[kind][1]) == 0 else None
-    if array is None or min(shape, default=-1) < 0 or math.prod(shape) != array.size:
+    array = np.frombuffer(numbers, order + NUMBERS[kind])  # a ValueError where bytes are left over
+    if min(shape, default=-1) < 0 or math.prod(shape) != array.size:
         raise ValueError(f"{len(numbers)} bytes of numbers for a matrix {shape}")
     return {name.decode("latin-1"): array.reshape(shape, order="F")}
