@@ -99,9 +99,9 @@ def fit(
         With the latter, matrix products are in bfloat16; the scan's state, the alignment losses, the prediction and the
         weights stay in float32.
     compile : train through `torch.compile`
-        It takes up to a minute before the first step is done, needs a C++ compiler, and draws dropout in another way:
-        the same model, not the same bits. What is gained a step on a processor, `results/README.md` says; on a GPU it
-        was not measured. The model that comes back is an ordinary one.
+        Off, for on a processor a step gains next to nothing by it (`results/README.md`); on a GPU it was not measured.
+        It needs a C++ compiler, compiles for a minute or so before the first step is done, and draws dropout in another
+        way: the same model, not the same bits. The model that comes back is an ordinary one.
 
     Raises
     ------
