@@ -100,7 +100,7 @@ def fit(
         weights stay in float32.
     compile : train through `torch.compile`
         Off, for on a processor a step gains next to nothing by it (`results/README.md`); on a GPU it was not measured.
-        It needs a C++ compiler, compiles for a minute or so before the first step is done, and draws dropout in another
+        It needs a C++ compiler, compiles for a minute or two in the first epoch, and draws dropout in another
         way: the same model, not the same bits. The model that comes back is an ordinary one.
 
     Raises
