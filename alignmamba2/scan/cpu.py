@@ -53,8 +53,8 @@ class _Scan(torch.autograd.Function):
     """The operators below with their gradient."""
 
     @staticmethod
-    def forward(*args):
-        return _call(_scan, *args)
+    def forward(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, keep):  # torch.compile counts them
+        return _call(_scan, u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, keep)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
