@@ -6,8 +6,9 @@ chunk by chunk too: over the whole sequence, their intermediate tensors would co
 arithmetic. The forward keeps the state at the start of each chunk and, for the gradient of the gate, what is gated;
 the backward computes a chunk's states again (our choice: the (B, L, D, N) tensor of all states is 16 times the input).
 
-A chunk's tensors are (T, B, G, N, P): T steps, B samples, G groups of P = D / G channels, channels innermost because
-everything but B and C varies with them.
+A chunk's tensors are (B, T, G, N, P): B samples, T steps, G groups of P = D / G channels. Channels are innermost, for
+everything but B and C varies with them; samples outermost, for PyTorch cuts an operation between its threads there, on
+a whole chunk as on one of its steps: each thread finds its half where it left it, in its own processor's cache.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def scan(
 class _Chunks:
     """The inputs, cut into chunks: for one part of the samples after the other, its chunks in order of time.
 
-    What varies with time is a list of (T, B, G, 1 or N, P or 1), one for each chunk; what does not, (G, 1 or N, P).
+    What varies with time is a list of (B, T, G, 1 or N, P or 1), one for each chunk; what does not, (G, 1 or N, P).
     """
 
     def __init__(self, u, delta, A, B, C, D, z, delta_bias, softplus: bool, buffers: int):
@@ -70,16 +71,16 @@ class _Chunks:
         return x, self.cut(x)
 
     def cut(self, x: Tensor) -> list[Tensor]:
-        """(B, D, L) → (T, B, G, 1, P) each, the same memory."""
-        x = x.permute(2, 0, 1).unflatten(-1, (self.groups, 1, self.width))
-        return [chunk for part in x.split(self.samples, 1) for chunk in part.split(self.steps)]
+        """(B, D, L) → (B, T, G, 1, P) each, the same memory."""
+        x = x.transpose(1, 2).unflatten(-1, (self.groups, 1, self.width))
+        return [chunk for part in x.split(self.samples) for chunk in part.split(self.steps, 1)]
 
     def cut_states(self, x: Tensor) -> list[Tensor]:
-        """(B, G, N, L) → (T, B, G, N, 1) each, the same memory; (D, N) → (G, N, P) for each. They broadcast alike."""
+        """(B, G, N, L) → (B, T, G, N, 1) each, the same memory; (D, N) → (G, N, P) for each. They broadcast alike."""
         if x.dim() == 2:
             return [self.fixed(x)] * len(self.u)
-        x = x.permute(3, 0, 1, 2).unsqueeze(-1)
-        return [chunk for part in x.split(self.samples, 1) for chunk in part.split(self.steps)]
+        x = x.permute(0, 3, 1, 2).unsqueeze(-1)
+        return [chunk for part in x.split(self.samples) for chunk in part.split(self.steps, 1)]
 
     def fixed(self, x: Tensor) -> Tensor:
         """(D, N) → (G, N, P)"""
@@ -99,14 +100,14 @@ class _Chunks:
         return torch.cat(states).transpose(2, 3).reshape(self.batch, self.channels, self.state_size)
 
     def buffers(self, i: int) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
-        """Buffers (T, B, G, N, P) for chunk i, the same memory for all: new memory costs as much as arithmetic.
+        """Buffers (B, T, G, N, P) for chunk i, the same memory for all: new memory costs as much as arithmetic.
 
         Each with its steps as a tuple, for to index a tensor costs as much as a small operation.
         """
         shape = (*self.u[i].shape[:3], self.state_size, self.width)
         if shape not in self._buffers:
             views = [x[: math.prod(shape)].view(shape) for x in self._memory]
-            self._buffers[shape] = [(x, x.unbind()) for x in views]
+            self._buffers[shape] = [(x, x.unbind(1)) for x in views]
         return self._buffers[shape]
 
     def states(self, i: int, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -199,7 +200,7 @@ class _ChunkedScan(torch.autograd.Function):
                 g_input = _sum_states(chunks.B[i], g)  # gradient of Δu
                 # h_{t-1} · decay_t · g_t, in place of the decays: the gradient of Δ_t A.
                 decay.mul_(g)
-                decay[1:].mul_(states[:-1])
+                decay[:, 1:].mul_(states[:, :-1])
                 decays[0].mul_(starts[i])
                 g_dt = torch.mul(decay, chunks.A, out=g).sum(-2, keepdim=True).addcmul_(g_input, ut)
                 gA += decay.mul_(dt).sum((0, 1))
@@ -220,19 +221,19 @@ class _ChunkedScan(torch.autograd.Function):
 
 
 def _contiguous(x: Tensor) -> Tensor:
-    """B or C as it is if fixed; else (B, G, N, L), a view of (L, B, G, N) memory: the matrices of a chunk in a row."""
-    return x if x.dim() == 2 else x.permute(3, 0, 1, 2).contiguous().permute(1, 2, 3, 0)
+    """B or C as it is if fixed; else (B, G, N, L), a view of (B, L, G, N) memory: the matrices of a chunk in a row."""
+    return x if x.dim() == 2 else x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
 
 
 def _sum_states(weight: Tensor, states: Tensor) -> Tensor:
-    """Σ_n weight_n · states_n: (T, B, G, N, P) → (T, B, G, 1, P); weight as from `cut_states`."""
+    """Σ_n weight_n · states_n: (B, T, G, N, P) → (B, T, G, 1, P); weight as from `cut_states`."""
     if weight.dim() == 3:
         return (states * weight).sum(-2, keepdim=True)
     return weight.transpose(-1, -2) @ states
 
 
 def _add_state_grad(grad: Tensor, states: Tensor, other: Tensor) -> None:
-    """Add to a chunk's gradient of B or C, as from `cut_states`: states (T, B, G, N, P) times other (T, B, G, 1, P)."""
+    """Add to a chunk's gradient of B or C, as from `cut_states`: states (B, T, G, N, P) times other (B, T, G, 1, P)."""
     if grad.dim() == 3:
         grad += (states * other).sum((0, 1))
     else:
