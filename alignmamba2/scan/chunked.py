@@ -21,7 +21,7 @@ from torch import Tensor
 
 LOG2E = math.log2(math.e)
 ELEMENTS = 900_000  # states of a chunk: three such buffers fit a third-level cache, and amortise its forty calls
-STEP = 65_536  # states of a step on a processor: enough for two threads; more samples go part after part
+STEP = 131_072  # states of a step on a processor: enough for two threads; more samples go part after part
 
 
 def scan(
