@@ -43,20 +43,6 @@ def _row(cells: Iterable[object]) -> str:
     return "| " + " | ".join("–" if cell is None else str(cell) for cell in cells) + " |"
 
 
-def _sources(name: str, found: Found, section: Callable) -> Lines:
-    """Of every part of a file, date and command; a file that holds no command was written by its bench."""
-    parts = [p for p in found.values() if isinstance(p, Mapping) and "date" in p] or [found]
-    if section is explorers:
-        parts = list(found["measured"].values())
-    if section is alignment:
-        parts = [p for part in found.values() for p in part.values()]
-    dates: dict[str, set[str]] = {}
-    for part in parts:
-        command = part.get("command") or f"python -m alignmamba2 bench {section.__name__.replace('_', '-')}"
-        dates.setdefault(command.strip(), set()).add(part["date"][:10])
-    return [f"`results/{name}`, {', '.join(sorted(when))}: `{command}`  " for command, when in dates.items()]
-
-
 def _times(rows: Iterable[Found], kind: str, by: Callable[[Found], list[object]], head: Lines) -> Lines:
     """Milliseconds of every method, a row each; – where a method was not run."""
     rows = list(rows)
@@ -69,20 +55,24 @@ def _times(rows: Iterable[Found], kind: str, by: Callable[[Found], list[object]]
 
 
 def scan(found: Found) -> Lines:
-    def shape(row: Found) -> list[object]:
-        return [" × ".join(map(str, row["shape"])), row["threads"]]
-
+    rows = []
+    for r in found["times"]:
+        for kind in ("forward", "forward+backward"):
+            peer = min((r[kind][p]["ms"], p) for p in ("mamba-ssm unbind", "mambapy") if p in r[kind])
+            ours = [f"{x:.2f} (×{peer[0] / x:.1f})" for x in (r[kind][name]["ms"] for name in ("chunked", "cpu"))]
+            shape = " × ".join(map(str, r["shape"]))
+            rows.append([shape, r["threads"], kind, f"{peer[1]} {peer[0]:.1f}", *ours])
     against = [
         [name, *(f"{x['slope of ' + what]:.2f}" for what in ("time", "memory"))]
         for name, x in found["against length"].items()
     ]
     return [
-        "The selective scan beside its peers (`chunked` and `cpu` are ours, `reference` is the loop), forward and "
-        "backward, median wall milliseconds:",
+        "The selective scan in PyTorch (`chunked`) and in numba (`cpu`) beside the better peer of those whose time is "
+        "linear in the length; median wall milliseconds (× that peer):",
         "",
-        *_times(found["times"], "forward+backward", shape, ["B × L × D", "threads"]),
+        *_table(["B × L × D", "threads", "", "peer", "chunked", "cpu"], rows),
         "",
-        "Time and memory against length L, as an exponent (1: linear):",
+        "Time and memory of forward and backward against length L, as an exponent (1: linear):",
         "",
         *_table(["", "time", "memory"], against),
     ]
@@ -110,6 +100,10 @@ def alignment(found: Found) -> Lines:
             for r in problem["rows"]
             if "both" in r
         ]
+        for problem in (p for p in part["mmd"]["rows"] if "products" in p):
+            alone = problem["products"]
+            limit = f"allows ×{alone['limit']['both']:.1f} over the last"
+            cells.append([problem["title"], "its matrix products alone", f"{alone['both']['ms']:.1f}", limit])
         step, rows = part["step"]["rows"], []
         for what in ("step", "predict"):
             both = (f"{step[f'{what} {kind} alignment']['ms']:.1f}" for kind in ("with", "without"))
