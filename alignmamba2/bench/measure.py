@@ -25,8 +25,8 @@ def medians(calls: dict[str, Callable[[], object]], budget: float, least: int = 
     """Median wall and processor time of each call in milliseconds; the calls take turns.
 
     They go round until `budget` seconds are spent, and at least `least` times, after one round that does not count. A
-    turn is one call, or as many as fit into `TURN` seconds, each of which counts: a quick call is measured as in a loop of
-    training steps, not as the first one after another method has emptied the caches and given back memory.
+    turn is one call, or as many as fit into `TURN` seconds, each of which counts: what is quick is measured as in a
+    loop of training steps, not as the first call after another method has emptied the caches and given back memory.
     Where other programs want the processor too, wall time grows with their appetite; the processor time of this
     process (of all its threads) hardly does.
     """
