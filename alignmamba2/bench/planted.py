@@ -33,9 +33,9 @@ In `nothing` each sample has another one's label: nobody has anything to find.
 
 Every world has a seed of its own, for data, weights and order, and all models of a world share it. The epoch is chosen
 on the validation split. Sizes, λ and widths were chosen on worlds from 100 on; there, with nuisances half as loud
-again, L_OT found wrong partners and the error grew: it needs sound that can be heard a little before. What is reported is the difference of
-mean absolute errors on the test split, positive where the part helps: mean over worlds, 95 % interval and p of
-Student's t, corrected for the number of rows (Holm).
+again, L_OT found wrong partners and the error grew: it needs sound that can be heard a little before. What is reported
+is the difference of mean absolute errors on the test split, positive where the part helps: mean over worlds, 95 %
+interval and p of Student's t, corrected for the number of rows (Holm).
 """
 
 from __future__ import annotations
