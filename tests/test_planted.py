@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config
-from alignmamba2.baselines import matching_width, parameter_count
 from alignmamba2.bench.planted import (
     BEYOND,
     CODE,
@@ -19,13 +18,13 @@ from alignmamba2.bench.planted import (
     VARIANTS,
     VOCABULARY,
     WORLDS,
-    blind,
     compared,
     heard,
     keep_order,
     languages,
     mislabelled,
     mispair,
+    share_projection,
 )
 from alignmamba2.report import planted
 
@@ -179,25 +178,31 @@ def test_in_order_means_in_order():
     assert model.align({"text": x, "audio": moved}, masks).transport == pytest.approx(float(cost.mean()), rel=1e-5)
 
 
-def test_the_blind_start_with_the_same_weights_and_use_one_expert():
+def test_of_a_shared_projection_norms_alone_are_the_modalities_own():
     dataset = languages(3)["train"]
     model = _model("experts", dataset.modalities, readout="per_step")
-    start = {name: x.clone() for name, x in model.state_dict().items()}
-    blind(model)
-    assert all(x.equal(start[name]) for name, x in model.state_dict().items())
+    share_projection(model)
     model(dataset.batch(range(4))).loss.backward()
-    for projection in (model.layers[0].in_proj, model.layers[0].out_proj):
-        assert all(w.equal(projection.shared[0] + projection.specific[0]) for w in projection.merged())
-        used = projection.specific.grad.abs().sum((1, 2)) > 0
-        assert used.tolist() == [True] + [False] * (LANGUAGES - 1)
+    first, *others = model.project.values()
+    assert all(p.linear is first.linear for p in others)
+    assert all(p.norm.bias.grad.abs().sum() > 0 and p.norm is not first.norm for p in others)
+    before = first.linear(torch.ones(1, CODE))
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    after = [p.linear(torch.ones(1, CODE)) for p in model.project.values()]
+    assert not after[0].equal(before)
+    assert all(x.equal(after[0]) for x in after)
 
 
 def test_wider_is_as_large_as_a_width_allows():
-    def settings(name):
-        model = {k.removeprefix("model."): v for k, v in VARIANTS[name].overrides.items() if k.startswith("model.")}
-        return {"modalities": dict.fromkeys("abcdefgh", CODE), "task": "regression", **model}
+    def size(name, **change):
+        with torch.device("meta"):
+            model = _model(name, dict.fromkeys("abcdefgh", CODE), **change)
+            share_projection(model)
+        return sum(p.numel() for p in model.parameters())
 
-    assert matching_width(settings("wider"), parameter_count(settings("experts"))) == settings("wider")["d_model"]
+    target = size("experts")
+    closest = min(range(6, 30), key=lambda width: abs(size("wider", d_model=width) - target))
+    assert VARIANTS["wider"].overrides["model.d_model"] == closest
 
 
 def test_differences_by_the_formula_of_student():
