@@ -29,6 +29,7 @@ BENCHES = (
     "planted",
     "lengths",
     "newcomer",
+    "compile",
 )
 
 
@@ -163,10 +164,11 @@ def _add_machines(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", type=int, default=1, help="machines; start each with torchrun")
     parser.add_argument("--strategy", default="auto", help="Lightning's, such as ddp (default: auto)")
     parser.add_argument("--precision", default="32-true", help="32-true or bf16-mixed")
+    parser.add_argument("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)")
 
 
 def _machines(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(arguments, name) for name in ("devices", "nodes", "strategy", "precision")}
+    return {name: getattr(arguments, name) for name in ("devices", "nodes", "strategy", "precision", "compile")}
 
 
 def _devices(text: str) -> int | str:
@@ -383,12 +385,18 @@ def _syllabus(arguments: argparse.Namespace) -> None:
 
 def _doctor(arguments: argparse.Namespace) -> None:
     from .scan import available_backends
+    from .training import ADD_COMPILER, no_compiler
 
     print("backends of the selective scan")
     for backend in available_backends():
         print(f"  {backend.name:10s} {'works' if backend.works else 'missing':8s} {backend.reason}")
         if backend.fix:
             print(f"  {'':19s} add it with: {backend.fix}")
+    why = no_compiler()
+    print("torch.compile, for train --compile")
+    print(f"  {'':10s} {'missing' if why else 'works':8s} {why or 'there is a C++ compiler'}")
+    if why:
+        print(f"  {'':19s} add it with: {ADD_COMPILER}")
 
 
 if __name__ == "__main__":

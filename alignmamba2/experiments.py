@@ -50,7 +50,7 @@ def run_seeds(
     """Train a recipe once a seed; evaluate each model, chosen on validation, once on the test split.
 
     Says first what data it is, unless `datasets`, splits to use instead of the recipe's, are given. `machines` are
-    the devices, nodes, strategy and precision of `fit`.
+    the devices, nodes, strategy, precision and compile of `fit`.
 
     Returns
     -------

@@ -35,11 +35,15 @@ class Task(L.LightningModule):
     """The model, its optimiser, and a history of means over each epoch's samples.
 
     `samples` are those of the training and of the validation split; a batch is `training.batch_size` of them over all
-    processes together.
+    processes together. With `compile`, the call of the model is compiled and not the model, which stays what it is.
     """
 
-    def __init__(self, model: torch.nn.Module, training: TrainingConfig, samples: tuple[int, int]):
+    def __init__(
+        self, model: torch.nn.Module, training: TrainingConfig, samples: tuple[int, int], compile: bool = False
+    ):
         super().__init__()
+        # Hardly two batches are of one size: a graph for each would never be done compiling.
+        self.run = torch.compile(model.__call__, dynamic=True) if compile else model.__call__
         self.model, self.training_config, self.samples = model, training, samples
         self.steps = math.ceil(samples[0] / training.batch_size)
         self.history: list[dict[str, float]] = []
@@ -56,7 +60,7 @@ class Task(L.LightningModule):
     def training_step(self, batch: MultimodalBatch, index: int) -> Tensor:
         warm = round(self.training_config.alignment_warmup * self.steps * self.training_config.max_epochs)
         self.model.alignment_warmth = min(1.0, self.global_step / warm) if warm else 1.0
-        output = self.model(batch)
+        output = self.run(batch)
         self._at = f"epoch {self.current_epoch}, step {index}, samples {_some(batch.ids)}"
         values = {name: float(value.detach()) for name, value in {"loss": output.loss, **output.losses}.items()}
         if not math.isfinite(values["loss"]):
@@ -84,7 +88,7 @@ class Task(L.LightningModule):
 
     def validation_step(self, batch: MultimodalBatch, index: int) -> None:
         with self.model.swapping(seed=index):
-            output = self.model(batch)
+            output = self.run(batch)
         loss = float(output.loss)
         if not math.isfinite(loss):
             raise TrainingError(

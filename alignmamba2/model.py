@@ -20,7 +20,7 @@ from .batch import BatchError, MultimodalBatch
 from .config import AlignMamba2Config
 from .files import read_tensors, write_tensors, write_text
 from .layers import ModalityAwareMamba
-from .ordering import Ordering, order_tokens
+from .ordering import Ordering, order_tokens, place_rows, select_rows
 from .trace import Trace
 from .tracing import trace_of
 
@@ -161,14 +161,29 @@ class AlignMamba2(nn.Module):
         output = self._predict(tokens, ordering, kept)
         if batch.labels is not None:
             losses["task"] = self._task_loss(output, batch)
-            warmth = self.alignment_warmth
-            weight = {"task": 1.0, "ot": warmth * self.config.lambda_ot, "mmd": warmth * self.config.lambda_mmd}
-            output.loss = sum(w * losses[name] for name, w in weight.items() if name in losses)
+            output.loss = self._weighted(losses)
         output.losses = losses
         return output
 
+    @torch.compiler.disable  # the warmth is another number each step, and would be another graph
+    def _weighted(self, losses: Mapping[str, Tensor]) -> Tensor:
+        warmth = self.alignment_warmth
+        weight = {"task": 1.0, "ot": warmth * self.config.lambda_ot, "mmd": warmth * self.config.lambda_mmd}
+        return sum(w * losses[name] for name, w in weight.items() if name in losses)
+
     def _project(self, batch: MultimodalBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Masks, and tokens (B, T_m, d) with 0 on padding, of the modalities that the batch has."""
+        masks, real = self._real_tokens(batch)
+        projected = {}
+        for m, (features, place) in real.items():
+            tokens = self.project[m](features)
+            b, steps = masks[m].shape
+            projected[m] = place_rows(tokens, place, b * steps).view(b, steps, tokens.shape[-1])
+        return masks, projected
+
+    @torch.compiler.disable  # what depends on the values of masks and labels is no graph for torch.compile
+    def _real_tokens(self, batch: MultimodalBatch) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
+        """Masks, and of each modality the features (N_m, D_m) of real tokens, with their places in (B · T_m)."""
         expected = self.config.modalities
         for m, x in batch.features.items():
             if m not in expected:
@@ -180,14 +195,10 @@ class AlignMamba2(nn.Module):
         if empty.any():
             rows = [batch.ids[i] for i in empty.nonzero().flatten().tolist()]
             raise BatchError(f"masks: no real token in any modality of samples {rows[:5]}; expected at least one")
-        projected = {}
-        for m, mask in masks.items():
-            tokens = self.project[m](batch.features[m][mask])  # padding costs nothing
-            padded = tokens.new_zeros(*mask.shape, tokens.shape[-1])
-            padded[mask] = tokens
-            projected[m] = padded
-        return masks, projected
+        places = {m: _real(mask) for m, mask in masks.items()}
+        return masks, {m: (batch.features[m].flatten(0, 1)[place], place) for m, place in places.items()}
 
+    @torch.compiler.disable
     def _alignment_losses(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The terms that count, "ot" and "mmd", and each pair's, such as "ot/audio-text"."""
         # Costs and kernels live on small differences: not in bfloat16, whatever the rest is computed in.
@@ -213,6 +224,7 @@ class AlignMamba2(nn.Module):
         keep = torch.where(keep.any(1, keepdim=True), keep, present)
         return {m: mask & keep[:, i : i + 1] for i, (m, mask) in enumerate(masks.items())}
 
+    @torch.compiler.disable(recursive=False)  # torch.compile makes one graph of a layer, and all layers share it
     def _fuse(
         self,
         projected: Mapping[str, Tensor],
@@ -220,16 +232,28 @@ class AlignMamba2(nn.Module):
         records: list[dict[str, Any]] | None = None,
     ) -> tuple[Tensor, Ordering, dict[str, Tensor]]:
         """Grouped tokens (N, d) after fusion, their ordering, and all modalities' masks (absent ones empty)."""
-        some = next(iter(masks.values()))
-        full = {m: masks[m] if m in masks else some.new_zeros(len(some), 1) for m in self.config.modalities}
-        ordering = order_tokens(full, self.config.order)
-        tokens = torch.cat([projected[m][mask] for m, mask in masks.items()])
+        tokens, ordering, full = self._order(projected, masks)
         for norm, layer in zip(self.norms, self.layers, strict=True):
             record = None if records is None else {"tokens": tokens}
-            tokens = tokens + self.dropout(layer.mix(norm(tokens), ordering, record))
+            tokens = self._pass(norm, layer, tokens, ordering, record)
             if records is not None and record is not None:
                 records.append(record)
         return self.norm(tokens), ordering, full
+
+    @torch.compiler.disable
+    def _order(
+        self, projected: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Ordering, dict[str, Tensor]]:
+        """Grouped tokens (N, d) before fusion, their ordering, and all modalities' masks (absent ones empty)."""
+        some = next(iter(masks.values()))
+        full = {m: masks[m] if m in masks else some.new_zeros(len(some), 1) for m in self.config.modalities}
+        tokens = [select_rows(projected[m].flatten(0, 1), _real(mask)) for m, mask in masks.items()]
+        return torch.cat(tokens), order_tokens(full, self.config.order), full
+
+    def _pass(
+        self, norm: nn.Module, layer: nn.Module, tokens: Tensor, ordering: Ordering, record: dict[str, Any] | None
+    ) -> Tensor:
+        return tokens + self.dropout(layer.mix(norm(tokens), ordering, record))
 
     def _predict(self, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> ModelOutput:
         logits = full_precision(self.head(self.dropout(self._read_out(tokens, ordering, masks))))
@@ -265,6 +289,7 @@ class AlignMamba2(nn.Module):
             padded[m][mask] = part
         return padded
 
+    @torch.compiler.disable
     def _task_loss(self, output: ModelOutput, batch: MultimodalBatch) -> Tensor:
         labels, guess = batch.labels, output.prediction if output.logits is None else output.logits
         if labels.shape != output.prediction.shape:
@@ -331,6 +356,11 @@ class AlignMamba2(nn.Module):
         model = cls(config)
         model.load_state_dict(tensors)
         return model.eval()
+
+
+def _real(mask: Tensor) -> Tensor:
+    """(N,): the places of True in a flattened mask (B, T)."""
+    return mask.flatten().nonzero().squeeze(1)
 
 
 def full_precision(x: Tensor) -> Tensor:

@@ -45,6 +45,16 @@ class _Place(torch.autograd.Function):
         return grad.index_select(0, index), None, None
 
 
+def select_rows(rows: Tensor, index: Tensor) -> Tensor:
+    """(M, d) → (N, d): the rows at `index` (N,), which names none twice."""
+    return _Select.apply(rows, index)
+
+
+def place_rows(rows: Tensor, index: Tensor, size: int) -> Tensor:
+    """(N, d) → (size, d): rows put at `index` (N,), which names no place twice, among zeros."""
+    return _Place.apply(rows, index, size)
+
+
 @dataclass(frozen=True)
 class Ordering:
     """Where each grouped token stands in its sample's sequence.
@@ -72,12 +82,12 @@ class Ordering:
         """Grouped (N, d) → sequence (B, L, d), zeros behind each sample's last token."""
         b, length = self.size
         place = self.reverse_place if reverse else self.place
-        return _Place.apply(tokens, place, b * length).view(b, length, tokens.shape[-1])
+        return place_rows(tokens, place, b * length).view(b, length, tokens.shape[-1])
 
     def to_tokens(self, sequence: Tensor, reverse: bool = False) -> Tensor:
         """Sequence (B, L, d) → grouped (N, d)."""
         place = self.reverse_place if reverse else self.place
-        return _Select.apply(sequence.flatten(0, 1), place)
+        return select_rows(sequence.flatten(0, 1), place)
 
     @property
     def sample(self) -> Tensor:

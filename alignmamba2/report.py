@@ -11,6 +11,7 @@ from typing import Any
 
 from .experiments import table
 from .files import write_text
+from .measured import sections
 
 # Published on exactly these files (31 test videos, binary, all three modalities); accuracy in %.
 PUBLISHED = (
@@ -50,13 +51,13 @@ def results_section(folder: Path) -> str:
 
 
 def other_results(folder: Path) -> str:
-    """The page beside the results files: emoji, the miniatures, and what is planted in them."""
+    """The page beside the results files: emoji, the miniatures, what is planted in them, and everything measured."""
     lines = ["# Measured beside CMU-MOSI", "", "Written by `python -m alignmamba2 report`, do not edit."]
     for path in sorted(folder.glob("reproduce-*.json")):
         lines += ["", f"## {path.stem}", "", *comparison(path)]
     if (folder / PLANTED).is_file():
         lines += ["", "## planted", "", *planted(json.loads((folder / PLANTED).read_text("utf-8")))]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *sections(folder)]) + "\n"
 
 
 def planted(report: Mapping[str, Any]) -> list[str]:

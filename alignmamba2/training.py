@@ -29,6 +29,7 @@ from .recipes import Recipe
 
 PRECISIONS = ("32-true", "bf16-mixed")
 NOTES = "training.json"
+ADD_COMPILER = "apt install g++, or conda install cxx-compiler"
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def fit(
     nodes: int = 1,
     strategy: str = "auto",
     precision: str = "32-true",
+    compile: bool = False,
 ) -> FitResult:
     """Train AlignMamba-2 by a recipe; choose the epoch on the validation split. The test split is not touched.
 
@@ -96,6 +98,10 @@ def fit(
     precision : "32-true" or "bf16-mixed"
         With the latter, matrix products are in bfloat16; the scan's state, the alignment losses, the prediction and the
         weights stay in float32.
+    compile : train through `torch.compile`
+        Off, for on a processor a step gains next to nothing by it (`results/README.md`); on a GPU it was not measured.
+        It needs a C++ compiler, compiles for a minute or two in the first epoch, and draws dropout in another
+        way: the same model, not the same bits. The model that comes back is an ordinary one.
 
     Raises
     ------
@@ -111,7 +117,7 @@ def fit(
         raise ValueError("fit: overrides go with a recipe's name or path; this recipe is already read")
     if fast:
         recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, max_epochs=2))
-    machines = Machines(devices, nodes, strategy, precision)
+    machines = Machines(devices, nodes, strategy, precision, compile)
     datasets = datasets or load_dataset(recipe.dataset, **recipe.data)
     train, valid = datasets["train"], datasets["valid"]
     _check_labels(train, valid)
@@ -131,16 +137,19 @@ def fit(
 
 @dataclass(frozen=True)
 class Machines:
-    """What trains together, in Lightning's words (see `fit`)."""
+    """What trains together and how, in Lightning's words (see `fit`)."""
 
     devices: int | str = 1
     nodes: int = 1
     strategy: str = "auto"
     precision: str = "32-true"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:  # float16 would need its losses scaled
             raise ValueError(f"precision: found {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
+        if self.compile and (why := no_compiler()):
+            raise ValueError(f"compile: found {why}; expected one that works. {ADD_COMPILER}, or leave compile out")
 
     def trainer_options(self) -> dict[str, Any]:
         """For Lightning's `Trainer`."""
@@ -157,7 +166,20 @@ class Machines:
     def identity(self) -> dict[str, Any]:
         """What of it changes the weights."""
         processes = self.devices * self.nodes if isinstance(self.devices, int) else [self.devices, self.nodes]
-        return {"processes": processes} | ({} if self.precision == "32-true" else {"precision": self.precision})
+        identity: dict[str, Any] = {"processes": processes}
+        identity |= {} if self.precision == "32-true" else {"precision": self.precision}
+        return identity | ({"compile": True} if self.compile else {})
+
+
+def no_compiler() -> str:
+    """Why `torch.compile` cannot work here: it hands C++ to a compiler. Nothing where it can."""
+    from torch._inductor.cpp_builder import get_cpp_compiler  # slow to import
+
+    try:
+        get_cpp_compiler()
+    except RuntimeError as error:
+        return f"no C++ compiler ({str(error).splitlines()[0]})"
+    return ""
 
 
 @dataclass
@@ -217,7 +239,8 @@ class _Run:
         return f"{self.checkpoint.path} holds the run as it was after the last good epoch"
 
     def _task(self, train: Dataset, valid: Dataset | None) -> Task:
-        return Task(build(self.recipe, train), self.recipe.training, (len(train), len(valid or ())))
+        samples = len(train), len(valid or ())
+        return Task(build(self.recipe, train), self.recipe.training, samples, self.machines.compile)
 
     def _train(
         self,

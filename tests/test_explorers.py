@@ -226,11 +226,13 @@ class TestRouting:
         every = model.trace(data.batch(range(4))).expert_shares()[1]
         np.testing.assert_allclose(data_of(panel, "average").x, [float(every[m][0]) for m in every], rtol=1e-5)
 
-    def test_classes_are_named(self, per_step):
+    @pytest.mark.parametrize("names", [("sad", "glad"), ()])
+    def test_classes_are_named(self, per_step, names):
         model, data = per_step
-        panel = RoutingExplorer(model, dataclasses.replace(data, notes=("classes: sad, glad",)))
+        notes = (f"classes: {', '.join(names)}",) if names else ()
+        panel = RoutingExplorer(model, dataclasses.replace(data, notes=notes))
         guess = model(data.batch([0])).prediction[0]
-        for k, name in enumerate(("sad", "glad")):
+        for k, name in enumerate(names or ("class 0", "class 1")):
             count = int((guess == k).sum())
             assert (f"{count} × {name}" in panel.words) == (count > 0)
 

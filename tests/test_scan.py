@@ -60,8 +60,9 @@ def assert_same(args: dict, backend: str, dtype=torch.float64, softplus=True) ->
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    """Several chunks even for a small problem."""
+    """Several chunks even for a small problem, in time and in samples; two of three samples for the smallest."""
     monkeypatch.setattr(chunked, "ELEMENTS", 200)
+    monkeypatch.setattr(chunked, "STEP", 30)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -71,6 +72,7 @@ def small_chunks(monkeypatch):
     [
         {},
         {"length": 1},
+        {"b": 3},
         {"n": 1, "length": 33},
         {"d": 40, "n": 16, "length": 50},
         {"d": 300, "n": 2, "length": 17, "b": 1},

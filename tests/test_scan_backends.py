@@ -103,6 +103,8 @@ def test_torch_compile(backend):
     found = torch.autograd.grad(weighed(*compiled(**args)), list(args.values()))
     for x, y in zip(found, expected, strict=True):
         torch.testing.assert_close(x, y)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(**args), run(**args))
 
 
 @needs_numba

@@ -18,14 +18,14 @@ import torch
 from ..experiments import provenance
 from ..files import write_text
 
-TURN = 0.1
+TURN = 0.5
 
 
 def medians(calls: dict[str, Callable[[], object]], budget: float, least: int = 3) -> dict[str, dict[str, float]]:
     """Median wall and processor time of each call in milliseconds; the calls take turns.
 
     They go round until `budget` seconds are spent, and at least `least` times, after one round that does not count. A
-    turn is one call, or as many as `TURN` seconds hold, each of which counts: a quick call is measured as in a loop of
+    turn is one call, or as many as fit into `TURN` seconds, each of which counts: a quick call is measured as in a loop of
     training steps, not as the first one after another method has emptied the caches and given back memory.
     Where other programs want the processor too, wall time grows with their appetite; the processor time of this
     process (of all its threads) hardly does.

@@ -24,6 +24,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -215,24 +216,35 @@ def describe(row: dict) -> str:
 
 
 def measure_lengths(scans: dict[str, Scan], lengths: Sequence[int], arguments) -> dict:
-    """Forward + backward at B = 8, D = 128 against length: milliseconds and peak extra MiB, with slopes."""
+    """Forward + backward at B = 8, D = 128 against length: milliseconds and peak extra MiB, with slopes.
+
+    The lengths of a method take turns, or a machine that grows faster or slower on the way would bend the slope. That
+    of each doubling says where one slope for all is no power law: new memory is touched page by page from some length
+    on, and on several threads PyTorch's own spin for some milliseconds after a call, which only a short one notices.
+    """
     torch.set_num_threads(max(arguments.threads))
     rows: dict[str, dict] = {}
     for name in [n for n in scans if n not in ("mamba-ssm ref", "reference")]:
-        times, memory = [], []
+        calls = {}
         for length in lengths:
             leaves, args, gy = problem((8, length, 128), arguments.seed)
 
             def call(scan=scans[name], args=args, leaves=leaves, gy=gy):
                 torch.autograd.grad(scan(*args), leaves, gy)
 
-            memory.append(peak_extra_mib(call))
-            times.append(medians({name: call}, arguments.budget / 6)[name])
+            calls[str(length)] = call
+        memory = [peak_extra_mib(call) for call in calls.values()]
+        times = medians(calls, arguments.budget / 6 * len(lengths)).values()
         row = {"L": list(lengths), "ms": [t["ms"] for t in times], "cpu_ms": [t["cpu_ms"] for t in times]}
         row |= {"MiB": memory, "slope of time": slope(lengths, row["cpu_ms"])}
+        row["slope of time, each doubling"] = [
+            slope(pair, times) for pair, times in zip(pairwise(lengths), pairwise(row["cpu_ms"]), strict=True)
+        ]
         row["slope of memory"] = slope(lengths, memory) if all(memory) else None
         rows[name] = row
-        print(f"{name}: time slope {row['slope of time']:.2f}, memory slope {row['slope of memory']}, MiB {memory}")
+        doublings = ", ".join(f"{x:.2f}" for x in row["slope of time, each doubling"])
+        print(f"{name}: time slope {row['slope of time']:.2f} (each doubling {doublings}), ", end="")
+        print(f"memory slope {row['slope of memory']}, MiB {memory}")
     return rows
 
 

@@ -90,11 +90,9 @@ class Dataset(torch.utils.data.Dataset):
 
     @property
     def classes(self) -> list[str]:
-        """The classes' names, as the notes say them, or else "class 0", "class 1", and so on; none of numbers."""
-        if self.task != "classification":
-            return []
+        """The classes' names, as the notes say them; none of numbers, or where no note does."""
         named = [note.removeprefix("classes: ") for note in self.notes if note.startswith("classes: ")]
-        return named[0].split(", ") if named else [f"class {i}" for i in range(self.n_classes)]
+        return named[0].split(", ") if named else []
 
     def batch(self, indices: Iterable[int] | None = None) -> MultimodalBatch:
         """These samples (all of them if left out) as one padded batch."""

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from ..figures import look
 from ..figures.sample import SHOWN
-from ..figures.style import INK, LIGHT, SHADE, array, short, titled, wrapped
+from ..figures.style import INK, LIGHT, SHADE, array, class_names, short, titled, wrapped
 from .panel import Explorer, Shown, choice, steps, whole
 
 FEATURES = 48  # of a token, as many are drawn; more would be thinner than a pixel
@@ -154,7 +154,8 @@ class DataExplorer(Explorer):
         values = np.atleast_1d(array(label))
         if dataset.task == "regression":
             return [f"{v:+.0f}".replace("-", "−") if v else "0" for v in np.rint(values)]
-        return [dataset.classes[v] for v in values.tolist()]
+        names = class_names(dataset.classes, dataset.n_classes)
+        return [names[v] for v in values.tolist()]
 
     def _batch(self, split: str, sample: int) -> np.ndarray:
         """The samples of the batch that this one is in."""

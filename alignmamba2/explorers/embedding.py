@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 
 from ..figures import look
 from ..figures.pictures import data_uri, of_sample
-from ..figures.style import INK, PAPER, array, short, titled
+from ..figures.style import INK, PAPER, array, class_names, short, titled
 from ..trace import Trace
 from .panel import WIDTH, Explorer, Shown, button, choice, steps, whole
 from .planes import Cancelled, umap_plane
@@ -368,9 +368,7 @@ def _drawn(trace: Trace, most: int, random_state: int) -> dict[str, np.ndarray]:
 
 def _classes(trace: Trace, dataset: Any = None) -> list[str]:
     """Names of the classes; none where numbers are predicted."""
-    if trace.logits is None:
-        return []
-    return list(getattr(dataset, "classes", ())) or [f"class {i}" for i in range(trace.logits.shape[-1])]
+    return [] if trace.logits is None else class_names(getattr(dataset, "classes", ()), trace.logits.shape[-1])
 
 
 def _values(trace: Trace) -> dict[str, np.ndarray]:

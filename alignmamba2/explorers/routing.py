@@ -12,7 +12,7 @@ import torch
 from plotly.subplots import make_subplots
 
 from ..figures import look
-from ..figures.style import INK, LIGHT, QUIET, array, short, titled
+from ..figures.style import INK, LIGHT, QUIET, array, class_names, short, titled
 from ..trace import Trace
 from .panel import Explorer, Shown, choice, whole
 
@@ -66,6 +66,7 @@ class RoutingExplorer(Explorer):
         self._averages: dict[str, list[dict[str, Any]]] = {}
         first = next(iter(given.values()))
         self._modalities = list(first.config.modalities)
+        self._classes = class_names(getattr(dataset, "classes", ()), first.config.n_classes)
         controls = {
             "sample": whole("sample", 0, len(dataset) - 1, 0),
             "layer": choice("layer", [(str(i + 1), i) for i in range(first.config.n_layers)], width="130px"),
@@ -180,10 +181,10 @@ class RoutingExplorer(Explorer):
         """The prediction of the one sample of a trace, in words; how many steps of each class with one a step."""
         guess = trace.prediction[0]
         if guess.ndim == 0:
-            return f"{float(guess):.2f}" if trace.logits is None else self._class(guess)
+            return f"{float(guess):.2f}" if trace.logits is None else self._classes[int(guess)]
         real = trace.label_mask[0] if trace.label_mask is not None else torch.ones_like(guess, dtype=torch.bool)
         kinds, counts = guess[real].unique(return_counts=True)
-        return ", ".join(f"{int(n)} × {self._class(k)}" for k, n in zip(kinds, counts, strict=True))
+        return ", ".join(f"{int(n)} × {self._classes[int(k)]}" for k, n in zip(kinds, counts, strict=True))
 
     def _labelled(self, trace: Trace) -> str:
         """ ", label …" of the one sample of a trace, or nothing."""
@@ -191,13 +192,9 @@ class RoutingExplorer(Explorer):
             return ""
         label = trace.labels[0]
         if label.ndim == 0:
-            return f", label {float(label):.2f}" if label.is_floating_point() else f", label {self._class(label)}"
+            return f", label {f'{float(label):.2f}' if label.is_floating_point() else self._classes[int(label)]}"
         right = (trace.prediction[0] == label)[trace.label_mask[0]]
         return f", {int(right.sum())} of {len(right)} steps right"
-
-    def _class(self, number: torch.Tensor) -> str:
-        names = getattr(self._dataset, "classes", ())
-        return names[int(number)] if names else f"class {int(number)}"
 
 
 def _without(model: Any, kind: str) -> Any:

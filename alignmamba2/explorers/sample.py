@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 
 from ..figures import look
 from ..figures.pictures import of_sample
-from ..figures.style import INK, LIGHT, QUIET, array, short, titled
+from ..figures.style import INK, LIGHT, QUIET, array, class_names, short, titled
 from ..trace import Trace
 from .panel import Explorer, Shown, whole
 
@@ -69,7 +69,7 @@ class SampleExplorer(Explorer):
         self._pictured = picture is not None or any(m != "audio" for m in show)
         self._modalities = list(model.config.modalities)
         count = 0 if model.config.task == "regression" else model.config.n_classes
-        self._classes = list(getattr(dataset, "classes", ())) or [f"class {i}" for i in range(count)]
+        self._classes = class_names(getattr(dataset, "classes", ()), count)
         self._kept: dict[tuple[int, tuple[str, ...]], Trace] = {}
         self._scene: tuple = ()
         controls: dict[str, widgets.Widget] = {"sample": whole("sample", 0, len(dataset) - 1, sample)}

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from .export import to_page
 from .style import array, look, short, titled
 
-LEAST = 430
+LEAST, HEIGHT, BUTTONS = 430, 490, 36  # pixels
 
 
 def contents(
@@ -35,10 +35,11 @@ def contents(
         _labels(figure, histograms)
     if lengths:
         _lengths(figure, lengths, len(panels))
-    # Labels with long names stand obliquely and need the room that the legend would take.
-    figure.update_layout(legend={"y": 1.0, "yanchor": "top", "x": 1.0, "xanchor": "right", "yref": "container"})
+    # Labels with long names stand obliquely and need the room that the legend would take; Plotly's buttons lie above.
+    legend = {"y": 1 - BUTTONS / HEIGHT, "yanchor": "top", "x": 1.0, "xanchor": "right", "yref": "container"}
+    figure.update_layout(legend=legend)
     words = f"Labels and lengths of {' and '.join(dict.fromkeys([*histograms, *lengths]))}."
-    return titled(figure, title, note, height=LEAST + 60, words=words)
+    return titled(figure, title, note, height=HEIGHT, words=words)
 
 
 def _labels(figure: go.Figure, histograms: Mapping[str, Mapping[str, int]]) -> None:

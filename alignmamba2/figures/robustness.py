@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from .style import COLOURS, DASHES, SYMBOLS, array, see_through, titled
+from .style import COLOURS, DASHES, QUIET, SYMBOLS, array, see_through, titled
 
 
 def under_corruption(
@@ -68,9 +68,10 @@ def under_corruption(
         )
         told.append(f"{name}: {mean[0]:.3g} to {mean[-1]:.3g}")
     if level is not None:
-        figure.add_hline(y=level, line={"dash": "dot", "width": 1.5, "color": COLOURS[3]})
+        # No model's colour; and written where the data are still good, so that the lines are far above.
+        figure.add_hline(y=level, line={"dash": "dot", "width": 1.5, "color": QUIET})
         figure.add_annotation(
-            x=1, xref="paper", xanchor="right", y=level, yanchor="bottom", text="who looks at nothing", showarrow=False
+            x=0, xref="paper", xanchor="left", y=level, yanchor="top", text="who looks at nothing", showarrow=False
         )
     figure.update_xaxes(title=kind)
     figure.update_yaxes(title=metric)

@@ -9,7 +9,21 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..trace import Attribution, Scan
-from .style import INK, LIGHT, PAPER, PLAN_SCALE, QUIET, array, look, see_through, short, ticks, titled, wrapped
+from .style import (
+    INK,
+    LIGHT,
+    PAPER,
+    PLAN_SCALE,
+    QUIET,
+    array,
+    class_names,
+    look,
+    see_through,
+    short,
+    ticks,
+    titled,
+    wrapped,
+)
 
 MANY = 80  # tokens, from which on a matrix has hover texts of numbers: so many words are slow to draw
 
@@ -267,15 +281,15 @@ def attribution_bars(
 def _direction(found: Attribution, toward: int | None, classes: Sequence[str]) -> tuple[np.ndarray, str]:
     """Which combination of the logits is shown, and its name."""
     count = len(found.logits)
+    names = class_names(classes, count)
     pick = np.zeros(count)
     if count == 1:
         return np.ones(1), "the predicted value"
     if toward is None and count == 2:
-        names = list(classes) or ["class 0", "class 1"]
         return np.array([-1.0, 1.0]), f"{names[1]} against {names[0]}"
     chosen = int(array(found.logits).argmax()) if toward is None else toward
     pick[chosen] = 1
-    return pick, f"the logit of {classes[chosen] if classes else f'class {chosen}'}"
+    return pick, f"the logit of {names[chosen]}"
 
 
 def _hover(rows: Scan | Attribution) -> list[str]:

@@ -64,6 +64,11 @@ def array(values: Any) -> np.ndarray:
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
+def class_names(named: Sequence[str], count: int) -> list[str]:
+    """The classes' names where there are any, or else "class 0", "class 1", and so on."""
+    return list(named) or [f"class {i}" for i in range(count)]
+
+
 def short(text: str, length: int = 24) -> str:
     """Text cut at a word near `length` characters, with an ellipsis when something was cut.
 

@@ -31,7 +31,7 @@ from ..training import fit, loader
 from .plan import BENCHMARKS, Variant, changed, variants
 from .summary import published, summarise
 
-MACHINES = {"devices": 1, "nodes": 1, "strategy": "auto", "precision": "32-true"}
+MACHINES = {"devices": 1, "nodes": 1, "strategy": "auto", "precision": "32-true", "compile": False}
 NOISE = (0.5, 1.0, 2.0)  # severities, as the data set's noise counts them (see `datasets.corruptions`)
 
 
@@ -58,8 +58,8 @@ def reproduce(
     fast : two epochs a run: to see that everything runs
     jobs : runs at a time, each in a process of its own
     only : variants to run, by name; default: all
-    machines : devices, nodes, strategy and precision of `fit`; where processes train together, `jobs` is 1, the first
-        of them evaluates and writes, and the others get an empty report
+    machines : devices, nodes, strategy, precision and compile of `fit`; where processes train together, `jobs` is 1,
+        the first of them evaluates and writes, and the others get an empty report
 
     Returns
     -------
@@ -68,7 +68,7 @@ def reproduce(
         numbers and a row a variant.
     """
     machines = {k: v for k, v in (machines or {}).items() if v != MACHINES[k]}
-    if jobs > 1 and set(machines) - {"precision"}:
+    if jobs > 1 and set(machines) - {"precision", "compile"}:
         raise ValueError(f"jobs: found {jobs} with {machines}; runs side by side have one device each")
     benchmarks: dict[str, Any] = {}
     plans: dict[str, tuple[dict[str, Dataset], list[Variant]]] = {}

@@ -1,11 +1,14 @@
-"""The scan in plain PyTorch, a chunk of steps at a time: any device, no compiler, memory like the input.
+"""The scan in plain PyTorch, a chunk at a time: any device, no compiler, memory like the input.
 
-All exponentials of a chunk are one call; only the recurrence itself is a Python loop, one `addcmul_` a step.
-The forward keeps the state at the start of each chunk and nothing else; the backward computes a chunk's
-states again from it (our choice: the (B, L, D, N) tensor of all states is 16 times the input).
+A chunk is some samples by some steps, few enough that its states stay in the processor's cache. All its exponentials
+are one call; only the recurrence itself is a Python loop, one `addcmul_` a step. Softplus, D and the gate are taken
+chunk by chunk too: over the whole sequence, their intermediate tensors would cost more in new memory than in
+arithmetic. The forward keeps the state at the start of each chunk and, for the gradient of the gate, what is gated;
+the backward computes a chunk's states again (our choice: the (B, L, D, N) tensor of all states is 16 times the input).
 
-Buffers are (T, B, G, N, P): T steps of a chunk, G groups of P = D / G channels, channels innermost because
-everything but B and C varies with them.
+A chunk's tensors are (B, T, G, N, P): B samples, T steps, G groups of P = D / G channels. Channels are innermost, for
+everything but B and C varies with them; samples outermost, for PyTorch cuts an operation between its threads there, on
+a whole chunk as on one of its steps: each thread finds its half where it left it, in its own processor's cache.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LOG2E = math.log2(math.e)
-ELEMENTS = 600_000  # of a chunk's buffer (T, B, G, N, P): fits a second-level cache, and amortises a call
+ELEMENTS = 900_000  # states of a chunk: three such buffers fit a third-level cache, and amortise its forty calls
+STEP = 131_072  # states of a step on a processor: enough for two threads; more samples go part after part
 
 
 def scan(
@@ -33,149 +37,205 @@ def scan(
     initial_state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """u, delta, z (B, D, L); B, C (D, N) or (B, G, N, L); the rest as `selective_scan` → y, last state."""
-    if delta_bias is not None:
-        delta = delta + delta_bias.unsqueeze(-1)
-    if delta_softplus:
-        delta = F.softplus(delta)
     if initial_state is None:
         initial_state = u.new_zeros(u.shape[0], u.shape[1], A.shape[1])
-    y, last = _ChunkedScan.apply(u, delta, A, B, C, initial_state)
-    if D is not None:
-        y = torch.addcmul(y, u, D.unsqueeze(-1))
-    if z is not None:
-        y = y * F.silu(z)
-    return y, last
+    return _ChunkedScan.apply(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
 
 
 class _Chunks:
-    """The inputs, cut into chunks and brought to the buffers' layout."""
+    """The inputs, cut into chunks: for one part of the samples after the other, its chunks in order of time.
 
-    def __init__(self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor):
+    What varies with time is a list of (B, T, G, 1 or N, P or 1), one for each chunk; what does not, (G, 1 or N, P).
+    """
+
+    def __init__(self, u, delta, A, B, C, D, z, delta_bias, softplus: bool, buffers: int):
         self.batch, self.channels, self.length = u.shape
         self.state_size = A.shape[1]
-        grouped = [x for x in (B, C) if x.dim() == 4]
-        self.groups = grouped[0].shape[1] if grouped else 1
+        self.groups = next((x.shape[1] for x in (B, C) if x.dim() == 4), 1)
         self.width = self.channels // self.groups
-        self.u, self.delta, self.B, self.C = u, delta, B, C
-        self.A = self.fixed(A)
+        sample = max(1, self.channels * self.state_size)
+        self.samples = max(1, min(self.batch, STEP // sample) if u.device.type == "cpu" else self.batch)
+        self.steps = max(1, min(self.length, ELEMENTS // (self.samples * sample)))
+        self.in_time = -(-self.length // self.steps)  # chunks of the same samples
+        self.u, self.delta, self.z = self.cut(u), self.cut(delta), None if z is None else self.cut(z)
+        self.B, self.C = self.cut_states(_contiguous(B)), self.cut_states(_contiguous(C))
+        self.A, self.softplus = self.fixed(A), softplus
         self.rate = self.A * LOG2E
-        step = self.batch * self.channels * self.state_size
-        size = max(1, min(self.length, ELEMENTS // max(step, 1)))
-        self._buffers: list[Tensor] = []
-        self.spans = [(t, min(t + size, self.length)) for t in range(0, self.length, size)]
+        self.D, self.bias = (None if x is None else x.view(self.groups, 1, self.width) for x in (D, delta_bias))
+        self._memory = [u.new_empty(self.steps * self.samples * sample) for _ in range(buffers)]
+        self._buffers: dict[tuple[int, ...], list[tuple[Tensor, tuple[Tensor, ...]]]] = {}
+
+    def empty(self) -> tuple[Tensor, list[Tensor]]:
+        """(B, D, L), a view of new (B, L, D) memory, whole and cut."""
+        x = self._memory[0].new_empty(self.batch, self.length, self.channels).transpose(1, 2)
+        return x, self.cut(x)
+
+    def cut(self, x: Tensor) -> list[Tensor]:
+        """(B, D, L) → (B, T, G, 1, P) each, the same memory."""
+        x = x.transpose(1, 2).unflatten(-1, (self.groups, 1, self.width))
+        return [chunk for part in x.split(self.samples) for chunk in part.split(self.steps, 1)]
+
+    def cut_states(self, x: Tensor) -> list[Tensor]:
+        """(B, G, N, L) → (B, T, G, N, 1) each, the same memory; (D, N) → (G, N, P) for each. They broadcast alike."""
+        if x.dim() == 2:
+            return [self.fixed(x)] * len(self.u)
+        x = x.permute(0, 3, 1, 2).unsqueeze(-1)
+        return [chunk for part in x.split(self.samples) for chunk in part.split(self.steps, 1)]
 
     def fixed(self, x: Tensor) -> Tensor:
         """(D, N) → (G, N, P)"""
         return x.view(self.groups, self.width, self.state_size).transpose(1, 2).contiguous()
 
-    def view(self, x: Tensor, span: tuple[int, int]) -> Tensor:
-        """(B, D, L) → (T, B, G, 1, P), the same memory."""
-        part = x[:, :, span[0] : span[1]].permute(2, 0, 1)
-        return part.view(len(part), self.batch, self.groups, 1, self.width)
+    def from_fixed(self, x: Tensor) -> Tensor:
+        """(G, N, P) → (D, N)"""
+        return x.transpose(1, 2).reshape(self.channels, self.state_size)
 
-    def per_channel(self, x: Tensor, span: tuple[int, int]) -> Tensor:
-        """(B, D, L) → (T, B, G, 1, P) in memory of that order, which everything computed from it then has."""
-        return self.view(x, span).contiguous()
+    def to_state(self, state: Tensor) -> tuple[Tensor, ...]:
+        """(B, D, N) → (B, G, N, P) for each part of the samples"""
+        state = state.reshape(self.batch, self.groups, self.width, self.state_size).transpose(2, 3).contiguous()
+        return state.split(self.samples)
 
-    def per_state(self, x: Tensor, span: tuple[int, int]) -> Tensor:
-        """B or C: (B, G, N, L) → (T, B, G, N, 1);  (D, N) → (G, N, P). They broadcast alike."""
-        if x.dim() == 2:
-            return self.fixed(x)
-        return x[..., span[0] : span[1]].permute(3, 0, 1, 2).contiguous().unsqueeze(-1)
+    def from_state(self, states: list[Tensor]) -> Tensor:
+        """(B, G, N, P) for each part of the samples → (B, D, N)"""
+        return torch.cat(states).transpose(2, 3).reshape(self.batch, self.channels, self.state_size)
 
-    def to_state(self, state: Tensor) -> Tensor:
-        """(B, D, N) → (B, G, N, P)"""
-        return state.reshape(self.batch, self.groups, self.width, -1).transpose(2, 3).contiguous()
+    def buffers(self, i: int) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
+        """Buffers (B, T, G, N, P) for chunk i, the same memory for all: new memory costs as much as arithmetic.
 
-    def from_state(self, state: Tensor) -> Tensor:
-        """(B, G, N, P) → (B, D, N)"""
-        return state.transpose(2, 3).reshape(self.batch, self.channels, self.state_size)
+        Each with its steps as a tuple, for to index a tensor costs as much as a small operation.
+        """
+        shape = (*self.u[i].shape[:3], self.state_size, self.width)
+        if shape not in self._buffers:
+            views = [x[: math.prod(shape)].view(shape) for x in self._memory]
+            self._buffers[shape] = [(x, x.unbind(1)) for x in views]
+        return self._buffers[shape]
 
-    def buffers(self, count: int, span: tuple[int, int]) -> list[Tensor]:
-        """`count` buffers (T, B, G, N, P), the same for every chunk: new memory costs as much as arithmetic."""
-        while len(self._buffers) < count:
-            first = self.spans[0]
-            shape = (first[1] - first[0], self.batch, self.groups, self.state_size, self.width)
-            self._buffers.append(self.u.new_empty(shape))
-        return [x[: span[1] - span[0]] for x in self._buffers[:count]]
+    def states(self, i: int, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Decays and states of chunk i in its first two buffers, from the state before it.
 
-    def states(self, state: Tensor, span: tuple[int, int], dt: Tensor, ut: Tensor) -> tuple[Tensor, Tensor]:
-        """Decays and states of a chunk in the first two buffers, from the state before it and Δ, u of the chunk."""
-        decay, states = self.buffers(2, span)
+        Returns Δ before and after softplus, u, and Δu, in memory of the buffers' order.
+        """
+        (decay, decays), (states, each_state), *_ = self.buffers(i)
+        raw, ut = self.delta[i].clone(memory_format=torch.contiguous_format), self.u[i].contiguous()
+        if self.bias is not None:
+            raw += self.bias
+        dt = F.softplus(raw) if self.softplus else raw
+        x = dt * ut
         torch.mul(dt, self.rate, out=decay).exp2_()
-        torch.mul(dt * ut, self.per_state(self.B, span), out=states)
-        for i in range(len(states)):
-            state = states[i].addcmul_(decay[i], state)
-        return decay, states
+        torch.mul(x, self.B[i], out=states)
+        for now, a in zip(each_state, decays, strict=True):
+            state = now.addcmul_(a, state)
+        return raw, dt, ut, x
 
 
 class _ChunkedScan(torch.autograd.Function):
-    """(u, Δ, A, B, C, initial state) → (y, last state), without D, z, bias and softplus."""
+    """The scan with its gradient, both a chunk at a time."""
 
     @staticmethod
-    def forward(ctx, u, delta, A, B, C, initial_state):
+    def forward(ctx, u, delta, A, B, C, D, z, delta_bias, softplus, initial_state):
+        keep = any(ctx.needs_input_grad)
         with torch.autocast(u.device.type, enabled=False):
-            chunks = _Chunks(u, delta, A, B, C)
-            y = u.new_empty(chunks.batch, chunks.length, chunks.channels).transpose(1, 2)
-            state = chunks.to_state(initial_state)
-            starts = []
-            for span in chunks.spans:
+            chunks = _Chunks(u, delta, A, B, C, D, z, delta_bias, softplus, buffers=2)
+            y, ys = chunks.empty()
+            first, last = chunks.to_state(initial_state), []
+            starts, ungated = [], []
+            for i in range(len(ys)):
+                part, time = divmod(i, chunks.in_time)
+                if time == 0:
+                    state = first[part]
                 starts.append(state)
-                dt, ut = chunks.per_channel(delta, span), chunks.per_channel(u, span)
-                _, states = chunks.states(state, span, dt, ut)
-                chunks.view(y, span).copy_(_sum_states(chunks.per_state(C, span), states))
-                state = states[-1].clone()
-        if any(ctx.needs_input_grad):
-            ctx.save_for_backward(u, delta, A, B, C, *starts)
+                _, _, ut, _ = chunks.states(i, state)
+                states, each_state = chunks.buffers(i)[1]
+                state = each_state[-1].clone()
+                yt = _sum_states(chunks.C[i], states)
+                if D is not None:
+                    yt.addcmul_(ut, chunks.D)
+                if z is None:
+                    ys[i].copy_(yt)
+                else:
+                    torch.mul(yt, F.silu(chunks.z[i]), out=ys[i])
+                    if keep:
+                        ungated.append(yt)
+                if time == chunks.in_time - 1:
+                    last.append(state)
+        if keep:
+            ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, *starts, *ungated)
+            ctx.softplus = softplus
         ctx.set_materialize_grads(True)
-        return y, chunks.from_state(state)
+        return y, chunks.from_state(last)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gy, glast):
-        u, delta, A, B, C, *starts = ctx.saved_tensors
+        u, delta, A, B, C, D, z, delta_bias, *kept = ctx.saved_tensors
         with torch.autocast(u.device.type, enabled=False):
-            chunks = _Chunks(u, delta, A, B, C)
-            gu, gdelta = (u.new_empty(chunks.batch, chunks.length, chunks.channels).transpose(1, 2) for _ in range(2))
-            gA = torch.zeros_like(chunks.A)
-            gB, gC = torch.zeros_like(B), torch.zeros_like(C)
-            carry = chunks.to_state(glast)  # gradient of the state after the chunk
-            for span, start in zip(reversed(chunks.spans), reversed(starts), strict=True):
-                dt, ut = chunks.per_channel(delta, span), chunks.per_channel(u, span)
-                decay, states = chunks.states(start, span, dt, ut)
-                gyt, bt = chunks.per_channel(gy, span), chunks.per_state(B, span)
-                _add_state_grad(gC, span, states, gyt, chunks)
-                g = torch.mul(gyt, chunks.per_state(C, span), out=chunks.buffers(3, span)[2])
-                g[-1] += carry  # and from last to first g becomes the gradient of every state
-                for i in range(len(g) - 2, -1, -1):
-                    g[i].addcmul_(decay[i + 1], g[i + 1])
-                carry = decay[0] * g[0]
-                _add_state_grad(gB, span, g, dt * ut, chunks)
-                g_input = _sum_states(bt, g)  # gradient of Δu
+            chunks = _Chunks(u, delta, A, B, C, D, z, delta_bias, ctx.softplus, buffers=3)
+            starts, ungated = kept[: len(chunks.u)], kept[len(chunks.u) :]
+            gys = chunks.cut(gy)
+            (gu, gus), (gdelta, gdeltas) = chunks.empty(), chunks.empty()
+            gz, gzs = (None, None) if z is None else chunks.empty()
+            gA, gB, gC = torch.zeros_like(chunks.A), torch.zeros_like(B), torch.zeros_like(C)
+            gBs, gCs = chunks.cut_states(gB), chunks.cut_states(gC)
+            gD = None if D is None else torch.zeros_like(chunks.D)
+            glast, gfirst = chunks.to_state(glast), []
+            for i in reversed(range(len(gys))):
+                part, time = divmod(i, chunks.in_time)
+                if time == chunks.in_time - 1:
+                    carry = glast[part]  # gradient of the state after the chunk
+                raw, dt, ut, x = chunks.states(i, starts[i])
+                (decay, decays), (states, _), (g, gs) = chunks.buffers(i)
+                gyt = gys[i].contiguous()
+                if z is not None:
+                    zt = chunks.z[i].contiguous()
+                    gzs[i].copy_(torch.ops.aten.silu_backward(gyt * ungated[i], zt))
+                    gyt = gyt * F.silu(zt)
+                _add_state_grad(gCs[i], states, gyt)
+                torch.mul(gyt, chunks.C[i], out=g)
+                later = gs[-1].add_(carry)
+                # From last to first g becomes the gradient of every state.
+                for now, a in zip(reversed(gs[:-1]), reversed(decays), strict=False):
+                    later = now.addcmul_(a, later)
+                carry = decays[0] * gs[0]
+                _add_state_grad(gBs[i], g, x)
+                g_input = _sum_states(chunks.B[i], g)  # gradient of Δu
                 # h_{t-1} · decay_t · g_t, in place of the decays: the gradient of Δ_t A.
                 decay.mul_(g)
-                decay[1:].mul_(states[:-1])
-                decay[0].mul_(start)
-                g_exponent = torch.mul(decay, chunks.A, out=g).sum(-2, keepdim=True)
-                torch.mul(g_input, dt, out=chunks.view(gu, span))
-                torch.addcmul(g_exponent, g_input, ut, out=chunks.view(gdelta, span))
+                decay[:, 1:].mul_(states[:, :-1])
+                decays[0].mul_(starts[i])
+                g_dt = torch.mul(decay, chunks.A, out=g).sum(-2, keepdim=True).addcmul_(g_input, ut)
                 gA += decay.mul_(dt).sum((0, 1))
-        gA = gA.transpose(1, 2).reshape_as(A)
-        return gu, gdelta, gA, gB, gC, chunks.from_state(carry)
+                if ctx.softplus:
+                    g_dt *= torch.sigmoid(raw)
+                gdeltas[i].copy_(g_dt)
+                if D is None:
+                    torch.mul(g_input, dt, out=gus[i])
+                else:
+                    torch.addcmul(gyt * chunks.D, g_input, dt, out=gus[i])
+                    gD += (gyt * ut).sum((0, 1))
+                if time == 0:
+                    gfirst.insert(0, carry)
+        gB, gC = (x if x.dim() == 4 else chunks.from_fixed(xs[0]) for x, xs in ((gB, gBs), (gC, gCs)))
+        gD = None if D is None else gD.flatten()
+        gbias = None if delta_bias is None else gdelta.sum((0, 2))
+        return gu, gdelta, chunks.from_fixed(gA), gB, gC, gD, gz, gbias, None, chunks.from_state(gfirst)
+
+
+def _contiguous(x: Tensor) -> Tensor:
+    """B or C as it is if fixed; else (B, G, N, L), a view of (B, L, G, N) memory: the matrices of a chunk in a row."""
+    return x if x.dim() == 2 else x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
 
 
 def _sum_states(weight: Tensor, states: Tensor) -> Tensor:
-    """Σ_n weight_n · states_n: (T, B, G, N, P) → (T, B, G, 1, P); weight as from `per_state`."""
+    """Σ_n weight_n · states_n: (B, T, G, N, P) → (B, T, G, 1, P); weight as from `cut_states`."""
     if weight.dim() == 3:
         return (states * weight).sum(-2, keepdim=True)
     return weight.transpose(-1, -2) @ states
 
 
-def _add_state_grad(grad: Tensor, span: tuple[int, int], states: Tensor, other: Tensor, chunks: _Chunks) -> None:
-    """Add to the gradient of B or C, (B, G, N, L) or (D, N): states (T, B, G, N, P) times other (T, B, G, 1, P)."""
-    if grad.dim() == 2:
-        grad += (states * other).sum((0, 1)).transpose(1, 2).reshape_as(grad)
+def _add_state_grad(grad: Tensor, states: Tensor, other: Tensor) -> None:
+    """Add to a chunk's gradient of B or C, as from `cut_states`: states (B, T, G, N, P) times other (B, T, G, 1, P)."""
+    if grad.dim() == 3:
+        grad += (states * other).sum((0, 1))
     else:
         # Row times transposed matrix: the other order, matrix times column, is nine times slower.
-        part = other @ states.transpose(-1, -2)  # (T, B, G, 1, N)
-        grad[..., span[0] : span[1]] = part.squeeze(-2).permute(1, 2, 3, 0)
+        grad.copy_((other @ states.transpose(-1, -2)).transpose(-1, -2))

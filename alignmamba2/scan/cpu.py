@@ -2,7 +2,8 @@
 
 Threads are ours, not numba's: its OpenMP layer spins beside PyTorch's and dies in a forked child, its other layers
 are not there everywhere or forbid two callers. PyTorch's own threads spin too, for milliseconds after each of its
-operations, on the processor that a thread of ours wants: so zeros come from NumPy, and sums are its.
+operations, on the processor that a thread of ours wants: so zeros come from NumPy, and sums are its. What else a
+model does in PyTorch still makes them spin; GOMP_SPINCOUNT=0 in the environment stops it where OpenMP is GNU's.
 
 (B, D, L) views of (B, L, D) memory are read in place, and y and the gradients are such views: no tensor is ever
 transposed. Other layouts are right too; they are copied once.
@@ -53,8 +54,8 @@ class _Scan(torch.autograd.Function):
     """The operators below with their gradient."""
 
     @staticmethod
-    def forward(*args):
-        return _call(_scan, *args)
+    def forward(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, keep):  # torch.compile counts them
+        return _call(_scan, u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, keep)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

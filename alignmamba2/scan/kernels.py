@@ -16,8 +16,24 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from ..lanes import LN2, LOG2E, WIDTH, exp2, load, load_first, prefetch, sigmoid, softplus, store, store_first, total
-from .rows import add_products, load_rows, spread_rows, store_rows
+from ..lanes import (
+    LN2,
+    LOG2E,
+    WIDTH,
+    add_products,
+    exp2,
+    load,
+    load_first,
+    load_rows,
+    prefetch,
+    sigmoid,
+    softplus,
+    spread_rows,
+    store,
+    store_first,
+    store_rows,
+    total,
+)
 
 CHUNK = 16  # steps between kept states; keeping them takes N / CHUNK times the memory of u
 RUN = 4  # states taken through a chunk at a time: with their rates and gradients they fit the registers

@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..lanes import Lanes, _in_every_lane, _pointer, _rows, _table
+from .vectors import Lanes, in_every_lane, pointer_to, rows_of, table_of
 
 
 def _row_pointers(context, builder, array_type, array, index_type, index, rows, inner):
@@ -28,7 +28,7 @@ def _row_pointers(context, builder, array_type, array, index_type, index, rows, 
     for row in range(rows):
         at = list(index)
         at[axis] = builder.add(at[axis], ir.Constant(at[axis].type, row))
-        yield _pointer(context, builder, array_type, array, place, context.make_tuple(builder, place, at))
+        yield pointer_to(context, builder, array_type, array, place, context.make_tuple(builder, place, at))
 
 
 def _vector_pointers(context, builder, array_type, array, index_type, index, rows):
@@ -46,7 +46,7 @@ def load_rows(typingctx, array, index, rows):
         array_type, index_type, _ = signature.args
         count = signature.return_type.rows
         pointers, align = _vector_pointers(context, builder, array_type, args[0], index_type, args[1], count)
-        return _table(builder, [builder.load(p, align=align) for p in pointers])
+        return table_of(builder, [builder.load(p, align=align) for p in pointers])
 
     return Lanes(array.dtype, rows.literal_value)(array, index, rows), codegen
 
@@ -58,7 +58,7 @@ def store_rows(typingctx, array, index, table):
     def codegen(context, builder, signature, args):
         array_type, index_type, lanes = signature.args
         pointers, align = _vector_pointers(context, builder, array_type, args[0], index_type, args[1], lanes.rows)
-        for pointer, vector in zip(pointers, _rows(context, builder, lanes, lanes, args[2]), strict=True):
+        for pointer, vector in zip(pointers, rows_of(context, builder, lanes, lanes, args[2]), strict=True):
             builder.store(vector, pointer, align=align)
         return context.get_dummy_value()
 
@@ -73,7 +73,7 @@ def spread_rows(typingctx, array, index, rows):
         array_type, index_type, _ = signature.args
         count = signature.return_type.rows
         pointers = _row_pointers(context, builder, array_type, args[0], index_type, args[1], count, inner=0)
-        return _table(builder, [_in_every_lane(builder, builder.load(p)) for p in pointers])
+        return table_of(builder, [in_every_lane(builder, builder.load(p)) for p in pointers])
 
     return Lanes(array.dtype, rows.literal_value)(array, index, rows), codegen
 
@@ -84,7 +84,7 @@ def add_products(typingctx, start, a, b):
 
     def codegen(context, builder, signature, args):
         lanes = signature.args[1]
-        rows = (_rows(context, builder, lanes, lanes, x) for x in args[1:])
+        rows = (rows_of(context, builder, lanes, lanes, x) for x in args[1:])
         result = args[0]
         for x, y in zip(*rows, strict=True):
             product = builder.fmul(x, y, flags=("contract",))
