@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from .experiments import table
@@ -74,6 +75,8 @@ def planted(report: Mapping[str, Any]) -> list[str]:
         p = "< 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"
         gain = f"{row['gain']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
         lines.append(f"| {title} | {row['mae_with']:.3f} | {row['mae_without']:.3f} | {gain} | {p} |")
+    mass = ", ".join(f"{name} {fmean(values):.1f}" for name, values in found["partners"].items())
+    lines += ["", f"Mass that the transport plans of `late` put on true partners, over chance: {mass}."]
     return [*lines, "", f"`results/{PLANTED}`, {report['date'][:10]}: `{report['command']}`  "]
 
 

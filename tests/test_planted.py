@@ -1,12 +1,31 @@
 """`bench planted`: its worlds hold what they say, and its statistics are Student's."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from alignmamba2.bench.planted import ALIGNED, QUESTIONS, UNALIGNED, WORLDS, compared, heard, languages, mislabelled
+from alignmamba2 import AlignMamba2, AlignMamba2Config
+from alignmamba2.bench.planted import (
+    BEYOND,
+    CODE,
+    CONSTANT,
+    LANGUAGES,
+    LATE,
+    QUESTIONS,
+    VARIANTS,
+    VOCABULARY,
+    WORLDS,
+    compared,
+    heard,
+    keep_order,
+    languages,
+    mislabelled,
+    mispair,
+    share_projection,
+)
 from alignmamba2.report import planted
 
 
@@ -30,48 +49,160 @@ def _labels_by_sum(splits, modality):
     return np.corrcoef(x_test @ weights, y_test)[0, 1]
 
 
-def test_sound_tells_the_label_of_what_was_read_but_not_of_strangers():
-    ours, strangers = heard(2), heard(2, strangers=True)
-    assert _labels_by_sum(ours, "text") > 0.9
-    assert _labels_by_sum(ours, "audio") > 0.5
-    assert abs(_labels_by_sum(strangers, "audio")) < 4 / math.sqrt(len(strangers["test"]))
+def _tokens(dataset, modality):
+    return torch.cat([s.features[modality] for s in dataset.samples]).double().numpy()
+
+
+def _sums(dataset, modality):
+    return torch.stack([s.features[modality].sum(0) for s in dataset.samples]).double().numpy()
+
+
+def _labels(dataset):
+    return np.array([float(x) for x in dataset.labels])
+
+
+def _fitted(x, y):
+    """By least squares, the shortest of all solutions."""
+    return np.linalg.lstsq(x, y, rcond=None)[0]
+
+
+def _correlation(a, b):
+    return np.corrcoef(a, b)[0, 1]
+
+
+def test_pairs_teach_to_hear_and_labels_do_not():
+    train, _, test = heard(2).values()
+    read = np.concatenate([s.features["text"][s.partners["audio", "text"]] for s in train.samples])
+    by_text = _fitted(_sums(train, "text"), _labels(train))
+    by_pairs = _fitted(_tokens(train, "audio"), read) @ by_text
+    by_labels = _fitted(_sums(train, "audio"), _labels(train))
+    assert _correlation(_sums(test, "text") @ by_text, _labels(test)) > 0.95
+    paired, labelled = (_correlation(_sums(test, "audio") @ w, _labels(test)) for w in (by_pairs, by_labels))
+    assert paired > 0.98 > labelled
+
+
+def test_prompt_sound_keeps_the_order_of_words_and_late_sound_does_not():
+    kept = {
+        late: np.mean(
+            [float((p == torch.arange(len(p))).float().mean()) for s in dataset.samples for p in s.partners.values()]
+        )
+        for late, dataset in ((0, heard(2, late=0)["test"]), (LATE, heard(2)["test"]))
+    }
+    assert kept[0] == 1
+    assert kept[LATE] < 0.25
+
+
+def test_strangers_say_nothing_of_the_label():
+    test = heard(2, strangers=True)["test"]
+    polar = _fitted(_sums(test, "text"), _labels(test))
+    truth = heard(2)["train"]  # the same words and maps
+    read = np.concatenate([s.features["text"][s.partners["audio", "text"]] for s in truth.samples])
+    said = _sums(test, "audio") @ _fitted(_tokens(truth, "audio"), read) @ polar
+    assert abs(_correlation(said, _labels(test))) < 4 / math.sqrt(len(test))
+    assert not any(s.partners for s in test.samples)
 
 
 @pytest.mark.parametrize("same", [True, False])
 def test_a_word_counts_the_same_in_one_language_only(same):
     samples = [s for dataset in languages(3, same).values() for s in dataset.samples]
-    middle = torch.stack(_centres(samples))
-    assert len(middle) == 20
-    # How often each word was said in a and in b; least squares then finds what each counts.
-    counts = torch.stack(
-        [
-            torch.cat([torch.cdist(s.features[m], middle).argmin(1).bincount(minlength=20) for m in ("a", "b")])
-            for s in samples
-        ]
-    )
-    labels = np.array([float(s.label) for s in samples])
-    found, *_ = np.linalg.lstsq(counts.numpy().astype(float), labels, rcond=None)
-    assert counts.numpy() @ found == pytest.approx(labels, abs=1e-4)
-    a, b = (x - x.mean() for x in np.split(found, 2))
-    assert np.allclose(a, b, atol=1e-4) == same
+    modalities = list(samples[0].features)
+    tokens = {m: torch.stack([s.features[m] for s in samples]).flatten(0, 1) for m in modalities}  # (steps of all, k)
+    centres = _centres(tokens["a"])
+    assert len(centres) == VOCABULARY
+    said = [
+        torch.nn.functional.one_hot(torch.cdist(tokens[m], centres).argmin(1), VOCABULARY).double() for m in modalities
+    ]
+    labels = torch.cat([s.label for s in samples]).double().numpy()
+    found = _fitted(torch.cat(said, 1).numpy(), labels).reshape(LANGUAGES, VOCABULARY)  # what each word counts
+    left = torch.cat(said, 1).numpy() @ found.reshape(-1) - labels
+    assert np.abs(left).mean() < 0.1 * np.abs(labels).mean()
+    found -= found.mean(1, keepdims=True)
+    alike = np.corrcoef(found)[np.triu_indices(LANGUAGES, 1)]
+    assert alike.min() > 0.9 if same else np.abs(alike).mean() < 0.5
 
 
-def _centres(samples):
-    """One token of each word: the first that is far from all before it (noise has sd 0.1, words are units apart)."""
+def _centres(tokens):
+    """What many tokens lie close to, one by one: the words' codes."""
     found = []
-    for token in torch.cat([s.features["a"] for s in samples]):
-        if all(torch.dist(token, other) > 0.9 for other in found):
-            found.append(token)
-    return found
+    while len(tokens):
+        near = (tokens - tokens[0]).norm(dim=1) < 0.6
+        found.append(tokens[near].mean(0))
+        tokens = tokens[(tokens - found[-1]).norm(dim=1) >= 0.6]
+    return torch.stack(found)
 
 
-def test_every_question_has_its_world():
+def test_every_question_has_its_world_and_its_variants():
     assert {q.world for q in QUESTIONS} == set(WORLDS)
+    assert {x for q in QUESTIONS for x in (q.part, q.other)} == {*VARIANTS, CONSTANT}
+    titles = [q.title for q in QUESTIONS]
+    assert len(set(titles)) == len(titles)
+    assert {x for pair in BEYOND.values() for x in pair} <= set(titles)
 
 
-def test_both_sides_are_tried_equally_often():
-    assert len(ALIGNED) == len(UNALIGNED)
-    assert all(len(q.with_part) == len(q.without) for q in QUESTIONS if q.without is not None)
+def _model(variant, modalities, **more):
+    settings = {k.removeprefix("model."): v for k, v in VARIANTS[variant].overrides.items() if k.startswith("model.")}
+    settings |= {"task": "regression", "modality_dropout": 0.0, **more}
+    torch.manual_seed(0)
+    return AlignMamba2(AlignMamba2Config(modalities=modalities, **settings)).train()
+
+
+def _losses(model, batch):
+    return {name: float(value.detach()) for name, value in model(batch).losses.items()}
+
+
+def test_mispaired_losses_meet_another_sample_and_labels_do_not():
+    dataset = heard(2)["train"]
+    batch = dataset.batch(range(6))
+    truth, mispaired = (_model("aligned", dataset.modalities) for _ in range(2))
+    mispair(mispaired)
+    a, b = _losses(truth, batch), _losses(mispaired, batch)
+    assert a["task"] == b["task"]
+    shifted = dict(batch.features), dict(batch.masks)
+    for values in shifted:
+        values["audio"] = values["audio"].roll(1, 0)
+    c = _losses(truth, dataclasses.replace(batch, features=shifted[0], masks=shifted[1]))
+    for name in ("ot", "mmd"):
+        assert b[name] == pytest.approx(c[name], rel=1e-5)
+        assert b[name] != pytest.approx(a[name], rel=1e-3)
+
+
+def test_in_order_means_in_order():
+    model = _model("aligned", {"text": 4, "audio": 4})
+    keep_order(model)
+    x = torch.randn(2, 5, 16)
+    masks = {m: torch.tensor([[True] * 5, [True] * 3 + [False] * 2]) for m in ("text", "audio")}
+    assert model.align({"text": x, "audio": 2 * x}, masks).transport == pytest.approx(0, abs=1e-6)
+    moved = x.clone()
+    moved[:, :3] = x[:, [1, 2, 0]]
+    cost = 1 - torch.nn.functional.cosine_similarity(x, moved, dim=-1)[masks["text"]]
+    assert model.align({"text": x, "audio": moved}, masks).transport == pytest.approx(float(cost.mean()), rel=1e-5)
+
+
+def test_of_a_shared_projection_norms_alone_are_the_modalities_own():
+    dataset = languages(3)["train"]
+    model = _model("experts", dataset.modalities, readout="per_step")
+    share_projection(model)
+    model(dataset.batch(range(4))).loss.backward()
+    first, *others = model.project.values()
+    assert all(p.linear is first.linear for p in others)
+    assert all(p.norm.bias.grad.abs().sum() > 0 and p.norm is not first.norm for p in others)
+    before = first.linear(torch.ones(1, CODE))
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    after = [p.linear(torch.ones(1, CODE)) for p in model.project.values()]
+    assert not after[0].equal(before)
+    assert all(x.equal(after[0]) for x in after)
+
+
+def test_wider_is_as_large_as_a_width_allows():
+    def size(name, **change):
+        with torch.device("meta"):
+            model = _model(name, dict.fromkeys("abcdefgh", CODE), **change)
+            share_projection(model)
+        return sum(p.numel() for p in model.parameters())
+
+    target = size("experts")
+    closest = min(range(6, 30), key=lambda width: abs(size("wider", d_model=width) - target))
+    assert VARIANTS["wider"].overrides["model.d_model"] == closest
 
 
 def test_differences_by_the_formula_of_student():
@@ -81,4 +212,6 @@ def test_differences_by_the_formula_of_student():
     assert row["p"] > 0.05  # as the interval holds 0
     report = {"date": "2026-01-01T00", "command": "c", "results": {"worlds": [0, 1, 2], "questions": {}}}
     report["results"]["questions"]["late"] = {**row, "p_holm": row["p"]}
+    report["results"]["partners"] = {"aligned": [2.0, 3.0, 4.0], "most": [9.0, 9.0, 9.0]}
+    assert any("aligned 3.0, most 9.0" in line for line in planted(report))
     assert any(line.startswith("| late | 1.000 | 1.300 | +0.300 [") for line in planted(report))
