@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for the results")
     parser.add_argument("--times-only", action="store_true", help="no memory, slopes or second allocator setting")
     parser.add_argument("--add", action="store_true", help="to the times already in the results file: measure in parts")
+    parser.add_argument("--huge-pages", action="store_true", help="add only the second allocator setting")
     parser.add_argument("--shapes", nargs="+", type=_shape, metavar="B,L,D", help="in place of the usual ones")
     arguments = parser.parse_args(argv)
     if arguments.fast:
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         "times": [],
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if arguments.add:
+    if arguments.add or arguments.huge_pages:
         earlier = json.loads((arguments.out / "bench-scan.json").read_text())
         if any(earlier[key] != result[key] for key in ("machine", "settings", "huge pages", "missing")):
             raise ValueError("--add: the results file is of another machine, other versions, settings or peers")
@@ -81,18 +82,20 @@ def main(argv: Sequence[str] | None = None) -> dict:
     def save() -> None:  # after every part: a run that is cut short leaves what it has
         (arguments.out / "bench-scan.json").write_text(json.dumps(result, indent=1) + "\n")
 
-    for shape in arguments.shapes or (FAST_SHAPES if arguments.fast else SHAPES):
+    shapes = arguments.shapes or (FAST_SHAPES if arguments.fast else SHAPES)
+    for shape in () if arguments.huge_pages else shapes:
         for threads in arguments.threads:
             result["times"].append(measure_times(scans, shape, threads, arguments))
             print(describe(result["times"][-1]), flush=True)
             save()
-    if not arguments.times_only:
+    if not (arguments.times_only or arguments.huge_pages):
         result["first call"] = measure_first_call()
         print("\nfirst call in a new process, warm cache, seconds:", result["first call"])
         lengths = FAST_LENGTHS if arguments.fast else LENGTHS
         result["against length"] = measure_lengths(scans, lengths, arguments)
         figure(result).write_html(arguments.out / "bench-scan.html", include_plotlyjs="directory")
         save()
+    if not arguments.times_only:
         result["with huge pages"] = with_huge_pages(arguments)
         save()
     print(f"written: {arguments.out}/bench-scan.json")
