@@ -384,8 +384,8 @@ def _syllabus(arguments: argparse.Namespace) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
+    from .compiler import ADD_COMPILER, no_compiler
     from .scan import available_backends
-    from .training import ADD_COMPILER, no_compiler
 
     print("backends of the selective scan")
     for backend in available_backends():

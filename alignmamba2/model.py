@@ -176,9 +176,7 @@ class AlignMamba2(nn.Module):
         masks, real = self._real_tokens(batch)
         projected = {}
         for m, (features, place) in real.items():
-            tokens = self.project[m](features)
-            b, steps = masks[m].shape
-            projected[m] = place_rows(tokens, place, b * steps).view(b, steps, tokens.shape[-1])
+            projected[m] = _padded(self.project[m](features), place, masks[m])
         return masks, projected
 
     @torch.compiler.disable  # what depends on the values of masks and labels is no graph for torch.compile
@@ -283,11 +281,8 @@ class AlignMamba2(nn.Module):
     @staticmethod
     def _ungroup(rows: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Grouped (N, k) → {modality: (B, T_m, k)}, 0 on padding."""
-        padded = {}
-        for part, (m, mask) in zip(ordering.split(rows), masks.items(), strict=True):
-            padded[m] = part.new_zeros(*mask.shape, part.shape[-1])
-            padded[m][mask] = part
-        return padded
+        parts = zip(ordering.split(rows), masks.items(), strict=True)
+        return {m: _padded(part, _real(mask), mask) for part, (m, mask) in parts}
 
     @torch.compiler.disable
     def _task_loss(self, output: ModelOutput, batch: MultimodalBatch) -> Tensor:
@@ -361,6 +356,11 @@ class AlignMamba2(nn.Module):
 def _real(mask: Tensor) -> Tensor:
     """(N,): the places of True in a flattened mask (B, T)."""
     return mask.flatten().nonzero().squeeze(1)
+
+
+def _padded(rows: Tensor, place: Tensor, mask: Tensor) -> Tensor:
+    """(N, k), at the N places of True in a mask (B, T) → (B, T, k), 0 elsewhere."""
+    return place_rows(rows, place, mask.numel()).view(*mask.shape, rows.shape[-1])
 
 
 def full_precision(x: Tensor) -> Tensor:

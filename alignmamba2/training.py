@@ -21,6 +21,7 @@ from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, RandomSamp
 from .baselines import build_model
 from .batch import MultimodalBatch
 from .checkpoint import Checkpoint
+from .compiler import ADD_COMPILER, no_compiler
 from .datasets import Dataset, load_dataset
 from .files import FileError, read_json, write_json
 from .loop import KeepBest, Resume, Share, Task, TrainingError, process, scores
@@ -29,7 +30,6 @@ from .recipes import Recipe
 
 PRECISIONS = ("32-true", "bf16-mixed")
 NOTES = "training.json"
-ADD_COMPILER = "apt install g++, or conda install cxx-compiler"
 
 
 @dataclass(frozen=True)
@@ -169,17 +169,6 @@ class Machines:
         identity: dict[str, Any] = {"processes": processes}
         identity |= {} if self.precision == "32-true" else {"precision": self.precision}
         return identity | ({"compile": True} if self.compile else {})
-
-
-def no_compiler() -> str:
-    """Why `torch.compile` cannot work here: it hands C++ to a compiler. Nothing where it can."""
-    from torch._inductor.cpp_builder import get_cpp_compiler  # slow to import
-
-    try:
-        get_cpp_compiler()
-    except RuntimeError as error:
-        return f"no C++ compiler ({str(error).splitlines()[0]})"
-    return ""
 
 
 @dataclass

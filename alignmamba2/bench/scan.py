@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     if arguments.add or arguments.huge_pages:
         earlier = json.loads((arguments.out / "bench-scan.json").read_text())
         if any(earlier[key] != result[key] for key in ("machine", "settings", "huge pages", "missing")):
-            raise ValueError("--add: the results file is of another machine, other versions, settings or peers")
+            raise ValueError("--add, --huge-pages: the results file is of another machine, versions, settings or peers")
         result = earlier
 
     def save() -> None:  # after every part: a run that is cut short leaves what it has

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,11 @@ from ..loop import process
 from ..loop import scores as metrics_of
 from ..metrics import calibration_error
 from ..recipes import Recipe
-from ..training import fit, loader
+from ..training import Machines, fit, loader
 from .plan import BENCHMARKS, Variant, changed, variants
 from .summary import published, summarise
 
-MACHINES = {"devices": 1, "nodes": 1, "strategy": "auto", "precision": "32-true", "compile": False}
+MACHINES = asdict(Machines())  # what runs when nothing is said
 NOISE = (0.5, 1.0, 2.0)  # severities, as the data set's noise counts them (see `datasets.corruptions`)
 
 
