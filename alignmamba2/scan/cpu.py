@@ -1,9 +1,7 @@
 """The scan on the processor: numba's kernels, found in a cache on disk or compiled, as an operator of PyTorch.
 
-Threads are ours, not numba's: its OpenMP layer spins beside PyTorch's and dies in a forked child, its other layers
-are not there everywhere or forbid two callers. PyTorch's own threads spin too, for milliseconds after each of its
-operations, on the processor that a thread of ours wants: so zeros come from NumPy, and sums are its. What else a
-model does in PyTorch still makes them spin; GOMP_SPINCOUNT=0 in the environment stops it where OpenMP is GNU's.
+Threads are PyTorch's (`threads.py`), not numba's: its layers are not there everywhere, forbid two callers at once, or
+die in a forked child. What the operator does besides the kernels, NumPy does: it starts no threads for it.
 
 (B, D, L) views of (B, L, D) memory are read in place, and y and the gradients are such views: no tensor is ever
 transposed. Other layouts are right too; they are copied once.
@@ -13,15 +11,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from numba import boolean, int64, njit, types
 from torch import Tensor
 
-from . import chunked, kernels
+from . import chunked, kernels, threads
 
 WORTH_A_THREAD = 200_000  # states (B · L · D · N) that outweigh handing work to another thread
 
@@ -209,33 +205,19 @@ def _run(name: str, tasks: int, *args) -> None:
     """Run all tasks of a kernel on as many threads as PyTorch uses; this thread is one of them."""
     u, A = args[0], args[2]
     kernel = _kernel(name, u.dtype.name)
-    threads = min(torch.get_num_threads(), tasks, 1 + u.size * A.shape[1] // WORTH_A_THREAD)
-    if threads == 1:
+    count = min(torch.get_num_threads(), tasks, 1 + u.size * A.shape[1] // WORTH_A_THREAD)
+    if count == 1:
         kernel(0, tasks, *args)
         return
     # More runs than threads, taken one by one: a thread that the system holds up does not hold up the rest.
-    bounds = np.linspace(0, tasks, min(tasks, 4 * threads) + 1).astype(int).tolist()
+    bounds = np.linspace(0, tasks, min(tasks, 4 * count) + 1).astype(int).tolist()
     runs = iter(list(itertools.pairwise(bounds)))
 
     def work() -> None:
         for start, stop in runs:
             kernel(start, stop, *args)
 
-    helpers = [_pool().submit(work) for _ in range(threads - 1)]
-    work()
-    for helper in helpers:
-        if not helper.cancel():  # one that never started is not needed any more
-            helper.result()
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), "selective_scan")
-
-
-# Threads do not survive a fork (of a DataLoader, say): the child makes its own.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _pool.cache_clear())
+    threads.run(work, count)
 
 
 @functools.cache
