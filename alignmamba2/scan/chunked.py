@@ -4,7 +4,8 @@ A chunk is some samples by some steps, few enough that its states stay in the pr
 are one call; only the recurrence itself is a Python loop, one `addcmul_` a step. Softplus, D and the gate are taken
 chunk by chunk too: over the whole sequence, their intermediate tensors would cost more in new memory than in
 arithmetic. The forward keeps the state at the start of each chunk and, for the gradient of the gate, what is gated;
-the backward computes a chunk's states again (our choice: the (B, L, D, N) tensor of all states is 16 times the input).
+the backward computes a chunk's states again (our choice: the (B, L, D, N) tensor of all states is 16 times the input). What has a chunk's
+size is written into buffers that all chunks share, and results where they belong: half of the time is memory.
 
 A chunk's tensors are (B, T, G, N, P): B samples, T steps, G groups of P = D / G channels. Channels are innermost, for
 everything but B and C varies with them; samples outermost, for PyTorch cuts an operation between its threads there, on
@@ -16,7 +17,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 LOG2E = math.log2(math.e)
@@ -48,7 +48,7 @@ class _Chunks:
     What varies with time is a list of (B, T, G, 1 or N, P or 1), one for each chunk; what does not, (G, 1 or N, P).
     """
 
-    def __init__(self, u, delta, A, B, C, D, z, delta_bias, softplus: bool, buffers: int):
+    def __init__(self, u, delta, A, B, C, D, z, delta_bias, softplus: bool):
         self.batch, self.channels, self.length = u.shape
         self.state_size = A.shape[1]
         self.groups = next((x.shape[1] for x in (B, C) if x.dim() == 4), 1)
@@ -62,17 +62,18 @@ class _Chunks:
         self.A, self.softplus = self.fixed(A), softplus
         self.rate = self.A * LOG2E
         self.D, self.bias = (None if x is None else x.view(self.groups, 1, self.width) for x in (D, delta_bias))
-        self._memory = [u.new_empty(self.steps * self.samples * sample) for _ in range(buffers)]
-        self._buffers: dict[tuple[int, ...], list[tuple[Tensor, tuple[Tensor, ...]]]] = {}
+        self._memory: dict[str, Tensor] = {}
+        self._buffers: dict[tuple[str, torch.Size], Tensor] = {}
+        self._steps: dict[tuple[str, torch.Size], tuple[Tensor, ...]] = {}
 
     def empty(self) -> tuple[Tensor, list[Tensor]]:
         """(B, D, L), a view of new (B, L, D) memory, whole and cut."""
-        x = self._memory[0].new_empty(self.batch, self.length, self.channels).transpose(1, 2)
+        x = self.rate.new_empty(self.batch, self.length, self.channels).transpose(1, 2)
         return x, self.cut(x)
 
     def cut(self, x: Tensor) -> list[Tensor]:
-        """(B, D, L) → (B, T, G, 1, P) each, the same memory."""
-        x = x.transpose(1, 2).unflatten(-1, (self.groups, 1, self.width))
+        """(B, D, L) → (B, T, G, 1, P) each; the same memory if that is (B, L, D), else copied once."""
+        x = x.transpose(1, 2).contiguous().unflatten(-1, (self.groups, 1, self.width))
         return [chunk for part in x.split(self.samples) for chunk in part.split(self.steps, 1)]
 
     def cut_states(self, x: Tensor) -> list[Tensor]:
@@ -99,33 +100,42 @@ class _Chunks:
         """(B, G, N, P) for each part of the samples → (B, D, N)"""
         return torch.cat(states).transpose(2, 3).reshape(self.batch, self.channels, self.state_size)
 
-    def buffers(self, i: int) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
-        """Buffers (B, T, G, N, P) for chunk i, the same memory for all: new memory costs as much as arithmetic.
+    def buffer(self, name: str, i: int, rows: int = 1) -> Tensor:
+        """Memory (B, T, G, rows, P) of that name for chunk i, the same for all: what is new has to be fetched first."""
+        key = name, self.u[i].shape
+        if key not in self._buffers:
+            shape = (*self.u[i].shape[:3], rows, self.width)
+            if name not in self._memory:
+                self._memory[name] = self.rate.new_empty(self.samples * self.steps * self.channels * rows)
+            self._buffers[key] = self._memory[name][: math.prod(shape)].view(shape)
+            self._steps[key] = self._buffers[key].unbind(1)
+        return self._buffers[key]
 
-        Each with its steps as a tuple, for to index a tensor costs as much as a small operation.
+    def each_step(self, name: str, i: int) -> tuple[Tensor, ...]:
+        """A buffer's steps, kept as well: to index a tensor costs as much as a small operation."""
+        return self._steps[name, self.u[i].shape]
+
+    def states(self, i: int, state: Tensor) -> Tensor:
+        """States of chunk i from the state before it, in buffer `states`; also fills `decay`, `raw`, `dt` and `x`.
+
+        raw and dt are Δ before and after softplus, x is Δu.
         """
-        shape = (*self.u[i].shape[:3], self.state_size, self.width)
-        if shape not in self._buffers:
-            views = [x[: math.prod(shape)].view(shape) for x in self._memory]
-            self._buffers[shape] = [(x, x.unbind(1)) for x in views]
-        return self._buffers[shape]
-
-    def states(self, i: int, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Decays and states of chunk i in its first two buffers, from the state before it.
-
-        Returns Δ before and after softplus, u, and Δu, in memory of the buffers' order.
-        """
-        (decay, decays), (states, each_state), *_ = self.buffers(i)
-        raw, ut = self.delta[i].clone(memory_format=torch.contiguous_format), self.u[i].contiguous()
-        if self.bias is not None:
-            raw += self.bias
-        dt = F.softplus(raw) if self.softplus else raw
-        x = dt * ut
+        raw, dt, x = (self.buffer(name, i) for name in ("raw", "dt", "x"))
+        decay, states = (self.buffer(name, i, self.state_size) for name in ("decay", "states"))
+        if self.bias is None:
+            raw.copy_(self.delta[i])
+        else:
+            torch.add(self.delta[i], self.bias, out=raw)
+        if self.softplus:
+            torch.ops.aten.softplus.out(raw, out=dt)
+        else:
+            dt.copy_(raw)
+        torch.mul(dt, self.u[i], out=x)
         torch.mul(dt, self.rate, out=decay).exp2_()
         torch.mul(x, self.B[i], out=states)
-        for now, a in zip(each_state, decays, strict=True):
+        for now, a in zip(self.each_step("states", i), self.each_step("decay", i), strict=True):
             state = now.addcmul_(a, state)
-        return raw, dt, ut, x
+        return states
 
 
 class _ChunkedScan(torch.autograd.Function):
@@ -135,7 +145,7 @@ class _ChunkedScan(torch.autograd.Function):
     def forward(ctx, u, delta, A, B, C, D, z, delta_bias, softplus, initial_state):
         keep = any(ctx.needs_input_grad)
         with torch.autocast(u.device.type, enabled=False):
-            chunks = _Chunks(u, delta, A, B, C, D, z, delta_bias, softplus, buffers=2)
+            chunks = _Chunks(u, delta, A, B, C, D, z, delta_bias, softplus)
             y, ys = chunks.empty()
             first, last = chunks.to_state(initial_state), []
             starts, ungated = [], []
@@ -144,16 +154,17 @@ class _ChunkedScan(torch.autograd.Function):
                 if time == 0:
                     state = first[part]
                 starts.append(state)
-                _, _, ut, _ = chunks.states(i, state)
-                states, each_state = chunks.buffers(i)[1]
-                state = each_state[-1].clone()
-                yt = _sum_states(chunks.C[i], states)
+                states = chunks.states(i, state)
+                state = chunks.each_step("states", i)[-1].clone()
+                # What is gated is kept for the gradient of the gate; otherwise one buffer serves all chunks.
+                yt = torch.empty_like(chunks.buffer("x", i)) if keep and z is not None else chunks.buffer("y", i)
+                _sum_states(chunks.C[i], states, out=yt)
                 if D is not None:
-                    yt.addcmul_(ut, chunks.D)
+                    yt.addcmul_(chunks.u[i], chunks.D)
                 if z is None:
                     ys[i].copy_(yt)
                 else:
-                    torch.mul(yt, F.silu(chunks.z[i]), out=ys[i])
+                    torch.mul(yt, torch.ops.aten.silu.out(chunks.z[i], out=chunks.buffer("gate", i)), out=ys[i])
                     if keep:
                         ungated.append(yt)
                 if time == chunks.in_time - 1:
@@ -169,7 +180,7 @@ class _ChunkedScan(torch.autograd.Function):
     def backward(ctx, gy, glast):
         u, delta, A, B, C, D, z, delta_bias, *kept = ctx.saved_tensors
         with torch.autocast(u.device.type, enabled=False):
-            chunks = _Chunks(u, delta, A, B, C, D, z, delta_bias, ctx.softplus, buffers=3)
+            chunks = _Chunks(u, delta, A, B, C, D, z, delta_bias, ctx.softplus)
             starts, ungated = kept[: len(chunks.u)], kept[len(chunks.u) :]
             gys = chunks.cut(gy)
             (gu, gus), (gdelta, gdeltas) = chunks.empty(), chunks.empty()
@@ -177,18 +188,21 @@ class _ChunkedScan(torch.autograd.Function):
             gA, gB, gC = torch.zeros_like(chunks.A), torch.zeros_like(B), torch.zeros_like(C)
             gBs, gCs = chunks.cut_states(gB), chunks.cut_states(gC)
             gD = None if D is None else torch.zeros_like(chunks.D)
-            glast, gfirst = chunks.to_state(glast), []
+            glast, gfirst, N = chunks.to_state(glast), [], chunks.state_size
             for i in reversed(range(len(gys))):
                 part, time = divmod(i, chunks.in_time)
                 if time == chunks.in_time - 1:
                     carry = glast[part]  # gradient of the state after the chunk
-                raw, dt, ut, x = chunks.states(i, starts[i])
-                (decay, decays), (states, _), (g, gs) = chunks.buffers(i)
-                gyt = gys[i].contiguous()
-                if z is not None:
-                    zt = chunks.z[i].contiguous()
-                    gzs[i].copy_(torch.ops.aten.silu_backward(gyt * ungated[i], zt))
-                    gyt = gyt * F.silu(zt)
+                states, decay, g = chunks.states(i, starts[i]), chunks.buffer("decay", i), chunks.buffer("g", i, N)
+                decays, gs = chunks.each_step("decay", i), chunks.each_step("g", i)
+                raw, dt, x, gyt, scratch = (chunks.buffer(k, i) for k in ("raw", "dt", "x", "gy", "scratch"))
+                ut = chunks.u[i]
+                if z is None:
+                    gyt.copy_(gys[i])
+                else:
+                    torch.mul(gys[i], ungated[i], out=scratch)
+                    torch.ops.aten.silu_backward.grad_input(scratch, chunks.z[i], grad_input=gzs[i])
+                    torch.mul(gys[i], torch.ops.aten.silu.out(chunks.z[i], out=scratch), out=gyt)
                 _add_state_grad(gCs[i], states, gyt)
                 torch.mul(gyt, chunks.C[i], out=g)
                 later = gs[-1].add_(carry)
@@ -197,21 +211,22 @@ class _ChunkedScan(torch.autograd.Function):
                     later = now.addcmul_(a, later)
                 carry = decays[0] * gs[0]
                 _add_state_grad(gBs[i], g, x)
-                g_input = _sum_states(chunks.B[i], g)  # gradient of Δu
+                gx = _sum_states(chunks.B[i], g, out=chunks.buffer("gx", i))
                 # h_{t-1} · decay_t · g_t, in place of the decays: the gradient of Δ_t A.
                 decay.mul_(g)
                 decay[:, 1:].mul_(states[:, :-1])
                 decays[0].mul_(starts[i])
-                g_dt = torch.mul(decay, chunks.A, out=g).sum(-2, keepdim=True).addcmul_(g_input, ut)
+                gdt = torch.sum(torch.mul(decay, chunks.A, out=g), -2, keepdim=True, out=scratch)
                 gA += decay.mul_(dt).sum((0, 1))
                 if ctx.softplus:
-                    g_dt *= torch.sigmoid(raw)
-                gdeltas[i].copy_(g_dt)
-                if D is None:
-                    torch.mul(g_input, dt, out=gus[i])
+                    torch.mul(gdt.addcmul_(gx, ut), raw.sigmoid_(), out=gdeltas[i])
                 else:
-                    torch.addcmul(gyt * chunks.D, g_input, dt, out=gus[i])
-                    gD += (gyt * ut).sum((0, 1))
+                    torch.addcmul(gdt, gx, ut, out=gdeltas[i])
+                if D is None:
+                    torch.mul(gx, dt, out=gus[i])
+                else:
+                    torch.addcmul(gx.mul_(dt), gyt, chunks.D, out=gus[i])
+                    gD += gyt.mul_(ut).sum((0, 1))
                 if time == 0:
                     gfirst.insert(0, carry)
         gB, gC = (x if x.dim() == 4 else chunks.from_fixed(xs[0]) for x, xs in ((gB, gBs), (gC, gCs)))
@@ -225,11 +240,11 @@ def _contiguous(x: Tensor) -> Tensor:
     return x if x.dim() == 2 else x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
 
 
-def _sum_states(weight: Tensor, states: Tensor) -> Tensor:
+def _sum_states(weight: Tensor, states: Tensor, out: Tensor) -> Tensor:
     """Σ_n weight_n · states_n: (B, T, G, N, P) → (B, T, G, 1, P); weight as from `cut_states`."""
     if weight.dim() == 3:
-        return (states * weight).sum(-2, keepdim=True)
-    return weight.transpose(-1, -2) @ states
+        return torch.sum(states * weight, -2, keepdim=True, out=out)
+    return torch.matmul(weight.transpose(-1, -2), states, out=out)
 
 
 def _add_state_grad(grad: Tensor, states: Tensor, other: Tensor) -> None:
