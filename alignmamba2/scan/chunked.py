@@ -4,8 +4,8 @@ A chunk is some samples by some steps, few enough that its states stay in the pr
 are one call; only the recurrence itself is a Python loop, one `addcmul_` a step. Softplus, D and the gate are taken
 chunk by chunk too: over the whole sequence, their intermediate tensors would cost more in new memory than in
 arithmetic. The forward keeps the state at the start of each chunk and, for the gradient of the gate, what is gated;
-the backward computes a chunk's states again (our choice: the (B, L, D, N) tensor of all states is 16 times the input). What has a chunk's
-size is written into buffers that all chunks share, and results where they belong: half of the time is memory.
+the backward computes a chunk's states again (our choice: the (B, L, D, N) tensor of all states is 16 times the input).
+What has a chunk's size is written into buffers that all chunks share, and results where they belong.
 
 A chunk's tensors are (B, T, G, N, P): B samples, T steps, G groups of P = D / G channels. Channels are innermost, for
 everything but B and C varies with them; samples outermost, for PyTorch cuts an operation between its threads there, on
