@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import math
 import os
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from .measure import machine, medians, peak_extra_mib, slope
 SHAPES = ((8, 50, 128), (16, 150, 256), (16, 512, 256), (32, 150, 512), (8, 8192, 128))  # B, L, D
 LENGTHS = (512, 1024, 2048, 4096, 8192)  # for the slopes, at B = 8, D = 128
 FAST_SHAPES, FAST_LENGTHS = ((2, 50, 32), (2, 150, 32)), (64, 128, 256)
+PARTS = ("times", "first-call", "lengths", "huge-pages")
 STATES = 16
 LINEAR_PEERS = ("mamba-ssm unbind", "mambapy")
 OURS = ("reference", "chunked", "cpu")
@@ -53,10 +55,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mamba-ssm", type=Path, help="folder of mamba-ssm's unpacked source distribution")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for the results")
-    parser.add_argument("--times-only", action="store_true", help="no memory, slopes or second allocator setting")
-    parser.add_argument("--add", action="store_true", help="to the times already in the results file: measure in parts")
-    parser.add_argument("--huge-pages", action="store_true", help="add only the second allocator setting")
-    parser.add_argument("--shapes", nargs="+", type=_shape, metavar="B,L,D", help="in place of the usual ones")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="these parts; a results file keeps its others")
+    parser.add_argument("--shapes", nargs="+", type=_shape, metavar="B,L,D", help="times of these; it keeps the others")
     arguments = parser.parse_args(argv)
     if arguments.fast:
         arguments.budget = 0.2
@@ -73,29 +73,39 @@ def main(argv: Sequence[str] | None = None) -> dict:
         "times": [],
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if arguments.add or arguments.huge_pages:
-        earlier = json.loads((arguments.out / "bench-scan.json").read_text())
-        if any(earlier[key] != result[key] for key in ("machine", "settings", "huge pages", "missing")):
-            raise ValueError("--add, --huge-pages: the results file is of another machine, versions, settings or peers")
+    file = arguments.out / "bench-scan.json"
+    if (arguments.only or arguments.shapes) and file.exists():
+        earlier = json.loads(file.read_text())
+        for key in ("machine", "settings", "huge pages", "missing"):
+            if earlier[key] != result[key]:
+                raise SystemExit(
+                    f"{file}: {key} is {earlier[key]} there and {result[key]} now, which can't stand in one file. "
+                    "Measure all parts again, or give another folder: --out"
+                )
         result = earlier
+    parts = arguments.only or (("times",) if arguments.shapes else PARTS)
 
-    def save() -> None:  # after every part: a run that is cut short leaves what it has
-        (arguments.out / "bench-scan.json").write_text(json.dumps(result, indent=1) + "\n")
+    def save() -> None:  # after every measurement: a run that is cut short leaves what it has
+        file.write_text(json.dumps(result, indent=1) + "\n")
 
-    shapes = arguments.shapes or (FAST_SHAPES if arguments.fast else SHAPES)
-    for shape in () if arguments.huge_pages else shapes:
-        for threads in arguments.threads:
-            result["times"].append(measure_times(scans, shape, threads, arguments))
-            print(describe(result["times"][-1]), flush=True)
-            save()
-    if not (arguments.times_only or arguments.huge_pages):
+    if "times" in parts:
+        for shape in arguments.shapes or (FAST_SHAPES if arguments.fast else SHAPES):
+            for threads in arguments.threads:
+                row = measure_times(scans, shape, threads, arguments)
+                print(describe(row), flush=True)
+                others = [r for r in result["times"] if (tuple(r["shape"]), r["threads"]) != (shape, threads)]
+                result["times"] = sorted([*others, row], key=lambda r: (math.prod(r["shape"]), r["threads"]))
+                save()
+    if "first-call" in parts:
         result["first call"] = measure_first_call()
         print("\nfirst call in a new process, warm cache, seconds:", result["first call"])
+        save()
+    if "lengths" in parts:
         lengths = FAST_LENGTHS if arguments.fast else LENGTHS
         result["against length"] = measure_lengths(scans, lengths, arguments)
         figure(result).write_html(arguments.out / "bench-scan.html", include_plotlyjs="directory")
         save()
-    if not arguments.times_only:
+    if "huge-pages" in parts:
         result["with huge pages"] = with_huge_pages(arguments)
         save()
     print(f"written: {arguments.out}/bench-scan.json")
@@ -268,7 +278,7 @@ def with_huge_pages(arguments) -> list[dict]:
     """The times again in a process of its own with THP_MEM_ALLOC_ENABLE=1: fewer page faults, peers above all."""
     print("\nagain with THP_MEM_ALLOC_ENABLE=1")
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "alignmamba2.bench.scan", "--times-only", "--out", folder]
+        command = [sys.executable, "-m", "alignmamba2.bench.scan", "--only", "times", "--out", folder]
         command += ["--seed", str(arguments.seed), "--budget", str(arguments.budget)]
         command += ["--threads", *map(str, arguments.threads)] + ["--fast"] * arguments.fast
         if arguments.mamba_ssm:
