@@ -1,7 +1,7 @@
 """The selective scan beside its peers: time, memory, slopes against length.
 
 Every method gets what a Mamba layer has: u, Δ, z in (B, L, D) memory, softplus with a bias, D and the gate, N = 16,
-float32, and the gradient of all inputs. Methods take turns within one process; medians. Peers:
+float32, and the gradient of all inputs. Medians; methods take turns within one process, a new one a shape. Peers:
 
     mamba-ssm ref        `selective_scan_ref`, as it is; its backward takes L² time: not run beyond B · L² · D = 10⁸
     mamba-ssm unbind     the same with `.unbind` in place of indexing: linear time, the fair comparison
@@ -22,7 +22,6 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -88,13 +87,17 @@ def main(argv: Sequence[str] | None = None) -> dict:
     def save() -> None:  # after every measurement: a run that is cut short leaves what it has
         file.write_text(json.dumps(result, indent=1) + "\n")
 
-    if "times" in parts:
+    for part, key in (("times", "times"), ("huge-pages", "with huge pages")):
+        if part not in parts:
+            continue
+        if part == "huge-pages":
+            print("\nagain with THP_MEM_ALLOC_ENABLE=1: fewer page faults, peers' above all")
         for shape in arguments.shapes or (FAST_SHAPES if arguments.fast else SHAPES):
             for threads in arguments.threads:
-                row = measure_times(scans, shape, threads, arguments)
+                row = in_own_process(shape, threads, arguments, huge_pages=part == "huge-pages")
                 print(describe(row), flush=True)
-                others = [r for r in result["times"] if (tuple(r["shape"]), r["threads"]) != (shape, threads)]
-                result["times"] = sorted([*others, row], key=lambda r: (math.prod(r["shape"]), r["threads"]))
+                rows = [r for r in result.get(key, ()) if (tuple(r["shape"]), r["threads"]) != (shape, threads)]
+                result[key] = sorted([*rows, row], key=lambda r: (math.prod(r["shape"]), r["threads"]))
                 save()
     if "first-call" in parts:
         result["first call"] = measure_first_call()
@@ -104,9 +107,6 @@ def main(argv: Sequence[str] | None = None) -> dict:
         lengths = FAST_LENGTHS if arguments.fast else LENGTHS
         result["against length"] = measure_lengths(scans, lengths, arguments)
         figure(result).write_html(arguments.out / "bench-scan.html", include_plotlyjs="directory")
-        save()
-    if "huge-pages" in parts:
-        result["with huge pages"] = with_huge_pages(arguments)
         save()
     print(f"written: {arguments.out}/bench-scan.json")
     return result
@@ -198,8 +198,30 @@ def problem(shape: tuple[int, int, int], seed: int) -> tuple[list[Tensor], list[
 # --- Measurements -----------------------------------------------------------------------------------------
 
 
-def measure_times(scans: dict[str, Scan], shape, threads: int, arguments) -> dict:
-    leaves, args, gy = problem(shape, arguments.seed)
+def in_own_process(shape, threads: int, arguments, huge_pages: bool = False) -> dict:
+    """`measure_times` in a new process.
+
+    Half of a peer's time and more is page faults: 1.7 µs for each 4 KiB of its state-sized tensors, which malloc gives
+    back to the system when they are freed. But not once small objects, of other methods and shapes, have come to lie
+    above a hole in the heap that is large enough: the same call then takes a third of the time. So what was measured
+    before must not decide.
+    """
+    code = (
+        "import json, sys; from alignmamba2.bench.scan import measure_times as m; print(json.dumps(m(*sys.argv[1:])))"
+    )
+    settings = {"shape": shape, "threads": threads, "seed": arguments.seed, "budget": arguments.budget}
+    settings["mamba_ssm"] = arguments.mamba_ssm and str(arguments.mamba_ssm)
+    environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "1"} if huge_pages else None
+    command = [sys.executable, "-c", code, json.dumps(settings)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+
+
+def measure_times(settings: str) -> dict:
+    """Forward, and forward + backward, of all methods in turns; the settings as JSON from `in_own_process`."""
+    given = json.loads(settings)
+    shape, threads, budget = tuple(given["shape"]), given["threads"], given["budget"]
+    scans, _ = methods(given["mamba_ssm"] and Path(given["mamba_ssm"]))
+    leaves, args, gy = problem(shape, given["seed"])
     torch.set_num_threads(threads)
     backward = {
         name: lambda scan=scan: torch.autograd.grad(scan(*args), leaves, gy)
@@ -207,14 +229,13 @@ def measure_times(scans: dict[str, Scan], shape, threads: int, arguments) -> dic
         if name != "mamba-ssm ref" or shape[0] * shape[1] ** 2 * shape[2] <= QUADRATIC_LIMIT
     }
     with torch.no_grad():
-        forward = medians({name: lambda scan=scan: scan(*args) for name, scan in scans.items()}, arguments.budget)
-    both = medians(backward, arguments.budget)
-    return {"shape": shape, "threads": threads, "forward": forward, "forward+backward": both}
+        forward = medians({name: lambda scan=scan: scan(*args) for name, scan in scans.items()}, budget)
+    return {"shape": shape, "threads": threads, "forward": forward, "forward+backward": medians(backward, budget)}
 
 
 def describe(row: dict) -> str:
     """A table of a shape: times, and how much faster than the best linear-time peer."""
-    lines = [f"\nB, L, D = {row['shape']}, threads {row['threads']}: wall ms [processor ms] (× best linear-time peer)"]
+    lines = [f"\nB, L, D = {tuple(row['shape'])}, threads {row['threads']}: wall ms [processor ms] (× best linear-time peer)"]
     for kind in ("forward", "forward+backward"):
         cells = []
         peers = [row[kind][p] for p in LINEAR_PEERS if p in row[kind]]
@@ -272,19 +293,6 @@ def measure_first_call() -> dict[str, float]:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     return {"first": float(out[0]), "second": float(out[1])}
-
-
-def with_huge_pages(arguments) -> list[dict]:
-    """The times again in a process of its own with THP_MEM_ALLOC_ENABLE=1: fewer page faults, peers above all."""
-    print("\nagain with THP_MEM_ALLOC_ENABLE=1")
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "alignmamba2.bench.scan", "--only", "times", "--out", folder]
-        command += ["--seed", str(arguments.seed), "--budget", str(arguments.budget)]
-        command += ["--threads", *map(str, arguments.threads)] + ["--fast"] * arguments.fast
-        if arguments.mamba_ssm:
-            command += ["--mamba-ssm", str(arguments.mamba_ssm)]
-        subprocess.run(command, check=True, env={**os.environ, "THP_MEM_ALLOC_ENABLE": "1"})
-        return json.loads((Path(folder) / "bench-scan.json").read_text())["times"]
 
 
 def figure(result: dict):
