@@ -235,7 +235,8 @@ def measure_times(settings: str) -> dict:
 
 def describe(row: dict) -> str:
     """A table of a shape: times, and how much faster than the best linear-time peer."""
-    lines = [f"\nB, L, D = {tuple(row['shape'])}, threads {row['threads']}: wall ms [processor ms] (× best linear-time peer)"]
+    what = f"B, L, D = {tuple(row['shape'])}, threads {row['threads']}"
+    lines = [f"\n{what}: wall ms [processor ms] (× best linear-time peer)"]
     for kind in ("forward", "forward+backward"):
         cells = []
         peers = [row[kind][p] for p in LINEAR_PEERS if p in row[kind]]
