@@ -213,7 +213,7 @@ def in_own_process(shape, threads: int, arguments, huge_pages: bool = False) -> 
     settings["mamba_ssm"] = arguments.mamba_ssm and str(arguments.mamba_ssm)
     environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "1"} if huge_pages else None
     command = [sys.executable, "-c", code, json.dumps(settings)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout)
 
 
 def measure_times(settings: str) -> dict:
