@@ -202,8 +202,8 @@ def in_own_process(shape, threads: int, arguments, huge_pages: bool = False) -> 
     """`measure_times` in a new process.
 
     Half of a peer's time and more is page faults: 1.7 µs for each 4 KiB of its state-sized tensors, which malloc gives
-    back to the system when they are freed. But not once small objects, of other methods and shapes, have come to lie
-    above a hole in the heap that is large enough: the same call then takes a third of the time. So what was measured
+    back to the system when they are freed. After other methods and shapes in the same process, the same call took a
+    third of the time: probably malloc finds holes in a heap that small objects keep from shrinking. What was measured
     before must not decide.
     """
     code = (
