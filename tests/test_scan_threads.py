@@ -15,12 +15,10 @@ from alignmamba2.scan import threads
 needs_openmp = pytest.mark.skipif(threads._openmp() is None, reason="PyTorch's OpenMP has no GOMP_parallel here")
 
 
-@pytest.fixture(params=["PyTorch's", "the pool's"])
+@pytest.fixture(params=[pytest.param("PyTorch's", marks=needs_openmp), "the pool's"])
 def kind(request, monkeypatch):
     if request.param == "the pool's":
         monkeypatch.setattr(threads, "_openmp", lambda: None)
-    elif threads._openmp() is None:
-        pytest.skip("PyTorch's OpenMP has no GOMP_parallel here")
 
 
 def test_all_threads_take_part(kind):

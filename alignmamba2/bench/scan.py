@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..files import write_text
 from ..scan import selective_scan
 from .measure import machine, medians, peak_extra_mib, slope
 
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parts = arguments.only or (("times",) if arguments.shapes else PARTS)
 
     def save() -> None:  # after every measurement: a run that is cut short leaves what it has
-        file.write_text(json.dumps(result, indent=1) + "\n")
+        write_text(file, json.dumps(result, indent=1) + "\n")
 
     for part, key in (("times", "times"), ("huge-pages", "with huge pages")):
         if part not in parts:
@@ -212,8 +213,13 @@ def in_own_process(shape, threads: int, arguments, huge_pages: bool = False) -> 
     settings = {"shape": shape, "threads": threads, "seed": arguments.seed, "budget": arguments.budget}
     settings["mamba_ssm"] = arguments.mamba_ssm and str(arguments.mamba_ssm)
     environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "1"} if huge_pages else None
-    command = [sys.executable, "-c", code, json.dumps(settings)]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout)
+    return json.loads(_run_python(code, json.dumps(settings), environment=environment))
+
+
+def _run_python(code: str, *args: str, environment: dict[str, str] | None = None) -> str:
+    """What the code prints in a new process; its errors are seen."""
+    command = [sys.executable, "-c", code, *args]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
 
 
 def measure_times(settings: str) -> dict:
@@ -292,7 +298,7 @@ def measure_first_call() -> dict[str, float]:
         "    t = time.perf_counter(); torch.autograd.grad(selective_scan(*args), leaves, gy)\n"
         "    print(time.perf_counter() - t)\n"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    out = _run_python(code).split()
     return {"first": float(out[0]), "second": float(out[1])}
 
 

@@ -108,12 +108,14 @@ class _Chunks:
             if name not in self._memory:
                 self._memory[name] = self.rate.new_empty(self.samples * self.steps * self.channels * rows)
             self._buffers[key] = self._memory[name][: math.prod(shape)].view(shape)
-            self._steps[key] = self._buffers[key].unbind(1)
         return self._buffers[key]
 
     def each_step(self, name: str, i: int) -> tuple[Tensor, ...]:
         """A buffer's steps, kept as well: to index a tensor costs as much as a small operation."""
-        return self._steps[name, self.u[i].shape]
+        key = name, self.u[i].shape
+        if key not in self._steps:
+            self._steps[key] = self._buffers[key].unbind(1)
+        return self._steps[key]
 
     def states(self, i: int, state: Tensor) -> Tensor:
         """States of chunk i from the state before it, in buffer `states`; also fills `decay`, `raw`, `dt` and `x`.
@@ -211,7 +213,7 @@ class _ChunkedScan(torch.autograd.Function):
                     later = now.addcmul_(a, later)
                 carry = decays[0] * gs[0]
                 _add_state_grad(gBs[i], g, x)
-                gx = _sum_states(chunks.B[i], g, out=chunks.buffer("gx", i))
+                gx = _sum_states(chunks.B[i], g, out=chunks.buffer("gx", i))  # gradient of Δu
                 # h_{t-1} · decay_t · g_t, in place of the decays: the gradient of Δ_t A.
                 decay.mul_(g)
                 decay[:, 1:].mul_(states[:, :-1])
