@@ -10,7 +10,7 @@ help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 run: $(READY)  ## train on the data that is here and leave a page to open
-	@$(PY) -m alignmamba2 run notebooks/00_start_here.ipynb --folder runs/start
+	@$(PY) -m tools run notebooks/00_start_here.ipynb --folder runs/start
 
 test: $(READY)  ## lint, then all tests
 	$(PY) -m ruff check .
@@ -28,7 +28,7 @@ lab: $(READY)  ## JupyterLab on the notebooks
 	$(PY) -m jupyter lab --notebook-dir=notebooks
 
 gallery: $(READY)  ## all notebooks executed in fast mode, as pages: runs/gallery/index.html
-	$(PY) -m alignmamba2 gallery --fast
+	$(PY) -m tools gallery --fast
 
 slides: gallery  ## the same pages: open one and press p
 	@echo "open runs/gallery/index.html; on a page, p makes slides of it, the arrow keys turn them, Escape ends"
@@ -37,12 +37,12 @@ reproduce: reproduce-notebooks  ## the notebooks in full, then every benchmark w
 	$(PY) -m alignmamba2 reproduce
 
 reproduce-notebooks: $(READY)  ## the same in full length, on the data that is here: runs/notebooks/index.html
-	$(PY) -m alignmamba2 gallery --folder runs/notebooks
+	$(PY) -m tools gallery --folder runs/notebooks
 
 results: $(READY)  ## the results files that README quotes; about half an hour on two cores
 	$(PY) -m alignmamba2 train mosi-utterances mosi-utterances-minilm --seeds 1111-1115 --results results/mosi-utterances.json
 	$(PY) -m alignmamba2 ablate mosi-utterances-minilm --seeds 1111-1115 --results results/ablations.json
-	$(PY) -m alignmamba2 report
+	$(PY) -m tools report
 
 clean:  ## remove what the other commands made, data sets excepted
 	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -31,11 +31,11 @@ _HOME = {
     "TransportResult": "alignment",
     "mmd": "alignment",
     "MultimodalBatch": "batch",
-    "ModalityAwareMamba": "layers",
+    "ModalityAwareMamba": "model",
     "AlignMamba2": "model",
-    "AlignMamba2Config": "config",
+    "AlignMamba2Config": "model",
     "ModelOutput": "model",
-    "Trace": "trace",
+    "Trace": "model",
     "load_dataset": "datasets",
     "fit": "training",
     "evaluate": "training",
@@ -46,12 +46,12 @@ __all__ = ["__version__", *_HOME]
 if TYPE_CHECKING:
     from .alignment import TransportResult, mmd, transport
     from .batch import MultimodalBatch
-    from .config import AlignMamba2Config
     from .datasets import load_dataset
-    from .layers import ModalityAwareMamba
     from .model import AlignMamba2, ModelOutput
+    from .model.config import AlignMamba2Config
+    from .model.layers import ModalityAwareMamba
+    from .model.trace import Trace
     from .scan import selective_scan
-    from .trace import Trace
     from .training import evaluate, fit
 
 

@@ -1,10 +1,9 @@
-"""python -m alignmamba2: data, train, evaluate, ablate, report, run, build, start, explore, bench, doctor, and more."""
+"""python -m alignmamba2: data, train, evaluate, ablate, reproduce, start, explore, doctor."""
 
 from __future__ import annotations
 
 import argparse
 import ast
-import importlib
 import json
 import os
 import shlex
@@ -13,29 +12,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BENCHES = (
-    "scan",
-    "alignment",
-    "leaks",
-    "big",
-    "partners",
-    "layer",
-    "folds",
-    "kills",
-    "fuzz",
-    "explorers",
-    "repeat",
-    "processes",
-    "planted",
-    "lengths",
-    "newcomer",
-    "compile",
-)
+# Verbs of 0.1.0 that now stand beside the package, in a clone: verb, or `bench NAME`, to its new home. For one release.
+MOVED = {
+    **dict.fromkeys(("run", "report", "build", "gallery", "syllabus"), "tools"),
+    **dict.fromkeys(("folds", "leaks", "partners", "planted"), "studies"),
+    **dict.fromkeys(("fuzz", "kills", "explorers", "repeat", "newcomer"), "tests.stress"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and do what it says. Returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["bench"] or (words and MOVED.get(words[0]) == "tools"):
+        name = (words[1:] or ["NAME"])[0] if words[0] == "bench" else words[0]
+        home = MOVED.get(name, "benchmarks")
+        print(f"error: {words[0]}: no longer part of the package; in a clone: python -m {home} {name}", file=sys.stderr)
+        return 2
+    arguments = _parser().parse_args(words)
     try:
         arguments.do(arguments)
     except (ValueError, OSError, ImportError) as error:  # what the library raises on bad input: a message, no trace
@@ -104,40 +97,6 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--quiet", action="store_true", help="no progress bar")
     _add_machines(again)
     again.set_defaults(do=_reproduce)
-
-    run = verbs.add_parser("run", help="execute a notebook and leave a page to open")
-    run.add_argument("notebook", type=Path)
-    run.add_argument("--folder", type=Path, default=Path("runs"), help="where the page goes (default: runs)")
-    run.add_argument("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[], type=_override)
-    run.add_argument("--solutions", action="store_true", help="with the exercises solved")
-    run.set_defaults(do=_run)
-
-    report = verbs.add_parser("report", help="write README's tables from the results files")
-    report.add_argument("--readme", type=Path, default=Path("README.md"))
-    report.add_argument("--folder", type=Path, default=Path("results"))
-    report.set_defaults(do=_write_report)
-
-    build = verbs.add_parser("build", help="build the notebooks from their text sources")
-    build.add_argument("folder", nargs="?", type=Path, default=Path("notebooks"))
-    build.set_defaults(do=_build)
-
-    gallery = verbs.add_parser("gallery", help="execute all notebooks and leave a site to open")
-    gallery.add_argument("--folder", type=Path, default=Path("runs/gallery"), help="default: runs/gallery")
-    gallery.add_argument("--fast", action="store_true", help="two epochs each, generated data")
-    gallery.add_argument("--solutions", action="store_true", help="with the exercises solved")
-    gallery.add_argument("--only", default="", metavar="NN", help="notebooks whose names begin so")
-    gallery.add_argument("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[], type=_override)
-    gallery.set_defaults(do=_gallery)
-
-    syllabus = verbs.add_parser("syllabus", help="the notebooks: minutes, exercises, cell lengths, sizes in git")
-    syllabus.add_argument("folder", nargs="?", type=Path, default=Path("notebooks"))
-    syllabus.add_argument("--write", action="store_true", help="write the tables of the folder's README.md")
-    syllabus.set_defaults(do=_syllabus)
-
-    bench = verbs.add_parser("bench", help="measure against peers, side by side", add_help=False)
-    bench.add_argument("name", choices=BENCHES)
-    bench.add_argument("rest", nargs=argparse.REMAINDER)
-    bench.set_defaults(do=lambda a: importlib.import_module(f".bench.{a.name}", "alignmamba2").main(a.rest))
 
     start = verbs.add_parser("start", help="JupyterLab on the course, on this machine alone, behind a token")
     start.add_argument("target", nargs="?", type=Path, default=Path("notebooks"), help="default: notebooks")
@@ -222,7 +181,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.page:
         from .figures.contents import contents as plot
         from .figures.contents import contents_page
-        from .files import write_text
+        from .storage.files import write_text
 
         kind = f"{'synthetic, ' if contents.synthetic else ''}{contents.format}"
         figure = plot(check.histograms(contents), check.lengths(contents), arguments.path.name, kind)
@@ -298,8 +257,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _reproduce(arguments: argparse.Namespace) -> None:
-    from .files import write_text
-    from .reproduce import benchmark_names, reproduce, write_page
+    from .experiments import benchmark_names, reproduce
+    from .storage.files import write_text
 
     if arguments.jobs < 1:
         raise ValueError(f"--jobs: found {arguments.jobs}; expected at least 1")
@@ -322,70 +281,27 @@ def _reproduce(arguments: argparse.Namespace) -> None:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(report, indent=1) + "\n")
-    print(f"page to open: {write_page(arguments.folder / 'report.html', report)}")
-
-
-def _write_report(arguments: argparse.Namespace) -> None:
-    from .report import write_report
-
-    write_report(arguments.readme, arguments.folder)
-
-
-def _run(arguments: argparse.Namespace) -> None:
-    from .pages import data_set, run_notebook
-
-    page = run_notebook(arguments.notebook, arguments.folder, dict(arguments.parameters), arguments.solutions)
-    print(data_set(page.with_suffix(".ipynb")))
-    print(f"page to open: {page}")
-
-
-def _build(arguments: argparse.Namespace) -> None:
-    from .pages import build_notebooks
-
-    print(*build_notebooks(arguments.folder), sep="\n")
+    print(
+        f"written: {arguments.folder / 'report.json'}; its page, from a clone: python -m tools page {arguments.folder}"
+    )
 
 
 def _start(arguments: argparse.Namespace) -> None:
-    from .lab import start
+    from .launch import start
 
     start(arguments.target, browser=not arguments.no_browser, port=arguments.port)
 
 
 def _explore(arguments: argparse.Namespace) -> None:
-    from .lab import start, write_explorers
+    from .launch import start, write_explorers
 
     notebook = write_explorers(arguments.checkpoint, arguments.folder, arguments.split)
     start(notebook, browser=not arguments.no_browser, port=arguments.port)
 
 
-def _gallery(arguments: argparse.Namespace) -> None:
-    from .gallery import INDEX, build_gallery
-
-    fast = arguments.fast
-    parameters = ({"fast": True} if fast else {}) | dict(arguments.parameters)
-    seconds = build_gallery(
-        "notebooks", arguments.folder, parameters, arguments.solutions, only=arguments.only, generated=fast
-    )
-    for name, taken in seconds.items():
-        print(f"{name:32s} {taken:6.1f} s")
-    print(f"{'all, two at a time':32s} {sum(seconds.values()):6.1f} s\nsite to open: {arguments.folder / INDEX}")
-
-
-def _syllabus(arguments: argparse.Namespace) -> None:
-    from .gallery import SECONDS
-    from .syllabus import facts, syllabus, write_tables
-
-    if arguments.write:
-        print(f"written: {write_tables(arguments.folder)}")
-    measured = Path("runs/gallery") / SECONDS
-    print(facts(syllabus(arguments.folder), json.loads(measured.read_text("utf-8")) if measured.is_file() else None))
-    if measured.is_file():
-        print(f"run times: {measured}, as the last `gallery` left it; two run at a time")
-
-
 def _doctor(arguments: argparse.Namespace) -> None:
-    from .compiler import ADD_COMPILER, no_compiler
     from .scan import available_backends
+    from .training.compiler import ADD_COMPILER, no_compiler
 
     print("backends of the selective scan")
     for backend in available_backends():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import coverage
 
-from alignmamba2.bench.measure import keep
+from tools.results_file import keep
 
 ROOT = Path(__file__).parents[1]
 

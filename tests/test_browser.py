@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from alignmamba2 import fit
-from alignmamba2.bench import browser
-from alignmamba2.lab import END, write_explorers
+from alignmamba2.launch import END, write_explorers
+from tests.stress import browser
 
 PICTURES = Path(__file__).parents[1] / "runs" / "browser"
 # The code that makes a panel, a file name, the slider to move, and what the words then say.

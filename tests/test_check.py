@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from alignmamba2.__main__ import main
-from alignmamba2.datasets import ENTRIES, DataError, check, inspect, mini_files
+from alignmamba2.datasets import ENTRIES, DataError, check, inspect
 from alignmamba2.datasets.contents import Contents, Field, Part, of_datasets
+from alignmamba2.datasets.mini import files as mini_files
 from alignmamba2.figures.contents import contents as plot
 from alignmamba2.figures.contents import contents_page
 

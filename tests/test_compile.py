@@ -9,8 +9,8 @@ from torch._dynamo.utils import counters
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config, MultimodalBatch
 from alignmamba2.__main__ import main
-from alignmamba2.compiler import no_compiler
 from alignmamba2.training import Machines
+from alignmamba2.training.compiler import no_compiler
 
 WIDTHS = {"text": 11, "audio": 5, "video": 7}
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from alignmamba2 import course
-from alignmamba2.course import check, exercises, hint
-from alignmamba2.course.checking import TODO, WRONG, compare
-from alignmamba2.course.exercise import Chapter
-from alignmamba2.pages import EXERCISE, build_notebook
+from notebooks import course
+from notebooks.course import check, exercises, hint
+from notebooks.course.checking import TODO, WRONG, compare
+from notebooks.course.exercise import Chapter
+from tools.build import EXERCISE, build_notebook
 
 SOURCES = sorted((Path(__file__).parents[1] / "notebooks" / "src").glob("*.py"))
 ALL = exercises()

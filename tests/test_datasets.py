@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from alignmamba2 import load_dataset
-from alignmamba2.datasets import DataError, is_present, mini_mosi, mosi_utterances
+from alignmamba2.datasets import DataError, is_present, mosi_utterances
 from alignmamba2.datasets.fetch import Source
+from alignmamba2.datasets.mini import mosi as mini_mosi
 
 # --- mosi-utterances, on small made-up files of exactly the published form ------------------------------------------
 

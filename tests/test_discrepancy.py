@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from alignmamba2.alignment import kernel_sums as sums
 from alignmamba2.alignment import mmd, permutation_test, witness
-from alignmamba2.alignment.discrepancy import median_distance
+from alignmamba2.alignment.mean_discrepancy import median_distance
 
 from .conftest import ragged_pairs
 

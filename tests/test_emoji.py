@@ -165,7 +165,7 @@ def test_every_package_is_in_the_extra():
 
 
 def test_the_comparison_is_paired_by_fold():
-    from alignmamba2.bench.folds import ARMS, FUSED, differences, summary
+    from studies.folds import ARMS, FUSED, differences, summary
 
     scores = {name: np.random.default_rng(i).random(5) for i, name in enumerate(ARMS)}
     arms = {

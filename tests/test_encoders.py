@@ -10,7 +10,7 @@ import torch
 
 from alignmamba2.encoders import MiniLM, audio_encoder, depth_image, image_encoder, text_encoder
 from alignmamba2.encoders.cache import Tokens, cached, hash_items
-from alignmamba2.files import FileError
+from alignmamba2.storage.files import FileError
 
 transformers = pytest.importorskip("transformers")
 

@@ -15,10 +15,10 @@ from sklearn import metrics
 from alignmamba2 import figures, transport
 from alignmamba2.alignment import mmd, witness
 from alignmamba2.batch import MultimodalBatch
-from alignmamba2.config import AlignMamba2Config
 from alignmamba2.figures.style import IN_THE_DARK, PAPER
 from alignmamba2.model import AlignMamba2
-from alignmamba2.trace import Trace
+from alignmamba2.model.config import AlignMamba2Config
+from alignmamba2.model.trace import Trace
 
 from .conftest import WIDTHS, make_samples
 

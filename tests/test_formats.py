@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignmamba2 import load_dataset
-from alignmamba2.datasets import ENTRIES, DataError, csd, is_present, mini_files, mini_mosi, mosi, mosi_pickles
+from alignmamba2.datasets import ENTRIES, DataError, is_present, mosi
+from alignmamba2.datasets.formats import csd, mosi_pickles
+from alignmamba2.datasets.mini import files as mini_files
+from alignmamba2.datasets.mini import mosi as mini_mosi
 from alignmamba2.datasets.store import StoredSamples
 
 WIDTHS = {"mini-mosi": (5, 20), "mini-mosei": (74, 35)}

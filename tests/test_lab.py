@@ -8,12 +8,13 @@ import ipywidgets as widgets
 import plotly.graph_objects as go
 import pytest
 
-from alignmamba2 import AlignMamba2, AlignMamba2Config, lab
-from alignmamba2.bench import repeat
+from alignmamba2 import AlignMamba2, AlignMamba2Config
+from alignmamba2 import launch as lab
 from alignmamba2.experiments import evaluate_folders
 from alignmamba2.explorers.live import LiveFigure, Script
-from alignmamba2.files import FileError, write_json
+from alignmamba2.storage.files import FileError, write_json
 from alignmamba2.training import training_notes
+from tests.stress import repeat
 
 
 def test_the_address_that_is_printed_leads_to_the_notebook(tmp_path):

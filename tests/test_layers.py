@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config, ModalityAwareMamba, MultimodalBatch
-from alignmamba2.layers import ModalityAwareLinear
+from alignmamba2.model.layers import ModalityAwareLinear
 from alignmamba2.scan import selective_scan
 
 NAMES = ("text", "audio", "video")

@@ -8,8 +8,9 @@ import math
 import pytest
 import torch
 
-from alignmamba2.bench import lengths, newcomer
 from alignmamba2.experiments import ABLATIONS, stored_results
+from benchmarks import lengths
+from tests.stress import newcomer
 
 
 class TestLengths:

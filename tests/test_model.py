@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config, MultimodalBatch
-from alignmamba2 import tracing as tracing_module
 from alignmamba2.alignment import losses as losses_module
 from alignmamba2.batch import BatchError
+from alignmamba2.model import tracing as tracing_module
 
 from .conftest import WIDTHS, make_samples
 

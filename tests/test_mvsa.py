@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from alignmamba2 import load_dataset
-from alignmamba2.datasets import DataError, inspect, is_present, mini_mvsa, mvsa
-from alignmamba2.datasets.images import patches
-from alignmamba2.datasets.mvsa_files import (
+from alignmamba2.datasets import DataError, inspect, is_present, mvsa
+from alignmamba2.datasets.formats.images import patches
+from alignmamba2.datasets.formats.mvsa_files import (
     CLASSES,
     LABELS,
     SOURCE,
@@ -24,6 +24,7 @@ from alignmamba2.datasets.mvsa_files import (
     read_jsonl,
     read_labels,
 )
+from alignmamba2.datasets.mini import mvsa as mini_mvsa
 from alignmamba2.datasets.texts import WordEncoder, repaired
 
 P, U, N = CLASSES

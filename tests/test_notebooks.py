@@ -13,20 +13,11 @@ import nbformat
 import pytest
 
 from alignmamba2.datasets import emoji
-from alignmamba2.gallery import build_gallery
-from alignmamba2.pages import (
-    FIGURE,
-    FORMULA,
-    PLOTLY,
-    WIDGET,
-    NotebookError,
-    build_notebook,
-    build_notebooks,
-    data_set,
-    run_notebook,
-    with_solutions,
-)
-from alignmamba2.syllabus import facts, syllabus, with_tables
+from tools.build import NotebookError, build_notebook, build_notebooks, with_solutions
+from tools.gallery import build_gallery
+from tools.pages import FIGURE, FORMULA, PLOTLY, WIDGET
+from tools.run import data_set, run_notebook
+from tools.syllabus import facts, syllabus, with_tables
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 SOURCES = sorted(FOLDER.glob("src/*.py"))
@@ -64,7 +55,7 @@ def browser():
 def test_the_notebook_is_built_from_its_source(source):
     committed = FOLDER / f"{source.stem}.ipynb"
     built = nbformat.writes(build_notebook(source)) + "\n"
-    assert committed.read_text("utf-8") == built, "the two differ; run: python -m alignmamba2 build"
+    assert committed.read_text("utf-8") == built, "the two differ; run: python -m tools build"
 
 
 @every_notebook
@@ -271,7 +262,7 @@ class TestTheCourse:
 
     def test_readme_shows_what_the_notebooks_say(self):
         readme = (FOLDER / "README.md").read_text("utf-8")
-        assert readme == with_tables(readme, syllabus(FOLDER)), "run: python -m alignmamba2 syllabus --write"
+        assert readme == with_tables(readme, syllabus(FOLDER)), "run: python -m tools syllabus --write"
 
     def test_every_notebook_says_its_question_and_needs_and_is_light(self):
         for entry in syllabus(FOLDER):

@@ -14,13 +14,15 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from alignmamba2 import load_dataset
-from alignmamba2.datasets import DataError, inspect, matlab, mini_nyu, nyu
+from alignmamba2.datasets import DataError, inspect, nyu
 from alignmamba2.datasets.fetch import Source
+from alignmamba2.datasets.formats import matlab
+from alignmamba2.datasets.formats.images import central, nearest, patches, square
+from alignmamba2.datasets.formats.matlab import read_matrices
+from alignmamba2.datasets.formats.nyu_files import CLASSES, FOLDERS, MAT, OTHERS, SOURCE, SPLITS, scene_class
 from alignmamba2.datasets.hha import CX, CY, FX, FY, gravity, hha, normals, points
-from alignmamba2.datasets.images import central, nearest, patches, square
-from alignmamba2.datasets.matlab import read_matrices
-from alignmamba2.datasets.nyu_files import CLASSES, FOLDERS, MAT, OTHERS, SOURCE, SPLITS, scene_class
-from alignmamba2.datasets.rooms import Room, render
+from alignmamba2.datasets.mini import nyu as mini_nyu
+from alignmamba2.datasets.mini.rooms import Room, render
 
 TYPES = ("bedroom", "kitchen", "bedroom", "study", "kitchen", "bedroom", "excercise_room", "bedroom")
 # scenes: of bedrooms 1, 1 and 2 in training; one frame of each other class
@@ -292,7 +294,7 @@ def test_a_table_with_any_byte_changed_is_read_or_refused(tmp_path):
 
 
 def nyu_rows(path):
-    from alignmamba2.datasets.nyu_files import read_splits
+    from alignmamba2.datasets.formats.nyu_files import read_splits
 
     return read_splits(path, 1449)
 

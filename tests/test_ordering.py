@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignmamba2.ordering import order_tokens
+from alignmamba2.model.ordering import order_tokens
 
 
 def masks_of(draw: torch.Generator, b: int, lengths: list[int]) -> dict[str, torch.Tensor]:

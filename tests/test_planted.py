@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config
-from alignmamba2.bench.planted import (
+from studies.planted import (
     BEYOND,
     CODE,
     CONSTANT,
@@ -26,7 +26,7 @@ from alignmamba2.bench.planted import (
     mispair,
     share_projection,
 )
-from alignmamba2.report import planted
+from tools.report import planted
 
 
 def test_where_nothing_is_planted_labels_are_those_of_others():

@@ -18,48 +18,23 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 # Who may import whom, inside the package (design: arrows run one way).
 MAY_IMPORT = {
-    "lanes": set(),
-    "scan": {"lanes"},
-    "alignment": {"lanes"},
+    "cpu": {"alignment"},
+    "scan": {"cpu"},
+    "alignment": {"cpu"},
+    "stopwatch": set(),
     "metrics": set(),
     "batch": set(),
-    "ordering": set(),
-    "trace": set(),
-    "encoders": {"files"},
-    "files": set(),
-    "checkpoint": {"files"},
-    "loop": {"batch", "checkpoint", "config", "metrics", "recipes"},
-    "layers": {"scan", "ordering"},
-    "config": {"layers", "trace"},
-    "model": {"files", "alignment", "batch", "config", "layers", "ordering", "trace", "tracing"},
-    "tracing": {"alignment", "batch", "ordering", "trace"},
-    "baselines": {"alignment", "batch", "config", "layers", "model", "ordering", "trace"},
-    "datasets": {"batch", "encoders", "files"},
+    "storage": set(),
     "recipes": set(),
-    "compiler": set(),
-    "training": {
-        "files",
-        "baselines",
-        "batch",
-        "compiler",
-        "config",
-        "datasets",
-        "loop",
-        "checkpoint",
-        "model",
-        "recipes",
-    },
-    "experiments": {"baselines", "files", "datasets", "metrics", "model", "recipes", "training"},
-    "reproduce": {"baselines", "datasets", "experiments", "files", "loop", "metrics", "recipes", "training"},
-    "report": {"files", "experiments", "measured"},
-    "measured": set(),
-    "figures": {"trace"},
-    "explorers": {"figures", "alignment", "metrics", "scan", "trace"},
-    "course": set(),
-    "lab": {"datasets", "files", "model", "training"},
-    "pages": {"files", "course", "figures"},
-    "syllabus": {"files", "pages"},
-    "gallery": {"files", "pages", "syllabus"},
+    "model": {"alignment", "batch", "scan", "storage"},
+    "baselines": {"alignment", "batch", "model"},
+    "encoders": {"storage"},
+    "datasets": {"batch", "encoders", "storage"},
+    "training": {"baselines", "batch", "datasets", "metrics", "model", "recipes", "storage"},
+    "experiments": {"baselines", "datasets", "metrics", "model", "recipes", "storage", "training"},
+    "figures": {"model"},
+    "explorers": {"alignment", "figures", "metrics", "model", "scan"},
+    "launch": {"datasets", "model", "storage", "training"},
 }
 
 
@@ -90,7 +65,7 @@ def test_imports_run_one_way(part):
 
 def test_every_part_has_its_place():
     parts = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}
-    assert parts - {"__init__", "__main__", "bench"} == set(MAY_IMPORT)
+    assert parts - {"__init__", "__main__"} == set(MAY_IMPORT)
 
 
 def test_the_environment_installs_from_pyproject():
@@ -130,7 +105,7 @@ def test_every_module_says_what_it_is():
 
 
 def test_readme_shows_what_was_measured():
-    from alignmamba2.report import BEGIN, END, other_results, results_section
+    from tools.report import BEGIN, END, other_results, results_section
 
     readme = (ROOT / "README.md").read_text("utf-8")
     shown = readme.split(BEGIN + "\n")[1].split("\n" + END)[0]
@@ -138,7 +113,7 @@ def test_readme_shows_what_was_measured():
     others = (ROOT / "results" / "README.md").read_text("utf-8")
     assert others == other_results(ROOT / "results")
     for path in (ROOT / "results").glob("*.json"):
-        assert f"`results/{path.name}`" in shown + others, "no section quotes it: alignmamba2/measured.py"
+        assert f"`results/{path.name}`" in shown + others, "no section quotes it: tools/sections.py"
 
 
 def test_readme_code_runs(monkeypatch, tmp_path):

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from alignmamba2 import files, load_dataset
+from alignmamba2 import load_dataset
 from alignmamba2.baselines import build_model
+from alignmamba2.experiments import BENCHMARKS, benchmark_names, reproduce, write_page
+from alignmamba2.experiments.plan import FULL, variants
+from alignmamba2.experiments.reproduce import examine, fingerprint
+from alignmamba2.experiments.summary import labels_and_units
 from alignmamba2.recipes import Recipe
-from alignmamba2.reproduce import BENCHMARKS, benchmark_names, reproduce, write_page
-from alignmamba2.reproduce.plan import FULL, variants
-from alignmamba2.reproduce.runs import examine, fingerprint
-from alignmamba2.reproduce.summary import labels_and_units
+from alignmamba2.storage import files
 
 ROWS = ["early-lstm", "tfn"]
 OPTIONS = {"fast": True, "only": ROWS, "progress": False, "say": lambda _: None}
@@ -46,7 +47,7 @@ def test_a_finished_run_is_never_repeated(first, monkeypatch):
     def never(*_args, **_options):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("alignmamba2.reproduce.runs.fit", never)
+    monkeypatch.setattr("alignmamba2.experiments.reproduce.fit", never)
     again = reproduce(["mini-mosi"], [1, 2], folder=folder, **OPTIONS)
     assert again["benchmarks"] == report["benchmarks"]
     with pytest.raises(AssertionError, match="trained again"):
@@ -69,7 +70,7 @@ def test_a_damaged_run_is_named_and_run_again(first, tmp_path, monkeypatch):
         ran.append(folder / "runs" / "mini-mosi" / f"{job['key']}.json")
         ran[-1].write_bytes(good[ran[-1]])
 
-    monkeypatch.setattr("alignmamba2.reproduce.runs.run", run)
+    monkeypatch.setattr("alignmamba2.experiments.reproduce.run", run)
     again = reproduce(["mini-mosi"], [1, 2], folder=tmp_path, **{**OPTIONS, "say": said.append})
     assert again["benchmarks"] == first[1]["benchmarks"]
     assert sorted(ran) == list(good)

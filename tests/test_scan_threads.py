@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 
-from alignmamba2.scan import threads
+from alignmamba2.cpu import threads
 
 needs_openmp = pytest.mark.skipif(threads._openmp() is None, reason="PyTorch's OpenMP has no GOMP_parallel here")
 

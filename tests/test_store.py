@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from alignmamba2 import load_dataset
-from alignmamba2.bench import big
 from alignmamba2.datasets import DataError, store
+from alignmamba2.datasets.formats.unpickle import read_pickle
 from alignmamba2.datasets.store import Split, StoredSamples
-from alignmamba2.datasets.unpickle import read_pickle
+from benchmarks import big
 
 WIDTHS = {"text": 3, "audio": 2}
 

@@ -4,9 +4,10 @@ import json
 import pytest
 import torch
 
-from alignmamba2 import AlignMamba2, evaluate, fit, layers, load_dataset
+from alignmamba2 import AlignMamba2, evaluate, fit, load_dataset
 from alignmamba2.alignment import losses
 from alignmamba2.baselines import KINDS
+from alignmamba2.model import layers
 from alignmamba2.recipes import Recipe
 from alignmamba2.scan import cpu
 from alignmamba2.training import build, predict

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config, evaluate, fit, load_dataset
 from alignmamba2.batch import BatchError, MultimodalBatch
-from alignmamba2.bench.kills import SUBJECTS
-from alignmamba2.checkpoint import FILE, Checkpoint, CheckpointError
 from alignmamba2.datasets import DataError
 from alignmamba2.datasets.nonfinite import without_nonfinite
-from alignmamba2.files import FileError, read_tensors, whole, write_tensors, write_text
-from alignmamba2.loop import TrainingError
+from alignmamba2.storage.files import FileError, read_tensors, whole, write_tensors, write_text
+from alignmamba2.training.checkpoint import FILE, Checkpoint, CheckpointError
+from alignmamba2.training.loop import TrainingError
+from tests.stress.kills import SUBJECTS
 
 from .conftest import make_samples
 
@@ -207,7 +207,7 @@ def test_an_error_or_a_full_disk_leaves_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
     script = (
         "import resource, sys, torch; from pathlib import Path\n"
-        "from alignmamba2.files import write_tensors, write_text\n"
+        "from alignmamba2.storage.files import write_tensors, write_text\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "for write in (lambda p: write_text(p, 'x' * 10000), lambda p: write_tensors(p, {'a': torch.ones(5000)})):\n"
         "    try: write(Path(sys.argv[1]))\n"
@@ -224,7 +224,7 @@ def test_a_full_disk_is_an_error_and_with_room_it_goes_on(tmp_path):
     pytest.importorskip("resource")
     script = (
         "import resource, sys; from pathlib import Path\n"
-        "from alignmamba2.bench.kills import SUBJECTS\n"
+        "from tests.stress.kills import SUBJECTS\n"
         "for name in SUBJECTS:\n"
         "    roomy, full = (Path(sys.argv[1]) / f'{name}-{kind}' for kind in ('roomy', 'full'))\n"
         "    roomy.mkdir(); full.mkdir()\n"
@@ -252,7 +252,7 @@ def test_a_full_disk_is_an_error_and_with_room_it_goes_on(tmp_path):
 
 
 def test_what_a_killed_process_left_is_swept_away(tmp_path):
-    script = "import os, sys; from pathlib import Path; from alignmamba2.files import whole\n"
+    script = "import os, sys; from pathlib import Path; from alignmamba2.storage.files import whole\n"
     script += "with whole(Path(sys.argv[1])) as part: part.write_text('half'); os.kill(os.getpid(), 9)\n"
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.txt")], check=False)
     assert len(list(tmp_path.glob("a.txt.*.part"))) == 1
@@ -326,7 +326,7 @@ def test_labels_that_are_nan_are_named():
 
 
 def test_an_exploding_loss_stops_with_the_last_good_epoch_kept(splits, tmp_path, monkeypatch):
-    from alignmamba2 import loop
+    from alignmamba2.training import loop
 
     real = loop.Task.training_step
 
@@ -348,7 +348,7 @@ def test_an_exploding_loss_stops_with_the_last_good_epoch_kept(splits, tmp_path,
 
 
 def test_a_gradient_that_is_none_stops_before_it_reaches_the_weights(splits, monkeypatch):
-    from alignmamba2 import loop
+    from alignmamba2.training import loop
 
     def poisoned(task, batch, index):
         loss = task.model(batch).loss
@@ -424,7 +424,7 @@ def test_same_seed_same_bits_on_one_thread_and_on_two(splits, threads):
 def test_mutated_files_are_read_or_refused(tmp_path):
     """`bench fuzz` in small, without its processes: the whole of it is a command."""
     names = ("pickle-that-runs", "model", "unfinished-run", "recipe")
-    code = "import sys, json; from alignmamba2.bench import fuzz\n"
+    code = "import sys, json; from tests.stress import fuzz\n"
     code += "said = []\nfor n in sys.argv[1:]: fuzz.run(n, 0, 60, 5, lambda m, n=n: said.append((n, *m)))\n"
     code += "print(json.dumps(said))"
     done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignmamba2.datasets import DataError
-from alignmamba2.datasets.file_array import FileArray
-from alignmamba2.datasets.unpickle import LARGE, UnsafePickle, read_pickle
+from alignmamba2.datasets.formats.file_array import FileArray
+from alignmamba2.datasets.formats.unpickle import LARGE, UnsafePickle, read_pickle
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(min_size=1)
 KEYS = st.text() | st.integers() | st.binary(min_size=1)

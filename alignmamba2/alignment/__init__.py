@@ -5,8 +5,8 @@ says how far the two clouds of tokens are apart as distributions (global alignme
 masked batches, both are differentiable, and neither takes part in prediction.
 """
 
-from .discrepancy import PermutationTest, mmd, permutation_test, witness
 from .losses import AlignmentOutput, DualAlignment, MMDLoss, TransportLoss
+from .mean_discrepancy import PermutationTest, mmd, permutation_test, witness
 from .optimal_transport import TransportResult, transport
 
 __all__ = [

@@ -57,7 +57,7 @@ def _threads(tokens: Tensor) -> AbstractContextManager:
     """As many threads for numba as torch has: set once for all tiles."""
     if not _fits_numba(tokens):
         return nullcontext()
-    from .sinkhorn_cpu import torch_threads
+    from ..cpu.sinkhorn import torch_threads
 
     return torch_threads()
 
@@ -125,7 +125,7 @@ def add_kernel_sum(one: _Side, other: _Side, factor: Tensor, rates: Tensor, kern
     u, v, same = one.tokens, other.tokens, one is other
     elementwise = weigh
     if _fits_numba(u):
-        from .kernel_sums_cpu import weigh_numba as elementwise
+        from ..cpu.kernel_sums import weigh_numba as elementwise
     # Of a set with itself a tile stands for its mirror image too, so it counts twice.
     p = one.weights * (2 * factor if same else factor).unsqueeze(1)
     slopes = one.pull is not None or other.pull is not None

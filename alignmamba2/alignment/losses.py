@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .discrepancy import mmd
+from .mean_discrepancy import mmd
 from .optimal_transport import transport
 
 

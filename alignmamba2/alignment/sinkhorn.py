@@ -81,7 +81,7 @@ def solve(
     if solver == "numba":
         if not fits_numba:
             raise ValueError(f"solver='numba': found {cost.dtype} on {cost.device}; expected float32 on the CPU")
-        from .sinkhorn_cpu import solve_numba  # here, so that importing the package does not wait for numba
+        from ..cpu.sinkhorn import solve_numba  # here, so that importing the package does not wait for numba
 
         return Solution(*solve_numba(cost, a, b, epsilon, scaling=scaling, **options))
     if solver == "kernel":

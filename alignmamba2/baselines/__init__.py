@@ -26,9 +26,9 @@ from typing import Any
 
 import torch
 
-from ..config import AlignMamba2Config
-from ..layers import one_of
 from ..model import CONFIG_FILE, AlignMamba2
+from ..model.config import AlignMamba2Config
+from ..model.layers import one_of
 from .attention import MulT, Transformer
 from .base import Baseline, BaselineConfig
 from .mamba import AlignMambaV1, PlainMamba

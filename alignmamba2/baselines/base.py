@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..batch import BatchError, MultimodalBatch
-from ..config import AlignMamba2Config
 from ..model import AlignMamba2, ModelOutput, Projection, full_precision
-from ..trace import Trace
+from ..model.config import AlignMamba2Config
+from ..model.trace import Trace
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..alignment import transport
 from ..model import AlignMamba2
-from ..ordering import Ordering
+from ..model.ordering import Ordering
 from .base import BaselineConfig
 
 

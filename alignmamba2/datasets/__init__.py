@@ -5,10 +5,13 @@ from __future__ import annotations
 from inspect import signature
 from pathlib import Path
 
-from . import emoji, ict_mmmo, mini_files, mini_mvsa, mini_nyu, mosi, mosi_utterances, mvsa, nyu, spoken_reviews
+from . import emoji, ict_mmmo, mosi, mosi_utterances, mvsa, nyu, spoken_reviews
 from .base import DataError, Dataset
 from .contents import Contents
 from .fetch import Source
+from .mini import files as mini_files
+from .mini import mvsa as mini_mvsa
+from .mini import nyu as mini_nyu
 from .nonfinite import without_nonfinite
 from .registry import Entry
 

@@ -27,7 +27,7 @@ from ..batch import Sample
 from .base import DataError, Dataset
 from .contents import Contents, Field, Part
 from .fetch import Source
-from .hdf5 import reading
+from .formats.hdf5 import reading
 from .registry import Entry
 
 NAME = "ict-mmmo"

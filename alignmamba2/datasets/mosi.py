@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from . import csd, mosi_pickles, store
+from . import store
 from .base import DataError, Dataset
 from .contents import Contents, Field, Part
 from .fetch import data_root
-from .hdf5 import reading
-from .mosi_pickles import SPLITS, Utterances
+from .formats import csd, mosi_pickles
+from .formats.hdf5 import reading
+from .formats.mosi_pickles import SPLITS, Utterances
 from .registry import Entry
 
 # Utterances of the standard split, and widths of audio and video in the pickles: to notice a file of the other set.

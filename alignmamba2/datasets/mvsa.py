@@ -30,8 +30,8 @@ import numpy as np
 from .base import DataError, Dataset
 from .contents import Contents, Part
 from .fetch import data_root
-from .images import Mapped, central, picture_encoder, read_picture
-from .mvsa_files import (
+from .formats.images import Mapped, central, picture_encoder, read_picture
+from .formats.mvsa_files import (
     BRING,
     CLASSES,
     LABELS,

@@ -30,9 +30,9 @@ from ..encoders import depth_image
 from .base import DataError, Dataset
 from .contents import Contents, Field, Part
 from .fetch import data_root
+from .formats.images import Mapped, nearest, picture_encoder, square
+from .formats.nyu_files import BRING, CLASSES, FOLDERS, MAT, NAME, SOURCE, SPLITS, FolderFrames, MatFrames, read_splits
 from .hha import hha
-from .images import Mapped, nearest, picture_encoder, square
-from .nyu_files import BRING, CLASSES, FOLDERS, MAT, NAME, SOURCE, SPLITS, FolderFrames, MatFrames, read_splits
 from .raw import Raw, RawSamples, as_label
 from .registry import Entry
 from .store import file_hash

@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import whole
+from ..storage.files import whole
 from .base import DataError
 from .fetch import MIRROR_VARIABLE, Source, data_root
 

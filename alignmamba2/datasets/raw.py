@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..batch import Sample
 from ..encoders import depth_image
-from .images import Mapped
+from .formats.images import Mapped
 
 
 class Encoder(Protocol):

@@ -33,7 +33,7 @@ from ..batch import Sample
 from ..encoders import MiniLM
 from ..encoders.cache import cached
 from ..encoders.text import INSTALL as TEXT_INSTALL
-from ..files import read_json, write_json
+from ..storage.files import read_json, write_json
 from . import speech
 from .base import DataError, Dataset
 from .fetch import data_root

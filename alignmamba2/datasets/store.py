@@ -39,9 +39,9 @@ import pooch
 import torch
 
 from ..batch import Sample
-from ..files import FileError, read_json, whole_folder, write_json
+from ..storage.files import FileError, read_json, whole_folder, write_json
 from .base import DataError
-from .file_array import FileArray, blocks
+from .formats.file_array import FileArray, blocks
 
 VERSION = 3
 NOTES = "store.json"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import FileError, read_json, whole_folder, write_json
+from ..storage.files import FileError, read_json, whole_folder, write_json
 
 VERSION = 2  # of the files
 DATA, INDEX, NOTES = "tokens.npy", "index.npy", "key.json"

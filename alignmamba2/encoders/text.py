@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..files import FileError, read_tensors, whole_folder, write_tensors
+from ..storage.files import FileError, read_tensors, whole_folder, write_tensors
 from . import hub
 from .cache import Tokens, cached, hash_items, hash_model, in_batches
 

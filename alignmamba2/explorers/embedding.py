@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 from ..figures import look
 from ..figures.pictures import data_uri, of_sample
 from ..figures.style import INK, PAPER, array, class_names, short, titled
-from ..trace import Trace
+from ..model.trace import Trace
 from .panel import WIDTH, Explorer, Shown, button, choice, steps, whole
 from .planes import Cancelled, umap_plane
 

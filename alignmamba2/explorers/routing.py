@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from ..figures import look
 from ..figures.style import INK, LIGHT, QUIET, array, class_names, short, titled
-from ..trace import Trace
+from ..model.trace import Trace
 from .panel import Explorer, Shown, choice, whole
 
 WITHOUT = {"specific": "without the modalities' own experts", "shared": "without the shared experts"}

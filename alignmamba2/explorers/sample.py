@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 from ..figures import look
 from ..figures.pictures import of_sample
 from ..figures.style import INK, LIGHT, QUIET, array, class_names, short, titled
-from ..trace import Trace
+from ..model.trace import Trace
 from .panel import Explorer, Shown, whole
 
 RIGHT = (0.7, 1.0)  # of the figure's width: the prediction, and pictures under it

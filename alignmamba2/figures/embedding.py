@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..trace import Trace
+from ..model.trace import Trace
 from .style import COLOURS, INK, PAPER, PLAN_SCALE, SYMBOLS, array, look, titled, wrapped
 
 # From orange over grey to blue: both ends are dark enough to be seen, and the colour-blind tell them apart.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from ..trace import Pair
+from ..model.trace import Pair
 from .pictures import as_trace, pixels
 from .style import COLOURS, INK, array, look, short, titled
 from .transport import labels_of, link_ends, links, named, strongest, with_agreement

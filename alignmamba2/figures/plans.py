@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..trace import Pair
+from ..model.trace import Pair
 from .style import COLOURS, PLAN_SCALE, array, look, short, ticks, titled
 from .transport import agreement, labels_of, named
 

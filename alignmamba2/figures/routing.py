@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..trace import Trace
+from ..model.trace import Trace
 from .style import INK, LIGHT, PAPER, QUIET, SHADE, array, look, short, titled, wrapped
 
 

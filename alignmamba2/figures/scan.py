@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..trace import Attribution, Scan
+from ..model.trace import Attribution, Scan
 from .style import (
     INK,
     LIGHT,

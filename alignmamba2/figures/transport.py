@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..trace import Pair, Trace
+from ..model.trace import Pair, Trace
 from .style import INK, LIGHT, PLAN_SCALE, array, look, short, ticks, titled, wrapped
 
 WIDTHS = (1.5, 3.0, 5.0, 8.0)  # of links: few steps, so that a slider redraws ten traces and not a hundred

@@ -17,7 +17,9 @@ import torch
 from numba import boolean, int64, njit, types
 from torch import Tensor
 
-from . import chunked, kernels, threads
+from ..cpu import scan_kernels as kernels
+from ..cpu import threads
+from . import chunked
 
 WORTH_A_THREAD = 200_000  # states (B · L · D · N) that outweigh handing work to another thread
 

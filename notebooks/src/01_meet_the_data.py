@@ -52,11 +52,13 @@ import torch
 from scipy.io import loadmat
 
 from alignmamba2 import figures, load_dataset
-from alignmamba2.course import check
-from alignmamba2.datasets import ENTRIES, SOURCES, DataError, inspect, is_present, mvsa_files, nyu_files, texts
+from alignmamba2.datasets import ENTRIES, SOURCES, DataError, inspect, is_present, texts
 from alignmamba2.datasets.check import leaks, report
-from alignmamba2.datasets.unpickle import UnsafePickle, read_pickle
+from alignmamba2.datasets.formats import mvsa_files, nyu_files
+from alignmamba2.datasets.formats.unpickle import UnsafePickle, read_pickle
 from alignmamba2.explorers import DataExplorer
+
+from ..course import check
 
 print("Data set: miniatures of all four benchmarks, synthetic\nThe real files:")
 for name in ("mosi", "mosei", "nyu", "mvsa", "mosi-utterances"):
@@ -409,7 +411,7 @@ def leaked(train, test):
 check("01.3", leaked)
 
 # %% [markdown]
-# Stuck? `from alignmamba2.course import hint`, then `hint("01.1")`; each call says a little more.
+# Stuck? `from course import hint`, then `hint("01.1")`; each call says a little more.
 #
 # ## Recap, and what comes next
 #

@@ -38,9 +38,10 @@ import math
 import torch
 
 from alignmamba2 import figures, fit, load_dataset, selective_scan
-from alignmamba2.course import check
 from alignmamba2.explorers import ScanExplorer
-from alignmamba2.trace import Scan
+from alignmamba2.model.trace import Scan
+
+from ..course import check
 
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
@@ -287,7 +288,7 @@ def half_life(delta, A):
 check("02.3", half_life)
 
 # %% [markdown]
-# Stuck? `from alignmamba2.course import hint`, then `hint("02.1")`; each call says a little more.
+# Stuck? `from course import hint`, then `hint("02.1")`; each call says a little more.
 #
 # ## Recap, and what comes next
 #

@@ -33,10 +33,11 @@ import pandas as pd
 import torch
 
 from alignmamba2 import ModalityAwareMamba, evaluate, figures, fit, load_dataset
-from alignmamba2.course import check
 from alignmamba2.explorers import RoutingExplorer
-from alignmamba2.layers import ModalityAwareLinear
-from alignmamba2.ordering import order_tokens
+from alignmamba2.model.layers import ModalityAwareLinear
+from alignmamba2.model.ordering import order_tokens
+
+from ..course import check
 
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
@@ -248,7 +249,7 @@ def growth(n_modalities):
 check("03.3", growth)
 
 # %% [markdown]
-# Stuck? `from alignmamba2.course import hint`, then `hint("03.1")`; each call says a little more.
+# Stuck? `from course import hint`, then `hint("03.1")`; each call says a little more.
 #
 # ## Recap, and what comes next
 #

@@ -37,8 +37,9 @@ import pandas as pd
 import torch
 
 from alignmamba2 import figures, load_dataset, transport
-from alignmamba2.course import check
 from alignmamba2.explorers import TransportExplorer
+
+from ..course import check
 
 data = load_dataset("mini-mosi")
 train, test = data["train"], data["test"]
@@ -299,7 +300,7 @@ def weights(mask):
 check("04.3", weights)
 
 # %% [markdown]
-# Stuck? `from alignmamba2.course import hint`, then `hint("04.1")`; each call says a little more.
+# Stuck? `from course import hint`, then `hint("04.1")`; each call says a little more.
 #
 # ## Recap, and what comes next
 #

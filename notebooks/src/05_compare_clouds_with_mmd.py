@@ -35,8 +35,9 @@ import torch
 
 from alignmamba2 import AlignMamba2, figures, fit, load_dataset, mmd
 from alignmamba2.alignment import permutation_test, witness
-from alignmamba2.course import check
 from alignmamba2.explorers import DiscrepancyExplorer
+
+from ..course import check
 
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
@@ -250,7 +251,7 @@ def p_value(statistic, null):
 check("05.3", p_value)
 
 # %% [markdown]
-# Stuck? `from alignmamba2.course import hint`, then `hint("05.1")`; each call says a little more.
+# Stuck? `from course import hint`, then `hint("05.1")`; each call says a little more.
 #
 # ## Recap, and what comes next
 #

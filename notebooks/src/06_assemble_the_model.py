@@ -39,8 +39,9 @@ import torch
 import torch.nn.functional as F
 
 from alignmamba2 import figures, fit, load_dataset
-from alignmamba2.course import check
 from alignmamba2.explorers import SampleExplorer
+
+from ..course import check
 
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
@@ -296,7 +297,7 @@ def causal_convolution(x, w):
 check("06.3", causal_convolution)
 
 # %% [markdown]
-# Stuck? `from alignmamba2.course import hint`, then `hint("06.1")`; each call says a little more.
+# Stuck? `from course import hint`, then `hint("06.1")`; each call says a little more.
 #
 # ## Recap, and what comes next
 #

@@ -36,17 +36,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from course.leaks import scores as known_labels
 
 from alignmamba2 import evaluate, figures, fit, load_dataset
-from alignmamba2.bench.leaks import scores as known_labels
-from alignmamba2.course import check
 from alignmamba2.datasets import ENTRIES, inspect, is_present
 from alignmamba2.datasets.check import histograms, lengths
+from alignmamba2.experiments.plan import BENCHMARKS
 from alignmamba2.explorers import TrainingMonitor
 from alignmamba2.figures.contents import contents
 from alignmamba2.metrics import regression_metrics
-from alignmamba2.reproduce.plan import BENCHMARKS
 from alignmamba2.training import predict
+
+from ..course import check
 
 # %%
 pd.options.display.max_colwidth = None
@@ -322,7 +323,7 @@ def stop(losses, patience):
 check("07.3", stop)
 
 # %% [markdown]
-# Stuck? `from alignmamba2.course import hint`, then `hint("07.1")`; each call says a little more.
+# Stuck? `from course import hint`, then `hint("07.1")`; each call says a little more.
 #
 # ## Recap, and what comes next
 #

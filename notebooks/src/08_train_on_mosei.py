@@ -44,14 +44,15 @@ import pandas as pd
 import torch
 
 from alignmamba2 import MultimodalBatch, evaluate, figures, fit, load_dataset
-from alignmamba2.bench.measure import peak_extra_mib
-from alignmamba2.course import check
 from alignmamba2.datasets import ENTRIES, mosi
-from alignmamba2.datasets.unpickle import read_pickle
+from alignmamba2.datasets.formats.unpickle import read_pickle
+from alignmamba2.experiments.plan import BENCHMARKS
 from alignmamba2.explorers import DataExplorer
 from alignmamba2.metrics import classification_metrics
-from alignmamba2.reproduce.plan import BENCHMARKS
+from alignmamba2.stopwatch import peak_extra_mib
 from alignmamba2.training import predict
+
+from ..course import check
 
 # %%
 pd.options.display.max_colwidth = None
@@ -131,7 +132,7 @@ pd.Series(grown, name="MiB, measured here").round(1).to_frame()
 
 # %% [markdown]
 # (Empty cells mean that this system does not tell.) The first line grows with the file, the others do not: at the full
-# size `python -m alignmamba2 bench big` measures the same steps, each in a process of its own.
+# size `python -m benchmarks big` measures the same steps, each in a process of its own.
 #
 # ## The idea by hand, 2: batches by length
 #
@@ -349,7 +350,7 @@ def balanced(prediction, label):
 check("08.3", balanced)
 
 # %% [markdown]
-# Stuck? `from alignmamba2.course import hint`, then `hint("08.1")`; each call says a little more.
+# Stuck? `from course import hint`, then `hint("08.1")`; each call says a little more.
 #
 # ## Recap, and what comes next
 #

@@ -41,12 +41,15 @@ import pandas as pd
 import torch
 
 from alignmamba2 import evaluate, figures, fit, load_dataset, transport
-from alignmamba2.course import check
-from alignmamba2.datasets import is_present, mini_nyu, nyu, nyu_files
+from alignmamba2.datasets import is_present, nyu
+from alignmamba2.datasets.formats import nyu_files
+from alignmamba2.datasets.formats.images import square
 from alignmamba2.datasets.hha import CX, FX, gravity, hha, points
-from alignmamba2.datasets.images import square
+from alignmamba2.datasets.mini import nyu as mini_nyu
 from alignmamba2.explorers import TransportExplorer
 from alignmamba2.training import predict
+
+from ..course import check
 
 root = root or None
 name = dataset or ("nyu" if is_present("nyu", root) else "mini-nyu")
@@ -338,7 +341,7 @@ def twins(scene, valid):
 check("09.3", twins)
 
 # %% [markdown]
-# Stuck? `from alignmamba2.course import hint`, then `hint("09.1")`; each call says a little more.
+# Stuck? `from course import hint`, then `hint("09.1")`; each call says a little more.
 #
 # ## Recap, and what comes next
 #

@@ -48,10 +48,13 @@ from sklearn.metrics import cohen_kappa_score
 
 import alignmamba2
 from alignmamba2 import evaluate, figures, fit, load_dataset, transport
-from alignmamba2.course import check
-from alignmamba2.datasets import ENTRIES, emoji, is_present, mini_mvsa, mvsa, mvsa_files, texts
+from alignmamba2.datasets import ENTRIES, emoji, is_present, mvsa, texts
+from alignmamba2.datasets.formats import mvsa_files
+from alignmamba2.datasets.mini import mvsa as mini_mvsa
 from alignmamba2.explorers import SampleExplorer
 from alignmamba2.training import predict
+
+from ..course import check
 
 root = root or None
 name = dataset or ("mvsa" if is_present("mvsa", root) else "mini-mvsa")
@@ -325,7 +328,7 @@ if path.is_file():
     shown["mean"], shown["sd"] = shown.mean(axis=1), shown.std(axis=1, ddof=1)
     display(shown.rename(columns=lambda c: f"fold {c}" if isinstance(c, int) else c).round(3))
 else:
-    print("results/emoji.json is not here: it stands in the repository. `python -m alignmamba2 bench folds` measures.")
+    print("results/emoji.json is not here: it stands in the repository. `python -m studies folds` measures.")
 
 # %% [markdown]
 # Hold one fold against the spread of its row. Both together come out on top *on average*, by less than the folds
@@ -459,7 +462,7 @@ def leaked(train, test):
 check("10.3", leaked)
 
 # %% [markdown]
-# Stuck? `from alignmamba2.course import hint`, then `hint("10.1")`; each call says a little more.
+# Stuck? `from course import hint`, then `hint("10.1")`; each call says a little more.
 #
 # ## Recap, and what comes next
 #

@@ -39,10 +39,11 @@ from scipy.stats import binom
 
 from alignmamba2 import figures, fit, load_dataset
 from alignmamba2.baselines import matching_width, parameter_count
-from alignmamba2.course import check
 from alignmamba2.experiments import ABLATIONS, stored_results
 from alignmamba2.explorers import ComparisonExplorer
 from alignmamba2.metrics import holm, interval, paired_test
+
+from ..course import check
 
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
@@ -325,7 +326,7 @@ def holm_corrected(p):
 check("11.3", holm_corrected)
 
 # %% [markdown]
-# Stuck? `from alignmamba2.course import hint`, then `hint("11.1")`; each call says a little more.
+# Stuck? `from course import hint`, then `hint("11.1")`; each call says a little more.
 #
 # ## Recap, and what comes next
 #

@@ -34,14 +34,15 @@ import math
 import numpy as np
 import pandas as pd
 import torch
+from course.lengths import batch_of, measure, models, predict, train_step
 from torch.nn import functional as F
 
 from alignmamba2 import figures, load_dataset, selective_scan
-from alignmamba2.bench.lengths import batch_of, measure, models, predict, train_step
-from alignmamba2.bench.measure import machine, medians
-from alignmamba2.course import check
 from alignmamba2.explorers import ScalingExplorer
 from alignmamba2.scan import selective_step
+from alignmamba2.stopwatch import machine, medians
+
+from ..course import check
 
 draw = torch.Generator().manual_seed(seed)
 print("Data set: random tokens, synthetic; and lengths of mini-mosi, synthetic")
@@ -326,7 +327,7 @@ def outgrown(d, expand, d_state, d_conv):
 check("12.3", outgrown)
 
 # %% [markdown]
-# Stuck? `from alignmamba2.course import hint`, then `hint("12.1")`; each call says a little more.
+# Stuck? `from course import hint`, then `hint("12.1")`; each call says a little more.
 #
 # ## Recap, and what comes next
 #
@@ -336,6 +337,6 @@ check("12.3", outgrown)
 # - A state of fixed size makes the next token cost the same, however long the stream has run.
 #
 # The idea of attention without its matrix is Dao and others, *FlashAttention*, 2022; that of a state of fixed size for
-# streams is Mamba's own (chapter 02). `python -m alignmamba2 bench lengths` writes the measurements of this chapter to
+# streams is Mamba's own (chapter 02). `python -m benchmarks lengths` writes the measurements of this chapter to
 # a file. So far you have looked at numbers. The [next chapter](13_see_the_embeddings.ipynb) looks at pictures, with
 # suspicion.

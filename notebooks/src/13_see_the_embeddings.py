@@ -36,8 +36,9 @@ import torch
 from sklearn.manifold import trustworthiness
 
 from alignmamba2 import AlignMamba2, figures, fit, load_dataset
-from alignmamba2.course import check
 from alignmamba2.explorers import EmbeddingExplorer
+
+from ..course import check
 
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
@@ -255,7 +256,7 @@ def guess(points, label, sample, k):
 check("13.3", guess)
 
 # %% [markdown]
-# Stuck? `from alignmamba2.course import hint`, then `hint("13.1")`; each call says a little more.
+# Stuck? `from course import hint`, then `hint("13.1")`; each call says a little more.
 #
 # ## Recap, and what comes next
 #

@@ -38,9 +38,10 @@ import pandas as pd
 import torch
 
 from alignmamba2 import MultimodalBatch, evaluate, figures, fit, load_dataset
-from alignmamba2.course import check
 from alignmamba2.datasets.corruptions import KINDS, corrupt, dice
 from alignmamba2.explorers import SampleExplorer
+
+from ..course import check
 
 data = load_dataset("mini-mosi")
 modalities = tuple(data["train"].modalities)
@@ -265,7 +266,7 @@ def mean_of_real(x, mask):
 check("14.3", mean_of_real)
 
 # %% [markdown]
-# Stuck? `from alignmamba2.course import hint`, then `hint("14.1")`; each call says a little more.
+# Stuck? `from course import hint`, then `hint("14.1")`; each call says a little more.
 #
 # ## Recap, and what comes next
 #

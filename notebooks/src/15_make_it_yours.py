@@ -41,13 +41,14 @@ from sklearn.datasets import load_digits
 from alignmamba2 import AlignMamba2, ModalityAwareMamba, evaluate, figures, fit
 from alignmamba2.baselines import KINDS, BaselineConfig, load_model
 from alignmamba2.batch import MultimodalBatch, Sample
-from alignmamba2.course import check
 from alignmamba2.datasets import ENTRIES, Dataset, load_dataset
 from alignmamba2.datasets.registry import Entry
 from alignmamba2.explorers import SampleExplorer
-from alignmamba2.lab import open_run
-from alignmamba2.layers import ModalityAwareLinear
+from alignmamba2.launch import open_run
+from alignmamba2.model.layers import ModalityAwareLinear
 from alignmamba2.training import predict
+
+from ..course import check
 
 pixels, digit = load_digits(n_class=4, return_X_y=True)
 pixels = torch.tensor(pixels / 16, dtype=torch.float32).view(-1, 8, 8)
@@ -365,7 +366,7 @@ def without_rule(sides, classes):
 check("15.3", without_rule)
 
 # %% [markdown]
-# Stuck? `from alignmamba2.course import hint`, then `hint("15.1")`; each call says a little more. (For more
+# Stuck? `from course import hint`, then `hint("15.1")`; each call says a little more. (For more
 # than two pictures, is there a better guess than the first?)
 #
 # ## Recap, and what comes next

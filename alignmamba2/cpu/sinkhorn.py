@@ -1,0 +1,283 @@
+r"""Sinkhorn's iterations on the CPU, in numba: one pass over the kernel an iteration, for every ε.
+
+The iterations run in the kernel domain, u ← a / (K v), v ← b / (Kᵀ u), where they are a few multiplications an entry.
+K = exp((f_i + g_j − C_ij) / ε) is taken relative to potentials f, g. Whenever the scalings leave the range in which
+float32 is safe, their logarithms move into f and g and K is computed anew ("absorption" [1]_), so small ε costs more
+iterations but neither overflows nor needs a logarithm in the loop.
+
+One pass serves both updates: sixteen rows of K, still in the first-level cache from their product with v, are added to
+Kᵀ u with their new u. The product with v also gives the marginal error of the previous iterate for nothing.
+
+References
+----------
+.. [1] B. Schmitzer. Stabilized sparse scaling algorithms for entropy regularized transport problems. SIAM Journal on
+   Scientific Computing, 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numba
+import numpy as np
+import torch
+from numba import njit, prange
+from torch import Tensor
+
+from .lanes import (
+    LOG2E,
+    WIDTH,
+    at_least,
+    at_most,
+    chosen,
+    exp2,
+    largest,
+    load,
+    load_first,
+    spread,
+    store,
+    store_first,
+    totals,
+    weighted,
+)
+from .lanes import total as sum_of
+
+f32 = np.float32
+
+# Sums and minima may be reordered, so that they fill vector registers. Inputs are finite, so NaN need not be minded;
+# infinity keeps its meaning.
+FAST = {"contract", "reassoc", "nsz", "nnan"}
+
+# u/a and v/b stay within e^±20. An entry of K below e^-60 then carries less than e^-20 of the mass a_i b_j: cut off
+# there, K needs no denormal numbers, which are slow, and loses nothing that float32 could hold.
+LARGEST_SCALING = f32(np.exp(20.0))
+LEAST_EXPONENT, LARGEST_EXPONENT = -60 * LOG2E, 60 * LOG2E  # powers of 2
+TINY = f32(1e-30)
+
+
+@contextmanager
+def torch_threads() -> Iterator[None]:
+    """Let numba use as many threads as torch does, so that one setting rules both."""
+    threads = torch.get_num_threads()
+    # Torch first: both run on the same OpenMP, and when numba starts it sets the number for both.
+    numba_threads = numba.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(numba_threads)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+
+
+@njit
+def _gibbs_kernel(cost, f, g, epsilon, n, m, k):
+    """k[i, j] = exp((f_i + g_j − cost_ij) / ε), and any finite number in the columns that fill a vector up."""
+    rate = f32(LOG2E) / epsilon
+    for i in range(n):
+        for j in range(0, m, WIDTH):
+            c = load(cost, (i, j)) if j + WIDTH <= m else load_first(cost, (i, j), m - j)
+            exponent = (load(g, (j,)) + f[i] - c) * rate
+            # The upper limit only ever holds at padding, whose potentials mean nothing.
+            store(k, (i, j), exp2(at_most(at_least(exponent, LEAST_EXPONENT), LARGEST_EXPONENT)))
+
+
+@njit(fastmath=FAST, cache=True)
+def _least_of_columns(cost, a, f, n, m, g):
+    """g_j = min_i (C_ij − f_i) over rows that have a weight."""
+    for j in range(m):
+        g[j] = f32(np.inf)
+    for i in range(n):
+        if a[i] > 0:
+            fi = f[i]
+            for j in range(m):
+                c = cost[i, j] - fi
+                g[j] = c if c < g[j] else g[j]
+
+
+@njit(forceinline=True)
+def _update(s, weights, extreme):
+    """weights / s, and the largest of `extreme`, 1/s and s where there is a weight."""
+    ratio = f32(1) / at_least(s, TINY)
+    return weights * ratio, at_least(extreme, chosen(weights, at_least(ratio, s), extreme))
+
+
+@njit
+def _iterate(k, a, b, u, v, total, partial, n, m):
+    """u ← a / (k v), v ← b / (kᵀ u) in place, in one pass over k.
+
+    Returns ‖P1 − a‖₁ of the plan *before* the pass, and the largest of a/u, u/a, b/v and v/b after it.
+    """
+    zero = spread(f32(0))
+    error, extreme = zero, spread(f32(1))
+    for j in range(0, m, WIDTH):
+        store(total, (j,), zero)
+    for i in range(0, n, WIDTH):
+        # Four rows at a time: v is then loaded a quarter as often.
+        for r in range(i, min(i + WIDTH, n), 4):
+            s0, s1, s2, s3 = zero, zero, zero, zero
+            for j in range(0, m, WIDTH):
+                vj = load(v, (j,))
+                s0 = s0 + load(k, (r, j)) * vj
+                s1 = s1 + load(k, (r + 1, j)) * vj
+                s2 = s2 + load(k, (r + 2, j)) * vj
+                s3 = s3 + load(k, (r + 3, j)) * vj
+            store(partial, (r - i, 0), s0)
+            store(partial, (r - i + 1, 0), s1)
+            store(partial, (r - i + 2, 0), s2)
+            store(partial, (r - i + 3, 0), s3)
+        s, weights = totals(partial), load(a, (i,))
+        wrong = load(u, (i,)) * s - weights
+        error = error + at_least(wrong, wrong * f32(-1))
+        ui, extreme = _update(s, weights, extreme)
+        store(u, (i,), ui)
+        for j in range(0, m, WIDTH):
+            store(total, (j,), load(total, (j,)) + weighted(k, (i, j), ui))
+    for j in range(0, m, WIDTH):
+        vj, extreme = _update(load(total, (j,)), load(b, (j,)), extreme)
+        store(v, (j,), vj)
+    return sum_of(error), largest(extreme)
+
+
+@njit(cache=True)
+def _absorb(potential, scaling, weight, epsilon, size):
+    """Move ε log(scaling / weight) into the potential and reset the scaling to the weight."""
+    for i in range(size):
+        if weight[i] > 0:
+            potential[i] += epsilon * np.log(max(scaling[i] / weight[i], TINY))
+        scaling[i] = weight[i]
+
+
+@njit(cache=True)
+def _dual(potential, scaling, weight, epsilon, size):
+    value = 0.0  # float64: the sum of many small terms
+    for i in range(size):
+        if weight[i] > 0:
+            value += weight[i] * (potential[i] + epsilon * np.log(max(scaling[i] / weight[i], TINY)))
+    return value
+
+
+@njit
+def _write_plan(k, u, v, a, b, total, n, m, plan):
+    """plan = diag(u) k diag(v), 0 outside. Returns its sum and ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁."""
+    mass, error = 0.0, f32(0.0)
+    for j in range(0, m, WIDTH):
+        store(total, (j,), spread(f32(0)))
+    for i in range(n):
+        row, ui = spread(f32(0)), u[i]
+        for j in range(0, m, WIDTH):
+            p = load(k, (i, j)) * load(v, (j,)) * ui
+            if j + WIDTH <= m:
+                store(plan, (i, j), p)
+            else:
+                store_first(plan, (i, j), m - j, p)
+            row = row + p
+            store(total, (j,), load(total, (j,)) + p)
+        moved = sum_of(row)
+        error += abs(moved - a[i])
+        mass += moved
+        plan[i, m:] = f32(0.0)
+    plan[n:] = f32(0.0)
+    for j in range(m):
+        error += abs(total[j] - b[j])
+    return mass, error
+
+
+@njit
+def _filled_up(weights, size):
+    """The first `size` numbers, and zeros that fill up a vector."""
+    filled = np.zeros((size + WIDTH - 1) // WIDTH * WIDTH, f32)
+    filled[:size] = weights[:size]
+    return filled
+
+
+@njit
+def _room(rows, columns):
+    """(rows, columns), both filled up to whole vectors, each row at the start of a cache line; rows beyond are 0."""
+    high, wide = (rows + WIDTH - 1) // WIDTH * WIDTH, (columns + WIDTH - 1) // WIDTH * WIDTH
+    flat = np.empty(high * wide + WIDTH, f32)
+    skip = -(flat.ctypes.data // flat.itemsize) % WIDTH
+    room = flat[skip : skip + high * wide].reshape(high, wide)
+    room[rows:] = f32(0.0)
+    return room
+
+
+@njit(cache=True)
+def _last_real(weight):
+    size = weight.size
+    while size > 0 and weight[size - 1] == 0:
+        size -= 1
+    return size
+
+
+@njit(cache=True)
+def _solve_one(cost, a, b, f, epsilon, start, scaling, tolerance, max_iterations, plan):
+    n, m = _last_real(a), _last_real(b)  # trailing padding is not even read
+    k, partial = _room(n, m), _room(WIDTH, WIDTH)
+    partial[:] = f32(0.0)
+    a, b = _filled_up(a, n), _filled_up(b, m)
+    u, v, g, total = a.copy(), b.copy(), np.zeros_like(b), np.empty_like(b)
+    _least_of_columns(cost, a, f, n, m, g)
+    now = max(epsilon, start)  # ε of this iteration
+    _gibbs_kernel(cost, f, g, now, n, m, k)
+    t, fresh = 0, True
+    while t < max_iterations:
+        error, extreme = _iterate(k, a, b, u, v, total, partial, n, m)
+        t += 1
+        # In a fresh kernel the columns were not right before the pass, so the rows did not carry the whole error.
+        if now == epsilon and not fresh and error <= tolerance:
+            break
+        fresh = False
+        if now > epsilon or extreme > LARGEST_SCALING:
+            _absorb(f, u, a, now, n)
+            _absorb(g, v, b, now, m)
+            fresh = now > epsilon
+            now = max(epsilon, now * scaling)
+            _gibbs_kernel(cost, f, g, now, n, m, k)
+    if now > epsilon:  # out of iterations on the way to ε: the plan of what there is, at the ε that was asked for
+        _gibbs_kernel(cost, f, g, epsilon, n, m, k)
+    value = _dual(f, u, a, epsilon, n) + _dual(g, v, b, epsilon, m)
+    mass, error = _write_plan(k, u, v, a, b, total, n, m, plan)
+    return value - epsilon * (mass - 1.0), t, error
+
+
+@njit(parallel=True, cache=True)
+def _solve_batch(cost, a, b, f, epsilon, start, scaling, tolerance, max_iterations, plan, value, iterations, error):
+    for s in prange(cost.shape[0]):
+        value[s], iterations[s], error[s] = _solve_one(
+            cost[s], a[s], b[s], f[s], epsilon[s], start[s], scaling, tolerance, max_iterations, plan[s]
+        )
+
+
+def solve_numba(
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    epsilon: Tensor,
+    *,
+    tolerance: float,
+    max_iterations: int,
+    scaling: float | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Solve B problems, float32, on the CPU; arguments and return as `sinkhorn.solve_log_domain`.
+
+    Samples run in parallel, on as many threads as torch uses, and each stops on its own.
+    """
+    size = cost.shape[0]
+    plan = torch.empty_like(cost, memory_format=torch.contiguous_format)
+    value, error = torch.empty(size), torch.empty(size)
+    iterations = torch.empty(size, dtype=torch.int64)
+    # Start from f_i = min_j C_ij, g_j = min_i (C_ij − f_i): whatever ε, every row and column of K then holds a 1.
+    # The minima are over real tokens. (Here, because numba's minimum of a row does not fill vector registers.)
+    padded = bool((a == 0).any() or (b == 0).any())
+    f = (torch.where((b > 0)[:, None], cost, torch.inf) if padded else cost).amin(2)
+    start = torch.zeros(size)
+    if scaling:
+        pairs = (a > 0)[:, :, None] & (b > 0)[:, None]
+        start = scaling * (torch.where(pairs, cost, -torch.inf).amax((1, 2)) - f.amin(1))
+    inputs = [t.detach().contiguous().numpy() for t in (cost, a, b, f, epsilon, start)]
+    outputs = [t.numpy() for t in (plan, value, iterations, error)]
+    with torch_threads():
+        _solve_batch(*inputs, f32(scaling or 0.0), f32(tolerance), max_iterations, *outputs)
+    return value, plan, iterations, error

@@ -1,0 +1,1 @@
+"""File formats of the published data sets, one module per format."""

@@ -1,0 +1,126 @@
+"""Pictures and depth maps: read, cut to size, and the plain patches that are tokens where no encoder is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...encoders import Tokens, image_encoder
+from ...encoders.cache import cached, in_batches
+from ..base import DataError
+
+SIZE = 224  # pixels a side: what the benchmarks' baselines see
+GRID = 7  # patches a side
+BLOCKS, DIRECTIONS = 4, 8
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A file as (H, W, 3) uint8.
+
+    Raises
+    ------
+    DataError
+        Naming the file: not there, no picture, or cut off.
+    """
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: not found") from None
+    # Pillow's decoders raise almost anything on broken files; nothing else runs here.
+    except Exception as error:
+        raise DataError(f"{path}: no readable picture ({error}); it may be cut off") from error
+
+
+def square(picture: np.ndarray, size: int = SIZE) -> np.ndarray:
+    """Resize (H, W, 3) uint8 or (H, W) float to size × size, bilinear; the ratio of the sides is not kept."""
+    if picture.shape[:2] == (size, size):
+        return picture
+    resized = Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(resized)
+
+
+def nearest(depth: np.ndarray, size: int = SIZE) -> np.ndarray:
+    """Resize (H, W) to size × size by the nearest pixel: holes (0) do not mix with their neighbours."""
+    rows, columns = (((np.arange(size) + 0.5) * n / size).astype(int) for n in depth.shape)
+    return depth[np.ix_(rows, columns)]
+
+
+def central(picture: np.ndarray, short: int = 256, size: int = SIZE) -> np.ndarray:
+    """Resize (H, W, 3) uint8 so that its shorter side is `short`, bilinear; then the central size × size."""
+    height, width = picture.shape[:2]
+    scale = short / min(height, width)
+    shape = max(short, round(width * scale)), max(short, round(height * scale))
+    resized = np.asarray(Image.fromarray(picture).resize(shape, Image.Resampling.BILINEAR))
+    top, left = (resized.shape[0] - size) // 2, (resized.shape[1] - size) // 2
+    return resized[top : top + size, left : left + size]
+
+
+def patches(picture: np.ndarray, grid: int = GRID) -> np.ndarray:
+    """A picture as grid × grid tokens, row by row: what each patch looks like, without any learning (our choice).
+
+    A token holds the means of 4 × 4 blocks of its patch, a channel at a time, and a histogram over 8 directions (modulo
+    180°) of the gradients of the mean over channels, weighted by their lengths and divided by the patch's pixels.
+
+    Parameters
+    ----------
+    picture : (n, n, C) uint8, or (n, n) float
+        n is a multiple of 4 × grid. Bytes are divided by 255; floats keep their unit.
+
+    Returns
+    -------
+    array (grid², 16 C + 8), float32
+    """
+    x = np.asarray(picture, np.float32) / (255 if picture.dtype == np.uint8 else 1)
+    x = x.reshape(*x.shape[:2], -1)
+    side, channels = x.shape[0], x.shape[2]
+    step = side // (grid * BLOCKS)
+    if x.shape[:2] != (grid * BLOCKS * step,) * 2:
+        raise ValueError(f"picture: {x.shape[:2]} pixels; expected a square of a multiple of {grid * BLOCKS}")
+    means = x.reshape(grid, BLOCKS, step, grid, BLOCKS, step, channels).mean((2, 5))
+    means = means.transpose(0, 2, 1, 3, 4).reshape(grid**2, -1)
+    down, across = np.gradient(x.mean(-1))
+    direction = np.floor(np.arctan2(down, across) / np.pi * DIRECTIONS).astype(int) % DIRECTIONS
+    place = np.arange(side) // (side // grid)
+    bins = (place[:, None] * grid + place) * DIRECTIONS + direction
+    histogram = np.bincount(bins.ravel(), np.hypot(down, across).ravel(), grid**2 * DIRECTIONS)
+    histogram = histogram.reshape(grid**2, DIRECTIONS) / (side // grid) ** 2
+    return np.concatenate([means, histogram], axis=1).astype(np.float32)
+
+
+class PatchEncoder:
+    """`patches`, with the interface of the pretrained encoders."""
+
+    def __init__(self, channels: int):
+        self.width = BLOCKS**2 * channels + DIRECTIONS
+
+    def encode(self, images: Sequence[np.ndarray], cache: str | Path, data_hash: str) -> Tokens:
+        return cached(cache, f"patches {GRID} {BLOCKS} {DIRECTIONS}", data_hash, self.width, self._batches(images))
+
+    @staticmethod
+    def _batches(images: Sequence[np.ndarray]) -> Iterator[list[Tensor]]:
+        for batch in in_batches(images, 32):
+            yield [torch.from_numpy(patches(image)) for image in batch]
+
+
+class Mapped(Sequence):
+    """A sequence seen through a function, applied to an item when it is asked for."""
+
+    def __init__(self, items: Sequence, function: Callable):
+        self._items, self._function = items, function
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int):
+        return self._function(self._items[index])
+
+
+def picture_encoder(name: str, channels: int = 3):
+    """Plain "patches", or a pretrained encoder by name (`encoders.image_encoder`)."""
+    return PatchEncoder(channels) if name == "patches" else image_encoder(name)

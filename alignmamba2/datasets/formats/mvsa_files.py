@@ -1,0 +1,193 @@
+"""The files of MVSA-Single, in both layouts (see `mvsa`)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...storage.files import FileError, read_json, write_json
+from ..base import DataError
+from ..fetch import Source
+from ..texts import repaired
+from .images import read_picture
+
+NAME = "mvsa"
+CLASSES = ("positive", "neutral", "negative")
+LABELS, SPLITS = "labelResultAll.txt", {"train": "train.jsonl", "valid": "dev.jsonl", "test": "test.jsonl"}
+HEADER = "ID\ttext,image"
+ROW = re.compile(rf"(\d+)\t({'|'.join(CLASSES)}),({'|'.join(CLASSES)})")
+SOURCE = Source(
+    folder="mvsa_single",
+    url=(
+        "https://raw.githubusercontent.com/QingyangZhang/QMF/fe6c4c6ef7cb23f0a89594ee413d485f1854268b/"
+        "text-image-classification/datasets/MVSA_Single/"
+    ),
+    hashes={
+        "train.jsonl": "48f04ea3c9ddc2e29ced7df1819ec8b94f2667cf19a093a02ba262b123533793",
+        "dev.jsonl": "b28b9022a2185dc7f18874ff04c0c62a8a6e48538c7cacf1bc46697544059aad",
+        "test.jsonl": "761af22f83c0fc9343eeba7bc903cc8975ab7280d87e035169d530edf973e1c7",
+        LABELS: "371d2c41ceb7cc12e66888e791acbaf5dcabd13fa0112eb60b226c482a12378f",
+    },
+)
+PLANTED = "planted.json"  # beside generated files; no real set has it
+BRING = "data/README.md#mvsa says where the files come from"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A tweet: its text, where its picture should be, its class, and the split that the files put it in, or ""."""
+
+    id: str
+    text: str
+    picture: Path
+    label: int
+    split: str = ""
+
+
+def read_labels(path: Path) -> dict[str, tuple[str, str]]:
+    """Both annotations, (text, image), of every pair in `labelResultAll.txt`; line ends LF or CRLF."""
+    lines = _text(path, "gb18030").splitlines()
+    if not lines or lines[0].strip() != HEADER:
+        raise DataError(f"{path}: first line is {lines[0] if lines else ''!r}; expected {HEADER!r}")
+    labels = {}
+    for number, line in enumerate(lines[1:], start=2):
+        match = ROW.fullmatch(line.strip())
+        if not match:
+            raise DataError(f"{path}: line {number} is {line!r}; expected number, tab, two of {CLASSES} with a comma "
+                            "between. It may be cut off: bring it again")  # fmt: skip
+        if match[1] in labels:
+            raise DataError(f"{path}: line {number} names pair {match[1]} a second time")
+        labels[match[1]] = match[2], match[3]
+    if not labels:
+        raise DataError(f"{path}: no pairs in it. It may be cut off: bring it again")
+    return labels
+
+
+def by_protocol(labels: Mapping[str, tuple[str, str]], merge: bool) -> dict[str, str]:
+    """The pairs that a protocol keeps, and their class, from both annotations of each.
+
+    Parameters
+    ----------
+    labels : as from `read_labels`
+    merge : bool
+        False, agree-2592: the two annotations must be equal. True, merged-4511: a neutral one yields to the other;
+        positive against negative is left out.
+    """
+    kept = {}
+    for i, pair in labels.items():
+        sides = set(pair) - {"neutral"} or {"neutral"} if merge else set(pair)
+        if len(sides) == 1:
+            kept[i] = sides.pop()
+    return kept
+
+
+def read_jsonl(folder: Path) -> list[Pair]:
+    """The pairs of train, dev and test.jsonl, with their splits and with their texts repaired.
+
+    With `labelResultAll.txt` beside them, they must be the pairs whose two annotations agree, every one once.
+    """
+    pairs: list[Pair] = []
+    for split, name in SPLITS.items():
+        path = folder / name
+        for number, line in enumerate(_text(path, "utf-8").split("\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                text, label = repaired(row["text"]), CLASSES.index(row["label"])
+                pair = Pair(str(row["id"]), text.strip(), folder / row["img"], label, split)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise DataError(f'{path}: line {number} is no {{"id", "label", "text", "img"}} with one of {CLASSES} '
+                                f"({error!r}). It may be cut off: bring it again") from error  # fmt: skip
+            pairs.append(pair)
+        if not pairs or pairs[-1].split != split:
+            raise DataError(f"{path}: no pairs in it. It may be cut off: bring it again")
+    ids = [p.id for p in pairs]
+    if len(set(ids)) != len(ids):
+        raise DataError(f"{folder}: {len(ids) - len(set(ids))} pairs are in the .jsonl files more than once")
+    if (folder / LABELS).is_file():
+        labels = read_labels(folder / LABELS)
+        agreed = {i: CLASSES.index(name) for i, name in by_protocol(labels, merge=False).items()}
+        differ = sorted(agreed.items() ^ {(p.id, p.label) for p in pairs})
+        if differ:
+            raise DataError(
+                f"{folder}: the .jsonl files hold {len(pairs)} pairs, {LABELS} {len(agreed)} whose annotations "
+                f"agree, and they differ at pair {differ[0][0]}. A file may be cut off, or of another copy"
+            )
+    return pairs
+
+
+def read_folder(folder: Path, merge: bool) -> list[Pair]:
+    """The pairs of `labelResultAll.txt` and data/{id}.txt that the protocol keeps, by number.
+
+    Parameters
+    ----------
+    merge : as of `by_protocol`
+    """
+    labels = read_labels(folder / LABELS)
+    kept = {i: CLASSES.index(name) for i, name in by_protocol(labels, merge).items()}
+    data = folder / "data"
+    there = {p.stem for p in data.glob("*.txt")}
+    missing = sorted(set(kept) - there, key=int)
+    if missing:
+        raise DataError(f"{data}: no text of {len(missing)} of {len(kept)} pairs, the first {missing[0]}.txt. {BRING}")
+    stray = sorted(there - set(labels))
+    if stray:
+        raise DataError(f"{folder / LABELS}: no row for {len(stray)} texts in data/, the first {stray[0]}.txt. "
+                        "It may be cut off: bring it again")  # fmt: skip
+    order = sorted(kept, key=int)
+    return [Pair(i, read_text(data / f"{i}.txt"), data / f"{i}.jpg", kept[i]) for i in order]
+
+
+def read_text(path: Path) -> str:
+    """A tweet: gb18030; what is no gb18030 becomes U+FFFD."""
+    return path.read_bytes().decode("gb18030", errors="replace").strip()
+
+
+def survey(pairs: Sequence[Pair], cache: Path) -> tuple[dict[str, str], str]:
+    """What is wrong with pictures, "missing" or "unreadable" by id, and a key of all of them.
+
+    Every picture is decoded once, whole; what was found is kept in `cache` as long as sizes and times do not change.
+    """
+    digest = hashlib.sha256()
+    for pair in pairs:
+        status = pair.picture.stat() if pair.picture.is_file() else None
+        state = (status.st_size, status.st_mtime_ns) if status else None
+        digest.update(f"{pair.id} {pair.picture.resolve()} {state}\n".encode())
+    key = digest.hexdigest()
+    notes = cache / f"pictures-{key[:20]}.json"
+    try:
+        return read_json(notes), key
+    except (OSError, FileError):  # not looked at yet, or damaged: looked at again
+        pass
+    wrong = {}
+    for pair in pairs:
+        if not pair.picture.is_file():
+            wrong[pair.id] = "missing"
+            continue
+        try:
+            read_picture(pair.picture)
+        except DataError:
+            wrong[pair.id] = "unreadable"
+    cache.mkdir(parents=True, exist_ok=True)
+    write_json(notes, wrong)
+    return wrong, key
+
+
+def repeated(texts: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """How many samples of every other split have a text that is also in train."""
+    known = set(texts["train"])
+    return {split: sum(t in known for t in own) for split, own in texts.items() if split != "train"}
+
+
+def _text(path: Path, encoding: str) -> str:
+    try:
+        return path.read_bytes().decode(encoding)
+    except FileNotFoundError:
+        raise DataError(f"{path}: not found. {BRING}") from None
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"{path}: no {encoding} text ({error}). It may be cut off: bring it again") from error

@@ -1,0 +1,234 @@
+"""The files of NYU-Depth V2, in both layouts, read a frame at a time (see `nyu`)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..base import DataError
+from ..fetch import Source
+from ..store import file_hash
+from .hdf5 import errors_named
+from .images import read_picture
+from .matlab import read_matrices
+
+NAME = "nyu"
+MAT, SPLITS, FOLDERS = "nyu_depth_v2_labeled.mat", "splits.mat", "nyud2_trainvaltest"
+# In the order of sorted folder names, which is QMF's.
+CLASSES = (
+    "bathroom",
+    "bedroom",
+    "bookstore",
+    "classroom",
+    "dining_room",
+    "home_office",
+    "kitchen",
+    "living_room",
+    "office",
+    "others",
+)
+OTHERS = (
+    "basement",
+    "cafe",
+    "computer_lab",
+    "conference_room",
+    "dinette",
+    "exercise_room",
+    "excercise_room",  # the file's own spelling in some copies
+    "foyer",
+    "furniture_store",
+    "home_storage",
+    "indoor_balcony",
+    "laundry_room",
+    "office_kitchen",
+    "playroom",
+    "printer_room",
+    "reception_room",
+    "student_lounge",
+    "study",
+    "study_room",
+)
+SOURCE = Source(
+    folder="nyuv2",
+    url="https://raw.githubusercontent.com/ankurhanda/nyuv2-meta-data/b92d15c506876dada1ac4086938e30ebc4deb49b/",
+    hashes={SPLITS: "6e081404491a8bfba2f066beaa9713ef6046f9007aa5f799f2a350506a580cee"},
+)
+# Generated files say so in the names of scenes, or of pictures in folders.
+SYNTHETIC = "synthetic"
+BRING = "data/README.md#nyu says where the files come from"
+
+
+def scene_class(scene_type: str) -> int:
+    """The class, an index into `CLASSES`, of one of the 27 scene types.
+
+    Raises
+    ------
+    DataError
+        Naming a scene type that is not known.
+    """
+    name = scene_type.strip().lower()
+    if name in CLASSES[:-1]:
+        return CLASSES.index(name)
+    if name in OTHERS:
+        return CLASSES.index("others")
+    raise DataError(f"scene type {scene_type!r} is not one of NYU-Depth V2's 27: {', '.join(CLASSES[:-1] + OTHERS)}")
+
+
+class FolderFrames:
+    """The frames of `nyud2_trainvaltest/{train,test}/<class>/*.png`."""
+
+    layout, depth, scenes = "folders as in QMF", "stored", None
+
+    def __init__(self, folder: Path):
+        self.names, others = (_classes(folder / split) for split in ("train", "test"))
+        if self.names != others or not others:
+            raise DataError(f"{folder}: classes {self.names} in train/, {others} in test/; expected the same")
+        self.paths, classes, train = [], [], []
+        for split in ("train", "test"):
+            for c, name in enumerate(self.names):
+                paths = sorted((folder / split / name).glob("*.png"))
+                self.paths += paths
+                classes += [c] * len(paths)
+                train += [split == "train"] * len(paths)
+        self.classes = np.array(classes, dtype=np.int64)
+        self.train, self.test = np.flatnonzero(train), np.flatnonzero(~np.array(train, bool))
+        for split, rows in (("train", self.train), ("test", self.test)):
+            if not len(rows):
+                raise DataError(f"{folder / split}: no pictures (*.png) in it. {BRING}")
+        self.ids = [p.relative_to(folder).with_suffix("").as_posix() for p in self.paths]
+        self.synthetic = all(p.name.startswith(SYNTHETIC) for p in self.paths)
+        self.key = _stamp(self.paths)
+        self.hashes: dict[str, str] = {}
+
+    def _half(self, index: int, right: bool) -> np.ndarray:
+        picture = read_picture(self.paths[index])
+        middle = picture.shape[1] // 2
+        if not middle:
+            raise DataError(f"{self.paths[index]}: {picture.shape[1]} pixels wide; expected two pictures side by side")
+        return picture[:, middle:] if right else picture[:, :middle]
+
+    def picture(self, index: int) -> np.ndarray:
+        return self._half(index, right=False)
+
+    def depth_map(self, index: int, filled: bool) -> np.ndarray:
+        return self._half(index, right=True)
+
+
+class MatFrames:
+    """The frames of `nyu_depth_v2_labeled.mat`, read one by one.
+
+    Raises
+    ------
+    DataError
+        Naming the file and the field: not there, cut off, another shape or type, an unknown scene type, a split that
+        names frames that do not exist or are in both parts.
+    """
+
+    depth, names = "metres", CLASSES
+
+    def __init__(self, folder: Path, cache: Path, root: str | Path | None = None):
+        self.path = folder / MAT
+        splits = folder / SPLITS
+        if not splits.is_file():
+            splits = SOURCE.ensure(NAME, root) / SPLITS
+        n = len(self._field("images", np.uint8, (3,)))
+        for name in ("depths", "rawDepths"):
+            if len(self._field(name, np.float32, ())) != n:
+                raise DataError(f"{self.path}: {name} has another number of frames than images, {n}")
+        types = self._strings("sceneTypes")
+        if len(types) != n:
+            raise DataError(f"{self.path}: {len(types)} sceneTypes; expected {n}, one a frame")
+        try:
+            self.classes = np.array([scene_class(t) for t in types], dtype=np.int64)
+        except DataError as error:
+            raise DataError(f"{self.path}: {error}") from None
+        self.types = types
+        with errors_named(self.path, "a MATLAB v7.3 file"):
+            scenes = "scenes" in self._file
+        self.scenes = self._strings("scenes") if scenes else None
+        self.synthetic = bool(self.scenes) and all(s.startswith(SYNTHETIC) for s in self.scenes)
+        self.train, self.test = read_splits(splits, n)
+        self.ids = [f"frame-{i + 1:04d}" for i in range(n)]  # 1-based, as in splits.mat
+        self.hashes = {p.name: file_hash(p, cache) for p in (self.path, splits)}
+        self.key = self.hashes[MAT]
+        official = self.hashes[SPLITS] == SOURCE.hashes[SPLITS]
+        self.layout = "official split" if official else "the file's own split"
+
+    @cached_property
+    def _file(self):
+        import h5py
+
+        with errors_named(self.path, "a MATLAB v7.3 file"):
+            return h5py.File(self.path, "r")
+
+    def _field(self, name: str, dtype: type, channels: tuple[int, ...]):
+        field = self._read(name, lambda: self._file[name])
+        shape = getattr(field, "shape", ())
+        if len(shape) != 3 + len(channels) or shape[1:-2] != channels or field.dtype != dtype:
+            expected = ", ".join(map(str, ("N", *channels, 640, 480)))
+            raise DataError(
+                f"{self.path}: {name} is {shape} {getattr(field, 'dtype', '')}; expected ({expected}) {np.dtype(dtype)}"
+            )
+        return field
+
+    def _strings(self, name: str) -> list[str]:
+        def read() -> list[str]:
+            references = np.asarray(self._file[name]).ravel()
+            return ["".join(map(chr, np.asarray(self._file[r]).ravel())) for r in references]
+
+        return self._read(name, read)
+
+    def _frame(self, name: str, index: int) -> np.ndarray:
+        return self._read(name, lambda: self._file[name][index], f", frame {index + 1}")
+
+    def _read(self, name: str, read: Callable, which: str = ""):
+        with errors_named(self.path, f"field {name!r}{which}"):
+            if name not in self._file:
+                raise DataError(f"{self.path}: no field {name!r}; found {sorted(self._file)}")
+            return read()
+
+    def picture(self, index: int) -> np.ndarray:
+        """(480, 640, 3) uint8."""
+        return np.ascontiguousarray(self._frame("images", index).transpose(2, 1, 0))
+
+    def depth_map(self, index: int, filled: bool) -> np.ndarray:
+        """(480, 640) float32, metres."""
+        name = "depths" if filled else "rawDepths"
+        depth = self._frame(name, index).T
+        if not (np.isfinite(depth).all() and (depth >= 0).all()):
+            raise DataError(f"{self.path}: {name}, frame {index + 1}, holds depths that are negative or not finite")
+        return np.ascontiguousarray(depth)
+
+
+def read_splits(path: Path, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers, from 0, of train and test frames in `splits.mat` (`trainNdxs`, `testNdxs`, from 1)."""
+    table = read_matrices(path)
+    parts = []
+    for name in ("trainNdxs", "testNdxs"):
+        rows = np.asarray(table.get(name, ())).ravel()
+        if not len(rows) or rows.dtype.kind not in "ui" or rows.min() < 1 or rows.max() > n:
+            raise DataError(f"{path}: {name} is no list of row numbers from 1 to {n}, the number of frames")
+        parts.append(rows.astype(np.int64) - 1)
+    both = np.concatenate(parts)
+    if len(set(both.tolist())) != len(both):
+        raise DataError(f"{path}: a frame is named twice, in trainNdxs and testNdxs together")
+    return parts[0], parts[1]
+
+
+def _classes(path: Path) -> tuple[str, ...]:
+    if not path.is_dir():
+        raise DataError(f"{path}: not found. {BRING}")
+    return tuple(sorted(p.name for p in path.iterdir() if p.is_dir()))
+
+
+def _stamp(paths: Sequence[Path]) -> str:
+    """A key of files without reading them: names, sizes and times of change."""
+    digest = hashlib.sha256()
+    for path in paths:
+        stat = path.stat()
+        digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Miniatures: generated data sets in the formats of the real ones."""

@@ -1,0 +1,254 @@
+"""`data make mini-mosi` and `mini-mosei`: generated sentences (`mini_mosi.py`), written in exactly the real formats.
+
+What is planted is what `mini_mosi.py` says, behind the real files' shapes, types and traps:
+
+    mmsa            MMSA's aligned_50.pkl: BERT-like text with [CLS] and [SEP], where sound and face are 0; zeros behind
+    mmsa-unaligned  MMSA's unaligned_50.pkl: more steps of sound and face than words, each word's cue late; lengths
+    mult            MulT's *_data.pkl: GloVe-like text, zeros in front, ids of three fields (bytes for MOSI)
+    mult-noalign    MulT's *_data_noalign.pkl
+    csd             the SDK's .csd files, one a feature, with times in seconds, pauses (`sp`), and folds.json
+
+In the pickles, one value of sound in a thousand is `-inf`, as in the real ones. MOSI's sound has 5 numbers, less than a
+concept's 8, so it shows a part of it only. All videos are called `synthetic…`: so the files say what they are wherever
+they go, and `load_dataset` repeats it.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ...batch import Sample
+from ...storage.files import whole, write_text
+from ..registry import Entry
+from .mosi import NAMES, VOCABULARY, load, sentence, world
+
+WIDTHS = {"mini-mosi": {"audio": 5, "video": 20}, "mini-mosei": {"audio": 74, "video": 35}}
+STEPS = {"mini-mosi": {"audio": 375, "video": 500}, "mini-mosei": {"audio": 500, "video": 500}}
+ALIGNED_STEPS = 50
+STRETCH = {"audio": 3.0, "video": 4.0}
+TOGETHER = {"audio": 1.0, "video": 1.0}
+CLIPS = 8  # utterances of a video
+SIZE = 160
+NOISE = 0.1
+CLS, SEP, FIRST_WORD = 101, 102, 1000  # BERT's numbers for the first two
+FRAME = {"audio": 0.05, "video": 0.1}  # seconds a frame of the .csd files
+
+Rows = dict[str, list[Sample]]
+
+
+def make(name: str, folder: Path, *, format: str, seed: int = 0, size: int | None = None) -> list[Path]:
+    """Write a miniature below `folder`, in its real tree; returns the files.
+
+    Parameters
+    ----------
+    name : "mini-mosi" or "mini-mosei"
+    format : one of `FORMATS`
+    size : training utterances; a quarter as many validate, half as many test
+    """
+    return FORMATS[format](name, Path(folder), seed, SIZE if size is None else size)
+
+
+def _rows(name: str, seed: int, size: int, text: int, stretch: dict[str, float], wide: dict[str, int]) -> Rows:
+    concepts, maps = world(name, {"text": text, **wide}, seed)
+    rows: Rows = {}
+    video = 0
+    for number, (split, count) in enumerate({"train": size, "valid": size // 4, "test": size // 2}.items(), start=1):
+        rng = np.random.default_rng([seed, number, NAMES.index(name)])
+        count = max(1, count)
+        names = [f"synthetic{video + i // CLIPS:04d}$_${i % CLIPS}" for i in range(count)]
+        rows[split] = [sentence(rng, concepts, maps, NOISE, n, stretch) for n in names]
+        video += -(-count // CLIPS)
+    return rows
+
+
+def _padded(arrays: list[np.ndarray], steps: int, front: bool = False) -> np.ndarray:
+    """(N, steps, D) float32 with zeros behind, or in front."""
+    result = np.zeros((len(arrays), steps, arrays[0].shape[1]), np.float32)
+    for row, x in zip(result, arrays, strict=True):
+        x = x[:steps]
+        row[steps - len(x) if front else 0 : None if front else len(x)] = x
+    return result
+
+
+def _spoilt(audio: np.ndarray, seed: int) -> np.ndarray:
+    """With -inf in a thousandth of the values that are not padding."""
+    rng = np.random.default_rng([seed, len(audio)])
+    audio[(audio != 0) & (rng.random(audio.shape) < 1e-3)] = -np.inf
+    return audio
+
+
+def _write(path: Path, tree: dict) -> list[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part, part.open("wb") as file:
+        pickle.dump(tree, file, protocol=4)
+    return [path]
+
+
+def _mmsa(name: str, folder: Path, seed: int, size: int, aligned: bool = True) -> list[Path]:
+    rows = _rows(name, seed, size, 768, TOGETHER if aligned else STRETCH, WIDTHS[name])
+    tree = {split: _mmsa_split(name, samples, seed, aligned) for split, samples in rows.items()}
+    file = f"{'aligned' if aligned else 'unaligned'}_50.pkl"
+    return _write(folder / name.removeprefix("mini-").upper() / "Processed" / file, tree)
+
+
+def _mmsa_split(name: str, samples: list[Sample], seed: int, aligned: bool) -> dict:
+    rng = np.random.default_rng([seed, len(samples), 1])
+    ends = rng.standard_normal((2, 768))
+    text = [np.concatenate([ends[:1], s.features["text"], ends[1:]]) for s in samples]
+    bert = np.zeros((len(samples), 3, 50), np.int64)
+    for row, s in zip(bert, samples, strict=True):
+        ids = [CLS, *(FIRST_WORD + VOCABULARY.index(w) for w in s.words["text"]), SEP]
+        row[0, : len(ids)], row[1, : len(ids)] = ids, 1
+    steps = dict.fromkeys(WIDTHS[name], ALIGNED_STEPS) if aligned else STEPS[name]
+    # Aligned, sound and face stand beside the words; beside [CLS] and [SEP] there is nothing.
+    lead = np.zeros((1, 1)) if aligned else np.zeros((0, 1))
+    frames = {
+        m: [np.concatenate([np.broadcast_to(lead, (len(lead), d)), s.features[m]]) for s in samples]
+        for m, d in WIDTHS[name].items()
+    }
+    y = np.array([float(s.label) for s in samples], np.float32)
+    tree = {
+        "raw_text": np.array([" ".join(s.words["text"]) for s in samples]),
+        "audio": _spoilt(_padded(frames["audio"], steps["audio"]), seed),
+        "vision": _padded(frames["video"], steps["video"]),
+        "id": np.array([s.id for s in samples]),
+        "text": _padded(text, 50),
+        "text_bert": bert,
+        "annotations": np.array(["Negative", "Neutral", "Positive"])[np.sign(y).astype(int) + 1],
+        "classification_labels": np.sign(y).astype(np.int64) + 1,
+        "regression_labels": y,
+    }
+    if not aligned:
+        tree["audio_lengths"] = np.array([len(x) for x in frames["audio"]])
+        tree["vision_lengths"] = np.array([len(x) for x in frames["video"]])
+    return tree
+
+
+def _mult(name: str, folder: Path, seed: int, size: int, aligned: bool = True) -> list[Path]:
+    rows = _rows(name, seed, size, 300, TOGETHER if aligned else STRETCH, WIDTHS[name])
+    steps = dict.fromkeys(WIDTHS[name], ALIGNED_STEPS) if aligned else STEPS[name]
+    tree = {}
+    for split, samples in rows.items():
+        frames = {m: [s.features[m].numpy() for s in samples] for m in ("text", "audio", "video")}
+        ids = np.array([[*s.id.split("$_$"), str(len(s.words["text"]))] for s in samples])
+        tree[split] = {
+            "vision": _padded(frames["video"], steps["video"], front=True),
+            "text": _padded(frames["text"], 50, front=True),
+            "audio": _spoilt(_padded(frames["audio"], steps["audio"], front=True), seed),
+            "labels": np.array([float(s.label) for s in samples], np.float32).reshape(-1, 1, 1),
+            "id": np.char.encode(ids, "utf-8") if name == "mini-mosi" else ids,
+        }
+    stem = {"mini-mosi": "mosi", "mini-mosei": "mosei_senti"}[name]
+    file = f"{stem}_data{'' if aligned else '_noalign'}.pkl"
+    return _write(folder / name.removeprefix("mini-") / file, tree)
+
+
+def _csd(name: str, folder: Path, seed: int, size: int) -> list[Path]:
+    """Sentences one after the other in each video, at times of their own."""
+    rows = _rows(name, seed, size, 300, TOGETHER, {"audio": 74, "video": 35})
+    concepts, maps = world(name, {"text": 300, "audio": 74, "video": 35}, seed)
+    rng = np.random.default_rng([seed, 9])
+    sequences: dict[str, dict] = {kind: {} for kind in ("words", "text", "audio", "video", "labels")}
+    folds: dict[str, list[str]] = {}
+    for split, samples in rows.items():
+        videos: dict[str, list[Sample]] = {}
+        for s in samples:
+            videos.setdefault(s.id.split("$_$")[0], []).append(s)
+        folds[split] = list(videos)
+        for video, spoken in videos.items():
+            for kind, value in _timed(spoken, concepts, maps, rng).items():
+                sequences[kind][video] = value
+    title = name.removeprefix("mini-").upper()
+    # The SDK's names: of a file, and of the first group in it, which differ.
+    kinds = {
+        "words": (f"CMU_{title}_TimestampedWords", "words"),
+        "text": (f"CMU_{title}_TimestampedWordVectors", "glove_vectors"),
+        "audio": (f"CMU_{title}_COVAREP", "COVAREP"),
+        "video": (f"CMU_{title}_Visual_Facet_42", "FACET_4.2"),
+        "labels": (f"CMU_{title}_Opinion_Labels", "Opinion Segment Labels"),
+    }
+    folder = folder / f"CMU-{title}"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for kind, (stem, root) in kinds.items():
+        paths.append(folder / f"{stem}.csd")
+        _write_csd(paths[-1], root, sequences[kind], f"synthetic, {name}, seed {seed}")
+    write_text(folder / "folds.json", json.dumps(folds, indent=2) + "\n")
+    return [*paths, folder / "folds.json"]
+
+
+Timed = tuple[np.ndarray, np.ndarray]  # features and intervals
+
+
+def _timed(spoken: list[Sample], concepts: np.ndarray, maps: dict, rng: np.random.Generator) -> dict[str, Timed]:
+    words, times, vectors, labels, spans = [], [], [], [], []
+    owner: list[tuple[int, int] | None] = []  # of each word: sentence and place in it; None for a pause
+    clock = 0.0
+    for k, s in enumerate(spoken):
+        begin = clock
+        for i, word in enumerate(s.words["text"]):
+            end = clock + float(rng.uniform(0.2, 0.6))
+            words.append(word)
+            times.append((clock, end))
+            vectors.append(s.features["text"][i].numpy())
+            owner.append((k, i))
+            clock = end
+            if rng.random() < 0.2:
+                words.append("sp")
+                times.append((clock, clock + 0.15))
+                vectors.append(np.zeros(300, np.float32))
+                owner.append(None)
+                clock += 0.15
+        labels.append([float(s.label)])
+        spans.append((begin, clock))
+        clock += 1.0
+    at = np.array(times)
+    result: dict[str, Timed] = {
+        "words": (np.array([[w] for w in words], "S32"), at),
+        "text": (np.array(vectors, np.float32), at),
+        "labels": (np.array(labels, np.float32), np.array(spans)),
+    }
+    for m, step in FRAME.items():
+        starts = np.arange(0.0, clock, step)
+        # A frame shows the word that is spoken in its middle; outside words, a concept of nobody.
+        frames = (concepts[rng.integers(0, len(VOCABULARY), len(starts))] @ maps[m][:-1]).astype(np.float32)
+        for row, middle in enumerate(starts + step / 2):
+            j = int(np.searchsorted(at[:, 0], middle, side="right")) - 1
+            if j >= 0 and middle < at[j, 1] and owner[j] is not None:
+                k, i = owner[j]
+                frames[row] = spoken[k].features[m][i].numpy()
+        result[m] = frames, np.stack([starts, starts + step], axis=1)
+    return result
+
+
+def _write_csd(path: Path, root: str, videos: dict[str, Timed], description: str) -> None:
+    import h5py
+
+    with whole(path) as part, h5py.File(part, "w") as file:
+        for video, (features, intervals) in videos.items():
+            file[f"{root}/data/{video}/features"] = features
+            file[f"{root}/data/{video}/intervals"] = intervals
+        for key, value in {"root name": root, "computational sequence description": description}.items():
+            file.create_dataset(f"{root}/metadata/{key}", data=[json.dumps(value)], dtype=h5py.string_dtype())
+
+
+FORMATS: dict[str, Callable[[str, Path, int, int], list[Path]]] = {
+    "mmsa": _mmsa,
+    "mmsa-unaligned": lambda *a: _mmsa(*a, aligned=False),
+    "mult": _mult,
+    "mult-noalign": lambda *a: _mult(*a, aligned=False),
+    "csd": _csd,
+}
+
+
+def _entry(name: str) -> Entry:
+    return Entry(name, partial(load, name), make=partial(make, name), formats=tuple(FORMATS))
+
+
+ENTRIES = tuple(_entry(name) for name in NAMES)

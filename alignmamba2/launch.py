@@ -1,0 +1,141 @@
+"""JupyterLab on the course, or on the explorers of a model of one's own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import nbformat
+
+from .datasets import Dataset, load_dataset
+from .model import AlignMamba2
+from .storage.files import write_text
+
+END = "All explorers are open."
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with what it was trained on.
+
+    Attributes
+    ----------
+    model : AlignMamba2
+    data : mapping of split to Dataset
+    history : list of mappings, one an epoch; empty if nothing was written
+    monitor : the validation metric that chose the epoch
+    note : str
+        The data set, and "synthetic" where it is: for every figure.
+    """
+
+    model: AlignMamba2
+    data: dict[str, Dataset]
+    history: list[dict[str, float]]
+    monitor: str
+    note: str
+
+
+def open_run(folder: str | Path) -> Run:
+    """A model that `fit` or `train` wrote into a folder, and its data.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder has no model, or does not say what it was trained on.
+    FileError
+        A file is damaged, or lacks a field.
+    """
+    from .training import training_notes  # here, since Lightning takes seconds to import, and `start` needs none of it
+
+    folder = Path(folder)
+    model = AlignMamba2.from_pretrained(folder)
+    notes = training_notes(folder)
+    recipe = notes["recipe"]
+    data = load_dataset(recipe["dataset"], **recipe["data"])
+    some = next(iter(data.values()))
+    return Run(
+        model,
+        data,
+        notes["history"],
+        recipe.get("training", {}).get("monitor", "valid/loss").removeprefix("valid/"),
+        f"{recipe['dataset']}, synthetic" if some.synthetic else recipe["dataset"],
+    )
+
+
+def explorer_cells(folder: str | Path, split: str = "test") -> list[str]:
+    """The code cells of a notebook with every explorer on a model's folder; the last one prints `END`."""
+    return [
+        "from alignmamba2 import explorers\n"
+        "from alignmamba2.launch import open_run\n\n"
+        f"run = open_run({str(Path(folder).resolve())!r})\n"
+        f"data = run.data[{split!r}]\n"
+        "print(data.description)",
+        "explorers.DataExplorer(run.data, split=data.split, batch=16, note=run.note)",
+        "explorers.SampleExplorer(run.model, data, note=run.note)",
+        "explorers.TransportExplorer.of_model(run.model, data, note=run.note)",
+        "explorers.TransportExplorer.of_points()",
+        "explorers.DiscrepancyExplorer.of_model(run.model, data, note=run.note)",
+        "explorers.RoutingExplorer(run.model, data, note=run.note)",
+        "explorers.ScanExplorer()",
+        "explorers.ScanExplorer(run.model, data, note=run.note)",
+        "trace = run.model.trace(data.batch(range(min(len(data), 60))), scans=False)\n"
+        "explorers.EmbeddingExplorer(trace, data, note=run.note)",
+        "monitor = explorers.TrainingMonitor(run.monitor, epochs=len(run.history) or 10, note=run.note)\n"
+        "for row in run.history:\n"
+        "    monitor.on_epoch(row)\n"
+        "monitor",
+        f"print({END!r})",
+    ]
+
+
+def write_explorers(checkpoint: str | Path, folder: str | Path, split: str = "test") -> Path:
+    """Write a notebook with every explorer on a trained model; returns its path.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        `checkpoint` holds no model, or not what it was trained on.
+    """
+    run = open_run(checkpoint)
+    if split not in run.data:
+        raise ValueError(f"split: found {split!r}; expected one of {list(run.data)}")
+    head = (
+        f"# A model of {run.note}, explored\n\n`{checkpoint}`. Run all cells (in the menu: Run, Run All Cells). Every "
+        "panel can be used with the keyboard: Tab to a control, arrow keys to move it."
+    )
+    cells: list[Any] = [nbformat.v4.new_markdown_cell(head, id="head")]
+    cells += [nbformat.v4.new_code_cell(c, id=f"cell-{i}") for i, c in enumerate(explorer_cells(checkpoint, split))]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    path = Path(folder) / "explorers.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, nbformat.writes(notebook) + "\n")
+    return path
+
+
+def start(target: str | Path, *, browser: bool = True, port: int = 8888) -> int:
+    """JupyterLab on a folder or a notebook, on this machine alone, behind a token; returns when it is ended.
+
+    The address, token included, is printed by JupyterLab.
+    """
+    target = Path(target).resolve()
+    if not target.exists():
+        raise FileNotFoundError(f"{target}: not found; expected a folder with notebooks, or a notebook")
+    try:
+        import jupyterlab  # noqa: F401
+    except ImportError:
+        raise ImportError("JupyterLab is not here: pip install 'alignmamba2[notebooks]'") from None
+    return subprocess.run(command(target, browser=browser, port=port)).returncode
+
+
+def command(target: Path, *, browser: bool = True, port: int = 8888) -> list[str]:
+    """What `start` runs. JupyterLab makes a new token each time, and listens to this machine only."""
+    where = [f"--notebook-dir={target if target.is_dir() else target.parent}"]
+    if target.is_file():  # the address that is printed, too, leads to the notebook
+        where.append(f"--LabApp.default_url=/lab/tree/{quote(target.name)}")
+    options = [f"--port={port}", "--ip=127.0.0.1", *([] if browser else ["--no-browser"])]
+    return [sys.executable, "-m", "jupyter", "lab", *where, *options]

@@ -1,0 +1,1 @@
+"""Whole files: written completely or not at all, checked when they are read."""

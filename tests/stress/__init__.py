@@ -1,0 +1,1 @@
+"""Stress: hostile files, killed runs, a real browser, a newcomer; ``python -m tests.stress NAME``."""

@@ -1,0 +1,92 @@
+"""Build the notebooks from their text sources: notebooks/src/*.py → notebooks/*.ipynb."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+
+from alignmamba2.storage.files import write_text
+
+# The last line of an exercise cell: what CI fills a solution into.
+EXERCISE = re.compile(r"^check\(\"(?P<name>\d\d\.\d+)\", (?P<answer>\w+)\)\s*\Z", re.MULTILINE)
+
+
+class NotebookError(ValueError):
+    """A notebook could not be built or run; the message names it and the cell."""
+
+
+def build_notebook(source: str | Path) -> nbformat.NotebookNode:
+    """A notebook without outputs from a text source in the percent format.
+
+    A cell begins at a line ``# %%``; ``# %% [markdown]`` makes it text, whose lines stand behind ``# ``;
+    ``tags=["parameters"]`` tags it. Comments before the first cell stay behind.
+    Cell ids are the file's name and the cell's number.
+    """
+    source = Path(source)
+    head, *blocks = re.split(r"^# %%(.*)$", source.read_text("utf-8"), flags=re.MULTILINE)
+    if any(line.strip() and not line.startswith("#") for line in head.splitlines()):
+        raise NotebookError(f"{source}: code before the first '# %%'; expected a cell or a comment")
+    stem = re.sub(r"[^A-Za-z0-9-]+", "-", source.stem)
+    cells = []
+    for number, (kind, body) in enumerate(zip(blocks[::2], blocks[1::2], strict=True)):
+        tags = re.search(r"tags=(\[.*?\])", kind)
+        options = {"id": f"{stem}-{number:02d}", "metadata": {"tags": json.loads(tags[1])} if tags else {}}
+        if "[markdown]" in kind:
+            text = re.sub(r"^# ?", "", body.strip("\n"), flags=re.MULTILINE)
+            cells.append(nbformat.v4.new_markdown_cell(text, **options))
+        else:
+            cells.append(nbformat.v4.new_code_cell(body.strip("\n"), **options))
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook = nbformat.v4.new_notebook(
+        cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}}
+    )
+    nbformat.validate(notebook)
+    return notebook
+
+
+def write_notebook(notebook: nbformat.NotebookNode, path: str | Path) -> None:
+    """Write a notebook, whole or not at all."""
+    write_text(Path(path), nbformat.writes(notebook) + "\n")
+
+
+def build_notebooks(folder: str | Path = "notebooks") -> list[Path]:
+    """Build every notebook of a folder from ``src/*.py``; returns their paths."""
+    paths = []
+    for source in sorted(Path(folder).glob("src/*.py")):
+        paths.append(Path(folder) / f"{source.stem}.ipynb")
+        write_notebook(build_notebook(source), paths[-1])
+    return paths
+
+
+def with_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with the course's solutions in the place of the exercises' stubs.
+
+    A cell tagged "exercise" ends in ``check("NN.K", answer)``; what stands before is replaced by the solution's source.
+    """
+    from notebooks.course import exercises
+
+    solved = nbformat.from_dict(json.loads(json.dumps(notebook)))
+    for cell in solved.cells:
+        if "exercise" in cell.metadata.get("tags", ()):
+            found = EXERCISE.search(cell.source)
+            if not found:
+                raise NotebookError(f'the exercise “{notebook_cell(cell.source)}” must end in check("NN.K", answer)')
+            exercise = exercises(found["name"].partition(".")[0])[found["name"]]
+            cell.source = f"{exercise.source(found['answer'])}\n\n\n{found[0]}"
+    return solved
+
+
+def notebook_cell(code: str) -> str:
+    """How a message names a cell: by its first line of code."""
+    return next((line.strip() for line in code.splitlines() if line.strip()), "(empty)")
+
+
+def main(argv: Sequence[str] = ()) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools build", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("notebooks"))
+    print(*build_notebooks(parser.parse_args(argv).folder), sep="\n")

@@ -1,0 +1,145 @@
+"""README's tables, written from the results files: no number is typed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from alignmamba2.experiments import table
+from alignmamba2.storage.files import write_text
+
+from .sections import sections
+
+# Published on exactly these files (31 test videos, binary, all three modalities); accuracy in %.
+PUBLISHED = (
+    ("bc-LSTM (Poria et al., ACL 2017)", "released", 80.3),
+    ("contextual inter-modal attention (Ghosal et al., EMNLP 2018)", "released", 82.31),
+)
+BEGIN, END = "<!-- results: written by `python -m tools report`, do not edit -->", "<!-- /results -->"
+MAIN, ABLATIONS, COMPARED = "mosi-utterances.json", "ablations.json", "reproduce.json"
+PLANTED = "planted.json"
+
+
+def results_section(folder: Path) -> str:
+    """The Markdown between README's two marks, from the results files in `folder`."""
+    main, ablations = (json.loads((folder / name).read_text("utf-8")) for name in (MAIN, ABLATIONS))
+    lines = [
+        f"Test accuracy and weighted F1 in %, mean ± sd over {_seeds(main)}. The epoch is chosen on validation videos,",
+        "taken from the 62 training videos; the 31 test videos are looked at once a model.",
+        "",
+        table(main["results"]),
+        "",
+        "| published, accuracy | text | |",
+        "|---|---|---|",
+        *(f"| {name} | {text} | {accuracy:g} |" for name, text, accuracy in PUBLISHED),
+        "",
+        f"And with one thing changed at a time (recipe `{_recipe(ablations)}`, {_seeds(ablations)}):",
+        "",
+        table(ablations["results"]),
+        "",
+        *(
+            f"`results/{name}`, {r['date'][:10]}: `{r['command']}`  "
+            for name, r in ((MAIN, main), (ABLATIONS, ablations))
+        ),
+    ]
+    if (folder / COMPARED).is_file():
+        lines += ["", *comparison(folder / COMPARED)]
+    return "\n".join(lines)
+
+
+def other_results(folder: Path) -> str:
+    """The page beside the results files: emoji, the miniatures, what is planted in them, and everything measured."""
+    lines = ["# Measured beside CMU-MOSI", "", "Written by `python -m tools report`, do not edit."]
+    for path in sorted(folder.glob("reproduce-*.json")):
+        lines += ["", f"## {path.stem}", "", *comparison(path)]
+    if (folder / PLANTED).is_file():
+        lines += ["", "## planted", "", *planted(json.loads((folder / PLANTED).read_text("utf-8")))]
+    return "\n".join([*lines, *sections(folder)]) + "\n"
+
+
+def planted(report: Mapping[str, Any]) -> list[str]:
+    """Lines of Markdown: what `bench planted` measured."""
+    found = report["results"]
+    lines = [
+        f"Is found what is planted, and nothing where nothing is? Synthetic, {len(found['worlds'])} worlds "
+        "(`bench planted` says what each is); gain: by how much the mean absolute error is smaller with the part than "
+        "without it, with its 95 % interval (Student's t over worlds; p corrected by Holm):",
+        "",
+        "| synthetic | with | without | gain | p |",
+        "|---|---|---|---|---|",
+    ]
+    for title, row in found["questions"].items():
+        p = "< 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"
+        gain = f"{row['gain']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        lines.append(f"| {title} | {row['mae_with']:.3f} | {row['mae_without']:.3f} | {gain} | {p} |")
+    mass = ", ".join(f"{name} {fmean(values):.1f}" for name, values in found["partners"].items())
+    lines += ["", f"Mass that the transport plans of `late` put on true partners, over chance: {mass}."]
+    return [*lines, "", f"`results/{PLANTED}`, {report['date'][:10]}: `{report['command']}`  "]
+
+
+def comparison(path: Path) -> list[str]:
+    """Lines of Markdown: a table a benchmark of what `reproduce` measured."""
+    report = json.loads(path.read_text("utf-8"))
+    seeds = report["seeds"]
+    lines = [
+        "Against baselines on the same batch and trainer, as wide as makes them equally large (`reproduce`; "
+        f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}). In brackets, 95 % intervals over "
+        "seeds and samples; p of a paired permutation test against the full model, corrected for the number of rows "
+        "(Holm):",
+    ]
+    for name, found in report["benchmarks"].items():
+        if "missing" in found:
+            lines += ["", f"{name}: data not present. {found['missing']}"]
+            continue
+        label = name + (" (synthetic)" if found["synthetic"] else "")
+        lines += ["", f"| {label}, accuracy in % | | full minus this | p | parameters |", "|---|---|---|---|---|"]
+        for variant, row in found["rows"].items():
+            score, test = row["test"]["accuracy"], row["against_full"].get("accuracy")
+            spread = "" if score["sd"] is None else f" ± {100 * score['sd']:.1f}"
+            low, high = (100 * x for x in row["interval"]["accuracy"])
+            cells = [variant, f"{100 * score['mean']:.1f}{spread} [{low:.1f}, {high:.1f}]", "", ""]
+            if test:
+                a, b, c = (f"{100 * test[k]:+.1f}" for k in ("difference", "low", "high"))
+                cells[2:] = [f"{a} [{b}, {c}]", "< 0.001" if test["p_holm"] < 0.001 else f"{test['p_holm']:.3f}"]
+            lines.append("| " + " | ".join([*cells, f"{row['parameters']:,}"]) + " |")
+    return [*lines, "", f"`results/{path.name}`, {report['date'][:10]}: `{report['command']}`  "]
+
+
+def write_report(readme: Path, folder: Path) -> None:
+    """Put the tables between README's two marks, and those of other data into README.md in the results' folder.
+
+    Raises
+    ------
+    ValueError
+        If the marks are not there.
+    """
+    text = readme.read_text("utf-8")
+    pattern = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"{readme}: found no lines {BEGIN!r} … {END!r} to write between")
+    section = f"{BEGIN}\n{results_section(folder)}\n{END}"
+    write_text(readme, pattern.sub(lambda _: section, text))
+    write_text(folder / "README.md", other_results(folder))
+
+
+def _seeds(results: Mapping[str, Any]) -> str:
+    seeds = [run["seed"] for run in next(iter(results["results"].values()))["runs"]]
+    return f"seeds {seeds[0]}–{seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+
+
+def _recipe(results: Mapping[str, Any]) -> str:
+    return next(iter(results["results"].values()))["recipe"]["name"]
+
+
+def main(argv: Sequence[str] = ()) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools report", description=__doc__)
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--folder", type=Path, default=Path("results"))
+    arguments = parser.parse_args(argv)
+    write_report(arguments.readme, arguments.folder)
+    print(f"written: {arguments.readme}, {arguments.folder / 'README.md'}")

@@ -1,0 +1,323 @@
+"""Sections of results/README.md: what each file of measurements holds, in a sentence and a table."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+Lines = list[str]
+Found = Mapping[str, Any]
+
+
+def sections(folder: Path) -> Lines:
+    """Lines of Markdown: one section a file of `SECTIONS` that is there."""
+    lines: Lines = []
+    for name, (section, command) in SECTIONS.items():
+        path = folder / f"{name}.json"
+        if path.is_file():
+            found = json.loads(path.read_text("utf-8"))
+            dates: dict[str, set[str]] = {}
+            for part in _dated(found):
+                dates.setdefault(part.get("command", command).strip(), set()).add(part["date"][:10])
+            sources = (f"`results/{path.name}`, {', '.join(sorted(when))}: `{what}`  " for what, when in dates.items())
+            lines += ["", f"## {name}", "", *section(found), "", *sources]
+    return lines
+
+
+def _dated(found: Found) -> list[Found]:
+    """The innermost parts of a file that hold a date: each is of its own command."""
+    inner = [part for value in found.values() if isinstance(value, Mapping) for part in _dated(value)]
+    return inner or ([found] if "date" in found else [])
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> Lines:
+    head = list(head)
+    return [_row(head), "|---" * len(head) + "|", *map(_row, rows)]
+
+
+def _row(cells: Iterable[object]) -> str:
+    return "| " + " | ".join("–" if cell is None else str(cell) for cell in cells) + " |"
+
+
+def _times(rows: Iterable[Found], kind: str, by: Callable[[Found], list[object]], head: Lines) -> Lines:
+    """Milliseconds of every method, a row each; – where a method was not run."""
+    rows = list(rows)
+    methods = list(dict.fromkeys(method for row in rows for method in row[kind]))
+    cells = [[*by(r), *(f"{r[kind][m]['ms']:.2f}" if m in r[kind] else None for m in methods)] for r in rows]
+    return _table([*head, *methods], cells)
+
+
+# --- Against peers ----------------------------------------------------------------------------------------
+
+
+def scan(found: Found) -> Lines:
+    rows = []
+    for r in found["times"]:
+        for kind in ("forward", "forward+backward"):
+            peer = min((r[kind][p]["ms"], p) for p in ("mamba-ssm unbind", "mambapy") if p in r[kind])
+            ours = [f"{x:.2f} (×{peer[0] / x:.1f})" for x in (r[kind][name]["ms"] for name in ("chunked", "cpu"))]
+            shape = " × ".join(map(str, r["shape"]))
+            rows.append([shape, r["threads"], kind, f"{peer[1]} {peer[0]:.1f}", *ours])
+    against = [
+        [name, *(f"{x['slope of ' + what]:.2f}" for what in ("time", "memory"))]
+        for name, x in found["against length"].items()
+    ]
+    return [
+        "The selective scan in PyTorch (`chunked`) and in numba (`cpu`) beside the better peer of those whose time is "
+        "linear in the length; median wall milliseconds (× that peer):",
+        "",
+        *_table(["B × L × D", "threads", "", "peer", "chunked", "cpu"], rows),
+        "",
+        "Time and memory of forward and backward against length L, as an exponent (1: linear):",
+        "",
+        *_table(["", "time", "memory"], against),
+    ]
+
+
+def layer(found: Found) -> Lines:
+    def shape(row: Found) -> list[object]:
+        return [" × ".join(map(str, row["shape"])), row["threads"]]
+
+    return [
+        "The Modality-Aware Mamba layer beside the same layer with one shared expert and a plain Mamba of a peer, "
+        "forward and backward, median wall milliseconds:",
+        "",
+        *_times(found["times"], "forward+backward", shape, ["B × L × d", "threads"]),
+    ]
+
+
+def alignment(found: Found) -> Lines:
+    lines = ["The dual alignment beside its peers, forward and backward, median wall milliseconds:"]
+    for threads, part in found.items():
+        cells = []
+        for problem in (p for kind in ("sinkhorn", "mmd") if kind in part for p in part[kind]["rows"]):
+            for r in (r for r in problem["rows"] if "both" in r):
+                ratio = f"{r['both']['ratio_wall']:.2f}"
+                cells.append([problem["title"], r["method"], f"{r['both']['ms']:.1f}", ratio])
+            if "products" in problem:
+                alone = problem["products"]
+                limit = f"{alone['limit']['both']:.1f} at most"
+                cells.append(["", "its matrix products alone", f"{alone['both']['ms']:.1f}", limit])
+        lines += ["", *_table([threads, "method", "ms", "× ours"], cells)]
+        if "step" not in part:
+            continue
+        step, rows = part["step"]["rows"], []
+        for what in ("step", "predict"):
+            both = (f"{step[f'{what} {kind} alignment']['ms']:.1f}" for kind in ("with", "without"))
+            rows.append([what, *both, f"{100 * step[f'{what}, added']['ms']:+.1f} %"])
+        head = ["the whole model, aligned MOSI's shape", "with alignment, ms", "without, ms", "added"]
+        lines += ["", *_table(head, rows)]
+    return lines
+
+
+def compiled(found: Found) -> Lines:
+    measured, rows = found["compile"]["results"], []
+    for r in measured["times"]:
+        a, b = r["as it is"], r["compiled"]
+        rows.append([f"{r['samples']} × {r['tokens']}", r["pass"]])
+        rows[-1] += [f"{x['ms']:.1f} [{x['cpu_ms']:.1f}]" for x in (a, b)]
+        rows[-1] += ["{:+.0f} % [{:+.0f} %]".format(*(100 * (b[k] / a[k] - 1) for k in ("ms", "cpu_ms")))]
+        rows[-1] += [f"{r['compiling']['seconds']:.0f}"]
+    return [
+        f"The model as it is, and through `torch.compile`: recipe `{measured['recipe']}` on drawn features as wide as "
+        "CMU-MOSI's, one thread of a processor (on a GPU it was not measured); median wall milliseconds, in brackets "
+        "those of the processor:",
+        "",
+        *_table(["samples × tokens", "pass", "as it is", "compiled", "change", "compiling takes, s"], rows),
+    ]
+
+
+# --- Size, damage, several processes ----------------------------------------------------------------------
+
+
+def big(found: Found) -> Lines:
+    what = {"write": "written", "convert": "converted", "open": "opened", "train": "trained on for an epoch"}
+    epoch = [[what[r["stage"]], r.get("utterances"), r["seconds"], r["peak_mib"]] for r in found["mosei"]["results"]]
+    sizes = [
+        [f"{r['samples']:,}", r["gb"], r["open_ms"], r["read_ms_a_sample"], r["train_ms_a_sample"], r["peak_mib"]]
+        for r in found["sizes"]["results"]
+    ]
+    lengths = [
+        [f"{r['tokens']:,}", f"{r['tokens_a_sample']:,}", r["train_us_a_token"], r["extra_kib_a_token"], r["peak_mib"]]
+        for r in found["lengths"]["results"]
+    ]
+    return [
+        "Synthetic data of the size of MOSEI's unaligned file:",
+        "",
+        *_table(["synthetic", "utterances", "s", "peak memory, MiB"], epoch),
+        "",
+        "A store of more and more samples (most of it a hole in the file):",
+        "",
+        *_table(
+            ["synthetic samples", "GB", "open, ms", "read, ms a sample", "train, ms a sample", "peak memory, MiB"],
+            sizes,
+        ),
+        "",
+        "Longer and longer samples:",
+        "",
+        *_table(
+            ["synthetic tokens", "of all modalities", "train, µs a token", "KiB a token", "peak memory, MiB"], lengths
+        ),
+    ]
+
+
+def fuzz(found: Found) -> Lines:
+    columns = ("inputs", "read", "refused", "found")
+    rows = [[name, *(f"{part['results'][c]:,}" for c in columns)] for name, part in found.items()]
+    rows.append(["all", *(f"{sum(part['results'][c] for part in found.values()):,}" for c in columns)])
+    return [
+        "Mutated files against every reader: read, refused with an error that says why, or a finding (any other error, "
+        "a crash, too much memory or time, something run or written):",
+        "",
+        *_table(["format", "files", "read", "refused", "findings"], rows),
+    ]
+
+
+def kills(found: Found) -> Lines:
+    parts = {
+        name: p["results"] for name, p in found.items() if isinstance(p, Mapping) and "kills" in p.get("results", {})
+    }
+    rows = [[name, r["kills"], r["same_bits_after"], r["unfinished_left"]] for name, r in parts.items()]
+    return [
+        "Killed at a random moment (`kill -9`) and run again: how often what it ends with has the bits of a run that "
+        "was left alone, and how often something unfinished is left behind:",
+        "",
+        *_table(["", "kills", "same bits", "left behind"], rows),
+    ]
+
+
+def processes(found: Found) -> Lines:
+    (name,) = found
+    r = found[name]["results"]
+    apart = (f"{r[k]:.1e}" for k in ("largest_relative_difference", "of_weights"))
+    return [
+        "Two processes that train together beside one, on one machine (DDP over gloo):",
+        "",
+        *_table(
+            [name, "epochs", "largest relative difference of the loss", "of the weights"],
+            [[f"{r['samples']} samples", len(r["loss_one_process"]), *apart]],
+        ),
+    ]
+
+
+# --- What the models learn --------------------------------------------------------------------------------
+
+
+def partners(found: Found) -> Lines:
+    def spread(values: Iterable[float]) -> str:
+        values = list(values)
+        return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+    rows = [
+        [name, *(spread(run["partners"][m] for run in runs) for m in found["most"])]
+        for name, runs in found["runs"].items()
+    ]
+    rows.append(["the most there is", *(f"{x:.2f}" for x in found["most"].values())])
+    return [
+        "Mass of the transport plans on the true partners, over that of chance; mean ± sd over seeds:",
+        "",
+        *_table([found["data"], *found["most"]], rows),
+    ]
+
+
+def folds(found: Found) -> Lines:
+    arms, gains = found["results"]["arms"], found["results"]["differences"]
+    rows = []
+    for name, arm in arms.items():
+        scores = [arm["test"][metric] for metric in ("accuracy", "f1_macro")]
+        less = gains.get(name)
+        gain = (
+            less
+            and f"{100 * less['mean']:+.1f} ± {100 * less['sd']:.1f} ({less['folds_above']} of {len(arm['folds'])})"
+        )
+        rows.append([name, *(f"{100 * s['mean']:.1f} ± {100 * s['sd']:.1f}" for s in scores), gain])
+    return [
+        "Does fusion pay, on emoji (picture and text)? Mean ± sd over emoji-disjoint folds, in %; the first row less "
+        "this one, in accuracy, and the folds in which it is above:",
+        "",
+        *_table(["", "accuracy", "macro F1", "first less this"], rows),
+    ]
+
+
+# --- The kit itself ---------------------------------------------------------------------------------------
+
+
+def explorers(found: Found) -> Lines:
+    rows = [
+        [name, *(p.get(where, {}).get(k) for where in ("python_ms", "browser_ms") for k in ("median", "largest"))]
+        for name, p in found["panels"].items()
+    ]
+    return [
+        f"How long an explorer takes to answer a slider, in Python and from key to picture ({found['data']}), in ms:",
+        "",
+        *_table(["", "Python, median", "largest", "key to picture, median", "largest"], rows),
+    ]
+
+
+def browser(found: Found) -> Lines:
+    passed = sum(run.get("passed", 0) for run in found["runs"])
+    return [
+        "The tests in a real browser, again and again:",
+        "",
+        *_table(
+            ["", "runs", "all green", "tests passed"], [[found["browser"], found["asked"], found["green"], passed]]
+        ),
+    ]
+
+
+def newcomer(found: Found) -> Lines:
+    return [
+        "From nothing to the first interactive picture, in a fresh clone"
+        f"{'' if found['pip cache'] else ' without pip’s cache'}:",
+        "",
+        *_table(["", "s"], [[f"`{c['command']}`", c["seconds"]] for c in found["commands"]]),
+    ]
+
+
+def test_matrix(found: Found) -> Lines:
+    rows = []
+    for name, run in found.items():
+        counts = next((x for line in run["said"] if (x := re.search(r"\d+ passed[^=]*?(?= in )", line))), None)
+        rows.append([name, run["outcome"], counts and counts[0], run["versions"]["numpy"], run["date"][:10]])
+    return [
+        "The tests on each Python, with the lowest and the newest versions of all libraries:",
+        "",
+        *_table(["Python, libraries", "outcome", "tests", "NumPy", "date"], rows),
+    ]
+
+
+def coverage(found: Found) -> Lines:
+    parts = ((name, found["tests"]["results"][name]) for name in ("library", "benches", "all"))
+    rows = []
+    for name, part in parts:
+        shares = [(f"{part[what]:,}", f"{part[f'{what}_covered_percent']:.1f} %") for what in ("lines", "branches")]
+        rows.append([name, *shares[0], *shares[1]])
+    return [
+        "Lines and branches that the tests reach:",
+        "",
+        *_table(["", "lines", "reached", "branches", "reached"], rows),
+    ]
+
+
+# The command is of files that do not hold it.
+SECTIONS: dict[str, tuple[Callable[[Found], Lines], str]] = {
+    "bench-scan": (scan, "python -m benchmarks scan"),
+    "bench-layer": (layer, "python -m benchmarks layer"),
+    "bench-alignment": (alignment, "python -m benchmarks alignment"),
+    "bench-compile": (compiled, ""),
+    "partners": (partners, "python -m studies partners"),
+    "emoji": (folds, ""),
+    "big": (big, ""),
+    "processes": (processes, ""),
+    "kills": (kills, ""),
+    "fuzz": (fuzz, ""),
+    "explorers": (explorers, ""),
+    "browser": (browser, ""),
+    "bench-newcomer": (newcomer, "python -m tests.stress newcomer"),
+    "test-matrix": (test_matrix, "make test-matrix"),
+    "coverage": (coverage, ""),
+}
