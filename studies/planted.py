@@ -61,7 +61,7 @@ from alignmamba2.alignment.losses import TransportLoss
 from alignmamba2.batch import Sample
 from alignmamba2.datasets import Dataset
 from alignmamba2.experiments import write_results
-from alignmamba2.experiments.reproduce import examine
+from alignmamba2.experiments.reproduction import examine
 from alignmamba2.metrics import holm
 from alignmamba2.model import AlignMamba2
 from alignmamba2.training import fit

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from alignmamba2.experiments import ABLATIONS, stored_results
-from benchmarks import lengths
+from benchmarks import lengths as bench
+from notebooks.course import lengths
 from tests.stress import newcomer
 
 
@@ -37,7 +38,7 @@ class TestLengths:
         assert all(row[0] > 0 and math.isnan(row[1]) for row in times.values())
 
     def test_the_command_writes_what_it_measured(self, tmp_path, capsys):
-        lengths.main(["--fast", "--out", str(tmp_path / "l.json")])
+        bench.main(["--fast", "--out", str(tmp_path / "l.json")])
         written = json.loads((tmp_path / "l.json").read_text("utf-8"))
         assert set(written["ms"]["prediction"]) == set(lengths.KINDS)
         assert "training step" in capsys.readouterr().out

@@ -18,12 +18,14 @@ import torch
 
 from alignmamba2 import load_dataset
 from alignmamba2.baselines import build_model
-from alignmamba2.experiments import BENCHMARKS, benchmark_names, reproduce, write_page
+from alignmamba2.experiments import BENCHMARKS, benchmark_names, reproduce
 from alignmamba2.experiments.plan import FULL, variants
-from alignmamba2.experiments.reproduce import examine, fingerprint
+from alignmamba2.experiments.reproduction import examine, fingerprint
 from alignmamba2.experiments.summary import labels_and_units
 from alignmamba2.recipes import Recipe
 from alignmamba2.storage import files
+from tools.page import main as page
+from tools.page import write_page
 
 ROWS = ["early-lstm", "tfn"]
 OPTIONS = {"fast": True, "only": ROWS, "progress": False, "say": lambda _: None}
@@ -47,7 +49,7 @@ def test_a_finished_run_is_never_repeated(first, monkeypatch):
     def never(*_args, **_options):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("alignmamba2.experiments.reproduce.fit", never)
+    monkeypatch.setattr("alignmamba2.experiments.reproduction.fit", never)
     again = reproduce(["mini-mosi"], [1, 2], folder=folder, **OPTIONS)
     assert again["benchmarks"] == report["benchmarks"]
     with pytest.raises(AssertionError, match="trained again"):
@@ -70,7 +72,7 @@ def test_a_damaged_run_is_named_and_run_again(first, tmp_path, monkeypatch):
         ran.append(folder / "runs" / "mini-mosi" / f"{job['key']}.json")
         ran[-1].write_bytes(good[ran[-1]])
 
-    monkeypatch.setattr("alignmamba2.experiments.reproduce.run", run)
+    monkeypatch.setattr("alignmamba2.experiments.reproduction.run", run)
     again = reproduce(["mini-mosi"], [1, 2], folder=tmp_path, **{**OPTIONS, "say": said.append})
     assert again["benchmarks"] == first[1]["benchmarks"]
     assert sorted(ran) == list(good)
@@ -136,6 +138,7 @@ def test_killed_and_run_again_gives_the_same_numbers(first, tmp_path):
     assert not list((tmp_path / "unfinished").iterdir())
     report = json.loads((tmp_path / "report.json").read_text())
     assert numbers(report) == json.loads(json.dumps(numbers(first[1])))
+    page([str(tmp_path)])
     assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
@@ -147,10 +150,10 @@ def test_what_is_absent_is_said_and_nothing_fills_its_row(tmp_path, monkeypatch)
     for name, found in report["benchmarks"].items():
         assert list(found) == ["missing", "published"]
         assert any(s.startswith(f"{name}: data not present. ") for s in said)
-    page = write_page(tmp_path / "report.html", report).read_text()
-    assert page.count("<b>data not present</b>") == 4
-    assert page.count("Published") == 4
-    assert "Measured" not in page
+    text = write_page(tmp_path / "report.html", report).read_text()
+    assert text.count("<b>data not present</b>") == 4
+    assert text.count("Published") == 4
+    assert "Measured" not in text
 
 
 def test_the_report_says_what_is_synthetic_and_how_it_was_made(first, tmp_path):
@@ -165,9 +168,9 @@ def test_the_report_says_what_is_synthetic_and_how_it_was_made(first, tmp_path):
         assert low <= row["test"]["accuracy"]["mean"] <= high
         assert set(row["only"]) == {"text", "audio", "video", "text+audio", "text+video", "audio+video"}
         assert row["noise"]["2"]["mae"]["mean"] > 0
-    page = write_page(tmp_path / "report.html", report).read_text()
-    assert "Synthetic" in page
-    assert "Two epochs a run" in page
+    text = write_page(tmp_path / "report.html", report).read_text()
+    assert "Synthetic" in text
+    assert "Two epochs a run" in text
 
 
 @pytest.mark.parametrize("name", ["mini-mosi", "mini-mosei"])

@@ -74,7 +74,7 @@ def test_they_are_the_threads_of_pytorchs_operations():
         pytest.skip("/proc tells the threads of a process")
     code = """
 import os, threading, torch
-from alignmamba2.scan import threads
+from alignmamba2.cpu import threads
 torch.set_num_threads(3)
 torch.ones(1_000_000).exp()
 before = set(os.listdir("/proc/self/task"))

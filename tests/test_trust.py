@@ -104,7 +104,7 @@ def test_killed_at_random_moments():
     """`bench kills` in small: the whole of it is a command."""
     if not hasattr(os, "fork"):
         pytest.skip("no fork here")
-    command = [sys.executable, "-m", "alignmamba2", "bench", "kills", "--kills", "1", "--results", os.devnull + "x"]
+    command = [sys.executable, "-m", "tests.stress", "kills", "--kills", "1", "--results", os.devnull + "x"]
     command[-1] = str(Path(os.environ.get("TMPDIR", "/tmp")) / f"kills-{os.getpid()}.json")
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stdout + done.stderr

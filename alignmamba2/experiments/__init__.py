@@ -1,7 +1,7 @@
 """Experiments: seeds, ablations and baselines on the same protocol; what is finished is never done again."""
 
 from .plan import BENCHMARKS, Benchmark, benchmark_names
-from .reproduce import reproduce
+from .reproduction import reproduce
 from .runs import (
     ABLATIONS,
     evaluate_folders,

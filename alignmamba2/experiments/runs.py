@@ -171,7 +171,7 @@ def stored_results(name: str) -> dict[str, Any]:
     FileNotFoundError
         Only the package is here, not the repository.
     """
-    path = Path(__file__).parents[1] / "results" / name
+    path = Path(__file__).parents[2] / "results" / name
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found; it comes with the repository: clone it, then pip install -e .")
     return json.loads(path.read_text("utf-8"))
@@ -216,7 +216,7 @@ def _git_commit() -> str | None:
     """The commit of the source, "+changes" behind it where files differ; None outside a clone."""
 
     def ask(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *words]
+        command = ["git", "-C", str(Path(__file__).parents[1]), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
@@ -229,7 +229,7 @@ def _git_commit() -> str | None:
 def _source_hash() -> str:
     """One hash over the package's Python and TOML files: tells two states of the code apart without git."""
     digest = hashlib.sha256()
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     for path in sorted([*here.rglob("*.py"), *here.rglob("*.toml")]):
         digest.update(path.relative_to(here).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
