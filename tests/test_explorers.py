@@ -31,7 +31,7 @@ from alignmamba2.explorers import (
     comparison,
 )
 from alignmamba2.explorers.panel import Explorer
-from alignmamba2.explorers.scan import contributions
+from alignmamba2.explorers.transport import EPSILONS
 from alignmamba2.figures import style
 
 
@@ -93,7 +93,7 @@ class TestTransport:
             costs = 1 - (x / np.linalg.norm(x, axis=1)[:, None]) @ (y / np.linalg.norm(y, axis=1)[:, None]).T
         else:
             costs = ((x[:, None] - y[None]) ** 2).sum(-1)
-        for epsilon in panel.epsilons:
+        for epsilon in EPSILONS:
             panel.controls["epsilon"].value = epsilon
             if cost == "sqeuclidean" and epsilon < 0.05:
                 continue  # POT's own iterations end too early there
@@ -177,7 +177,7 @@ class TestTransport:
     def test_a_still_one_has_a_slider_that_needs_no_python(self, tokens):
         still = TransportExplorer(*tokens, interactive=False)
         assert not still.controls
-        assert len(still.fig.frames) == len(still.epsilons)
+        assert len(still.fig.frames) == len(EPSILONS)
 
 
 def test_discrepancy_is_the_formula_and_the_shift_closes_the_gap():
@@ -273,7 +273,7 @@ class TestScan:
             backend="reference",
         )[0, 5]
         np.testing.assert_allclose(data_of(panel, "y").y, known, atol=1e-5)
-        np.testing.assert_allclose(contributions(panel.channel).sum(1), known, atol=1e-5)
+        np.testing.assert_allclose(np.sum(data_of(panel, "matrix").z, axis=1), known, atol=1e-5)
         assert len(data_of(panel, "matrix").text) == sum(len(x) for x in data[2].features.values())
 
     def test_model_and_data_go_together(self, model):

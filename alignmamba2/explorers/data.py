@@ -44,10 +44,6 @@ class DataExplorer(Explorer):
     ----------
     padding : mapping of modality to float
         Share of the batch's tokens that are padding.
-
-    Examples
-    --------
-    >>> DataExplorer(load_dataset("mini-mosi"), note="mini-mosi, synthetic")  # doctest: +SKIP
     """
 
     def __init__(

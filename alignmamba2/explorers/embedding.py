@@ -55,10 +55,6 @@ class EmbeddingExplorer(Explorer):
     ----------
     planes : (before (N, 2), after (N, 2))
         The ones that are drawn.
-
-    Examples
-    --------
-    >>> EmbeddingExplorer(model.trace(data["test"].batch()))  # doctest: +SKIP
     """
 
     def __init__(

@@ -38,10 +38,6 @@ class RoutingExplorer(Explorer):
     ----------
     shares : mapping of modality to array (T_m,)
         The own expert's share of each token, as drawn.
-
-    Examples
-    --------
-    >>> RoutingExplorer(model, data["test"])  # doctest: +SKIP
     """
 
     def __init__(self, models: Any, dataset: Any, *, samples: int = 40, **options: Unpack[PanelOptions]):

@@ -42,10 +42,6 @@ class SampleExplorer(Explorer):
     ----------
     trace : Trace
         The one that is drawn, with the modalities that are switched on.
-
-    Examples
-    --------
-    >>> SampleExplorer(model, data["test"])  # doctest: +SKIP
     """
 
     def __init__(

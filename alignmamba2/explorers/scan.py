@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Unpack
 
@@ -11,12 +11,10 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
-from torch import Tensor
 
 from ..figures import look
 from ..figures.style import INK, LIGHT, SIGNED, array, titled
-from ..model.trace import Trace
-from ..scan import selective_scan
+from ..model.trace import Scan, Trace
 from .panel import Explorer, PanelOptions, add_trace, choice, quoted, steps, which_layer, which_sample, whole
 
 LENGTH = 40
@@ -24,37 +22,8 @@ INPUTS = ("a single pulse", "a step", "a wave", "marked tokens in noise")
 FACTORS = tuple(2.0**k for k in range(-4, 5))
 TOY_DELTA, TOY_DECAY = 0.2, 1.0
 MARKED = (6, 19, 30)
+OPEN = 1.278464542761074  # SiLU of it is 1: a gate that changes nothing
 SELECTIVE = (("the same at every token", False), ("large at marked tokens", True))
-
-
-@dataclass(frozen=True)
-class Channel:
-    """One channel of one scan: u, Δ, gate (L,), B, C (L, n), A (n,), D, with modality and word of each token."""
-
-    u: Tensor
-    delta: Tensor
-    gate: Tensor
-    B: Tensor
-    C: Tensor
-    A: Tensor
-    D: float
-    modality: Sequence[str]
-    words: Sequence[str]
-
-
-def contributions(channel: Channel) -> np.ndarray:
-    """Return (L, L): what token s (column) adds to y at token t (row). Row sums are y.
-
-    M[t, s] = gate_t · Σ_n C_{t,n} exp(A_n Σ_{r=s+1..t} Δ_r) Δ_s B_{s,n} u_s,  plus gate_t · D u_t where t = s.
-    """
-    c = channel
-    u, delta, gate, b, out, a = (x.double() for x in (c.u, c.delta, c.gate, c.B, c.C, c.A))
-    total = delta.cumsum(0)
-    since = (total[:, None] - total[None]).clamp_min(0)  # (t, s)
-    decay = torch.exp(since[..., None] * a)
-    matrix = torch.einsum("tn,tsn,sn->ts", out, decay, b * (delta * u)[:, None]).tril()
-    matrix += torch.diag(c.D * u)
-    return array(matrix * gate[:, None])
 
 
 class ScanExplorer(Explorer):
@@ -70,10 +39,8 @@ class ScanExplorer(Explorer):
 
     Attributes
     ----------
-    channel : Channel
-        The one that is drawn.
-    output : Tensor (L,)
-        y, by `selective_scan`.
+    scan : Scan
+        Of the one channel that is drawn.
 
     Examples
     --------
@@ -123,36 +90,24 @@ class ScanExplorer(Explorer):
         return titled(figure, "What the scan remembers", height=506)
 
     def _paint(self, delta: float, decay: float, **which: Any) -> str:
-        channel, where = self._toy(**which) if self._model is None else self._trained(**which)
-        self.channel = c = replace(channel, delta=channel.delta * delta, A=channel.A * decay)
-        self.output = (
-            c.gate
-            * (
-                selective_scan(
-                    c.u[None, None],
-                    c.delta[None, None],
-                    c.A[None],
-                    c.B.T[None].contiguous(),
-                    c.C.T[None].contiguous(),
-                    torch.tensor([c.D], dtype=c.u.dtype),
-                )[0, 0]
-            )
-        )
+        scan, where = self._toy(**which) if self._model is None else self._trained(**which)
+        self.scan = scan = replace(scan, delta=scan.delta * delta, A=scan.A * decay)
         self._name_tokens()
-        matrix, size, at = contributions(c), array(c.delta), np.arange(len(c.u)) + 1
-        self._set("u", x=at, y=array(c.u))
-        self._set("y", x=at, y=array(self.output))
+        matrix = array(scan.contributions(torch.ones(len(scan.u), 1, 1))[..., 0])
+        size, at = array(scan.delta[:, 0]), np.arange(len(scan.u)) + 1
+        self._set("u", x=at, y=array(scan.u[:, 0]))
+        self._set("y", x=at, y=matrix.sum(1))
         self._set("delta", x=at, y=size / max(size.max(), 1e-12))
-        self._set("kept", x=at, y=array(torch.exp(c.delta[:, None] * c.A).mean(1)))
+        self._set("kept", x=at, y=array(torch.exp(scan.delta * scan.A).mean(1)))
         most = float(abs(matrix).max()) or 1.0
         self._set("matrix", z=matrix, x=at, y=at, zmin=-most, zmax=most)
-        half = float(np.log(2) / max(float((-c.A).mean()) * size.mean(), 1e-12))
+        half = float(np.log(2) / max(float((-scan.A).mean()) * size.mean(), 1e-12))
         forgets = f"Half of what the state holds is gone after about {half:.3g} tokens."
         return f"{where} {forgets} {self._sources(matrix)}"
 
     def _name_tokens(self) -> None:
         """Put the tokens' names into the hover texts; they change with the sample alone."""
-        tokens = zip(self.channel.modality, self.channel.words, strict=True)
+        tokens = zip(self.scan.modality, self.scan.words, strict=True)
         names = [f"{i}: {m}{quoted(word, 40)}" for i, (m, word) in enumerate(tokens, start=1)]
         if names != self._names:
             self._names = names
@@ -164,29 +119,36 @@ class ScanExplorer(Explorer):
         """Return where the last output comes from, in words."""
         share = np.abs(matrix[-1])
         share = share / max(share.sum(), 1e-12)
-        modality = np.array(self.channel.modality)
-        parts = {m: share[modality == m].sum() for m in dict.fromkeys(self.channel.modality)}
+        modality = np.array(self.scan.modality)
+        parts = {m: share[modality == m].sum() for m in dict.fromkeys(self.scan.modality)}
         by_modality = "".join(f", {v:.0%} from {m}" for m, v in parts.items()) if len(parts) > 1 else ""
         return f"{share[-5:].sum():.0%} of the last output comes from the last five tokens{by_modality}."
 
-    def _toy(self, input: str, selective: bool) -> tuple[Channel, str]:
-        """Return a channel with one state, y_t = h_t, and where it is from, in words."""
+    def _toy(self, input: str, selective: bool) -> tuple[Scan, str]:
+        """Return a scan with one state, y_t = h_t, and its origin in words."""
         at = torch.arange(LENGTH, dtype=torch.float32)
         marked = torch.zeros(LENGTH)
         marked[list(MARKED)] = 1
         noise = 0.25 * torch.randn(LENGTH, generator=torch.Generator().manual_seed(0))
-        inputs = ((at == 6).float(), (at >= 6).float(), torch.sin(at / 3), noise + marked)
+        u = ((at == 6).float(), (at >= 6).float(), torch.sin(at / 3), noise + marked)[INPUTS.index(input)]
         delta = torch.where(marked > 0, 2.0, 0.02) if selective else torch.full((LENGTH,), TOY_DELTA)
-        one, decay = torch.ones(LENGTH, 1), torch.tensor([-TOY_DECAY])
-        words = ["marked" if m else "" for m in marked]
-        u = inputs[INPUTS.index(input)]
-        channel = Channel(u, delta, torch.ones(LENGTH), one, one, decay, 0.0, ["token"] * LENGTH, words)
-        return channel, f"One channel, input: {input}."
+        one, words = torch.ones(LENGTH, 1), ["marked" if m else "" for m in marked]
+        scan = Scan(
+            u=u[:, None],
+            delta=delta[:, None],
+            z=OPEN * one,
+            B=one,
+            C=one,
+            A=torch.tensor([[-TOY_DECAY]]),
+            D=torch.zeros(1),
+            modality=["token"] * LENGTH,
+            words=words,
+        )
+        return scan, f"One channel, input: {input}."
 
-    def _trained(self, sample: int, layer: int, channel: int) -> tuple[Channel, str]:
-        """Return a channel of the model's scan of a sample, and where it is from, in words."""
-        trace, k = self._trace(sample), channel
+    def _trained(self, sample: int, layer: int, channel: int) -> tuple[Scan, str]:
+        """Return one channel of the model's scan of a sample, and its origin in words."""
+        trace, k = self._trace(sample), [channel]
         scan = trace.scan(0, layer)
-        u, delta, gate = scan.u[:, k], scan.delta[:, k], scan.gate()[:, k]
-        where = f"Sample {trace.ids[0]}, layer {layer + 1}, channel {k}."
-        return Channel(u, delta, gate, scan.B, scan.C, scan.A[k], float(scan.D[k]), scan.modality, scan.words), where
+        one = replace(scan, u=scan.u[:, k], delta=scan.delta[:, k], z=scan.z[:, k], A=scan.A[k], D=scan.D[k])
+        return one, f"Sample {trace.ids[0]}, layer {layer + 1}, channel {channel}."

@@ -32,13 +32,6 @@ COSTS = (("1 − cosine", "cosine"), ("squared distance", "sqeuclidean"))
 PRECISE = {"tolerance": 1e-5, "max_iterations": 20_000}
 
 
-class TransportOptions(PanelOptions, total=False):
-    """Options that every way to build a `TransportExplorer` takes."""
-
-    epsilon: float
-    epsilons: Sequence[float]
-
-
 class TransportExplorer(TransportPlanPanel):
     """The plan between the tokens of two modalities: turn ε, choose the method and the cost.
 
@@ -52,9 +45,8 @@ class TransportExplorer(TransportPlanPanel):
         Tokens, without padding.
     row_words, column_words, names, partners
         As for `figures.transport_plan`.
-    epsilon : float, default 0.05
-        Start of the slider: the nearest of `epsilons`.
-    epsilons : numbers, default `EPSILONS`
+    epsilon : float
+        Start of the slider: the nearest of `EPSILONS`.
     **options : those of `Explorer`
 
     Attributes
@@ -76,18 +68,19 @@ class TransportExplorer(TransportPlanPanel):
         row_words: Sequence[str] = (),
         column_words: Sequence[str] = (),
         *,
+        epsilon: float = 0.05,
         names: tuple[str, str] = ("tokens", "anchor"),
         partners: Any = None,
-        **options: Unpack[TransportOptions],
+        **options: Unpack[PanelOptions],
     ):
         problem = Problem(x, y, row_words, column_words, names, partners)
-        self._build(lambda: problem, {}, **options)
+        self._build(lambda: problem, {}, epsilon, **options)
 
     @classmethod
     def of_model(
-        cls, model: Any, dataset: Any, *, sample: int = 0, **options: Unpack[TransportOptions]
+        cls, model: Any, dataset: Any, *, sample: int = 0, **options: Unpack[PanelOptions]
     ) -> TransportExplorer:
-        """Return the panel of any sample of a data set and any pair that a model aligns, at first at the model's ε."""
+        """Return the panel of any sample of a data set and any pair that a model aligns, from the model's ε on."""
         self = cls.__new__(cls)
         pairs = list(model.config.pairs)
         if not pairs:
@@ -107,11 +100,13 @@ class TransportExplorer(TransportPlanPanel):
             partners = one.partners.get(pair, torch.arange(len(x)) if same else None)
             return Problem(x, y, [] if same else rows, columns, pair, partners, one.id)
 
-        self._build(problem, controls, **{"epsilon": model.config.epsilon, **options})
+        self._build(problem, controls, model.config.epsilon, **options)
         return self
 
     @classmethod
-    def of_points(cls, points: int = 12, *, seed: int = 0, **options: Unpack[TransportOptions]) -> TransportExplorer:
+    def of_points(
+        cls, points: int = 12, *, epsilon: float = 0.05, seed: int = 0, **options: Unpack[PanelOptions]
+    ) -> TransportExplorer:
         """Return the panel of two clouds of points in the unit square.
 
         Draw new points, drag any of them with the mouse, or choose a blue one and move it with the sliders.
@@ -129,7 +124,7 @@ class TransportExplorer(TransportPlanPanel):
         def problem() -> Problem:
             return Problem(*map(torch.tensor, (clouds.x, clouds.y)), names=("blue", "orange"), on_plane=True)
 
-        self._build(problem, controls, **{"note": "points drawn at random", **options})
+        self._build(problem, controls, epsilon, **{"note": "points drawn at random", **options})
         if self.controls:
             axes = [axis.plotly_name for axis in self._axes("from")]
             self._view.children += (PointDragging(("from", "to"), axes, self._drag),)
@@ -141,17 +136,14 @@ class TransportExplorer(TransportPlanPanel):
         self,
         make_problem: Callable[[], Problem],
         controls: Mapping[str, widgets.Widget],
-        *,
-        epsilon: float = 0.05,
-        epsilons: Sequence[float] = EPSILONS,
+        epsilon: float,
         **options: Unpack[PanelOptions],
     ) -> None:
         self._make_problem = make_problem
         self.problem: Problem = make_problem()
-        self.epsilons = tuple(epsilons)
-        first = min(self.epsilons, key=lambda e: abs(e - epsilon))
+        first = min(EPSILONS, key=lambda e: abs(e - epsilon))
         plan = {
-            "epsilon": steps("ε", self.epsilons, first),
+            "epsilon": steps("ε", EPSILONS, first),
             "method": choice("method", METHODS, "sinkhorn", width="290px"),
         }
         if not self.problem.on_plane:  # an angle between points of a plane says little
@@ -231,10 +223,10 @@ class TransportExplorer(TransportPlanPanel):
         problem = self.problem
         cost = self._controls["cost"].value if "cost" in self._controls else "sqeuclidean"
         x, y = problem.x[None], problem.y[None]
-        plans = [transport(x, y, epsilon=e, cost=cost, **PRECISE).plan[0] for e in self.epsilons]
-        start = self.epsilons.index(self._controls["epsilon"].value)
+        plans = [transport(x, y, epsilon=e, cost=cost, **PRECISE).plan[0] for e in EPSILONS]
+        start = EPSILONS.index(self._controls["epsilon"].value)
         labels = {"names": problem.names, "partners": problem.partners, "note": self._note}
-        return transport_sweep(plans, self.epsilons, problem.row_words, problem.column_words, start=start, **labels)
+        return transport_sweep(plans, EPSILONS, problem.row_words, problem.column_words, start=start, **labels)
 
 
 def _plain(text: str) -> str:
