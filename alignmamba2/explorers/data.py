@@ -126,38 +126,38 @@ class DataExplorer(Explorer):
 
     def _paint(self, split: str, sample: int, batch: int, order: str) -> str:
         dataset, lengths = self._splits[split], self._lengths(split)
-        one, members, counts = dataset[sample], self._batch(split, sample, batch, order), []
+        record, members, counts = dataset[sample], self._batch(split, sample, batch, order), []
         for row, m in enumerate(self._modalities):
-            count, longest = len(one.features[m]), int(lengths[m][members].max())
+            count, longest = len(record.features[m]), int(lengths[m][members].max())
             self.padding[m] = 1 - float(lengths[m][members].sum()) / max(1, longest * len(members))
-            self._paint_strip(m, one, self._scale(split)[m], count, longest)
+            self._paint_strip(m, record, self._scale(split)[m], count, longest)
             counts.append(f"{count} of {m}, padded to {longest}" if longest > count else f"{count} of {m}")
             # the headings are in the order of the rows, the right panel's behind that of the first
             width = f"{dataset.modalities[m]} features" + (f", {FEATURES} drawn" * (dataset.modalities[m] > FEATURES))
             heading = f"{count} tokens, {width}; {self.padding[m]:.0%} of the batch is padding"
             self.fig.layout.annotations[row + (row > 0)].text = heading
-        words = f"{split}, sample {one.id}: {', '.join(counts)}. {self._paint_labels(split, one)}"
+        words = f"{split}, sample {record.id}: {', '.join(counts)}. {self._paint_labels(split, record)}"
         if len(members) == 1:
             return words
         padded = ", ".join(f"{share:.0%} of {m}" for m, share in self.padding.items())
         return f"{words} Padding in this batch of {len(members)}: {padded}."
 
-    def _paint_strip(self, m: str, one: Any, scale: tuple, count: int, longest: int) -> None:
-        values = (array(one.features[m])[:, :FEATURES] - scale[0]) / scale[1]
-        words = list(one.words.get(m, ()))[:count] or [""] * count
+    def _paint_strip(self, m: str, record: Any, scale: tuple, count: int, longest: int) -> None:
+        values = (array(record.features[m])[:, :FEATURES] - scale[0]) / scale[1]
+        words = list(record.words.get(m, ()))[:count] or [""] * count
         names = [f"{m} {i + 1}" + (f"<br>“{wrapped(w)}”" if w else "") for i, w in enumerate(words)]
         features = values.shape[1]
         self._set(m, z=values.T, x=np.arange(1, count + 1), text=[names] * features)
         padding = np.arange(count + 1, longest + 1)
         self._set(f"padding {m}", z=np.zeros((features, len(padding))), x=padding)
 
-    def _paint_labels(self, split: str, one: Any) -> str:
+    def _paint_labels(self, split: str, record: Any) -> str:
         """Draw the labels of a split, those of a sample in another grey; return the sample's in words."""
         dataset, counts = self._splits[split], self._counts(split)
         regression = dataset.task == "regression"
         names = sorted(counts, key=(lambda n: float(n.replace("−", "-"))) if regression else str)
         total = sum(counts.values())
-        labels = Counter() if one.label is None else Counter(_label_names(dataset, one.label))
+        labels = Counter() if record.label is None else Counter(_label_names(dataset, record.label))
         places = list(range(len(names)))
         self._set(
             "labels",
@@ -175,7 +175,7 @@ class DataExplorer(Explorer):
         if sum(labels.values()) > 1:
             return f"Its labels: {', '.join(f'{n} of {name}' for name, n in sorted(labels.items()))}."
         (name,) = labels
-        value = f"{float(one.label):.2f}, which rounds to {name}," if regression else f"{name},"
+        value = f"{float(record.label):.2f}, which rounds to {name}," if regression else f"{name},"
         return f"Its label is {value} as are {counts[name] / total:.0%} of the split's {total}."
 
 

@@ -31,7 +31,7 @@ class Explorer:
     """A panel: controls above a figure, and below it the figure in words, for readers who cannot see it well.
 
     A subclass lays the figure out once, in `_figure`. A control that changes calls `update`, which calls `_paint` with
-    the values of all controls by name; what `_paint` puts into the figure is sent in one message. An error on the way
+    the values of all controls by name. All changes that `_paint` makes in the figure are sent in one message. An error
     is shown in red below the figure, and raised.
 
     Parameters
@@ -48,7 +48,7 @@ class Explorer:
     fig : FigureWidget, or Figure with interactive=False
     controls : mapping of name to widget; empty with interactive=False
     words : str
-        What the figure shows, as it stands below it.
+        The description of the figure that stands below it.
     """
 
     BUTTONS = True  # Plotly's, over the figure's upper right corner; not where a legend stands there
@@ -84,7 +84,7 @@ class Explorer:
         raise NotImplementedError
 
     def _paint(self, **values: Any) -> str:
-        """Put the numbers for these values of the controls into the traces; return what they show, in words."""
+        """Put the numbers for these values of the controls into the traces; return their meaning in words."""
         raise NotImplementedError
 
     def _changed(self, name: str) -> None:
@@ -216,7 +216,7 @@ def quoted(word: str, length: int) -> str:
 
 
 def token_names(modality: str, words: Iterable[str], count: int) -> list[str]:
-    """Return what `count` tokens of a modality are called: "text 1 “so”", "text 2 “what”", …"""
+    """Return the names of `count` tokens of a modality: "text 1 “so”", "text 2 “what”", …"""
     return [f"{modality} {i + 1}{quoted(w, 60)}" for i, w in zip_longest(range(count), [*words][:count], fillvalue="")]
 
 

@@ -145,11 +145,11 @@ def _own_share(trace: Trace, layer: int, modality: str, experts: list[int]) -> n
 
 def _without(model: Any, kind: str) -> Any:
     """Return a copy of the model in which one kind of expert, "specific" or "shared", adds nothing."""
-    other = copy.deepcopy(model)
+    reduced = copy.deepcopy(model)
     with torch.no_grad():
-        for layer in other.layers:
+        for layer in reduced.layers:
             for projection in (layer.in_proj, layer.out_proj, layer.around):
                 # A projection without a mixture belongs to the Mamba itself and stays.
                 if projection is not None and projection.specific is not None and projection.shared is not None:
                     getattr(projection, kind).zero_()
-    return other
+    return reduced

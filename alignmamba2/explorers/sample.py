@@ -55,7 +55,7 @@ class SampleExplorer(Explorer):
     ):
         self._model, self._dataset, show = model, dataset, getattr(dataset, "show", {})
         self._envelope = show.get("audio")
-        self._pictures = partial(of_sample, dataset) if picture is None else lambda one: {"image": picture(one)}
+        self._pictures = partial(of_sample, dataset) if picture is None else lambda record: {"image": picture(record)}
         self._pictured = picture is not None or any(m != "audio" for m in show)
         self._modalities = list(model.config.modalities)
         self._regression = model.config.task == "regression"
@@ -71,10 +71,10 @@ class SampleExplorer(Explorer):
         super().__init__(controls, **options)
 
     def _steps(self, sample: int) -> int:
-        one = self._dataset[sample]
-        if one.label is not None and one.label.ndim:
-            return len(one.label)
-        return max(len(x) for x in one.features.values())
+        record = self._dataset[sample]
+        if record.label is not None and record.label.ndim:
+            return len(record.label)
+        return max(len(x) for x in record.features.values())
 
     def _changed(self, name: str) -> None:
         if name == "sample" and self._per_step:
@@ -117,8 +117,8 @@ class SampleExplorer(Explorer):
         return self._model.trace(batch if len(modalities) == len(batch.features) else batch.only(*modalities))
 
     def _paint(self, sample: int, step: int | None = None, **switches: bool) -> str:
-        one, step = self._dataset[sample], None if step is None else step - 1
-        present = tuple(m for m in self._modalities if m in one.features and len(one.features[m]))
+        record, step = self._dataset[sample], None if step is None else step - 1
+        present = tuple(m for m in self._modalities if m in record.features and len(record.features[m]))
         on = tuple(m for m in present if switches[m]) or present
         self.trace, full = self._trace(sample, on), self._trace(sample, present)
         towards = _class_of_interest(full, step)
@@ -126,18 +126,18 @@ class SampleExplorer(Explorer):
         added = array(_score(parts.scan + parts.direct, towards))
         value, whole_value = (float(_score(t.attribution(0, step).logits, towards)) for t in (self.trace, full))
         if self._drawn != sample:
-            self._paint_input(one)
+            self._paint_input(record)
             self._drawn = sample
         self._paint_added(parts, added)
         self._axes("prediction")[1].title.text = self._scale(towards)
         bars = {"now": value, "all on": whole_value}
-        label = one.label if one.label is None or step is None else one.label[step]
+        label = record.label if record.label is None or step is None else record.label[step]
         if self._regression and label is not None:
             bars["label"] = float(label)
         self._set("prediction", x=list(bars), y=list(bars.values()))
 
         unit = "" if self._regression else f" ({self._scale(towards)})"
-        words = f"Sample {one.id}{'' if step is None else f', step {step + 1}'}: the prediction is {value:.2f}{unit}"
+        words = f"Sample {record.id}{'' if step is None else f', step {step + 1}'}: the prediction is {value:.2f}{unit}"
         off = " and ".join(m for m in present if m not in on)
         if off:
             words += f"; without {off} it moved by {value - whole_value:+.2f} from {whole_value:.2f}"
@@ -145,19 +145,19 @@ class SampleExplorer(Explorer):
             words += f"; the label is {self._classes[int(label)] if self._classes else f'{float(label):.2f}'}"
         return f"{words}. It is {float(_score(parts.bias, towards)):+.2f} before any token, {_sums(parts, added)}"
 
-    def _paint_input(self, one: Any) -> None:
+    def _paint_input(self, record: Any) -> None:
         """Draw what changes with the sample alone: names, strengths, words, pictures."""
         for m in self._modalities:
-            count = len(one.features.get(m, ()))
-            self._set(m, text=token_names(m, one.words.get(m, ()), count))
-            self._set(f"strength {m}", x=(np.arange(count) + 0.5) / max(count, 1), y=self._strength(one, m))
-        words = list(one.words.get("text", ()))
+            count = len(record.features.get(m, ()))
+            self._set(m, text=token_names(m, record.words.get(m, ()), count))
+            self._set(f"strength {m}", x=(np.arange(count) + 0.5) / max(count, 1), y=self._strength(record, m))
+        words = list(record.words.get("text", ()))
         places = range(0, len(words), max(1, -(-len(words) // 14)))
         self._axes(self._modalities[-1])[0].update(
             tickvals=[(i + 0.5) / len(words) for i in places], ticktext=[short(words[i], 14) for i in places]
         )
         if self._pictured:
-            self.fig.layout.images = _side_by_side(list(self._pictures(one).values()))
+            self.fig.layout.images = _side_by_side(list(self._pictures(record).values()))
 
     def _paint_added(self, parts: Attribution, added: np.ndarray) -> None:
         modality, place = np.array(parts.modality), np.array(parts.place)
@@ -169,13 +169,13 @@ class SampleExplorer(Explorer):
             self._set(m, x=(place[mine] + 0.5) / count, y=added[mine], width=0.7 / count)
             self._axes(m)[1].range = [low - margin, high + margin]  # one scale, so that modalities can be compared
 
-    def _strength(self, one: Any, m: str) -> np.ndarray:
+    def _strength(self, record: Any, m: str) -> np.ndarray:
         if m == "audio" and self._envelope is not None:
-            return array(self._envelope(one))
-        if m not in one.features:
+            return array(self._envelope(record))
+        if m not in record.features:
             return np.zeros(0)
         project = self._model.project[m]
-        return array(((one.features[m] - project.mean) * project.scale).norm(dim=1))
+        return array(((record.features[m] - project.mean) * project.scale).norm(dim=1))
 
     def _scale(self, towards: int) -> str:
         """Return what the numbers are: the value itself, or log-odds or logit of a class."""

@@ -132,13 +132,13 @@ class ScanExplorer(Explorer):
         noise = 0.25 * torch.randn(LENGTH, generator=torch.Generator().manual_seed(0))
         u = ((at == 6).float(), (at >= 6).float(), torch.sin(at / 3), noise + marked)[INPUTS.index(input)]
         delta = torch.where(marked > 0, 2.0, 0.02) if selective else torch.full((LENGTH,), TOY_DELTA)
-        one, words = torch.ones(LENGTH, 1), ["marked" if m else "" for m in marked]
+        ones, words = torch.ones(LENGTH, 1), ["marked" if m else "" for m in marked]
         scan = Scan(
             u=u[:, None],
             delta=delta[:, None],
-            z=OPEN * one,
-            B=one,
-            C=one,
+            z=OPEN * ones,
+            B=ones,
+            C=ones,
             A=torch.tensor([[-TOY_DECAY]]),
             D=torch.zeros(1),
             modality=["token"] * LENGTH,
@@ -150,5 +150,5 @@ class ScanExplorer(Explorer):
         """Return one channel of the model's scan of a sample, and its origin in words."""
         trace, k = self._trace(sample), [channel]
         scan = trace.scan(0, layer)
-        one = replace(scan, u=scan.u[:, k], delta=scan.delta[:, k], z=scan.z[:, k], A=scan.A[k], D=scan.D[k])
-        return one, f"Sample {trace.ids[0]}, layer {layer + 1}, channel {channel}."
+        part = replace(scan, u=scan.u[:, k], delta=scan.delta[:, k], z=scan.z[:, k], A=scan.A[k], D=scan.D[k])
+        return part, f"Sample {trace.ids[0]}, layer {layer + 1}, channel {channel}."

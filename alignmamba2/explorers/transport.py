@@ -93,12 +93,12 @@ class TransportExplorer(TransportPlanPanel):
 
         def problem() -> Problem:
             pair = controls["pair"].value
-            one, trace = traced(controls["sample"].value)
+            record, trace = traced(controls["sample"].value)
             x, y = (trace.projected[m][0][trace.masks[m][0]] for m in pair)
-            rows, columns = (list(one.words.get(m, ()))[: len(t)] for m, t in zip(pair, (x, y), strict=True))
+            rows, columns = (list(record.words.get(m, ()))[: len(t)] for m, t in zip(pair, (x, y), strict=True))
             same = rows == columns and len(rows) > 0
-            partners = one.partners.get(pair, torch.arange(len(x)) if same else None)
-            return Problem(x, y, [] if same else rows, columns, pair, partners, one.id)
+            partners = record.partners.get(pair, torch.arange(len(x)) if same else None)
+            return Problem(x, y, [] if same else rows, columns, pair, partners, record.id)
 
         self._build(problem, controls, model.config.epsilon, **options)
         return self
