@@ -1,4 +1,4 @@
-"""JupyterLab on the course, or on the explorers of a model of one's own."""
+"""JupyterLab on the course, or on the panels of a trained model."""
 
 from __future__ import annotations
 
@@ -6,30 +6,29 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import nbformat
-
-from .datasets import Dataset, load_dataset
-from .model import AlignMamba2
-from .storage.files import write_text
+if TYPE_CHECKING:
+    from .datasets import Dataset
+    from .model import AlignMamba2
 
 END = "All explorers are open."
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model with what it was trained on.
+    """A trained model with its data and its training's notes.
 
     Attributes
     ----------
     model : AlignMamba2
     data : mapping of split to Dataset
-    history : list of mappings, one an epoch; empty if nothing was written
-    monitor : the validation metric that chose the epoch
+    history : list of mappings, one per epoch; empty if nothing was written
+    monitor : str
+        The validation metric that chose the epoch.
     note : str
-        The data set, and "synthetic" where it is: for every figure.
+        Name of the data set, with "synthetic" if it is, for every figure.
     """
 
     model: AlignMamba2
@@ -40,34 +39,33 @@ class Run:
 
 
 def open_run(folder: str | Path) -> Run:
-    """A model that `fit` or `train` wrote into a folder, and its data.
+    """Return a model that `fit` or `train` wrote into a folder, and its data.
 
     Raises
     ------
     FileNotFoundError
-        The folder has no model, or does not say what it was trained on.
+        The folder has no model, or no notes on its training.
     FileError
         A file is damaged, or lacks a field.
     """
-    from .training import training_notes  # here, since Lightning takes seconds to import, and `start` needs none of it
+    # Here, since `start` needs none of it, and PyTorch takes seconds to import.
+    from .datasets import load_dataset
+    from .model import AlignMamba2
+    from .training import training_notes
 
     folder = Path(folder)
     model = AlignMamba2.from_pretrained(folder)
     notes = training_notes(folder)
     recipe = notes["recipe"]
     data = load_dataset(recipe["dataset"], **recipe["data"])
-    some = next(iter(data.values()))
-    return Run(
-        model,
-        data,
-        notes["history"],
-        recipe.get("training", {}).get("monitor", "valid/loss").removeprefix("valid/"),
-        f"{recipe['dataset']}, synthetic" if some.synthetic else recipe["dataset"],
-    )
+    monitor = recipe.get("training", {}).get("monitor", "valid/loss").removeprefix("valid/")
+    synthetic = next(iter(data.values())).synthetic
+    note = f"{recipe['dataset']}, synthetic" if synthetic else recipe["dataset"]
+    return Run(model, data, notes["history"], monitor, note)
 
 
 def explorer_cells(folder: str | Path, split: str = "test") -> list[str]:
-    """The code cells of a notebook with every explorer on a model's folder; the last one prints `END`."""
+    """Return the code cells of a notebook with every panel on a model's folder; the last one prints `END`."""
     return [
         "from alignmamba2 import explorers\n"
         "from alignmamba2.launch import open_run\n\n"
@@ -93,13 +91,19 @@ def explorer_cells(folder: str | Path, split: str = "test") -> list[str]:
 
 
 def write_explorers(checkpoint: str | Path, folder: str | Path, split: str = "test") -> Path:
-    """Write a notebook with every explorer on a trained model; returns its path.
+    """Write a notebook with every panel on a trained model; return its path.
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        `checkpoint` holds no model, or not what it was trained on.
+    FileNotFoundError
+        `checkpoint` has no model, or no notes on its training.
+    ValueError
+        The data set has no such split.
     """
+    import nbformat  # takes long, too
+
+    from .storage.files import write_text
+
     run = open_run(checkpoint)
     if split not in run.data:
         raise ValueError(f"split: found {split!r}; expected one of {list(run.data)}")
@@ -118,9 +122,9 @@ def write_explorers(checkpoint: str | Path, folder: str | Path, split: str = "te
 
 
 def start(target: str | Path, *, browser: bool = True, port: int = 8888) -> int:
-    """JupyterLab on a folder or a notebook, on this machine alone, behind a token; returns when it is ended.
+    """Start JupyterLab on a folder or a notebook, on this machine alone, behind a token; return when it has ended.
 
-    The address, token included, is printed by JupyterLab.
+    JupyterLab prints the address with the token.
     """
     target = Path(target).resolve()
     if not target.exists():
@@ -133,9 +137,9 @@ def start(target: str | Path, *, browser: bool = True, port: int = 8888) -> int:
 
 
 def command(target: Path, *, browser: bool = True, port: int = 8888) -> list[str]:
-    """What `start` runs. JupyterLab makes a new token each time, and listens to this machine only."""
-    where = [f"--notebook-dir={target if target.is_dir() else target.parent}"]
+    """Return the command of `start`. JupyterLab makes a new token each time, and listens to this machine only."""
+    place = [f"--notebook-dir={target if target.is_dir() else target.parent}"]
     if target.is_file():  # the address that is printed, too, leads to the notebook
-        where.append(f"--LabApp.default_url=/lab/tree/{quote(target.name)}")
+        place.append(f"--LabApp.default_url=/lab/tree/{quote(target.name)}")
     options = [f"--port={port}", "--ip=127.0.0.1", *([] if browser else ["--no-browser"])]
-    return [sys.executable, "-m", "jupyter", "lab", *where, *options]
+    return [sys.executable, "-m", "jupyter", "lab", *place, *options]

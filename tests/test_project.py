@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "training": {"baselines", "batch", "datasets", "metrics", "model", "recipes", "storage"},
     "experiments": {"baselines", "datasets", "metrics", "model", "recipes", "storage", "training"},
     "figures": {"model"},
-    "explorers": {"alignment", "figures", "metrics", "model", "scan"},
+    "explorers": {"alignment", "figures", "metrics", "model"},
     "launch": {"datasets", "model", "storage", "training"},
 }
 

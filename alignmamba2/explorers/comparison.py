@@ -1,8 +1,8 @@
-"""One full model against several variants: draw the study again and again, and count how often chance wins."""
+"""Panel of a simulated study of several variants: draw it again and again, and count how often chance wins."""
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,18 +10,17 @@ from scipy.stats import binom
 
 from ..figures.style import COLOURS, INK, QUIET, titled
 from ..metrics import holm
-from .panel import Explorer, Shown, choice, number, steps, whole
+from .panel import Explorer, PanelOptions, add_trace, choice, number, one_of, steps, whole
 
 SAMPLES = (100, 200, 400, 750, 2000, 8000)
-DISAGREE = (
-    0.15  # share of the samples on which a variant and the full model are not both right or both wrong: our choice
-)
+# Share of the samples on which a variant and the full model are not both right or both wrong: our choice.
+DISAGREE = 0.15
 STUDIES = 300
 RULES = (("p < .05 as it is", False), ("p < .05 after Holm", True))
 
 
 def mcnemar(gained: np.ndarray, lost: np.ndarray) -> np.ndarray:
-    """Two-sided p of the exact test that samples gained and lost are equally likely (McNemar 1947).
+    """Return the two-sided p of the exact test that samples gained and lost are equally likely (McNemar 1947).
 
     For scores of right and wrong it is the sign-flip permutation test with all flips counted.
 
@@ -36,7 +35,7 @@ def mcnemar(gained: np.ndarray, lost: np.ndarray) -> np.ndarray:
 def studies(
     rng: np.random.Generator, repeats: int, variants: int, samples: int, effect: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Samples gained and lost (repeats, variants) against the full model, in studies that did not happen.
+    """Return samples gained and lost (repeats, variants) against the full model in simulated studies.
 
     The first variant is truly better by `effect`, a share of the samples; all others are neither better nor worse. Each
     disagrees with the full model on a share `DISAGREE`, independently of the others.
@@ -49,23 +48,20 @@ def studies(
 
 
 class ComparisonExplorer(Explorer):
-    """A made-up study with one full model and several variants, of which at most the first differs in truth.
+    """A simulated study with one full model and several variants, of which at most the first differs in truth.
 
     Each row is a variant: its difference in accuracy, the 95 % interval over test samples, its p. Draw another study,
-    change their size, correct for their number; below stands in how many of 300 such studies something is found.
+    change its size, correct for the number of variants; the words count what 300 such studies find.
 
     Parameters
     ----------
     variants : int
         Comparisons at first.
     samples : int, one of `SAMPLES`
-    **shown
-        note, interactive and theme, as for `Explorer`.
+    **options : those of `Explorer`
 
     Attributes
     ----------
-    fig, controls, words
-        As in `Explorer`.
     p : array (variants,)
         Of the study that is drawn, not corrected.
 
@@ -76,53 +72,45 @@ class ComparisonExplorer(Explorer):
     3
     """
 
-    def __init__(
-        self,
-        variants: int = 7,
-        samples: int = 750,
-        **shown: Unpack[Shown],
-    ):
+    def __init__(self, variants: int = 7, samples: int = 750, **options: Unpack[PanelOptions]):
         self.p = np.ones(variants)
+        first = one_of("samples", samples, SAMPLES)
         controls = {
             "study": whole("study", 1, 100, 1),
             "variants": whole("comparisons", 1, 12, variants),
-            "samples": steps("test samples", [(f"{n:,}", n) for n in SAMPLES], samples, width="330px"),
+            "samples": steps("test samples", SAMPLES, first, "330px", "{:,}".format),
             "effect": number("true effect of variant 1, points", 0, 8, 0.0, 0.5, width="380px"),
             "rule": choice("found if", RULES, width="260px"),
         }
-        super().__init__(self._laid_out(), controls, **{"note": "simulated studies, synthetic", **shown})
+        super().__init__(controls, **{"note": "simulated studies, synthetic", **options})
 
-    def _laid_out(self) -> go.Figure:
+    def _figure(self) -> go.Figure:
         figure = go.Figure()
-        looks = {"found": ("found", COLOURS[3], "diamond"), "rest": ("not found", QUIET, "circle")}
-        for meta, (name, colour, symbol) in looks.items():
-            figure.add_scatter(
-                meta=meta,
-                name=name,
-                mode="markers+text",
-                textposition="top center",
-                cliponaxis=False,
-                marker={"size": 13, "color": colour, "symbol": symbol},
-                error_x={"type": "data", "thickness": 3, "width": 8, "color": colour},
-                hovertemplate="%{y}: %{x:+.1f} points<extra></extra>",
-            )
+        for name, legend, colour, symbol in (
+            ("found", "found", COLOURS[3], "diamond"),
+            ("rest", "not found", QUIET, "circle"),
+        ):
+            marker = {"size": 13, "color": colour, "symbol": symbol}
+            error = {"type": "data", "thickness": 3, "width": 8, "color": colour}
+            text = {"textposition": "top center", "cliponaxis": False}
+            hover = "%{y}: %{x:+.1f} points"
+            add_trace(figure, "markers+text", name, hover, legend=legend, marker=marker, error_x=error, **text)
         figure.add_vline(x=0, line={"color": INK, "width": 1.5, "dash": "dash"})
         figure.update_xaxes(title="accuracy of the variant less that of the full model, in points", range=[-10, 10])
         figure.update_yaxes(showgrid=False, autorange="reversed", categoryorder="array")
         return titled(figure, "What does one study find?", height=520).update_layout(showlegend=True)
 
-    def _paint(self) -> str:
-        c = {name: control.value for name, control in self._controls.items()}
-        variants, samples, effect, corrected = c["variants"], c["samples"], c["effect"] / 100, c["rule"]
-        gained, lost = studies(np.random.default_rng(c["study"]), 1, variants, samples, effect)
+    def _paint(self, study: int, variants: int, samples: int, effect: float, rule: bool) -> str:
+        gained, lost = studies(np.random.default_rng(study), 1, variants, samples, effect / 100)
         self.p = mcnemar(gained, lost)[0]
-        judged = np.array(holm(self.p)) if corrected else self.p
+        judged = np.array(holm(self.p)) if rule else self.p
         difference = (gained - lost)[0] / samples
         error = 1.96 * np.sqrt(np.maximum((gained + lost)[0] / samples - difference**2, 1e-9) / samples)
         names = [f"variant {i + 1}" for i in range(variants)]
-        for meta, here in (("found", judged < 0.05), ("rest", judged >= 0.05)):
-            rows = np.flatnonzero(here)
-            self._traces[meta].update(
+        for name, chosen in (("found", judged < 0.05), ("rest", judged >= 0.05)):
+            rows = np.flatnonzero(chosen)
+            self._set(
+                name,
                 x=100 * difference[rows],
                 y=[names[i] for i in rows],
                 text=[f"p = {judged[i]:.3f}" for i in rows],
@@ -131,17 +119,17 @@ class ComparisonExplorer(Explorer):
         reach = 100 * max(0.02, float((np.abs(difference) + error).max())) * 1.08
         self.fig.update_xaxes(range=[-reach, reach])
         self.fig.update_yaxes(categoryarray=names)
-        return self._said(c["study"], judged, variants, samples, effect, corrected)
+        many = self._many_studies(variants, samples, effect / 100, rule)
+        return f"Study {study}: {int((judged < 0.05).sum())} of {variants} variants found. {many}"
 
-    def _said(self, study: int, judged: np.ndarray, variants: int, samples: int, effect: float, corrected: bool) -> str:
-        gained, lost = studies(np.random.default_rng(0), STUDIES, variants, samples, effect)
-        p = mcnemar(gained, lost)
-        every: Any = np.array([holm(row) for row in p]) if corrected else p
-        said = f"Study {study}: {int((judged < 0.05).sum())} of {variants} variants found. Of {STUDIES} such studies, "
-        first = 1 if effect else 0
+    def _many_studies(self, variants: int, samples: int, effect: float, corrected: bool) -> str:
+        """Return how many of `STUDIES` studies find the true effect, and how many find one that is none."""
+        p = mcnemar(*studies(np.random.default_rng(0), STUDIES, variants, samples, effect))
+        significant = (np.array([holm(row) for row in p]) if corrected else p) < 0.05
+        first, shares = int(effect > 0), []
         if first:
-            said += f"{(every[:, 0] < 0.05).mean():.0%} find variant 1, which is truly better; "
+            shares.append(f"{significant[:, 0].mean():.0%} find variant 1, which is truly better")
         if variants > first:
-            wrong = (every[:, first:] < 0.05).any(1).mean()
-            return said + f"{wrong:.0%} find at least one variant that is neither better nor worse in truth."
-        return said.rstrip("; ") + "."
+            wrong = significant[:, first:].any(1).mean()
+            shares.append(f"{wrong:.0%} find at least one variant that is neither better nor worse in truth")
+        return f"Of {STUDIES} such studies, {'; '.join(shares)}."

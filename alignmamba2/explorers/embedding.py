@@ -1,4 +1,4 @@
-"""All tokens on one plane before and after fusion: turn UMAP's parameters, colour, and select."""
+"""Panel of all tokens on one plane before and after fusion: turn UMAP's parameters, colour, and select."""
 
 from __future__ import annotations
 
@@ -16,48 +16,45 @@ from ..figures import look
 from ..figures.pictures import data_uri, of_sample
 from ..figures.style import INK, PAPER, array, class_names, short, titled
 from ..model.trace import Trace
-from .panel import WIDTH, Explorer, Shown, button, choice, steps, whole
-from .planes import Cancelled, umap_plane
+from .panel import WIDTH, Explorer, PanelOptions, add_trace, button, choice, quoted, steps, whole
+from .umap_projection import Cancelled, umap_projection
 
 NEIGHBOURS = (5, 10, 15, 30, 60, 120)
 DISTANCES = (0.0, 0.1, 0.25, 0.5, 0.99)
 LISTED = 5  # samples named below
 COLOURS = ("modality", "label", "prediction", "error")
 RIGHT_WRONG = ("right", "wrong")
+SIDES = ("before", "after")
+NONE = np.array([], int)
+
+Planes = tuple[np.ndarray, np.ndarray]
 
 
 class EmbeddingExplorer(Explorer):
     """Tokens on a plane before and after fusion (UMAP); the same token is the same point in both.
 
-    A new plane takes a second or more: it is made beside, with a bar that shows how far it is and a button that stops
-    it, and kept. Colours and highlights answer at once. Points selected with the mouse (box or lasso) stay bright in
-    both panels, a sample chosen with the slider is ringed; below stand the samples that they belong to, their words
-    and, where the data set has them, their pictures.
+    A new plane takes a second or more. It is computed in a thread, with a bar that shows the progress and a button that
+    stops it, and kept. Colours and highlights answer at once. Points selected with the mouse (box or lasso) stay bright
+    in both panels, a sample chosen with the slider is ringed. Below stand the samples that they belong to, their words
+    and, if the data set has them, their pictures.
 
     Parameters
     ----------
     trace : Trace
         Of many samples.
     dataset : optional
-        The samples of the trace, in its order; their pictures and the classes' names are shown where it has them.
+        The samples of the trace, in its order, for their pictures and the names of the classes.
     most : int
-        So many tokens, drawn evenly over modalities.
+        Number of tokens at most, drawn evenly over modalities.
     random_state : int
     wait : bool
         Compute planes before answering, as a page or a test needs it.
-    **shown
-        note, interactive and theme, as for `Explorer`.
+    **options : those of `Explorer`
 
     Attributes
     ----------
-    fig, controls, words
-        As in `Explorer`.
     planes : (before (N, 2), after (N, 2))
-        What is drawn.
-
-    Examples
-    --------
-    >>> EmbeddingExplorer(model.trace(data["test"].batch()))  # doctest: +SKIP
+        The ones that are drawn.
     """
 
     def __init__(
@@ -68,76 +65,54 @@ class EmbeddingExplorer(Explorer):
         most: int = 600,
         random_state: int = 0,
         wait: bool = False,
-        **shown: Unpack[Shown],
+        **options: Unpack[PanelOptions],
     ):
-        self._tokens = _drawn(trace, most, random_state)
         self._trace, self._random_state, self._dataset = trace, random_state, dataset
-        self._classes = _classes(trace, dataset)
-        interactive = shown.get("interactive", True)
+        self._tokens, self._values = _draw_tokens(trace, most, random_state), _values(trace)
+        self._modalities = list(dict.fromkeys(self._tokens["modality"].tolist()))
+        self._members = {m: np.flatnonzero(self._tokens["modality"] == m) for m in self._modalities}
+        self._classes: list[str] = []  # for numbers
+        if trace.logits is not None:
+            self._classes = class_names(getattr(dataset, "classes", ()), trace.logits.shape[-1])
+        interactive = options.get("interactive", True)
         self._wait = wait or not interactive
-        self._kept: dict[tuple[int, float], tuple[np.ndarray, np.ndarray]] = {}
+        self._computed: dict[tuple[int, float], Planes] = {}
         self._worker: threading.Thread | None = None
         self._wanted: tuple[int, float] | None = None
         self._working, self._drawing = threading.Lock(), threading.RLock()
         self._stopped = False
-        self.planes: tuple[np.ndarray, np.ndarray] | None = None
-        self._selected = np.array([], int)
-        colours = [c for c in COLOURS if c == "modality" or c in _values(trace)]
+        self.planes: Planes | None = None
+        self._selected = NONE
         controls = {
-            "neighbours": steps("neighbours", [(str(n), n) for n in NEIGHBOURS], 15, width="300px"),
-            "distance": steps("least distance", [(f"{d:g}", d) for d in DISTANCES], 0.1, width="300px"),
-            "colour": choice("colour by", colours, width="220px"),
+            "neighbours": steps("neighbours", NEIGHBOURS, 15, "300px"),
+            "distance": steps("least distance", DISTANCES, 0.1, "300px"),
+            "colour": choice("colour by", [c for c in COLOURS if c in ("modality", *self._values)], width="220px"),
             "sample": whole("highlight sample", 0, len(trace.ids), 0, width="330px"),
+            "cancel": button("stop", "stop"),
         }
-        if interactive:
-            controls["cancel"] = button("stop", "stop")
-            controls["cancel"].disabled = True
-            self._bar = widgets.FloatProgress(0, min=0, max=1, layout=widgets.Layout(width="160px"))
+        controls["cancel"].disabled = True
+        self._progress = widgets.FloatProgress(0, min=0, max=1, layout=widgets.Layout(width="160px"))
+        self._samples = widgets.HTML()
         with self._drawing:  # the worker waits until the panel stands
-            super().__init__(self._laid_out(), controls, **shown)
+            super().__init__(controls, **options)
         if interactive:
-            self._view.children[0].children = (*self._view.children[0].children, self._bar)
-            self._samples = widgets.HTML()
+            self._view.children[0].children += (self._progress,)
             self._view.children += (self._samples,)
             self.fig.selected = self._select
 
-    def _laid_out(self) -> go.Figure:
-        self._order = list(dict.fromkeys(self._tokens["modality"].tolist()))
+    def _figure(self) -> go.Figure:
         figure = make_subplots(
             rows=1, cols=2, subplot_titles=("before fusion", "after fusion"), horizontal_spacing=0.04
         )
-        for column, side in enumerate(("before", "after"), start=1):
-            for m in self._order:
-                shown = look(m)
-                figure.add_scatter(
-                    meta=f"{side} {m}",
-                    mode="markers",
-                    name=m,
-                    legendgroup=m,
-                    showlegend=column == 1,
-                    marker={
-                        "symbol": shown.symbol,
-                        "color": shown.colour,
-                        "size": 7,
-                        "colorscale": "Cividis",
-                        "coloraxis": "coloraxis",
-                        "line": {"color": PAPER, "width": 0.5},
-                    },
-                    text=self._tokens["hover"][self._tokens["modality"] == m],
-                    hovertemplate="%{text}<extra></extra>",
-                    row=1,
-                    col=column,
-                )
-            figure.add_scatter(
-                meta=f"{side} ring",
-                mode="markers",
-                name="highlighted",
-                showlegend=column == 1,
-                hoverinfo="skip",
-                marker={"symbol": "circle-open", "size": 15, "color": INK, "line": {"width": 2.5}},
-                row=1,
-                col=column,
-            )
+        scale = {"colorscale": "Cividis", "coloraxis": "coloraxis", "line": {"color": PAPER, "width": 0.5}}
+        ring = {"symbol": "circle-open", "size": 15, "color": INK, "line": {"width": 2.5}}
+        for column, side in enumerate(SIDES, start=1):
+            where = {"place": (1, column), "showlegend": column == 1}
+            for m, members in self._members.items():
+                marker = {"symbol": look(m).symbol, "color": look(m).colour, "size": 7, **scale}
+                text = {"text": self._tokens["hover"][members], "legendgroup": m}
+                add_trace(figure, "markers", f"{side} {m}", "%{text}", legend=m, marker=marker, **text, **where)
+            add_trace(figure, "markers", f"{side} ring", legend="highlighted", marker=ring, **where)
         frame = {"showticklabels": False, "ticks": "", "showgrid": False, "showline": True, "mirror": True}
         figure.update_xaxes(**frame)
         figure.update_yaxes(**frame)
@@ -149,124 +124,115 @@ class EmbeddingExplorer(Explorer):
             coloraxis={"colorscale": "Cividis", "showscale": False, "colorbar": {"thickness": 12, "len": 0.8}},
         )
 
-    def _paint(self) -> str:
-        key = self._controls["neighbours"].value, self._controls["distance"].value
-        if key not in self._kept and self._wait:
-            self._kept[key] = self._compute(key, lambda share: None)
-        if key in self._kept:
-            self._place(self._kept[key])
+    def _paint(self, neighbours: int, distance: float, colour: str, sample: int) -> str:
+        key = neighbours, distance
+        if key not in self._computed and self._wait:
+            self._computed[key] = self._compute(key, lambda share: None)
+        if key in self._computed:
+            self._place(self._computed[key])
         elif self._stopped:
             return "Stopped. Move a slider to compute a plane."
         else:
             self._start(key)
-            self._colour()
+        self._paint_colours(colour)
+        if key not in self._computed:
             return "A new plane is being computed; what is drawn is the old one."
-        self._colour()
-        return self._said(key)
-
-    def _compute(self, key: tuple[int, float], progress: Callable[[float], None]) -> tuple[np.ndarray, np.ndarray]:
-        sides = []
-        for i, side in enumerate(("before", "after")):
-            tell = lambda share, i=i: progress((i + share) / 2)  # noqa: E731
-            sides.append(umap_plane(self._tokens[side], *key, self._random_state, tell))
-        return sides[0], sides[1]
-
-    def _start(self, key: tuple[int, float]) -> None:
-        """Begin a plane beside; what ran before is not wanted any more."""
-        if self._wanted == key:
-            return
-        self._wanted = key
-        self._controls["cancel"].disabled = False
-        thread = threading.Thread(target=self._work, args=(key,), daemon=True)
-        self._worker = thread
-        thread.start()
-
-    def _work(self, key: tuple[int, float]) -> None:
-        def progress(share: float) -> None:
-            if self._wanted != key:
-                raise Cancelled
-            self._bar.value = share
-
-        try:
-            with self._working:  # one at a time
-                progress(0)
-                planes = self._compute(key, progress)
-                progress(1)
-        except Cancelled:
-            return
-        except Exception as error:
-            self._say(f"{type(error).__name__}: {error}", wrong=True)
-            raise
-        self._kept[key] = planes
-        self._wanted = None
-        self._rest()
-        self.update()
-
-    def _rest(self) -> None:
-        self._controls["cancel"].disabled = True
-        self._bar.value = 0
-
-    def _changed(self, name: str) -> None:
-        self._stopped = name == "cancel"
-        if self._stopped:
-            self._wanted = None
-            self._rest()
-            drawn = next((key for key, planes in self._kept.items() if planes is self.planes), None)
-            if drawn:  # the controls say what is drawn
-                self._controls["neighbours"].value, self._controls["distance"].value = drawn
-        if name == "sample" and len(self._selected):
-            self._selected = np.array([], int)
-            self._brighten()
+        return self._describe(neighbours)
 
     def update(self) -> None:
         """Draw what the controls say, or begin to compute it."""
         with self._drawing:  # the worker draws too
             super().update()
 
-    def _place(self, planes: tuple[np.ndarray, np.ndarray]) -> None:
+    # --- planes, computed in a thread ---
+
+    def _compute(self, key: tuple[int, float], progress: Callable[[float], None]) -> Planes:
+        before, after = (
+            umap_projection(self._tokens[side], *key, self._random_state, lambda share, i=i: progress((i + share) / 2))
+            for i, side in enumerate(SIDES)
+        )
+        return before, after
+
+    def _start(self, key: tuple[int, float]) -> None:
+        """Begin to compute planes in a thread; planes that were wanted before are not wanted any more."""
+        if self._wanted == key:
+            return
+        self._wanted = key
+        self._controls["cancel"].disabled = False
+        self._worker = threading.Thread(target=self._work, args=(key,), daemon=True)
+        self._worker.start()
+
+    def _work(self, key: tuple[int, float]) -> None:
+        def progress(share: float) -> None:
+            if self._wanted != key:
+                raise Cancelled
+            self._progress.value = share
+
+        with self._reporting():
+            try:
+                with self._working:  # one at a time
+                    progress(0)
+                    planes = self._compute(key, progress)
+                    progress(1)
+            except Cancelled:
+                return
+            self._computed[key] = planes
+            self._end()
+            self.update()
+
+    def _end(self) -> None:
+        self._wanted = None
+        self._controls["cancel"].disabled = True
+        self._progress.value = 0
+
+    def _changed(self, name: str) -> None:
+        self._stopped = name == "cancel"
+        if self._stopped:
+            self._end()
+            drawn = next((key for key, planes in self._computed.items() if planes is self.planes), None)
+            if drawn:  # the controls say what is drawn
+                self._controls["neighbours"].value, self._controls["distance"].value = drawn
+        if name == "sample" and len(self._selected):
+            self._selected = NONE
+            self._brighten()
+
+    # --- points, colours, selections ---
+
+    def _place(self, planes: Planes) -> None:
         self.planes = planes
-        for side, plane in zip(("before", "after"), planes, strict=True):
-            for m in self._order:
-                mine = self._tokens["modality"] == m
-                self._traces[f"{side} {m}"].update(x=plane[mine, 0], y=plane[mine, 1])
+        for side, plane in zip(SIDES, planes, strict=True):
+            for m, members in self._members.items():
+                self._set(f"{side} {m}", x=plane[members, 0], y=plane[members, 1])
             ringed = self._of_sample()
-            self._traces[f"{side} ring"].update(x=plane[ringed, 0], y=plane[ringed, 1], selectedpoints=None)
+            self._set(f"{side} ring", x=plane[ringed, 0], y=plane[ringed, 1], selectedpoints=None)
 
     def _of_sample(self) -> np.ndarray:
-        """The tokens of the sample that the slider chose."""
+        """Return the tokens of the sample that the slider chose."""
         return np.flatnonzero(self._tokens["sample"] == self._controls["sample"].value - 1)
 
-    def _highlighted(self) -> np.ndarray:
-        return self._selected if len(self._selected) else self._of_sample()
-
-    def _colour(self) -> None:
-        by = self._controls["colour"].value
-        values = _values(self._trace).get(by)
+    def _paint_colours(self, by: str) -> None:
+        values = self._values.get(by)
         axis = self.fig.layout.coloraxis
+        axis.showscale = values is not None
         if values is not None:
-            axis.update(showscale=True, cmin=float(values.min()), cmax=float(values.max()), colorbar_title_text=by)
-            names = RIGHT_WRONG if by == "error" else self._classes
+            axis.update(cmin=float(values.min()), cmax=float(values.max()), colorbar_title_text=by)
             if self._classes:  # an empty list would leave no tick at all to numbers
+                names = RIGHT_WRONG if by == "error" else self._classes
                 axis.update(cmin=0, cmax=len(names) - 1, colorbar_tickvals=list(range(len(names))))
                 axis.colorbar.ticktext = [short(name, 12) for name in names]
-        else:
-            axis.showscale = False
-        for side in ("before", "after"):
-            for m in self._order:
-                marker = self._traces[f"{side} {m}"].marker
-                mine = self._tokens["modality"] == m
-                rows, places = self._tokens["sample"][mine], self._tokens["place"][mine]
-                if values is None:
-                    marker.color = look(m).colour
-                elif values.ndim == 1:
-                    marker.color = values[rows]
-                else:
-                    marker.color = values[rows, np.minimum(places, values.shape[1] - 1)]
+        for m, members in self._members.items():
+            rows, places = self._tokens["sample"][members], self._tokens["place"][members]
+            colours: Any = look(m).colour
+            if values is not None:
+                by_step = values.ndim > 1
+                colours = values[rows, np.minimum(places, values.shape[1] - 1)] if by_step else values[rows]
+            for side in SIDES:
+                self._set(f"{side} {m}", marker_color=colours)
 
-    def _select(self, chosen: list[list[int]]) -> None:
-        """What the mouse selected in one panel, or nothing any more: the same tokens stay bright in both."""
-        by = dict(zip((trace.meta for trace in self.fig.data), chosen, strict=True))
-        picked = [self._tokens_of(m)[by[f"{side} {m}"]] for m in self._order for side in ("before", "after")]
+    def _select(self, points: list[list[int]]) -> None:
+        """Keep bright in both panels what the mouse selected in one of them; all tokens if it selected nothing."""
+        by_trace = dict(zip((trace.meta for trace in self.fig.data), points, strict=True))
+        picked = [members[by_trace[f"{side} {m}"]] for m, members in self._members.items() for side in SIDES]
         self._selected = np.unique(np.concatenate(picked)).astype(int)
         with self._answering(), self.fig.batch_update():
             if len(self._selected):
@@ -274,59 +240,57 @@ class EmbeddingExplorer(Explorer):
             self._brighten()
             self.update()
 
-    def _tokens_of(self, modality: str) -> np.ndarray:
-        return np.flatnonzero(self._tokens["modality"] == modality)
-
     def _brighten(self) -> None:
-        """Selected tokens bright and the others pale, in both panels; all alike where nothing is selected."""
+        """Make selected tokens bright and the others pale, in both panels; all alike if none is selected."""
         with self.fig.batch_update():
-            for m in self._order:
-                mine = self._tokens_of(m)
-                among = np.flatnonzero(np.isin(mine, self._selected)).tolist()
-                for side in ("before", "after"):
-                    self._traces[f"{side} {m}"].selectedpoints = among if len(self._selected) else None
+            for m, members in self._members.items():
+                bright = np.flatnonzero(np.isin(members, self._selected)).tolist()
+                for side in SIDES:
+                    self._set(f"{side} {m}", selectedpoints=bright if len(self._selected) else None)
 
-    def _said(self, key: tuple[int, float]) -> str:
-        chosen = self._highlighted()
-        said = f"{len(self._tokens['modality'])} tokens of {len(self._trace.ids)} samples, {key[0]} neighbours. "
-        if self.controls and hasattr(self, "_samples"):
-            self._samples.value = self._listed(chosen)
+    # --- words ---
+
+    def _describe(self, neighbours: int) -> str:
+        chosen = self._selected if len(self._selected) else self._of_sample()
+        self._samples.value = self._listed(chosen) if len(chosen) else ""
+        drawn = f"{len(self._tokens['modality'])} tokens of {len(self._trace.ids)} samples, {neighbours} neighbours."
         if not len(chosen):
-            return said + "Select points with the mouse, or a sample with the slider, to see what they are."
-        samples = dict.fromkeys(self._tokens["sample"][chosen].tolist())
-        whose = _count(len(samples), "sample") if len(samples) > 1 else self._trace.ids[next(iter(samples))]
-        return f"{said}Highlighted: {_count(len(chosen), 'token')} of {whose}."
+            return f"{drawn} Select points with the mouse, or a sample with the slider, to see what they are."
+        samples = np.unique(self._tokens["sample"][chosen])
+        owner = _count(len(samples), "sample") if len(samples) > 1 else self._trace.ids[samples[0]]
+        return f"{drawn} Highlighted: {_count(len(chosen), 'token')} of {owner}."
 
     def _listed(self, chosen: np.ndarray) -> str:
-        """The samples of these tokens, the ones with most first: name, prediction, label, picture, and the tokens."""
+        """Return the samples of these tokens, those with most first: name, prediction, label, pictures, and tokens."""
         numbers, counts = np.unique(self._tokens["sample"][chosen], return_counts=True)
-        most = numbers[np.argsort(-counts, kind="stable")]
+        samples = numbers[np.argsort(-counts, kind="stable")]
         rows = []
-        for b in most[:LISTED]:
-            tokens = [i for i in chosen if self._tokens["sample"][i] == b]
-            told = [html.escape(short(self._tokens["said"][i], 70)) for i in tokens[:4]]
+        for b in samples[:LISTED]:
+            tokens = chosen[self._tokens["sample"][chosen] == b]
+            names = [html.escape(short(self._tokens["name"][i], 70)) for i in tokens[:4]]
             more = f" and {len(tokens) - 4} more" if len(tokens) > 4 else ""
-            name = f"<b>{html.escape(self._trace.ids[b])}</b>{html.escape(self._facts(b))}"
+            title = f"<b>{html.escape(self._trace.ids[b])}</b>{html.escape(self._facts(b))}"
             rows.append(
                 f'<div style="display: flex; gap: 12px; align-items: center; padding: 3px 0">{self._pictures(int(b))}'
-                f"<div>{name}<br>{'; '.join(told)}{more}</div></div>"
+                f"<div>{title}<br>{'; '.join(names)}{more}</div></div>"
             )
-        if len(most) > LISTED:
-            rows.append(f"<div>… and {_count(len(most) - LISTED, 'sample')} more</div>")
+        if len(samples) > LISTED:
+            rows.append(f"<div>… and {_count(len(samples) - LISTED, 'sample')} more</div>")
         style = f"max-width: {WIDTH - 20}px; line-height: 1.45; font-size: 14px; padding: 0 10px 10px 20px"
         return f'<div class="alignmamba2-samples" style="{style}">{"".join(rows)}</div>'
 
     def _facts(self, sample: int) -> str:
-        """Prediction and label of a sample in words, where there is one a sample."""
-        values = {name: v[sample] for name, v in _values(self._trace).items() if v.ndim == 1}
+        """Return prediction and label of a sample in words, if there is one per sample."""
+        values = {name: v[sample] for name, v in self._values.items() if v.ndim == 1}
         if not values:
             return ""
+        verdict = ""
         if self._classes:
-            facts = {name: self._classes[int(v)] for name, v in values.items() if name != "error"}
-            verdict = f": {RIGHT_WRONG[int(values['error'])]}" if "error" in values else ""
+            verdict = f": {RIGHT_WRONG[int(values.pop('error'))]}" if "error" in values else ""
+            facts = [f"{name} {self._classes[int(v)]}" for name, v in values.items()]
         else:
-            facts, verdict = {name: f"{v:.3g}" for name, v in values.items()}, ""
-        return " · " + ", ".join(f"{name} {fact}" for name, fact in facts.items()) + verdict
+            facts = [f"{name} {v:.3g}" for name, v in values.items()]
+        return f" · {', '.join(facts)}{verdict}"
 
     def _pictures(self, sample: int) -> str:
         if self._dataset is None:
@@ -344,40 +308,28 @@ def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-def _drawn(trace: Trace, most: int, random_state: int) -> dict[str, np.ndarray]:
-    """At most `most` real tokens, evenly over modalities: their vectors, modality, sample, place and words."""
+def _draw_tokens(trace: Trace, most: int, random_state: int) -> dict[str, np.ndarray]:
+    """Return at most `most` real tokens, evenly over modalities: vectors, modality, sample, place, name, hover text."""
     rng = np.random.default_rng(random_state)
-    rows: dict[str, list] = {name: [] for name in ("before", "after", "modality", "sample", "place", "hover", "said")}
+    rows = []
     for m in trace.modalities:
         places = np.argwhere(array(trace.masks[m]))
         keep = np.sort(rng.choice(len(places), min(len(places), most // len(trace.modalities)), replace=False))
         for b, t in places[keep]:
-            said = trace.words[b].get(m) or trace.words[b].get("text") or ()
-            word = f" “{short(said[t], 50)}”" if t < len(said) else ""
-            rows["before"].append(array(trace.projected[m][b, t]))
-            rows["after"].append(array(trace.fused[m][b, t]))
-            rows["modality"].append(m)
-            rows["sample"].append(b)
-            rows["place"].append(t)
-            rows["hover"].append(f"{m} {t + 1} of {trace.ids[b]}{word}")
-            rows["said"].append(f"{m} {t + 1}{word}")
-    return {
-        name: np.array(values, dtype=object if name in ("hover", "said") else None) for name, values in rows.items()
-    }
-
-
-def _classes(trace: Trace, dataset: Any = None) -> list[str]:
-    """Names of the classes; none where numbers are predicted."""
-    return [] if trace.logits is None else class_names(getattr(dataset, "classes", ()), trace.logits.shape[-1])
+            words = trace.words[b].get(m) or trace.words[b].get("text") or ()
+            word = quoted(words[t], 50) if t < len(words) else ""
+            hover, name = f"{m} {t + 1} of {trace.ids[b]}{word}", f"{m} {t + 1}{word}"
+            rows.append((array(trace.projected[m][b, t]), array(trace.fused[m][b, t]), m, b, t, hover, name))
+    columns = dict(zip((*SIDES, "modality", "sample", "place", "hover", "name"), zip(*rows, strict=True), strict=True))
+    return {name: np.array(c, dtype=object if name in ("hover", "name") else None) for name, c in columns.items()}
 
 
 def _values(trace: Trace) -> dict[str, np.ndarray]:
-    """A number a sample (B,), or a step (B, T), to colour by."""
-    guess = array(trace.prediction).astype(float)
-    values = {"prediction": guess}
+    """Return numbers to colour by, one per sample (B,) or per step (B, T)."""
+    prediction = array(trace.prediction).astype(float)
+    values = {"prediction": prediction}
     if trace.labels is not None:
         values["label"] = array(trace.labels).astype(float)
-        values["error"] = np.abs(guess - values["label"])
-        if trace.logits is not None:  # of classes: right or wrong
-            values["error"] = (values["error"] > 0).astype(float)
+        error = np.abs(prediction - values["label"])
+        values["error"] = error if trace.logits is None else (error > 0).astype(float)  # of classes: right or wrong
     return values

@@ -1,25 +1,26 @@
-"""What all panels share: controls, one figure, and below it in words what the figure shows."""
+"""The base of all panels: controls, one figure, and below it in words what the figure shows."""
 
 from __future__ import annotations
 
 import contextlib
 import html
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, TypedDict
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
 
-from ..figures.style import IN_THE_DARK, QUIET, TEMPLATE, dark
-from .live import LiveFigure
+from ..figures.style import IN_THE_DARK, QUIET, TEMPLATE, dark, short
+from .figure_widget import LiveFigure
 
 WIDTH = 830  # pixels: what JupyterLab has beside its bars on a projector of 1024
 THEMES = ("light", "dark")
 
 
-class Shown(TypedDict, total=False):
-    """What every panel takes besides its subject; see `Explorer`."""
+class PanelOptions(TypedDict, total=False):
+    """Options that every panel takes besides its subject; see `Explorer`."""
 
     note: str
     interactive: bool
@@ -27,15 +28,14 @@ class Shown(TypedDict, total=False):
 
 
 class Explorer:
-    """A panel: controls above a figure, and the figure in words below it, for who cannot see it or not well.
+    """A panel: controls above a figure, and below it the figure in words, for readers who cannot see it well.
 
-    A control that changes calls `update`, which puts new numbers into the figure's traces, all in one message; the
-    figure is laid out once. An error in there stands in red below the figure, and is raised.
+    A subclass lays the figure out once, in `_figure`. A control that changes calls `update`, which calls `_paint` with
+    the values of all controls by name. All changes that `_paint` makes in the figure are sent in one message. An error
+    is shown in red below the figure, and raised.
 
     Parameters
     ----------
-    figure : Figure
-        Laid out; the traces whose numbers change have names in `meta`.
     controls : mapping of name to widget
     note : str
         Stands under the title: the data, and "synthetic" where they are.
@@ -48,37 +48,23 @@ class Explorer:
     fig : FigureWidget, or Figure with interactive=False
     controls : mapping of name to widget; empty with interactive=False
     words : str
-        What the figure shows, as it stands below it.
+        The description of the figure that stands below it.
     """
 
     BUTTONS = True  # Plotly's, over the figure's upper right corner; not where a legend stands there
 
     def __init__(
         self,
-        figure: go.Figure,
         controls: Mapping[str, widgets.Widget],
         *,
         note: str = "",
         interactive: bool = True,
         theme: str = "light",
     ):
-        if theme not in THEMES:
-            raise ValueError(f"theme: found {theme!r}; expected one of {', '.join(map(repr, THEMES))}")
-        self._note, self._theme = note, theme
-        figure.update_layout(template=TEMPLATE, width=WIDTH)
-        if theme == "dark":
-            figure = dark(figure)
-        title, note = figure.layout.title.text, note or figure.layout.title.subtitle.text or ""
-        figure.layout.title = {"text": self._headed(title, note), "pad": {"t": 32 if note else 18, "l": 20}}
-        if figure.layout.annotations:  # headings of panels, close under the title
-            figure.layout.margin.t = 108 if note else 88
-        self.words = ""
-        self._controls = dict(controls)
-        self.fig: go.Figure = figure
-        self._name_traces()
+        self._note, self._theme, self._controls = note, one_of("theme", theme, THEMES), dict(controls)
         self.controls: dict[str, widgets.Widget] = self._controls if interactive else {}
-        self._silent = False
-        self._line = widgets.HTML()
+        self.words, self._silent, self._line = "", False, widgets.HTML()
+        self._show(self._styled(self._figure()))
         for name, control in self.controls.items():
             control.layout.margin = "2px 14px 2px 0"
             if isinstance(control, widgets.Button):
@@ -87,45 +73,95 @@ class Explorer:
                 control.observe(lambda _change, name=name: self._respond(name), names="value")
         self.update()
         if interactive:
-            self.fig = LiveFigure(figure, buttons=self.BUTTONS)
-            self._name_traces()
+            self._show(LiveFigure(self.fig, buttons=self.BUTTONS))
             row = widgets.HBox(list(self._controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
             self._view = widgets.VBox([row, self.fig, self._line])
 
-    def _name_traces(self) -> None:
-        """`meta` names the traces whose numbers change."""
-        self._traces = {trace.meta: trace for trace in self.fig.data if trace.meta}
+    # --- for a subclass to define ---
 
-    def update(self) -> None:
-        """Draw what the controls say."""
-        with self.fig.batch_update():
-            self.words = self._paint()
-        self._say(self.words)
+    def _figure(self) -> go.Figure:
+        """Return the figure, laid out, with traces that `add_trace` named."""
+        raise NotImplementedError
 
-    def _paint(self) -> str:
-        """Put numbers into the traces; return what they show, in words."""
+    def _paint(self, **values: Any) -> str:
+        """Put the numbers for these values of the controls into the traces; return their meaning in words."""
         raise NotImplementedError
 
     def _changed(self, name: str) -> None:
-        """Before `update`: bring other controls into line with one that changed."""
+        """Bring other controls into line with one that changed, before `update`."""
+
+    # --- for a subclass to use ---
+
+    def _set(self, trace: str, **numbers: Any) -> None:
+        """Put numbers into the trace of a name."""
+        self._traces[trace].update(**numbers)
+
+    def _axes(self, trace: str) -> tuple[go.layout.XAxis, go.layout.YAxis]:
+        """Return the axes that the trace of a name lies on."""
+        x, y = self._traces[trace].xaxis or "x", self._traces[trace].yaxis or "y"
+        return self.fig.layout[f"xaxis{x[1:]}"], self.fig.layout[f"yaxis{y[1:]}"]
+
+    def _neutral(self, colour: str) -> str:
+        """Return a neutral colour of `figures.style` in this panel's theme."""
+        return IN_THE_DARK[colour] if self._theme == "dark" else colour
+
+    def _headed(self, title: str, note: str) -> str:
+        """Return a title with a note under it, as one text.
+
+        Plotly's own subtitle measures the title first, and a widget is drawn before it stands on the page: they
+        would collide.
+        """
+        line = f'<br><span style="font-size: 15px; color: {self._neutral(QUIET)}">{note}</span>'
+        return title + line if note else title
+
+    def update(self) -> None:
+        """Draw what the controls say."""
+        values = {name: control.value for name, control in self._controls.items() if hasattr(control, "value")}
+        with self.fig.batch_update():
+            self.words = self._paint(**values)
+        self._say(self.words)
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Show an error below the figure, and let it through."""
+        try:
+            yield
+        except Exception as error:
+            self._say(f"{type(error).__name__}: {error}", wrong=True)
+            raise
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Report errors, and keep controls that are set meanwhile from answering."""
+        before, self._silent = self._silent, True
+        try:
+            with self._reporting():
+                yield
+        finally:
+            self._silent = before
+
+    # --- the rest ---
+
+    def _styled(self, figure: go.Figure) -> go.Figure:
+        """Return a figure as wide as a panel, in the panel's theme, its title and note as one text."""
+        figure.update_layout(template=TEMPLATE, width=WIDTH)
+        if self._theme == "dark":
+            figure = dark(figure)
+        title, note = figure.layout.title.text, self._note or figure.layout.title.subtitle.text or ""
+        figure.layout.title = {"text": self._headed(title, note), "pad": {"t": 32 if note else 18, "l": 20}}
+        if figure.layout.annotations:  # headings of panels, close under the title
+            figure.layout.margin.t = 108 if note else 88
+        return figure
+
+    def _show(self, figure: go.Figure) -> None:
+        self.fig: go.Figure = figure
+        self._traces = {trace.meta: trace for trace in figure.data if trace.meta}
 
     def _respond(self, name: str) -> None:
         if not self._silent:
             with self._answering():
                 self._changed(name)
                 self.update()
-
-    @contextlib.contextmanager
-    def _answering(self) -> Iterator[None]:
-        """Controls that are set meanwhile do not answer themselves; an error stands below the figure, and is raised."""
-        before, self._silent = self._silent, True
-        try:
-            yield
-        except Exception as error:
-            self._say(f"{type(error).__name__}: {error}", wrong=True)
-            raise
-        finally:
-            self._silent = before
 
     def _say(self, text: str, *, wrong: bool = False) -> None:
         # `status` and `alert` are read aloud when they change.
@@ -137,61 +173,100 @@ class Explorer:
             f'font-size: 15px; padding: 2px 10px 10px 20px; color: {colour}">{html.escape(text)}</div>'
         )
 
-    def _neutral(self, colour: str) -> str:
-        """A neutral colour of `figures.style` in this panel's theme."""
-        return IN_THE_DARK[colour] if self._theme == "dark" else colour
-
-    def _headed(self, title: str, note: str) -> str:
-        """A title with a note under it, as one text.
-
-        Plotly's own subtitle measures the title first, and a widget is drawn before it stands on the page: they
-        would collide.
-        """
-        return (
-            f'{title}<br><span style="font-size: 15px; color: {self._neutral(QUIET)}">{note}</span>' if note else title
-        )
-
     @property
     def still(self) -> go.Figure:
-        """The figure as it stands, for where no Python runs."""
+        """The figure as it stands, for pages without Python."""
         return go.Figure(self.fig)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """The panel where widgets live, the still figure everywhere else."""
-        shown = dict(self._view._repr_mimebundle_(**kwargs)) if self.controls else {}
+        """Return the panel for a notebook with widgets, and the still figure for everything else."""
+        live = dict(self._view._repr_mimebundle_(**kwargs)) if self.controls else {}
         still = {"application/vnd.plotly.v1+json": json.loads(self.still.to_json())}
-        return {**shown, **still, "text/plain": f"{type(self).__name__}: {self.words}"}
+        return {**live, **still, "text/plain": f"{type(self).__name__}: {self.words}"}
+
+
+# --- traces and names of tokens ---
+
+
+def add_trace(
+    figure: go.Figure, kind: str, name: str, hover: str = "", *, place: tuple = (), legend: str = "", **style: Any
+) -> None:
+    """Add a trace without numbers, which `Explorer._set` finds by its name.
+
+    Parameters
+    ----------
+    kind : str
+        "bar", "heatmap", or the mode of a scatter, such as "lines+markers".
+    hover : str
+        Template of the box at the pointer; no box if empty.
+    place : (row, column) or (row, column, secondary y), of a figure with subplots
+    legend : str
+        Its entry in the legend; none if empty.
+    style : Plotly's options
+    """
+    form = {"type": kind} if kind in ("bar", "heatmap") else {"type": "scatter", "mode": kind}
+    box = {"hovertemplate": f"{hover}<extra></extra>"} if hover else {"hoverinfo": "skip"}
+    entry = {"name": legend} if legend else {"showlegend": False}
+    figure.add_trace({**form, "meta": name, **box, **entry, **style}, *place)
+
+
+def quoted(word: str, length: int) -> str:
+    """Return a word in quotation marks with a space before it, cut near `length`; nothing without a word."""
+    return f" “{short(word, length)}”" if word else ""
+
+
+def token_names(modality: str, words: Iterable[str], count: int) -> list[str]:
+    """Return the names of `count` tokens of a modality: "text 1 “so”", "text 2 “what”", …"""
+    return [f"{modality} {i + 1}{quoted(w, 60)}" for i, w in zip_longest(range(count), [*words][:count], fillvalue="")]
 
 
 # --- controls, all reached and moved with the keyboard ---
 
 
+def one_of(name: str, value: Any, options: Iterable[Any]) -> Any:
+    """Return an argument that must be one of these options; raise ValueError if it is none."""
+    allowed = list(options)
+    if value not in allowed:
+        raise ValueError(f"{name}: found {value!r}; expected one of {', '.join(map(repr, allowed))}")
+    return value
+
+
 def choice(label: str, options: Sequence[Any], value: Any = None, width: str = "230px") -> widgets.Dropdown:
-    """A list to choose from; `options` may be (words, value) pairs."""
-    return widgets.Dropdown(options=options, description=label, **_start(value), **_layout(width))
+    """Return a list to choose from; `options` may be (words, value) pairs."""
+    first = {} if value is None else {"value": value}
+    return widgets.Dropdown(options=options, description=label, **first, **_layout(width))
 
 
-def steps(label: str, options: Sequence[tuple[str, Any]], value: Any = None, width: str = "400px"):
-    """A slider over values that are given."""
-    return widgets.SelectionSlider(options=options, description=label, **_start(value), **_layout(width))
+def steps(
+    label: str, values: Sequence[Any], value: Any, width: str = "400px", form: Callable[[Any], str] = "{:g}".format
+) -> widgets.SelectionSlider:
+    """Return a slider over given numbers; `form` writes one of them."""
+    options = [(form(v), v) for v in values]
+    return widgets.SelectionSlider(options=options, description=label, value=value, **_layout(width))
 
 
 def whole(label: str, low: int, high: int, value: int, step: int = 1, width: str = "300px") -> widgets.IntSlider:
-    """A slider over whole numbers."""
+    """Return a slider over whole numbers."""
     return widgets.IntSlider(value, low, max(low, high), step, description=label, **_layout(width))
 
 
-def number(label: str, low: float, high: float, value: float, step: float, width: str = "300px"):
-    """A slider over numbers."""
+def which_sample(dataset: Any, first: int = 0) -> widgets.IntSlider:
+    """Return a slider over the samples of a data set."""
+    return whole("sample", 0, len(dataset) - 1, first)
+
+
+def which_layer(model: Any) -> widgets.Dropdown:
+    """Return a list of a model's layers, counted from 1."""
+    return choice("layer", [(str(i + 1), i) for i in range(model.config.n_layers)], width="130px")
+
+
+def number(label: str, low: float, high: float, value: float, step: float, width: str = "300px") -> widgets.FloatSlider:
+    """Return a slider over numbers."""
     return widgets.FloatSlider(value, min=low, max=high, step=step, description=label, **_layout(width))
 
 
 def button(label: str, icon: str = "") -> widgets.Button:
     return widgets.Button(description=label, icon=icon, layout=widgets.Layout(width="auto"))
-
-
-def _start(value: Any) -> dict[str, Any]:
-    return {} if value is None else {"value": value}
 
 
 def _layout(width: str) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""Which expert adds what to each token, and what the prediction would be without it."""
+"""Panel of a model's experts: what each adds to a token, and the prediction without them."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Unpack
 
 import numpy as np
@@ -12,9 +13,9 @@ import torch
 from plotly.subplots import make_subplots
 
 from ..figures import look
-from ..figures.style import INK, LIGHT, QUIET, array, class_names, short, titled
+from ..figures.style import INK, LIGHT, QUIET, array, class_names, titled
 from ..model.trace import Trace
-from .panel import Explorer, Shown, choice, whole
+from .panel import Explorer, PanelOptions, add_trace, choice, token_names, which_layer, which_sample
 
 WITHOUT = {"specific": "without the modalities' own experts", "shared": "without the shared experts"}
 
@@ -22,103 +23,69 @@ WITHOUT = {"specific": "without the modalities' own experts", "shared": "without
 class RoutingExplorer(Explorer):
     """The share of a token's own expert, token by token and on average, by sample, layer and routing.
 
-    Routing is that of the model (or of one of several), or the same model with one kind of expert switched off.
+    Routing is that of the model (or of one of several), or of the same model with one kind of expert switched off.
 
     Parameters
     ----------
-    models : a model, or a mapping of a name to a model
+    models : a model, or a mapping of name to model
         Such as {"modality": model, "gated": other}, trained on the same data.
     dataset : Dataset
     samples : int
-        So many of the first samples are averaged, for comparison.
-    **shown
-        note, interactive and theme, as for `Explorer`.
+        Number of first samples that are averaged, for comparison.
+    **options : those of `Explorer`
 
     Attributes
     ----------
-    fig, controls, words
-        As in `Explorer`.
     shares : mapping of modality to array (T_m,)
-        What is drawn: the own expert's share of each token.
-
-    Examples
-    --------
-    >>> RoutingExplorer(model, data["test"])  # doctest: +SKIP
+        The own expert's share of each token, as drawn.
     """
 
-    def __init__(
-        self,
-        models: Any,
-        dataset: Any,
-        *,
-        samples: int = 40,
-        **shown: Unpack[Shown],
-    ):
-        given = models if isinstance(models, Mapping) else {f"{models.config.routing} (as trained)": models}
+    def __init__(self, models: Any, dataset: Any, *, samples: int = 40, **options: Unpack[PanelOptions]):
+        named = models if isinstance(models, Mapping) else {f"{models.config.routing} (as trained)": models}
         self._models: dict[str, Any] = {}
-        for name, model in given.items():
+        for name, model in named.items():
             self._models[name] = model
             for kind, words in WITHOUT.items():
                 if model.config.experts == "both":
-                    self._models[f"{name}, {words}" if len(given) > 1 else words] = _without(model, kind)
+                    self._models[f"{name}, {words}" if len(named) > 1 else words] = _without(model, kind)
         self._dataset, self._many = dataset, range(min(samples, len(dataset)))
-        self._traced: dict[tuple[str, int], Trace] = {}
-        self._averages: dict[str, list[dict[str, Any]]] = {}
-        first = next(iter(given.values()))
+        self._trace: Callable[[str, int], Trace] = lru_cache(500)(
+            lambda routing, sample: self._models[routing].trace(dataset.batch([sample]), scans=False)
+        )
+        self._averages: Callable[[str], list[dict[str, Any]]] = lru_cache(None)(
+            lambda routing: self._models[routing].trace(dataset.batch(self._many), scans=False).expert_shares()
+        )
+        first = next(iter(named.values()))
         self._modalities = list(first.config.modalities)
         self._classes = class_names(getattr(dataset, "classes", ()), first.config.n_classes)
         controls = {
-            "sample": whole("sample", 0, len(dataset) - 1, 0),
-            "layer": choice("layer", [(str(i + 1), i) for i in range(first.config.n_layers)], width="130px"),
+            "sample": which_sample(dataset),
+            "layer": which_layer(first),
             "routing": choice("routing", list(self._models), width="380px"),
         }
-        super().__init__(self._laid_out(), controls, **shown)
+        super().__init__(controls, **options)
 
-    def _laid_out(self) -> go.Figure:
-        heads = ("each token of this sample", "on average")
+    def _figure(self) -> go.Figure:
+        heads, left, right = ("each token of this sample", "on average"), (1, 1), (1, 2)
         figure = make_subplots(rows=1, cols=2, column_widths=[0.66, 0.34], subplot_titles=heads, horizontal_spacing=0.1)
         for m in self._modalities:
-            shown = look(m)
-            figure.add_scatter(
-                meta=m,
-                name=m,
-                mode="lines+markers",
-                line={"color": shown.colour, "dash": shown.dash, "width": 2},
-                marker={"symbol": shown.symbol, "size": 9},
-                hovertemplate="%{text}<br>%{y:.1%} from its own expert<extra></extra>",
-                row=1,
-                col=1,
-            )
-        figure.add_bar(
-            meta="own",
-            orientation="h",
-            name="own expert, this sample",
-            marker_color=[look(m).colour for m in self._modalities],
-            showlegend=False,
-            textposition="inside",
-            insidetextanchor="start",
-            textfont_size=15,
-            hovertemplate="%{y}: %{x:.1%} from its own expert, the rest shared<extra></extra>",
-            row=1,
-            col=2,
+            style = look(m)
+            line = {"color": style.colour, "dash": style.dash, "width": 2}
+            marker = {"symbol": style.symbol, "size": 9}
+            hover = "%{text}<br>%{y:.1%} from its own expert"
+            add_trace(figure, "lines+markers", m, hover, place=left, legend=m, line=line, marker=marker)
+        text = {"textposition": "inside", "insidetextanchor": "start", "textfont_size": 15, "orientation": "h"}
+        hover = "%{y}: %{x:.1%} from its own expert, the rest shared"
+        add_trace(figure, "bar", "own", hover, place=right, **text)
+        hover, marker = (
+            "%{y}: %{x:.1%} from shared experts",
+            {"color": LIGHT, "pattern": {"shape": "/", "solidity": 0.2}},
         )
-        figure.add_bar(
-            meta="shared",
-            orientation="h",
-            name="shared",
-            marker={"color": LIGHT, "pattern": {"shape": "/", "solidity": 0.2}},
-            hovertemplate="%{y}: %{x:.1%} from shared experts<extra></extra>",
-            row=1,
-            col=2,
-        )
-        figure.add_scatter(
-            meta="average",
-            mode="markers",
-            name=f"own, first {len(self._many)} samples",
-            marker={"symbol": "line-ns", "size": 26, "line": {"width": 4, "color": INK}},
-            hovertemplate="%{y}, over samples: %{x:.1%} from its own expert<extra></extra>",
-            row=1,
-            col=2,
+        add_trace(figure, "bar", "shared", hover, place=right, legend="shared", orientation="h", marker=marker)
+        hover = "%{y}, over samples: %{x:.1%} from its own expert"
+        marker, legend = {"symbol": "line-ns", "size": 26, "line": {"width": 4, "color": INK}}, len(self._many)
+        add_trace(
+            figure, "markers", "average", hover, place=right, legend=f"own, first {legend} samples", marker=marker
         )
         figure.add_hline(y=0.5, line={"color": QUIET, "width": 1, "dash": "dash"}, row=1, col=1)
         figure.update_xaxes(range=[0, 1], title="relative time (0 = first token, 1 = last)", row=1, col=1)
@@ -128,57 +95,28 @@ class RoutingExplorer(Explorer):
         titled(figure, "Own expert or shared?", height=450)
         return figure.update_layout(barmode="stack", bargap=0.4, legend_traceorder="normal")
 
-    def _paint(self) -> str:
-        now = {name: control.value for name, control in self._controls.items()}
-        trace, layer = self._trace(now["routing"], now["sample"]), now["layer"]
-        own = [k for k, name in enumerate(trace.expert_names) if not name.startswith("shared")]
-        self.shares, averages = {}, self._average(now["routing"])[layer]
-        for m in self._modalities:
-            norms = (
-                array(trace.contributions[layer][m][0])[array(trace.masks[m][0])]
-                if m in trace.masks
-                else np.zeros((0, 1))
-            )
-            share = norms[:, own].sum(1) / np.maximum(norms.sum(1), 1e-12) if len(norms) else np.zeros(0)
-            self.shares[m] = share
-            said = list(trace.words[0].get(m, ()))
-            names = [f"{m} {i + 1}" + (f" “{short(said[i], 60)}”" if i < len(said) else "") for i in range(len(share))]
-            self._traces[m].update(x=(np.arange(len(share)) + 0.5) / max(len(share), 1), y=share, text=names)
+    def _paint(self, sample: int, layer: int, routing: str) -> str:
+        trace, trained = self._trace(routing, sample), self._trace(next(iter(self._models)), sample)
+        experts = [k for k, name in enumerate(trace.expert_names) if not name.startswith("shared")]
+        self.shares = {m: _own_share(trace, layer, m, experts) for m in self._modalities}
+        for m, share in self.shares.items():
+            names = token_names(m, trace.words[0].get(m, ()), len(share))
+            self._set(m, x=(np.arange(len(share)) + 0.5) / max(len(share), 1), y=share, text=names)
         mean = {m: float(share.mean()) for m, share in self.shares.items() if len(share)}
-        every = {m: float(array(v)[own].sum()) for m, v in averages.items()}
-        self._traces["own"].update(
-            x=list(mean.values()),
-            y=list(mean),
-            text=[f"{v:.0%}" for v in mean.values()],
-            marker_color=[look(m).colour for m in mean],
-        )
-        self._traces["shared"].update(x=[1 - v for v in mean.values()], y=list(mean))
-        self._traces["average"].update(x=list(every.values()), y=list(every))
-        shares = ", ".join(f"{m} {v:.0%}" for m, v in mean.items())
-        trained = self._trace(next(iter(self._models)), now["sample"])
-        said = f"Sample {trace.ids[0]}, layer {layer + 1}: the own expert adds {shares}; the shared ones add the rest. "
-        if trained is trace:
-            return said + f"Prediction {self._predicted(trace)}{self._labelled(trace)}."
+        every = {m: float(array(v)[experts].sum()) for m, v in self._averages(routing)[layer].items()}
+        percent, colours = [f"{v:.0%}" for v in mean.values()], [look(m).colour for m in mean]
+        self._set("own", x=list(mean.values()), y=list(mean), text=percent, marker_color=colours)
+        self._set("shared", x=[1 - v for v in mean.values()], y=list(mean))
+        self._set("average", x=list(every.values()), y=list(every))
+        shares = ", ".join(f"{m} {v}" for m, v in zip(mean, percent, strict=True))
+        as_trained = "" if trained is trace else f"; as trained {self._predicted(trained)}"
         return (
-            said + f"Prediction {self._predicted(trace)}; as trained {self._predicted(trained)}{self._labelled(trace)}."
+            f"Sample {trace.ids[0]}, layer {layer + 1}: the own expert adds {shares}; the shared ones add the rest. "
+            f"Prediction {self._predicted(trace)}{as_trained}{self._labelled(trace)}."
         )
-
-    def _trace(self, routing: str, sample: int) -> Trace:
-        key = routing, sample
-        if key not in self._traced:
-            if len(self._traced) > 500:
-                self._traced.clear()
-            self._traced[key] = self._models[routing].trace(self._dataset.batch([sample]), scans=False)
-        return self._traced[key]
-
-    def _average(self, routing: str) -> list[dict[str, Any]]:
-        if routing not in self._averages:
-            trace = self._models[routing].trace(self._dataset.batch(self._many), scans=False)
-            self._averages[routing] = trace.expert_shares()
-        return self._averages[routing]
 
     def _predicted(self, trace: Trace) -> str:
-        """The prediction of the one sample of a trace, in words; how many steps of each class with one a step."""
+        """Return the prediction for the one sample of a trace in words; with one per step, how often each class."""
         guess = trace.prediction[0]
         if guess.ndim == 0:
             return f"{float(guess):.2f}" if trace.logits is None else self._classes[int(guess)]
@@ -187,7 +125,7 @@ class RoutingExplorer(Explorer):
         return ", ".join(f"{int(n)} × {self._classes[int(k)]}" for k, n in zip(kinds, counts, strict=True))
 
     def _labelled(self, trace: Trace) -> str:
-        """ ", label …" of the one sample of a trace, or nothing."""
+        """Return ", label …" for the one sample of a trace, or nothing."""
         if trace.labels is None:
             return ""
         label = trace.labels[0]
@@ -197,13 +135,21 @@ class RoutingExplorer(Explorer):
         return f", {int(right.sum())} of {len(right)} steps right"
 
 
+def _own_share(trace: Trace, layer: int, modality: str, experts: list[int]) -> np.ndarray:
+    """Return the share (T_m,) of these experts in what a layer adds to each token of a trace's one sample."""
+    if modality not in trace.masks:
+        return np.zeros(0)
+    norms = array(trace.contributions[layer][modality][0])[array(trace.masks[modality][0])]
+    return norms[:, experts].sum(1) / np.maximum(norms.sum(1), 1e-12) if len(norms) else np.zeros(0)
+
+
 def _without(model: Any, kind: str) -> Any:
-    """A copy of the model in which one kind of expert, "specific" or "shared", adds nothing."""
-    other = copy.deepcopy(model)
+    """Return a copy of the model in which one kind of expert, "specific" or "shared", adds nothing."""
+    reduced = copy.deepcopy(model)
     with torch.no_grad():
-        for layer in other.layers:
+        for layer in reduced.layers:
             for projection in (layer.in_proj, layer.out_proj, layer.around):
                 # A projection without a mixture belongs to the Mamba itself and stays.
                 if projection is not None and projection.specific is not None and projection.shared is not None:
                     getattr(projection, kind).zero_()
-    return other
+    return reduced

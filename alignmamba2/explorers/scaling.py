@@ -1,4 +1,4 @@
-"""What was measured against length, and what it would be at your length."""
+"""Panel of what was measured against length, and of what it would be at another length."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import plotly.graph_objects as go
 from scipy.optimize import nnls
 
 from ..figures.style import COLOURS, DASHES, INK, SYMBOLS, array, titled
-from .panel import Explorer, Shown, choice, steps
+from .panel import Explorer, PanelOptions, add_trace, choice, one_of, steps
 
 LENGTHS = tuple(2**k for k in range(6, 21))
-FEWEST = 4  # lengths that three numbers are fitted to: with three every curve fits, and nothing speaks against it
-BEYOND = 1.5  # times the longest length: so far a curve is still read off its points
+FEWEST = 4  # lengths for a fit of three numbers: through three points there is always a curve, true or not
+BEYOND = 1.5  # times the longest length: up to there a curve is read off its points
 
 
 def fitted(lengths: Any, values: Any) -> np.ndarray:
-    """(c, a, b) ≥ 0 of c + a L + b L², the best in relative error: a fixed cost, one a token, one a pair of tokens.
+    """Return (c, a, b) ≥ 0 of c + a L + b L² of least relative error: costs per call, token and pair of tokens.
 
     Examples
     --------
@@ -33,28 +33,25 @@ def fitted(lengths: Any, values: Any) -> np.ndarray:
 
 
 class ScalingExplorer(Explorer):
-    """Measured points against length, a curve c + a L + b L² through each method's, and what it says at your length.
+    """Measured points against length, a curve c + a L + b L² through those of each method, and its value at a length.
 
-    Beyond the measured lengths it is an extrapolation, and drawn and called so. There is none where the points cannot
-    carry one: with fewer than four lengths, or where at the longest the fixed cost c is still more than half of the
-    value. Such a curve ends where the measuring did, and the words say why.
+    Beyond the measured lengths the curve is an extrapolation, and called so. A method has none if its points cannot
+    carry one: with fewer than four lengths, or if at the longest the fixed cost c is still more than half of the
+    value. Such a curve ends at the longest measured length, and the words say why.
 
     Parameters
     ----------
     lengths : array (S,)
-    measures : mapping of what was measured to (method to array (S,))
-        As in `figures.against_length`: such as {"prediction": {"transformer": [...]}}; NaN where there is none.
-    units : mapping of what was measured to its unit
+    measures : mapping of a quantity to a mapping of method to array (S,)
+        As in `figures.against_length`: such as {"prediction": {"transformer": [...]}}; NaN for a missing value.
+    units : mapping of a quantity to its unit
     at : int, one of `LENGTHS`
         The length at first.
-    **shown
-        note, interactive and theme, as for `Explorer`.
+    **options : those of `Explorer`
 
     Attributes
     ----------
-    fig, controls, words
-        As in `Explorer`.
-    at : mapping of method to what its curve says at the chosen length, if it says anything
+    at : mapping of method to the value of its curve at the chosen length; only methods that have one
 
     Examples
     --------
@@ -70,10 +67,10 @@ class ScalingExplorer(Explorer):
         *,
         units: Mapping[str, str] | None = None,
         at: int = 16384,
-        **shown: Unpack[Shown],
+        **options: Unpack[PanelOptions],
     ):
         self._lengths = array(lengths).astype(float)
-        self._measures = {what: dict(rows) for what, rows in measures.items()}
+        self._measures = {quantity: dict(rows) for quantity, rows in measures.items()}
         self._units = dict(units or {})
         self._methods = list(dict.fromkeys(method for rows in self._measures.values() for method in rows))
         if not self._methods:
@@ -81,34 +78,24 @@ class ScalingExplorer(Explorer):
         self.at: dict[str, float] = {}
         controls = {
             "what": choice("what", list(self._measures), width="260px"),
-            "at": steps("tokens", [(f"{n:,}", n) for n in LENGTHS], at, width="420px"),
+            "at": steps("tokens", LENGTHS, one_of("at", at, LENGTHS), "420px", "{:,}".format),
         }
-        super().__init__(self._laid_out(), controls, **shown)
+        super().__init__(controls, **options)
 
-    def _laid_out(self) -> go.Figure:
+    def _figure(self) -> go.Figure:
         figure = go.Figure()
         for k, method in enumerate(self._methods):
             colour = COLOURS[k % 6]
-            for part, options in (
-                ("points", {"mode": "markers", "marker": {"size": 10, "symbol": SYMBOLS[k % 6], "color": colour}}),
-                ("curve", {"mode": "lines", "line": {"color": colour, "dash": DASHES[k % 6], "width": 2.5}}),
-                ("now", {"mode": "markers", "marker": {"size": 17, "symbol": "circle-open", "color": colour}}),
-            ):
-                figure.add_scatter(
-                    meta=f"{part} {method}",
-                    name=method,
-                    legendgroup=method,
-                    showlegend=part == "points",
-                    hovertemplate=f"{method}, %{{x:,.0f}} tokens: %{{y:.3g}}<extra></extra>",
-                    **options,
-                )
-        figure.add_scatter(
-            meta="line",
-            mode="lines",
-            line={"color": INK, "width": 1, "dash": "dash"},
-            showlegend=False,
-            hoverinfo="skip",
-        )
+            parts = {
+                "points": ("markers", {"marker": {"size": 10, "symbol": SYMBOLS[k % 6], "color": colour}}),
+                "curve": ("lines", {"line": {"color": colour, "dash": DASHES[k % 6], "width": 2.5}}),
+                "now": ("markers", {"marker": {"size": 17, "symbol": "circle-open", "color": colour}}),
+            }
+            for part, (kind, style) in parts.items():
+                hover = f"{method}, %{{x:,.0f}} tokens: %{{y:.3g}}"
+                group = {"legendgroup": method, "showlegend": part == "points"}
+                add_trace(figure, kind, f"{part} {method}", hover, legend=method, **group, **style)
+        add_trace(figure, "lines", "line", line={"color": INK, "width": 1, "dash": "dash"})
         ticks = LENGTHS[::2]
         figure.update_xaxes(
             type="log",
@@ -120,45 +107,47 @@ class ScalingExplorer(Explorer):
         figure.update_yaxes(type="log", tickformat="~g", dtick=1)
         return titled(figure, "And at your length?", height=520)
 
-    def _paint(self) -> str:
-        what, at = self._controls["what"].value, self._controls["at"].value
-        rows, unit = self._measures[what], self._units.get(what, "")
-        longest = self._lengths.max()
-        self.at, silent, low, high = {}, {}, [], []
+    def _paint(self, what: str, at: int) -> str:
+        self.at, missing, extent = {}, {}, []
         for method in self._methods:
-            values = array(rows.get(method, np.full(len(self._lengths), np.nan))).astype(float)
-            known = np.isfinite(values)
-            points, curve, now = (self._traces[f"{part} {method}"] for part in ("points", "curve", "now"))
-            points.update(x=self._lengths[known], y=values[known])
-            if not known.any():
-                curve.update(x=[], y=[])
-                now.update(x=[], y=[])
-                continue
-            c, a, b = fitted(self._lengths, values)
-            reach = self._lengths[known].max()
-            fixed = c / (c + a * reach + b * reach**2)
-            if at > BEYOND * reach and known.sum() < FEWEST:
-                silent[method] = f"only {known.sum()} lengths were measured"
-            elif at > BEYOND * reach and fixed > 0.5:
-                silent[method] = f"{100 * fixed:.0f} % of the longest is what every call costs, however short"
-            else:
-                self.at[method] = float(c + a * at + b * at**2)
-            grid = np.geomspace(self._lengths.min(), reach if method in silent else max(at, longest), 60)
-            drawn = c + a * grid + b * grid**2
-            curve.update(x=grid, y=drawn)
-            now.update(x=[at] if method in self.at else [], y=[self.at[method]] if method in self.at else [])
-            low, high = [*low, drawn.min(), values[known].min()], [*high, drawn.max(), values[known].max()]
-        self._traces["line"].update(x=[at, at], y=[min(low) / 2, max(high) * 2])
-        self.fig.update_yaxes(title=f"{what}, {unit}" if unit else what)
-        self.fig.update_yaxes(range=np.log10([min(low) / 2, max(high) * 2]).tolist())
-        said = f"{what[0].upper()}{what[1:]} at {at:,} tokens"
-        said += f" ({at / longest:.0f} times beyond what was measured)" if at > BEYOND * longest else ""
+            values = self._measures[what].get(method, np.full(len(self._lengths), np.nan))
+            reason, extremes = self._paint_method(method, array(values).astype(float), at)
+            missing |= {method: reason} if reason else {}
+            extent += extremes
+        ends = [min(extent) / 2, max(extent) * 2]
+        unit, longest = self._units.get(what, ""), self._lengths.max()
+        self._set("line", x=[at, at], y=ends)
+        self.fig.update_yaxes(title=f"{what}, {unit}" if unit else what, range=np.log10(ends).tolist())
         least = min(self.at.values(), default=1.0)
-        told = [f"{m} {_plain(v)} {unit}".rstrip() + f" (×{v / least:.1f})" for m, v in self.at.items()]
-        told += [f"{m} cannot be told from these points ({why})" for m, why in silent.items()]
-        return f"{said}: {', '.join(told)}."
+        results = [f"{m} {_plain(v)} {unit}".rstrip() + f" (×{v / least:.1f})" for m, v in self.at.items()]
+        results += [f"{m} cannot be told from these points ({reason})" for m, reason in missing.items()]
+        beyond = f" ({at / longest:.0f} times beyond what was measured)" if at > BEYOND * longest else ""
+        return f"{what[0].upper()}{what[1:]} at {at:,} tokens{beyond}: {', '.join(results)}."
+
+    def _paint_method(self, method: str, values: np.ndarray, at: int) -> tuple[str, list[float]]:
+        """Draw a method's points and curve; return why it has no value at a length, and the extremes drawn."""
+        known = np.isfinite(values)
+        self._set(f"points {method}", x=self._lengths[known], y=values[known])
+        if not known.any():
+            self._set(f"curve {method}", x=[], y=[])
+            self._set(f"now {method}", x=[], y=[])
+            return "", []
+        c, a, b = fitted(self._lengths, values)
+        reach, reason = self._lengths[known].max(), ""
+        fixed = c / (c + a * reach + b * reach**2)
+        if at > BEYOND * reach and known.sum() < FEWEST:
+            reason = f"only {known.sum()} lengths were measured"
+        elif at > BEYOND * reach and fixed > 0.5:
+            reason = f"{100 * fixed:.0f} % of the longest is what every call costs, however short"
+        else:
+            self.at[method] = float(c + a * at + b * at**2)
+        grid = np.geomspace(self._lengths.min(), reach if reason else max(at, self._lengths.max()), 60)
+        curve = c + a * grid + b * grid**2
+        self._set(f"curve {method}", x=grid, y=curve)
+        self._set(f"now {method}", x=[] if reason else [at], y=[] if reason else [self.at[method]])
+        return reason, [curve.min(), values[known].min(), curve.max(), values[known].max()]
 
 
 def _plain(value: float) -> str:
-    """Three digits, and no power of ten where a reader would rather count zeros."""
+    """Return three digits, without a power of ten: a reader would rather count zeros."""
     return f"{float(f'{value:.3g}'):,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""A training, live: losses and the validation metric, epoch by epoch, while `fit` runs."""
+"""Panel of a training as it runs: losses and the validation metric, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from plotly.subplots import make_subplots
 
 from ..figures.style import INK, QUIET, titled, whole_steps
-from .panel import Explorer, Shown, choice
+from .panel import Explorer, PanelOptions, add_trace, choice
 
 PARTS = {"train/task": "task loss", "train/ot": "transport loss", "train/mmd": "MMD loss"}
 
@@ -25,17 +25,14 @@ class TrainingMonitor(Explorer, Callback):
     Parameters
     ----------
     metric : str
-        The validation metric that is shown first; another one can be chosen.
+        The validation metric that is shown first.
     epochs : int
         Length of the axis at first.
-    **shown
-        note, interactive and theme, as for `Explorer`.
+    **options : those of `Explorer`
 
     Attributes
     ----------
-    fig, controls, words
-        As in `Explorer`.
-    history : list of mappings, one an epoch
+    history : list of mappings, one per epoch
         Such as `FitResult.history`.
 
     Examples
@@ -46,42 +43,22 @@ class TrainingMonitor(Explorer, Callback):
     'Epoch 1: task loss 0.7; validation accuracy 0.5, the best so far in epoch 1.'
     """
 
-    def __init__(
-        self,
-        metric: str = "accuracy",
-        *,
-        epochs: int = 10,
-        **shown: Unpack[Shown],
-    ):
+    def __init__(self, metric: str = "accuracy", *, epochs: int = 10, **options: Unpack[PanelOptions]):
         self.history: list[dict[str, float]] = []
-        self._metric, self._epochs = metric, epochs
-        controls = {"metric": choice("validation metric", [metric], width="300px")}
-        super().__init__(self._laid_out(), controls, **shown)
+        self._epochs = epochs
+        super().__init__({"metric": choice("validation metric", [metric], width="300px")}, **options)
 
-    def _laid_out(self) -> go.Figure:
+    def _figure(self) -> go.Figure:
         heads = (*PARTS.values(), "validation")
         figure = make_subplots(rows=2, cols=2, subplot_titles=heads, horizontal_spacing=0.12, vertical_spacing=0.2)
+        hover = "epoch %{x}: %{y:.4f}"
         for i, name in enumerate((*PARTS, "metric")):
-            held_out = name == "metric"
-            figure.add_scatter(
-                meta=name,
-                mode="lines+markers",
-                showlegend=False,
-                line={"color": QUIET if held_out else INK, "dash": "dot" if held_out else "solid", "width": 2.5},
-                marker={"symbol": "circle-open" if held_out else "circle", "size": 7},
-                hovertemplate="epoch %{x}: %{y:.4f}<extra></extra>",
-                row=i // 2 + 1,
-                col=i % 2 + 1,
-            )
-        figure.add_scatter(
-            meta="best",
-            mode="markers",
-            showlegend=False,
-            marker={"symbol": "star", "size": 16, "color": "#D55E00"},
-            hovertemplate="best: epoch %{x}, %{y:.4f}<extra></extra>",
-            row=2,
-            col=2,
-        )
+            colour, dash, symbol = (QUIET, "dot", "circle-open") if name == "metric" else (INK, "solid", "circle")
+            line, marker = {"color": colour, "dash": dash, "width": 2.5}, {"symbol": symbol, "size": 7}
+            place = (i // 2 + 1, i % 2 + 1)
+            add_trace(figure, "lines+markers", name, hover, place=place, line=line, marker=marker)
+        star = {"symbol": "star", "size": 16, "color": "#D55E00"}
+        add_trace(figure, "markers", "best", "best: epoch %{x}, %{y:.4f}", place=(2, 2), marker=star)
         figure.update_xaxes(range=[0.5, self._epochs + 0.5], tick0=0, dtick=whole_steps(self._epochs, 8))
         figure.update_xaxes(title="epoch", row=2)
         figure.update_yaxes(nticks=5)
@@ -107,27 +84,30 @@ class TrainingMonitor(Explorer, Callback):
         if task.history:
             self.on_epoch(task.history[-1])
 
-    def _paint(self) -> str:
+    def _paint(self, metric: str) -> str:
         if not self.history:
             return "No epoch yet."
-        metric = self._controls["metric"].value
+        last = self.history[-1]
         for name in PARTS:
-            rows = [row for row in self.history if row.get(name) is not None]
-            self._traces[name].update(x=[row["epoch"] + 1 for row in rows], y=[row[name] for row in rows])
-        rows = [row for row in self.history if row.get(f"valid/{metric}") is not None]
-        last, said = self.history[-1], []
-        said = [f"{words} {last[name]:.3g}" for name, words in PARTS.items() if last.get(name) is not None]
-        epochs, values = [row["epoch"] + 1 for row in rows], [row[f"valid/{metric}"] for row in rows]
-        self._traces["metric"].update(x=epochs, y=values)
-        if rows:
-            pick = min if metric in ("loss", "mae") else max
-            best = values.index(pick(values))
-            self._traces["best"].update(x=[epochs[best]], y=[values[best]])
-            said.append(f"validation {metric} {values[-1]:.3g}, the best so far in epoch {epochs[best]}")
+            self._set(name, **self._curve(name))
+        facts = [f"{words} {last[name]:.3g}" for name, words in PARTS.items() if last.get(name) is not None]
+        curve = self._curve(f"valid/{metric}")
+        epochs, values = curve["x"], curve["y"]
+        self._set("metric", **curve)
+        if values:
+            best = values.index((min if metric in ("loss", "mae") else max)(values))
+            self._set("best", x=[epochs[best]], y=[values[best]])
+            facts.append(f"validation {metric} {values[-1]:.3g}, the best so far in epoch {epochs[best]}")
         self.fig.layout.annotations[3].text = f"validation {metric}"
-        if self.history[-1]["epoch"] + 1 > self._epochs:
-            self._epochs = 2 * self._epochs
-        for axis in ("xaxis", "xaxis2", "xaxis3", "xaxis4"):
-            if tuple(self.fig.layout[axis].range) != (0.5, self._epochs + 0.5):
-                self.fig.layout[axis].update(range=[0.5, self._epochs + 0.5], dtick=whole_steps(self._epochs, 8))
-        return f"Epoch {last['epoch'] + 1}: {'; '.join(said)}."
+        if last["epoch"] + 1 > self._epochs:
+            self._epochs *= 2
+        for name in (*PARTS, "metric"):
+            axis, _ = self._axes(name)
+            if tuple(axis.range) != (0.5, self._epochs + 0.5):
+                axis.update(range=[0.5, self._epochs + 0.5], dtick=whole_steps(self._epochs, 8))
+        return f"Epoch {last['epoch'] + 1}: {'; '.join(facts)}."
+
+    def _curve(self, name: str) -> dict[str, list[float]]:
+        """Return epochs (from 1) and values of a column of the history, for the epochs that have it."""
+        rows = [row for row in self.history if row.get(name) is not None]
+        return {"x": [row["epoch"] + 1 for row in rows], "y": [row[name] for row in rows]}

@@ -1,8 +1,9 @@
-"""Turn ε, or take another method or cost, and watch which token goes to which."""
+"""Panel of a transport plan: turn ε, or take another method or cost, and watch which token goes to which."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Unpack
 
 import ipywidgets as widgets
@@ -14,9 +15,9 @@ from torch import Tensor
 from ..alignment import TransportResult, transport
 from ..figures import agreement, transport_sweep
 from ..figures.style import array, short
-from .panel import Shown, button, choice, number, steps, whole
-from .plan import SQUARE, Case, PlanPanel
-from .points import Drag, Points
+from .draggable_points import PointClouds, PointDragging
+from .panel import PanelOptions, button, choice, number, steps, which_sample, whole
+from .transport_plan import Problem, TransportPlanPanel
 
 EPSILONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 METHODS = (
@@ -25,16 +26,18 @@ METHODS = (
     ("relaxed: each to its nearest", "relaxed"),
     ("unbalanced: mass may be left", "unbalanced"),
 )
+WITHOUT_EPSILON = ("exact", "relaxed")
 COSTS = (("1 − cosine", "cosine"), ("squared distance", "sqeuclidean"))
-POINT_CONTROLS = ("point", "right", "up", "draw")
+# A small ε takes more steps than training allows itself, and bars that do not end level would puzzle.
+PRECISE = {"tolerance": 1e-5, "max_iterations": 20_000}
 
 
-class TransportExplorer(PlanPanel):
+class TransportExplorer(TransportPlanPanel):
     """The plan between the tokens of two modalities: turn ε, choose the method and the cost.
 
-    Shown are the plan with the sums of its rows and columns, rings on true partners where they are known, the
-    strongest links, and how much of the mass lies on true partners. Where no Python runs (a page), or with
-    `interactive=False`, plans of several ε stand behind Plotly's own slider.
+    Drawn are the plan with the sums of its rows and columns, rings on true partners if they are known, the strongest
+    links, and how much of the mass lies on true partners. On a page without Python, or with `interactive=False`, plans
+    of several ε stand behind Plotly's own slider.
 
     Parameters
     ----------
@@ -43,17 +46,13 @@ class TransportExplorer(PlanPanel):
     row_words, column_words, names, partners
         As for `figures.transport_plan`.
     epsilon : float
-        Where the slider begins: the nearest of `epsilons`.
-    epsilons : numbers
-    **shown
-        note, interactive and theme, as for `Explorer`.
+        Start of the slider: the nearest of `EPSILONS`.
+    **options : those of `Explorer`
 
     Attributes
     ----------
-    fig, controls, words
-        As in `Explorer`.
     result : TransportResult of one sample
-        What is drawn.
+        The one that is drawn.
 
     Examples
     --------
@@ -70,68 +69,51 @@ class TransportExplorer(PlanPanel):
         column_words: Sequence[str] = (),
         *,
         epsilon: float = 0.05,
-        epsilons: Sequence[float] = EPSILONS,
         names: tuple[str, str] = ("tokens", "anchor"),
         partners: Any = None,
-        **shown: Unpack[Shown],
+        **options: Unpack[PanelOptions],
     ):
-        only = Case(x, y, row_words, column_words, names, partners)
-        self._build(lambda: only, {}, epsilon, epsilons, shown)
+        problem = Problem(x, y, row_words, column_words, names, partners)
+        self._build(lambda: problem, {}, epsilon, **options)
 
     @classmethod
     def of_model(
-        cls,
-        model: Any,
-        dataset: Any,
-        *,
-        sample: int = 0,
-        epsilon: float | None = None,
-        epsilons: Sequence[float] = EPSILONS,
-        **shown: Unpack[Shown],
+        cls, model: Any, dataset: Any, *, sample: int = 0, **options: Unpack[PanelOptions]
     ) -> TransportExplorer:
-        """The same for any sample of a data set and any pair that a model aligns."""
+        """Return the panel of any sample of a data set and any pair that a model aligns, from the model's ε on."""
         self = cls.__new__(cls)
         pairs = list(model.config.pairs)
         if not pairs:
             raise ValueError("model: it has one modality; expected at least two, so that there is a pair to align")
         controls = {
-            "sample": whole("sample", 0, len(dataset) - 1, sample),
+            "sample": which_sample(dataset, sample),
             "pair": choice("pair", [(f"{m} → {anchor}", (m, anchor)) for m, anchor in pairs]),
         }
-        kept: dict[int, tuple[Any, Any]] = {}
+        traced = lru_cache(1)(lambda i: (dataset[i], model.trace(dataset.batch([i]), scans=False)))
 
-        def case() -> Case:
-            i, pair = controls["sample"].value, controls["pair"].value
-            if i not in kept:
-                kept.clear()
-                kept[i] = dataset[i], model.trace(dataset.batch([i]), scans=False)
-            one, trace = kept[i]
+        def problem() -> Problem:
+            pair = controls["pair"].value
+            record, trace = traced(controls["sample"].value)
             x, y = (trace.projected[m][0][trace.masks[m][0]] for m in pair)
-            rows, columns = (list(one.words.get(m, ()))[: len(t)] for m, t in zip(pair, (x, y), strict=True))
+            rows, columns = (list(record.words.get(m, ()))[: len(t)] for m, t in zip(pair, (x, y), strict=True))
             same = rows == columns and len(rows) > 0
-            partners = one.partners.get(pair, torch.arange(len(x)) if same else None)
-            return Case(x, y, [] if same else rows, columns, pair, partners, one.id)
+            partners = record.partners.get(pair, torch.arange(len(x)) if same else None)
+            return Problem(x, y, [] if same else rows, columns, pair, partners, record.id)
 
-        self._build(case, controls, epsilon or model.config.epsilon, epsilons, shown)
+        self._build(problem, controls, model.config.epsilon, **options)
         return self
 
     @classmethod
     def of_points(
-        cls,
-        points: int = 12,
-        *,
-        epsilon: float = 0.05,
-        epsilons: Sequence[float] = EPSILONS,
-        seed: int = 0,
-        **shown: Unpack[Shown],
+        cls, points: int = 12, *, epsilon: float = 0.05, seed: int = 0, **options: Unpack[PanelOptions]
     ) -> TransportExplorer:
-        """The same for two clouds of points in the unit square.
+        """Return the panel of two clouds of points in the unit square.
 
         Draw new points, drag any of them with the mouse, or choose a blue one and move it with the sliders.
         """
         self = cls.__new__(cls)
-        self._points = cloud = Points(points, seed)
-        x, y = cloud.x[0]
+        self._points = clouds = PointClouds(points, seed)
+        x, y = clouds.x[0]
         controls = {
             "point": whole("move blue point", 1, points, 1, width="280px"),
             "right": number("to the right", 0, 1, round(float(x), 2), 0.01, width="260px"),
@@ -139,49 +121,46 @@ class TransportExplorer(PlanPanel):
             "draw": button("draw new points", "refresh"),
         }
 
-        def case() -> Case:
-            return Case(*map(torch.tensor, (cloud.x, cloud.y)), names=("blue", "orange"), place=True)
+        def problem() -> Problem:
+            return Problem(*map(torch.tensor, (clouds.x, clouds.y)), names=("blue", "orange"), on_plane=True)
 
-        self._build(case, controls, epsilon, epsilons, {"note": "points drawn at random", **shown})
+        self._build(problem, controls, epsilon, **{"note": "points drawn at random", **options})
         if self.controls:
-            self._view.children += (Drag(("from", "to"), SQUARE, self._drag),)
+            axes = [axis.plotly_name for axis in self._axes("from")]
+            self._view.children += (PointDragging(("from", "to"), axes, self._drag),)
         return self
 
-    _points: Points | None = None
+    _points: PointClouds | None = None
 
     def _build(
         self,
-        case: Callable[[], Case],
+        make_problem: Callable[[], Problem],
         controls: Mapping[str, widgets.Widget],
         epsilon: float,
-        epsilons: Sequence[float],
-        shown: Shown,
+        **options: Unpack[PanelOptions],
     ) -> None:
-        self._case_of = case
-        self.case: Case = case()
-        self.epsilons = tuple(epsilons)
-        start = min(range(len(self.epsilons)), key=lambda i: abs(self.epsilons[i] - epsilon))
-        self._cost = "sqeuclidean" if self.case.place else "cosine"
-        own = {
-            "epsilon": steps("ε", [(f"{e:g}", i) for i, e in enumerate(self.epsilons)], start),
+        self._make_problem = make_problem
+        self.problem: Problem = make_problem()
+        first = min(EPSILONS, key=lambda e: abs(e - epsilon))
+        plan = {
+            "epsilon": steps("ε", EPSILONS, first),
             "method": choice("method", METHODS, "sinkhorn", width="290px"),
-            "cost": choice("cost", COSTS, self._cost, width="210px"),
         }
-        if self.case.place:  # an angle between points of a plane says little
-            del own["cost"]
-        super().__init__(self._laid_out(), own | dict(controls), **shown)
+        if not self.problem.on_plane:  # an angle between points of a plane says little
+            plan["cost"] = choice("cost", COSTS, "cosine", width="210px")
+        super().__init__(plan | dict(controls), **options)
         if not self.controls:
             self.fig = self.still
 
     def _changed(self, name: str) -> None:
-        if name in POINT_CONTROLS:
+        if name in ("point", "right", "up", "draw"):
             self._move(name)
         if name not in ("epsilon", "method", "cost"):
-            self.case = self._case_of()
-        self._controls["epsilon"].disabled = self._controls["method"].value in ("exact", "relaxed")
+            self.problem = self._make_problem()
+        self._controls["epsilon"].disabled = self._controls["method"].value in WITHOUT_EPSILON
 
     def _move(self, name: str) -> None:
-        """What a control of points asks for; afterwards the sliders stand where the chosen point lies."""
+        """Move points as a control of theirs says; afterwards the sliders stand at the chosen point."""
         point, right, up = (self._controls[key] for key in ("point", "right", "up"))
         if name == "draw":
             self._points.draw()
@@ -191,66 +170,63 @@ class TransportExplorer(PlanPanel):
             right.value, up.value = (round(float(v), 2) for v in self._points.x[point.value - 1])
 
     def _drag(self, side: str, index: int, x: float, y: float) -> None:
-        """A point under the mouse is at (x, y)."""
+        """Put a point under the mouse, at (x, y)."""
         (self._points.x if side == "from" else self._points.y)[index] = x, y
         with self._answering():
             if side == "from":
                 self._controls["point"].value = index + 1
                 self._move("point")
-            self.case = self._case_of()
+            self.problem = self._make_problem()
             self.update()
 
-    def _paint(self) -> str:
-        case, now = self.case, {name: control.value for name, control in self._controls.items() if name != "draw"}
-        self.epsilon = self.epsilons[now["epsilon"]]
-        options = {"method": now["method"], "cost": now.get("cost", self._cost), "epsilon": self.epsilon}
-        # A small ε takes more steps than training allows itself, and bars that do not end level would puzzle.
+    def _paint(
+        self, epsilon: float, method: str, cost: str = "sqeuclidean", sample: int = 0, pair: Any = None, **point: Any
+    ) -> str:
+        self.epsilon = epsilon
         with torch.no_grad():
             self.result: TransportResult = transport(
-                case.x[None], case.y[None], **options, tolerance=1e-5, max_iterations=20_000
+                self.problem.x[None], self.problem.y[None], epsilon=epsilon, method=method, cost=cost, **PRECISE
             )
         mass = array(self.result.plan[0]).astype(np.float64)
-        self._draw(mass)
-        return self._facts(mass)
+        self._paint_plan(mass)
+        head = f"Sample {self.problem.sample}. " if self.problem.sample else ""
+        if point:
+            head = f"Blue point {point['point']} is at ({point['right']:.2f}, {point['up']:.2f}). "
+        return head + self._describe(mass, method)
 
-    def _facts(self, mass: np.ndarray) -> str:
-        case, result, now = self.case, self.result, self._controls
+    def _describe(self, mass: np.ndarray, method: str) -> str:
+        """Return cost, strongest link, empty columns and true partners of a plan in words."""
+        problem, result = self.problem, self.result
+        strength, entropy = f" at ε = {self.epsilon:g}", f", {float(result.distance):.3f} with the entropy"
+        if method in WITHOUT_EPSILON:
+            strength = entropy = ""
+        label = next(text for text, value in METHODS if value == method)
         i, j = np.unravel_index(mass.argmax(), mass.shape)
-        method = {value: text for text, value in METHODS}[now["method"].value]
-        head = f"Sample {case.id}. " if case.id else ""
-        if self._points:
-            point, right, up = (now[key].value for key in ("point", "right", "up"))
-            head = f"Blue point {point} is at ({right:.2f}, {up:.2f}). "
-        strength = f" at ε = {self.epsilon:g}" if not now["epsilon"].disabled else ""
-        said = (
-            f"{head}{method.split(' (')[0].split(':')[0].capitalize()} transport{strength}: moving the mass costs "
-            f"{float(result.transport_cost):.3f}"
+        words = (
+            f"{label.split(' (')[0].split(':')[0].capitalize()} transport{strength}: moving the mass costs "
+            f"{float(result.transport_cost):.3f}{entropy}. "
+            f"The strongest link is {_plain(self._row_names[i])} → {_plain(self._column_names[j])}."
         )
-        said += f", {float(result.distance):.3f} with the entropy. " if strength else ". "
-        said += f"The strongest link is {_plain(self._row_names[i])} → {_plain(self._column_names[j])}."
         empty = int((mass.sum(0) < 0.1 * mass.sum() / mass.shape[1]).sum())
         if empty:
-            said += f" {empty} of {mass.shape[1]} {case.names[1]} tokens get almost nothing."
-        if case.partners is not None:
-            share, chance = agreement(mass, case.partners)
-            said += f" {share:.0%} of the mass lies on true partners; chance would put {chance:.0%} there."
+            words += f" {empty} of {mass.shape[1]} {problem.names[1]} tokens get almost nothing."
+        if problem.partners is not None:
+            share, chance = agreement(mass, problem.partners)
+            words += f" {share:.0%} of the mass lies on true partners; chance would put {chance:.0%} there."
         if not bool(result.converged.all()):
-            said += " The iterations ended before the sums were right."
-        return said
+            words += " The iterations ended before the sums were right."
+        return words
 
     @property
     def still(self) -> go.Figure:
-        """Plans of all ε of the case that is shown, behind a slider that needs no running Python."""
-        case = self.case
-        options = {"cost": self._controls["cost"].value if "cost" in self._controls else self._cost}
-        plans = [
-            transport(case.x[None], case.y[None], epsilon=e, tolerance=1e-5, max_iterations=20_000, **options).plan[0]
-            for e in self.epsilons
-        ]
-        labels = {"names": case.names, "partners": case.partners, "note": self._note}
-        return transport_sweep(
-            plans, self.epsilons, case.row_words, case.column_words, start=self._controls["epsilon"].value, **labels
-        )
+        """Plans of all ε of the problem that is drawn, behind a slider that needs no running Python."""
+        problem = self.problem
+        cost = self._controls["cost"].value if "cost" in self._controls else "sqeuclidean"
+        x, y = problem.x[None], problem.y[None]
+        plans = [transport(x, y, epsilon=e, cost=cost, **PRECISE).plan[0] for e in EPSILONS]
+        start = EPSILONS.index(self._controls["epsilon"].value)
+        labels = {"names": problem.names, "partners": problem.partners, "note": self._note}
+        return transport_sweep(plans, EPSILONS, problem.row_words, problem.column_words, start=start, **labels)
 
 
 def _plain(text: str) -> str:

@@ -8,10 +8,9 @@ import ipywidgets as widgets
 import plotly.graph_objects as go
 import pytest
 
-from alignmamba2 import AlignMamba2, AlignMamba2Config
-from alignmamba2 import launch as lab
+from alignmamba2 import AlignMamba2, AlignMamba2Config, launch
 from alignmamba2.experiments import evaluate_folders
-from alignmamba2.explorers.live import LiveFigure, Script
+from alignmamba2.explorers.figure_widget import LiveFigure, Script
 from alignmamba2.storage.files import FileError, write_json
 from alignmamba2.training import training_notes
 from tests.stress import repeat
@@ -20,10 +19,10 @@ from tests.stress import repeat
 def test_the_address_that_is_printed_leads_to_the_notebook(tmp_path):
     notebook = tmp_path / "my model.ipynb"
     notebook.touch()
-    made = lab.command(notebook, browser=False, port=9)
+    made = launch.command(notebook, browser=False, port=9)
     assert {f"--notebook-dir={tmp_path}", "--LabApp.default_url=/lab/tree/my%20model.ipynb"} <= set(made)
     assert {"--no-browser", "--port=9", "--ip=127.0.0.1"} <= set(made)
-    assert not any("default_url" in part for part in lab.command(tmp_path))
+    assert not any("default_url" in part for part in launch.command(tmp_path))
 
 
 def test_the_first_message_of_a_figure_holds_all_of_it_but_the_script(monkeypatch):
@@ -54,7 +53,7 @@ def test_a_model_that_does_not_say_what_it_was_trained_on_is_refused_by_file_and
     AlignMamba2(AlignMamba2Config({"text": 2}, d_model=4, n_layers=1)).save_pretrained(tmp_path)
     path = tmp_path / "training.json"
     with pytest.raises(FileNotFoundError, match=r"training\.json: not found, so nothing says"):
-        lab.open_run(tmp_path)
+        launch.open_run(tmp_path)
     path.write_text(json.dumps(notes))  # as earlier versions wrote it, without a checksum
     assert training_notes(tmp_path) == {**notes, "history": []}
     if field == "recipe.dataset":
@@ -62,12 +61,12 @@ def test_a_model_that_does_not_say_what_it_was_trained_on_is_refused_by_file_and
     else:
         del notes[field]
     write_json(path, notes)
-    for read in (lab.open_run, lambda folder: evaluate_folders([folder])):
+    for read in (launch.open_run, lambda folder: evaluate_folders([folder])):
         with pytest.raises(FileError, match=rf"training\.json: has no field '{field}'"):
             read(tmp_path)
     path.write_text(path.read_text().replace("best_epoch", "best_epoc"))
     with pytest.raises(FileError, match=r"training\.json: damaged"):
-        lab.open_run(tmp_path)
+        launch.open_run(tmp_path)
 
 
 @pytest.mark.parametrize(

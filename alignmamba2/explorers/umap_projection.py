@@ -1,4 +1,4 @@
-"""UMAP that tells how far it is, and that can be stopped."""
+"""UMAP that reports its progress and can be stopped."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ EPOCHS = 200
 
 
 class Cancelled(Exception):
-    """Whoever asked does not want it any more."""
+    """The result is not wanted any more."""
 
 
-def umap_plane(
+def umap_projection(
     points: np.ndarray,
     neighbours: int,
     distance: float,
     random_state: int,
     progress: Callable[[float], None] = lambda share: None,
 ) -> np.ndarray:
-    """Points (N, d) on a plane (N, 2) by UMAP, telling `progress` how far it is (0 to 1).
+    """Return points (N, d) on a plane (N, 2) by UMAP, calling `progress` with the share that is done (0 to 1).
 
-    What `progress` raises ends the work. The same arguments give the same plane.
+    An exception that `progress` raises ends the work. The same arguments give the same plane.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # repeatable UMAP runs on one core, and says so each time
         import umap.layouts  # here, since it takes seconds to import
 
-        mine, plain = threading.get_ident(), umap.layouts.tqdm
+        this_thread, tqdm = threading.get_ident(), umap.layouts.tqdm
 
         def watched(epochs: range, **options: Any) -> Iterable[int]:
-            if threading.get_ident() != mine:  # another thread's UMAP
-                yield from plain(epochs, **options)
+            if threading.get_ident() != this_thread:  # another thread's UMAP
+                yield from tqdm(epochs, **options)
                 return
             for epoch in epochs:
                 progress(epoch / len(epochs))
