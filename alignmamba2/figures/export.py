@@ -1,4 +1,4 @@
-"""A figure as a file: a page that works without a network, or a picture."""
+"""Figures as files: pages that work without a network, and pictures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ plot.on('plotly_unhover', () => { picture.style.display = 'none'; });
 
 
 def to_page(figure: go.Figure, *, plotly: str | bool = True) -> str:
-    """A page with the figure and, for those who cannot see it, what it shows in words.
+    """Return a page with the figure and, for those who cannot see it, what it shows in words.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def to_page(figure: go.Figure, *, plotly: str | bool = True) -> str:
 
 
 def save(figure: go.Figure, path: str | Path, *, width: int = 1000, scale: float = 2.0, dark: bool = False) -> Path:
-    """Write a figure to a file: .html (alone enough, with its words), or .png, .svg, .pdf (by Kaleido and a browser).
+    """Write a figure to a file: .html (a page that stands alone), or .png, .svg, .pdf (by Kaleido and a browser).
 
     Parameters
     ----------
@@ -86,16 +86,16 @@ def save(figure: go.Figure, path: str | Path, *, width: int = 1000, scale: float
     width : int
         Pixels of a picture; the height is the figure's.
     scale : float
-        Pixels of a picture a pixel of the figure.
+        Pixels of a picture per pixel of the figure.
     dark : bool
-        In the dark template.
+        True: in the dark template.
 
     Raises
     ------
     ValueError
-        For another ending.
+        If the name has another ending.
     RuntimeError
-        Where Kaleido or a browser for it is missing, with what to do.
+        If Kaleido or a browser for it is missing, with what to do.
 
     Examples
     --------
