@@ -10,23 +10,19 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .marks import HOVER_ENDS, band, curve, heat
-from .style import INK, PAPER, QUIET, Look, floats, joined, look, quoted, titled, whole_steps
+from .style import INK, PAPER, QUIET, Look, floats, joined, look, titled, whole_steps
+from .training import recorded
 
-History = Sequence[Mapping[str, float]]
-Band = tuple[Any, Any]
 BELOW = 104  # pixels under the axes
 
 
-def mmd_over_epochs(history: History, *, bands: Mapping[str, Band] | None = None, note: str = "") -> go.Figure:
+def mmd_over_epochs(history: Sequence[Mapping[str, float]], *, note: str = "") -> go.Figure:
     """Draw the MMD of each pair over the epochs of a training, in the colour of the modality that is aligned.
 
     Parameters
     ----------
     history : list of mappings, one per epoch
         With "epoch" and "train/mmd/<modality>-<anchor>", and the same of "valid" if it was measured.
-    bands : mapping of "<modality>-<anchor>" to (low, high), optional
-        Two numbers, or two per epoch: the range of the MMD when the tokens of both modalities are mixed and
-        relabelled (`permutation_test`), which is what chance would give.
     note : str
         The subtitle; say "synthetic" here for synthetic data.
 
@@ -45,18 +41,18 @@ def mmd_over_epochs(history: History, *, bands: Mapping[str, Band] | None = None
     names = [name for name in names if name.count("/") == 2]
     if not names:
         raise ValueError("history: no entry such as 'train/mmd/audio-text'; expected a model with at least one pair")
-    epochs = [epoch["epoch"] for epoch in history]
-    figure, ends = go.Figure([_chance(pair, epochs, sides) for pair, sides in (bands or {}).items()]), []
+    figure, ends = go.Figure(), []
     for name in names:
         split, _, pair = name.split("/")
         held_out = split != "train"
-        colour, words = look(_aligned(pair)), f"{_in_words(pair)}, {'validation' if held_out else 'training'}"
-        points = [(epoch["epoch"], epoch[name]) for epoch in history if epoch.get(name) is not None]
-        if points:
-            ends.append(f"{words}: from {points[0][1]:.3f} to {points[-1][1]:.3f}")
-        style = Look(colour.colour, colour.symbol + "-open" * held_out, "dot" if held_out else "solid")
-        x, y = [x for x, _ in points], [y for _, y in points]
-        figure.add_trace(curve(style, x, y, words, f"{words}<br>epoch %{{x}}: %{{y:.4f}}", width=3 - held_out))
+        style, words = _of_pair(pair)
+        style = Look(style.colour, style.symbol + "-open" * held_out, "dot" if held_out else "solid")
+        words += ", validation" if held_out else ", training"
+        epochs, values = recorded(history, name)
+        if values:
+            ends.append(f"{words}: from {values[0]:.3f} to {values[-1]:.3f}")
+        hover = f"{words}<br>epoch %{{x}}: %{{y:.4f}}"
+        figure.add_trace(curve(style, epochs, values, words, hover, width=3 - held_out))
     figure.update_xaxes(title="epoch", tick0=0, dtick=whole_steps(len(history), 10))
     figure.update_yaxes(title="MMD (squared)", rangemode="tozero")
     return titled(figure, "MMD between the modalities, during training", note, words="; ".join(ends) + ".")
@@ -66,8 +62,7 @@ def mmd_by_bandwidth(
     bandwidths: Any,
     values: Mapping[str, Any],
     *,
-    bands: Mapping[str, Band] | None = None,
-    chosen: float | None = None,
+    bands: Mapping[str, tuple[Any, Any]] | None = None,
     note: str = "",
 ) -> go.Figure:
     """Draw the MMD of each pair against the bandwidth of the kernel, which sees nothing if too narrow or too wide.
@@ -79,28 +74,28 @@ def mmd_by_bandwidth(
     values : mapping of "<modality>-<anchor>" to array (S,)
         MMD², from `mmd(..., bandwidth=σ)`.
     bands : mapping of the same names to (low, high), arrays (S,), optional
-        The range of the MMD of relabelled tokens, which is what chance would give.
-    chosen : float, optional
-        The bandwidth in use, such as the median distance, marked by a line.
+        The range of the MMD when the tokens of both modalities are mixed and relabelled (`permutation_test`), which
+        is what chance would give.
     note : str
 
     Examples
     --------
-    >>> figure = mmd_by_bandwidth([0.1, 1, 10], {"audio-text": [0.1, 0.4, 0.05]}, chosen=1.5)
+    >>> figure = mmd_by_bandwidth([0.1, 1, 10], {"audio-text": [0.1, 0.4, 0.05]})
     >>> figure.layout.meta['words']
     'Audio ↔ text is largest, 0.400, at bandwidth 1.'
     """
     bandwidths = floats(bandwidths)
-    figure, peaks = go.Figure([_chance(pair, bandwidths, sides) for pair, sides in (bands or {}).items()]), []
+    figure, peaks = go.Figure(), []
+    for pair, (low, high) in (bands or {}).items():
+        style, words = _of_pair(pair)
+        edge = {"name": f"{words}, chance", "line": {"width": 1, "color": style.colour, "dash": "dot"}}
+        hover = {"hoveron": "fills", "hoverinfo": "text", "text": "where relabelled tokens lie"}
+        figure.add_trace(band(bandwidths, floats(low), floats(high), style.colour, **edge, **hover))
     for pair, row in values.items():
-        words, row = _in_words(pair), floats(row)
+        (style, words), row = _of_pair(pair), floats(row)
         hover = f"{words}<br>bandwidth %{{x:.3g}}: MMD² %{{y:.4f}}"
-        figure.add_trace(curve(look(_aligned(pair)), bandwidths, row, words, hover))
+        figure.add_trace(curve(style, bandwidths, row, words, hover))
         peaks.append(f"{words} is largest, {row.max():.3f}, at bandwidth {bandwidths[row.argmax()]:.3g}")
-    if chosen is not None:
-        figure.add_vline(x=chosen, line={"color": INK, "width": 2, "dash": "dash"})
-        place = {"x": np.log10(chosen), "y": 1, "yref": "paper", "xanchor": "left", "xshift": 6}
-        figure.add_annotation(text=f"in use: {chosen:.3g}", showarrow=False, **place)
     marks = [d * 10.0**e for e in range(-6, 7) for d in (1, 2, 5)]
     figure.update_xaxes(type="log", title="bandwidth σ of the Gaussian kernel", tickvals=marks, tickformat="~g")
     figure.update_yaxes(title="MMD (squared)", rangemode="tozero")
@@ -109,7 +104,7 @@ def mmd_by_bandwidth(
     return titled(figure, "MMD against bandwidth", note, words=words, margin_b=BELOW)
 
 
-def kernel_matrix(kernel: Any, modality: Sequence[str], hover: Sequence[str] = (), *, note: str = "") -> go.Figure:
+def kernel_matrix(kernel: Any, modality: Sequence[str], *, note: str = "") -> go.Figure:
     """Draw how alike all tokens of two modalities are, each against each, and the MMD as the sum of the blocks' means.
 
     Parameters
@@ -118,8 +113,6 @@ def kernel_matrix(kernel: Any, modality: Sequence[str], hover: Sequence[str] = (
         k(u, v) between 0 and 1.
     modality : N strings
         Two different ones, each in one run.
-    hover : N strings, or empty
-        The words of each token.
     note : str
 
     Raises
@@ -144,8 +137,6 @@ def kernel_matrix(kernel: Any, modality: Sequence[str], hover: Sequence[str] = (
     (first, second), x, y = names, slice(None, count), slice(count, None)
     xx, yy, xy = (kernel[rows, columns].mean() for rows, columns in ((x, x), (y, y), (x, y)))
     labels = [f"{m} {i + 1}" for m, run in zip(names, (count, size - count), strict=True) for i in range(run)]
-    if len(hover):
-        labels = [label + quoted(words, "<br>") for label, words in zip(labels, hover, strict=True)]
     texts = [
         [f"{a}<br>and {b}<br>alike: {kernel[i, j]:.2f}" for j, b in enumerate(labels)] for i, a in enumerate(labels)
     ]
@@ -234,18 +225,6 @@ def _votes(figure: go.Figure, at: np.ndarray, witness: np.ndarray, first: str, s
     figure.update_yaxes(title="witness", range=[-1.25 * span, 1.25 * span], row=1, col=1)
 
 
-def _aligned(pair: str) -> str:
-    """Return the modality of a pair "<modality>-<anchor>"."""
-    return pair.split("-")[0]
-
-
-def _in_words(pair: str) -> str:
-    return pair.replace("-", " ↔ ")
-
-
-def _chance(pair: str, x: Any, sides: Band) -> go.Scatter:
-    """Return the area in which the MMD of relabelled tokens lies, over x (N,)."""
-    low, high = (np.broadcast_to(floats(side), len(x)) for side in sides)
-    words, colour = f"{_in_words(pair)}, chance", look(_aligned(pair)).colour
-    hover = {"hoveron": "fills", "text": f"{words}: where relabelled tokens lie", "hoverinfo": "text"}
-    return band(x, low, high, colour, name=words, line={"width": 1, "color": colour, "dash": "dot"}, **hover)
+def _of_pair(pair: str) -> tuple[Look, str]:
+    """Return the look of the modality in "<modality>-<anchor>", and the pair in words."""
+    return look(pair.split("-")[0]), pair.replace("-", " ↔ ")

@@ -93,8 +93,8 @@ def _print_slopes(
     """Write each slope at the last point (value, length) of its line, moved up if it would lie on another."""
     gap = 0.0
     if len(ends) > 1:
-        logarithms = np.log10(np.concatenate([floats(row).ravel() for row in rows.values()]))
-        gap = 0.075 * max(float(np.nanmax(logarithms) - np.nanmin(logarithms)), 0.5)
+        values = np.concatenate([floats(row).ravel() for row in rows.values()])
+        gap = 0.075 * max(float(np.ptp(np.log10(values[np.isfinite(values)]))), 0.5)
     last = -np.inf
     for value, length, slope, style in sorted(ends, key=lambda end: end[:3]):
         last = max(np.log10(value), last + gap)

@@ -20,7 +20,7 @@ SIGNED = [[0, "#D55E00"], [0.5, "#BDBDBD"], [1, "#0072B2"]]
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens are N real tokens of many samples, each before and after fusion.
+    """Tokens are N real tokens of several samples, each before and after fusion.
 
     Attributes
     ----------
@@ -29,8 +29,8 @@ class Tokens:
     hover : N strings
         The sample, the token's place, and its words.
     sample : int array (N,)
-        The number of the sample that a token belongs to, counted through all traces.
-    label, prediction : arrays (N,), or None without labels
+        The place of the token's sample in the batch.
+    label : array (N,), or None without labels
         Of the token's step, or of its sample if there is one per sample; an unknown label is NaN.
     """
 
@@ -40,24 +40,14 @@ class Tokens:
     hover: Sequence[str]
     sample: np.ndarray | None = None
     label: np.ndarray | None = None
-    prediction: np.ndarray | None = None
-
-    @property
-    def error(self) -> np.ndarray:
-        """Array (N,) of "right" or "wrong" for classes, of |prediction − label| for numbers."""
-        if self.label is None or self.prediction is None:
-            raise ValueError("error: these tokens have no labels")
-        if self.prediction.dtype.kind in "iu":
-            return np.where(self.prediction == self.label, "right", "wrong")
-        return np.abs(self.prediction - self.label)
 
 
-def tokens_of(traces: Trace | Sequence[Trace], most: int = 1500, random_state: int = 0) -> Tokens:
-    """Return the real tokens of one or more traces, at most `most` of them drawn evenly over modalities.
+def tokens_of(trace: Trace, most: int = 1500, random_state: int = 0) -> Tokens:
+    """Return the real tokens of a trace, at most `most` of them drawn evenly over modalities.
 
     Parameters
     ----------
-    traces : Trace or list of Trace
+    trace : Trace
     most : int
     random_state : int
         Decides which tokens are drawn.
@@ -67,32 +57,19 @@ def tokens_of(traces: Trace | Sequence[Trace], most: int = 1500, random_state: i
     >>> tokens_of(model.trace(batch)).before.shape  # doctest: +SKIP
     (1500, 64)
     """
-    traces = [traces] if isinstance(traces, Trace) else list(traces)
     rng = np.random.default_rng(random_state)
-    firsts = np.cumsum([0, *(len(trace.ids) for trace in traces)])  # the number of each trace's first sample
-    modalities = list(dict.fromkeys(m for trace in traces for m in trace.modalities))
-    chosen: list[tuple[str, int, int, int]] = []  # modality, trace, sample, place
-    for m in modalities:
-        places = [
-            (m, i, b, t)
-            for i, trace in enumerate(traces)
-            if m in trace.masks
-            for b, t in np.argwhere(array(trace.masks[m])).tolist()
-        ]
-        count = min(len(places), most // len(modalities))
-        chosen += [places[i] for i in np.sort(rng.choice(len(places), count, replace=False))]
-    rows = [(m, traces[i], b, t) for m, i, b, t in chosen]
-    label = None
-    if all(trace.labels is not None for trace in traces):
-        label = np.array([_of_token(trace.labels, b, t, trace.label_mask) for _, trace, b, t in rows])
+    chosen: list[tuple[str, int, int]] = []  # modality, sample, place
+    for m in trace.modalities:
+        places = np.argwhere(array(trace.masks[m])).tolist()
+        count = min(len(places), most // len(trace.modalities))
+        chosen += [(m, *places[i]) for i in np.sort(rng.choice(len(places), count, replace=False))]
     return Tokens(
-        sample=np.array([firsts[i] + b for _, i, b, _ in chosen]),
-        label=label,
-        prediction=np.array([_of_token(trace.prediction, b, t) for _, trace, b, t in rows]),
-        before=np.stack([array(trace.projected[m][b, t]) for m, trace, b, t in rows]).astype(np.float32),
-        after=np.stack([array(trace.fused[m][b, t]) for m, trace, b, t in rows]).astype(np.float32),
-        modality=np.array([m for m, *_ in rows]),
-        hover=[_described(trace.ids[b], m, t, trace.words[b]) for m, trace, b, t in rows],
+        before=np.stack([array(trace.projected[m][b, t]) for m, b, t in chosen]).astype(np.float32),
+        after=np.stack([array(trace.fused[m][b, t]) for m, b, t in chosen]).astype(np.float32),
+        modality=np.array([m for m, *_ in chosen]),
+        hover=[_described(trace.ids[b], m, t, trace.words[b]) for m, b, t in chosen],
+        sample=np.array([b for _, b, _ in chosen]),
+        label=None if trace.labels is None else np.array([_label(trace, b, t) for _, b, t in chosen]),
     )
 
 
@@ -157,7 +134,6 @@ def before_after(
     by_name: str = "",
     facts: Mapping[str, str] | None = None,
     landmarks: int = 0,
-    images: Sequence[str] = (),
     heads: tuple[str, str] = ("before fusion", "after fusion"),
     note: str = "",
 ) -> go.Figure:
@@ -174,13 +150,11 @@ def before_after(
     by : N values, optional
         What the colour shows instead: numbers with a fraction get a scale, anything else a colour per value.
     by_name : str
-        Such as "label", "prediction", "error".
+        Such as "label".
     facts : mapping of "before" and "after" to a string, optional
         Stands over each panel, after its heading.
     landmarks : int
         So many tokens, far apart before fusion, carry the same number in both panels.
-    images : N strings, or empty
-        Data URIs; in a page written by `save` the picture shows beside the pointer.
     heads : two strings
         Headings of the panels.
     note : str
@@ -220,7 +194,7 @@ def before_after(
     frame = {"showticklabels": False, "ticks": "", "showgrid": False, "showline": True, "mirror": True}
     figure.update_xaxes(**frame)
     figure.update_yaxes(**frame)
-    figure.update_layout(meta={"linked": True, "images": list(images)})
+    figure.update_layout(meta={"linked": True})
     if scale:
         bar = {"title": {"text": by_name, "side": "right"}, "len": 1, "thickness": 14, "outlinewidth": 0}
         figure.update_layout(coloraxis={**scale, "colorbar": bar})
@@ -279,14 +253,13 @@ def _apart(points: np.ndarray, count: int) -> list[int]:
     return chosen
 
 
-def _of_token(values: Any, sample: int, place: int, known: Any = None) -> Any:
-    """Return a label or prediction of the token's step, or of its sample; NaN if it is not known."""
-    values = array(values)
-    if values.ndim == 1:
-        return values[sample]
-    if place >= values.shape[1] or (known is not None and not bool(known[sample, place])):
-        return np.nan
-    return values[sample, place]
+def _label(trace: Trace, sample: int, place: int) -> Any:
+    """Return the label of the token's step, or of its sample; NaN if it is not known."""
+    labels = array(trace.labels)
+    if labels.ndim == 1:
+        return labels[sample]
+    unknown = place >= labels.shape[1] or (trace.label_mask is not None and not trace.label_mask[sample, place])
+    return np.nan if unknown else labels[sample, place]
 
 
 def _described(sample: str, modality: str, place: int, words: Mapping[str, Sequence[str]]) -> str:

@@ -14,12 +14,9 @@ from .style import dark as in_the_dark
 from .style import describe
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-# Hovering a token marks the same one in every panel, and shows its picture where there is one.
+# Hovering a token marks the same one in every panel.
 LINKED = """
-const plot = document.getElementById('{plot_id}'), images = (plot.layout.meta || {}).images || [];
-const picture = document.createElement('img');
-picture.style.cssText = 'position:fixed;display:none;max-width:180px;max-height:180px;pointer-events:none;z-index:9';
-document.body.appendChild(picture);
+const plot = document.getElementById('{plot_id}');
 let busy = false;
 plot.on('plotly_hover', event => {
   if (busy) return;
@@ -32,13 +29,7 @@ plot.on('plotly_hover', event => {
   const panels = found.map(one => plot.data[one.curveNumber].xaxis === 'x2' ? 'x2y2' : 'xy');
   Plotly.Fx.hover(plot, found, panels);
   busy = false;
-  if (images[token]) {
-    picture.src = images[token];
-    const {clientX, clientY} = event.event;
-    Object.assign(picture.style, {display: 'block', left: clientX + 18 + 'px', top: clientY + 18 + 'px'});
-  }
 });
-plot.on('plotly_unhover', () => { picture.style.display = 'none'; });
 """
 
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..model.trace import Attribution, Scan
-from .marks import band, dots, heat
+from .marks import HOVER_ENDS, band, dots, heat
 from .style import PAPER, QUIET, array, look, quoted, short, ticks, titled
 
 MANY = 80  # tokens from which on a matrix has numbers as hover texts: so many words are slow to draw
@@ -134,7 +134,7 @@ def _quantiles(figure: go.Figure, row: int, scan: Scan, values: np.ndarray, mean
     figure.add_scatter(x=known, y=middle[known], row=row, col=1, **quiet)
     names, size = token_names(scan), 10 if len(values) <= 60 else 7
     hover = f"%{{text}}<br>{meaning}: median %{{y:.3g}}<br>80 % of channels: "
-    hover += "%{customdata[0]:.3g} to %{customdata[1]:.3g}<extra></extra>"
+    hover += "%{customdata[0]:.3g} to %{customdata[1]:.3g}" + HOVER_ENDS
     for m, places in places_of(scan).items():
         places = np.intersect1d(places, known)
         more = {"name": m, "legendgroup": m, "showlegend": row == 1, "hovertemplate": hover}

@@ -49,9 +49,9 @@ def losses(
     rows = {
         heading: [f"train/{part}", f"valid/{part}"]
         for part, heading in PARTS.items()
-        if any(epoch.get(f"train/{part}") is not None for epoch in history)
+        if recorded(history, f"train/{part}")[1]
     }
-    measured = [epoch for epoch in history if epoch.get(metric) is not None]
+    measured = dict(zip(*recorded(history, metric), strict=True))
     if measured:
         rows["validation " + metric.split("/")[-1]] = [metric]
     if not rows:
@@ -59,25 +59,31 @@ def losses(
     figure, changes, in_legend = panels(list(rows)), [], set()
     figure.update_annotations(font_size=16)
     for column, (heading, names) in enumerate(rows.items(), start=1):
-        lines = {name: [(e["epoch"], e[name]) for e in history if e.get(name) is not None] for name in names}
-        for name, points in lines.items():
-            if not points:
+        for name in names:
+            epochs, values = recorded(history, name)
+            if not values:
                 continue
             split = "validation" if name.startswith("valid") else "training"
-            x, y = [x for x, _ in points], [y for _, y in points]
+            hover = f"{name}, epoch %{{x}}: %{{y:.4f}}"
             group = {"legendgroup": split, "showlegend": split not in in_legend}
-            line = curve(SPLITS[split], x, y, split, f"{name}, epoch %{{x}}: %{{y:.4f}}", width=2.5, size=7, **group)
+            line = curve(SPLITS[split], epochs, values, split, hover, width=2.5, size=7, **group)
             figure.add_trace(line, 1, column)
             in_legend.add(split)
-        first = next(points for points in lines.values() if points)
-        changes.append(f"{heading}: {first[0][1]:.3g} to {first[-1][1]:.3g}")
+        _, values = recorded(history, names[0])
+        changes.append(f"{heading}: {values[0]:.3g} to {values[-1]:.3g}")
     if measured:
-        at = (max if best == "max" else min)(measured, key=lambda epoch: epoch[metric])
-        figure.add_vline(x=at["epoch"], line={"color": INK, "width": 1, "dash": "dash"}, row=1, col=len(rows))
-        figure.layout.annotations[len(rows) - 1].text = f"{list(rows)[-1]}<br>best {at[metric]:.3g}"
+        at = (max if best == "max" else min)(measured, key=measured.get)
+        figure.add_vline(x=at, line={"color": INK, "width": 1, "dash": "dash"}, row=1, col=len(rows))
+        figure.layout.annotations[len(rows) - 1].text = f"{list(rows)[-1]}<br>best {measured[at]:.3g}"
     figure.update_xaxes(title="epoch", tick0=0, dtick=whole_steps(len(history), 4))
     layout = {"height": 420, "words": "; ".join(changes) + ".", "margin_t": 142 if measured else 122}
     return titled(figure, "How the training went", note, **layout)
+
+
+def recorded(history: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
+    """Return the epochs with a value of this name, and the values."""
+    epochs = [epoch for epoch in history if epoch.get(name) is not None]
+    return [epoch["epoch"] for epoch in epochs], [epoch[name] for epoch in epochs]
 
 
 def scores(

@@ -161,7 +161,6 @@ def transport_sweep(
     column_words: Sequence[str] = (),
     *,
     start: int = 0,
-    label: str = "ε = ",
     **rest: Any,
 ) -> go.Figure:
     """Draw several plans of the same tokens behind one slider that needs no running Python.
@@ -170,11 +169,9 @@ def transport_sweep(
     ----------
     masses : K arrays (T_m, T_anchor)
     values : K numbers
-        What the slider shows beside each.
+        The ε of each, shown beside the slider.
     start : int
         The plan that is shown first.
-    label : str
-        Stands before the value.
     row_words, column_words, **rest
         As for `transport_plan`.
 
@@ -196,7 +193,7 @@ def transport_sweep(
     below = figure.layout.margin.b
     slider = {
         "active": start,
-        "currentvalue": {"prefix": label, "font": {"size": 16}},
+        "currentvalue": {"prefix": "ε = ", "font": {"size": 16}},
         "pad": {"t": below},
         "len": 0.6,
         "steps": [{"label": mark, "method": "animate", "args": [[mark], still]} for mark in marks],
