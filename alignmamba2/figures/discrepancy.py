@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .marks import HOVER_ENDS, band, curve, heat
+from .marks import HOVER_ENDS, SQUARE, band, curve, heat
 from .style import INK, PAPER, QUIET, Look, floats, joined, look, titled, whole_steps
 from .training import recorded
 
@@ -59,11 +59,7 @@ def mmd_over_epochs(history: Sequence[Mapping[str, float]], *, note: str = "") -
 
 
 def mmd_by_bandwidth(
-    bandwidths: Any,
-    values: Mapping[str, Any],
-    *,
-    bands: Mapping[str, tuple[Any, Any]] | None = None,
-    note: str = "",
+    bandwidths: Any, values: Mapping[str, Any], *, bands: Mapping[str, tuple[Any, Any]] | None = None, note: str = ""
 ) -> go.Figure:
     """Draw the MMD of each pair against the bandwidth of the kernel, which sees nothing if too narrow or too wide.
 
@@ -149,8 +145,7 @@ def kernel_matrix(kernel: Any, modality: Sequence[str], *, note: str = "") -> go
     box = {"font": {"color": "black", "size": 16}, "bgcolor": "rgba(255,255,255,0.85)", "borderpad": 4}
     for a, b, mean in ((first, first, xx), (second, second, yy), (first, second, xy), (second, first, xy)):
         figure.add_annotation(x=middle[b], y=middle[a], text=f"<b>mean {mean:.3f}</b>", showarrow=False, **box)
-    axis = {"tickvals": list(middle.values()), "ticktext": [f"<b>{m}</b>" for m in middle], "ticks": ""}
-    axis |= {"showgrid": False, "constrain": "domain"}
+    axis = {"tickvals": list(middle.values()), "ticktext": [f"<b>{m}</b>" for m in middle], **SQUARE}
     figure.update_xaxes(**axis, range=ends)
     figure.update_yaxes(**axis, range=ends[::-1], scaleanchor="x", tickangle=-90)
     sum_of = f"MMD² = {xx:.3f} + {yy:.3f} − 2 · {xy:.3f} = {xx + yy - 2 * xy:.3f}"

@@ -180,7 +180,7 @@ def before_after(
     groups, scale = _groups(modality, by, by_name)
     if by is not None:
         values = [f"<br>{by_name or 'value'}: " + (f"{v:.2f}" if scale else str(v)) for v in np.asarray(by)]
-        texts = np.array([text + value for text, value in zip(texts, values, strict=True)], dtype=object)
+        texts = np.array([f"{text}{value}" for text, value in zip(texts, values, strict=True)], dtype=object)
     sides = zip(heads, ("before", "after"), strict=True)
     figure = panels([f"<b>{head}</b>" + (f": {facts[side]}" if side in facts else "") for head, side in sides], 0.04)
     edge = {"color": PAPER, "width": 0.5}

@@ -19,14 +19,7 @@ MARGIN = {"l": 20, "r": 20, "b": 20}
 
 
 def patch_links(
-    mass: Any,
-    left: Any,
-    right: Any,
-    grid: Grid,
-    *,
-    names: Pair = ("rgb", "depth"),
-    most: int = 14,
-    note: str = "",
+    mass: Any, left: Any, right: Any, grid: Grid, *, names: Pair = ("rgb", "depth"), most: int = 14, note: str = ""
 ) -> go.Figure:
     """Draw the strongest links between the patches of two pictures side by side, such as colour and depth.
 

@@ -229,6 +229,7 @@ def _template(neutral: Callable[[str], str]) -> go.layout.Template:
         "tickfont": {"size": 14},
     }
     title = {"x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"}
+    legend = {"orientation": "h", "x": 0, "xanchor": "left", "y": 0.01, "yanchor": "bottom", "yref": "container"}
     subtitle = {"font": {"size": 15, "color": quiet}}
     hover_font = {"family": FONT, "size": 15, "color": ink}
     bar = {"outlinewidth": 0, "thickness": 14, "title": {"font": {"size": 14}}, "tickfont": {"size": 13}}
@@ -242,8 +243,7 @@ def _template(neutral: Callable[[str], str]) -> go.layout.Template:
             "colorway": COLOURS,
             "colorscale": {"sequential": PLAN_SCALE},
             "hoverlabel": {"bgcolor": paper, "bordercolor": quiet, "font": hover_font, "align": "left"},
-            "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 0.01, "yanchor": "bottom"}
-            | {"yref": "container"},
+            "legend": legend,
             "xaxis": axis,
             "yaxis": axis,
         },

@@ -16,11 +16,7 @@ SPLITS = {"training": Look(INK, "circle", "solid"), "validation": Look(QUIET, "c
 
 
 def losses(
-    history: Sequence[Mapping[str, float]],
-    *,
-    metric: str = "valid/accuracy",
-    best: str = "max",
-    note: str = "",
+    history: Sequence[Mapping[str, float]], *, metric: str = "valid/accuracy", best: str = "max", note: str = ""
 ) -> go.Figure:
     """Draw the parts of the loss, each on its own axis since their sizes differ, and the validation metric.
 
