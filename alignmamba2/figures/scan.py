@@ -88,9 +88,9 @@ def scan_influence(scan: Scan, *, note: str = "") -> go.Figure:
     name_tokens(figure, scan)
     figure.update_xaxes(title="from this token", range=[-0.6, len(names) - 0.4])
     figure.update_yaxes(**ticks(token_labels(scan), 26), autorange="reversed", showgrid=False, title="to this token")
-    mean, own = share.mean(0), float(np.diag(share).mean())
+    mean, itself = share.mean(0), float(np.diag(share).mean())
     by = {m: float(mean[places].sum()) for m, places in places_of(scan).items()}
-    words = f"On average {own:.0%} of what arrives at a token is its own. By modality it comes {amounts(by)}."
+    words = f"On average {itself:.0%} of what arrives at a token is its own. By modality it comes {amounts(by)}."
     layout = {"height": 680, "words": words, "margin_b": _below(scan.words)}
     return titled(figure, "Which token reaches which, through the scan", note, **layout)
 

@@ -225,10 +225,10 @@ def strongest(mass: np.ndarray, most: int | None = None) -> np.ndarray:
 
 
 def _heat(mass: np.ndarray, rows: list[str], columns: list[str], modality: str, most: float) -> go.Heatmap:
-    own = mass / np.maximum(mass.sum(1, keepdims=True), 1e-12)
+    share = mass / np.maximum(mass.sum(1, keepdims=True), 1e-12)
     hover = [
         [
-            f"{row}<br>→ {column}<br>{mass[i, j]:.2%} of all mass, {own[i, j]:.0%} of this {modality} token's"
+            f"{row}<br>→ {column}<br>{mass[i, j]:.2%} of all mass, {share[i, j]:.0%} of this {modality} token's"
             for i, row in enumerate(rows)
         ]
         for j, column in enumerate(columns)
