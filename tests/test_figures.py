@@ -100,6 +100,14 @@ def test_links_are_dark_exactly_where_they_are_true():
     assert drawn == {"True": [1, 0.0, None], "False": [0, 1.0, None]}
 
 
+def test_links_join_the_cells_with_clearly_more_than_an_even_spread(mass):
+    figure = figures.transport_plan(mass, names=PAIR)
+    text, audio = (one for one in traces_of(figure, "scatter") if one.mode == "markers" and one.text)
+    ends = [y for one in traces_of(figure, "scatter") if one.mode == "lines" for y in one.y if y is not None]
+    drawn = {(list(audio.y).index(b), list(text.y).index(a)) for a, b in zip(ends[::2], ends[1::2], strict=True)}
+    assert drawn == set(zip(*np.nonzero(mass > 1.5 * np.outer(mass.sum(1), mass.sum(0))), strict=True))
+
+
 def test_a_plan_without_structure_has_no_links_and_no_bright_cell():
     figure = figures.transport_plan(np.full((5, 4), 1 / 20), names=PAIR)
     (heat,) = traces_of(figure, "heatmap")
@@ -162,16 +170,9 @@ def test_experts_shares_sum_to_one(trace):
         assert list(own.marker.color) == [figures.look(m).colour for m in own.y]
 
 
-def test_token_shares_draw_the_real_tokens_only(trace):
-    figure = figures.token_shares(trace, 1)
-    assert {line.name: len(line.y) for line in figure.data} == {"text": 2, "audio": 2}
-    norms = trace.contributions[-1]["text"][1, 0]
-    assert figure.data[0].y[0] == pytest.approx(float(norms[0] / norms.sum()))
-
-
 def test_both_panels_show_the_same_tokens_with_their_words(trace):
-    tokens = figures.tokens_of([trace, trace], most=12)
-    assert tokens.before.shape == tokens.after.shape == (12, 6)
+    tokens = figures.tokens_of(trace, most=10)
+    assert tokens.before.shape == tokens.after.shape == (10, 6)
     assert sorted(set(tokens.modality)) == ["audio", "text"]
     np.testing.assert_allclose(tokens.after, tokens.before + 1, rtol=1e-6)
     assert any("first" in text and "great" in text for text in tokens.hover)
@@ -193,7 +194,7 @@ def test_neighbours_of_the_same_modality():
 @pytest.mark.slow
 def test_umap_repeats_itself():
     points = np.random.default_rng(0).normal(size=(60, 5))
-    first, second = (figures.plane(points, random_state=3) for _ in range(2))
+    first, second = (figures.umap_2d(points, random_state=3) for _ in range(2))
     assert first.shape == (60, 2)
     np.testing.assert_array_equal(first, second)
 

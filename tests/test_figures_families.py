@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn import metrics
 
-from alignmamba2 import figures, transport
+from alignmamba2 import figures
 from alignmamba2.alignment import mmd, witness
 from alignmamba2.batch import MultimodalBatch
 from alignmamba2.figures.style import IN_THE_DARK, PAPER
@@ -44,10 +44,6 @@ def gated() -> Trace:
     return trace
 
 
-def named(figure: go.Figure, name: str) -> list:
-    return [one for one in figure.data if one.name and one.name.startswith(name)]
-
-
 @pytest.mark.parametrize("module", [m.name for m in pkgutil.iter_modules(figures.__path__)])
 def test_examples_in_docstrings_are_true(module):
     here = importlib.import_module(f"alignmamba2.figures.{module}")
@@ -55,61 +51,6 @@ def test_examples_in_docstrings_are_true(module):
 
 
 # transport
-
-
-@pytest.fixture(scope="module")
-def plan() -> dict:
-    generator = torch.Generator().manual_seed(0)
-    x, y = torch.randn(1, 6, 4, generator=generator), torch.randn(1, 5, 4, generator=generator)
-    exact, soft = transport(x, y, method="exact"), transport(x, y, epsilon=0.1, tolerance=1e-6)
-    return {"exact": exact.plan[0], "soft": soft.plan[0], "cost": exact.cost[0]}
-
-
-def test_plans_on_their_cost_say_what_they_pay(plan):
-    figure = figures.plans_on_cost(
-        {"exact": plan["exact"], "soft": plan["soft"]}, plan["cost"], partners=[0, 1, 2, 3, 4, -1]
-    )
-    heats = [one for one in figure.data if one.type == "heatmap"]
-    dots = [one for one in figure.data if one.type == "scatter" and one.name is None]
-    np.testing.assert_allclose(heats[0].z, plan["cost"].T, rtol=1e-6)
-    for dot, name, head in zip(dots, ("exact", "soft"), figure.layout.annotations, strict=False):
-        paid = float((plan[name] * plan["cost"]).sum())
-        assert head.text.endswith(f"pays {paid:.3f}")
-        # A dot's area is its mass.
-        areas, masses = np.square(dot.marker.size), plan[name].numpy()[list(dot.x), list(dot.y)]
-        np.testing.assert_allclose(areas / areas.sum(), masses / masses.sum(), rtol=1e-4)
-    assert float((plan["exact"] * plan["cost"]).sum()) < float((plan["soft"] * plan["cost"]).sum())
-    with pytest.raises(ValueError, match="expected the cost's"):
-        figures.plans_on_cost({"exact": plan["exact"].T}, plan["cost"])
-
-
-def test_the_truth_stands_beside_what_was_learned(plan):
-    partners = np.array([0, 0, -1, 2, 4, 3])
-    figure = figures.true_and_learned(plan["soft"], partners, names=("audio", "text"))
-    truth, learned = (one for one in figure.data if one.type == "heatmap")
-    np.testing.assert_allclose(learned.z, plan["soft"].T, rtol=1e-6)
-    own = plan["soft"].numpy().sum(1)
-    np.testing.assert_allclose(truth.z.sum(0), np.where(partners >= 0, own, 0), rtol=1e-6)
-    bars = [one for one in figure.data if one.type == "bar"][1]
-    share, chance = figures.agreement(plan["soft"], partners)
-    known = partners >= 0
-    assert np.average(bars.y[known], weights=own[known]) == pytest.approx(share)
-    assert f"{share:.0%} of the mass agrees (chance: {chance:.0%})" in figures.describe(figure)
-    assert "1 of 6 audio tokens have no partner" in figure.layout.title.subtitle.text
-
-
-def test_links_join_the_strongest_cells(plan):
-    mass = plan["exact"].numpy()
-    figure = figures.token_links(mass, list("abcdef"), list("vwxyz"), names=("audio", "text"))
-    ends = [one for one in figure.data if one.mode == "markers"]
-    places = {"text": dict(zip(ends[0].x, range(5), strict=True)), "audio": dict(zip(ends[1].x, range(6), strict=True))}
-    drawn = set()
-    for line in (one for one in figure.data if one.mode == "lines"):
-        x = [v for v in line.x if v is not None]
-        drawn |= {(places["audio"][b], places["text"][a]) for a, b in zip(x[::2], x[1::2], strict=True)}
-    strong = np.argsort(mass, axis=None)[::-1][: len(drawn)]
-    assert drawn == {(i // 5, i % 5) for i in strong.tolist()}
-    assert [a.text for a in figure.layout.annotations] == [*"vwxyz", *"abcdef"]
 
 
 def test_an_even_plan_of_patches_has_no_links_and_says_so():
@@ -150,8 +91,7 @@ def test_a_words_mass_lies_over_its_patches():
 def test_a_plan_without_structure_or_tokens_is_said_to_have_none():
     for shape in ((4, 3), (0, 3)):
         even = np.full(shape, 1 / 12)
-        for figure in (figures.token_links(even), figures.transport_plan(even)):
-            assert "No link is clearly stronger" in figures.describe(figure)
+        assert "No link is clearly stronger" in figures.describe(figures.transport_plan(even))
 
 
 # discrepancy
@@ -169,46 +109,29 @@ def test_the_kernels_blocks_give_the_mmd():
         figures.kernel_matrix(kernel, ["audio", "text"] * 4 + ["audio"])
 
 
-def test_the_line_goes_through_both_means_and_the_witness_tells_the_sides():
+def test_the_areas_are_the_votes_of_the_witness_and_the_bars_all_tokens():
     generator = torch.Generator().manual_seed(0)
-    x, y = torch.randn(200, 3, generator=generator) + 1, torch.randn(150, 3, generator=generator) - 1
-    along_x, along_y, at, points = figures.line_between(x, y)
-    half = float((x.mean(0) - y.mean(0)).norm()) / 2
-    assert along_x.mean() == pytest.approx(half, rel=1e-4)
-    assert along_y.mean() == pytest.approx(-half, rel=1e-4)
-    w = witness(torch.tensor(points)[None].float(), x[None], y[None])[0].numpy()
-    figure = figures.witness_curve(at, w, {"audio": along_x, "text": along_y})
-    up, down = figure.data[0].y, figure.data[1].y
-    np.testing.assert_allclose(up + down, w, atol=1e-7)
-    assert at[np.argmax(w)] > 0 > at[np.argmin(w)]
-    for bars in named(figure, "audio") + named(figure, "text"):
-        assert bars.y.sum() == pytest.approx(1)
+    x, y = torch.randn(200, generator=generator) + 1, torch.randn(150, generator=generator) - 1
+    at = torch.linspace(-6, 6, 121)
+    votes = witness(at[None, :, None], x[None, :, None], y[None, :, None])[0]
+    audio, text, line, *bars = figures.witness_curve(at, votes, {"audio": x, "text": y}).data
+    np.testing.assert_allclose(audio.y + text.y, votes, atol=1e-7)
+    np.testing.assert_allclose(line.y, votes, atol=1e-7)
+    assert min(audio.y) == max(text.y) == 0
+    assert at[np.argmax(audio.y)] > 0 > at[np.argmin(text.y)]
+    assert [bar.name for bar in bars] == ["audio tokens", "text tokens"]
+    assert [bar.y.sum() for bar in bars] == pytest.approx([1, 1])
 
 
 def test_chance_is_a_band_under_the_lines():
-    history = [{"epoch": i, "train/mmd/audio-text": 0.5 - i / 10} for i in range(3)]
-    figure = figures.mmd_over_epochs(history, bands={"audio-text": (0.01, [0.1, 0.2, 0.3])})
-    band, line = figure.data
-    assert list(band.y) == [0.1, 0.2, 0.3, 0.01, 0.01, 0.01]
-    assert list(line.y) == [0.5, 0.4, 0.3]
-    by = figures.mmd_by_bandwidth(
-        [1, 2], {"audio-text": [0.1, 0.3]}, bands={"audio-text": ([0, 0], [0.1, 0.2])}, chosen=2
-    )
-    assert list(by.data[1].y) == [0.1, 0.3]
-    assert by.layout.shapes[0].x0 == 2
+    bands = {"audio-text": ([0, 0], [0.1, 0.2])}
+    band, line = figures.mmd_by_bandwidth([1, 2], {"audio-text": [0.1, 0.3]}, bands=bands).data
+    assert list(band.x) == [1, 2, 2, 1]
+    assert list(band.y) == [0.1, 0.2, 0, 0]
+    assert list(line.y) == [0.1, 0.3]
 
 
 # experts
-
-
-def test_contributions_of_the_experts_are_the_traces(trace):
-    figure = figures.expert_contributions(trace, 2)
-    norms = trace.contributions[-1]["text"][2]
-    own, shared = figure.data[:2]
-    np.testing.assert_allclose(own.y, norms[:, 0], rtol=1e-6)
-    np.testing.assert_allclose(shared.y, -norms[:, 1], rtol=1e-6)
-    assert len(figure.data) == 4  # audio is missing from this sample
-    assert "audio" not in figures.describe(figure)
 
 
 def test_equal_experts_are_no_distance_apart():
@@ -271,13 +194,6 @@ def test_only_a_gated_model_has_a_flow(trace):
         figures.gate_flow(trace)
 
 
-def test_an_even_gate_has_the_largest_entropy(gated):
-    even = traced(routing="gated", n_shared=2)
-    found = figures.entropy_of(even)
-    assert list(found.values()) == pytest.approx([np.log2(3)] * 3)
-    assert all(figures.entropy_of(gated)[m] < value for m, value in found.items())
-
-
 # scan
 
 
@@ -326,12 +242,10 @@ def test_the_bars_of_a_prediction_add_up_to_it(settings):
 def test_points_can_be_coloured_by_what_is_known_of_them(trace):
     tokens = figures.tokens_of(trace, most=60)
     assert set(tokens.sample) == {0, 1, 2}
-    np.testing.assert_array_equal(tokens.prediction, trace.prediction.numpy()[tokens.sample])
     np.testing.assert_array_equal(tokens.label, trace.labels.numpy()[tokens.sample])
-    np.testing.assert_array_equal(tokens.error == "right", tokens.label == tokens.prediction)
     flat = tokens.before[:, :2]
-    figure = figures.before_after(flat, flat + 1, tokens.modality, by=tokens.error, by_name="error", landmarks=3)
-    assert {one.name for one in figure.data} == set(tokens.error)
+    figure = figures.before_after(flat, flat + 1, tokens.modality, by=tokens.label, by_name="label", landmarks=3)
+    assert {one.name for one in figure.data} == {f"label {label}" for label in tokens.label}
     # The same token has the same number in both panels, and stands where it was.
     for left, right in zip(*(figure.data[i :: len(figure.data) // 2] for i in (0, 1)), strict=False):
         if left.name == right.name:
@@ -379,20 +293,15 @@ def drawn(trace: Trace, gated: Trace) -> dict[str, go.Figure]:
     mass /= mass.sum()
     return {
         "plan": figures.transport_plan(mass, names=("audio", "text"), note="synthetic"),
-        "links": figures.token_links(mass, names=("audio", "text")),
-        "cost": figures.plans_on_cost({"a": mass}, 1 - mass),
-        "truth": figures.true_and_learned(mass, range(-2, 5)),
         "kernel": figures.kernel_matrix(np.eye(3), ["a", "a", "b"]),
         "shares": figures.expert_shares(trace.expert_shares(), trace.expert_names),
-        "tokens": figures.token_shares(trace, 0),
-        "contributions": figures.expert_contributions(trace, 0),
         "flow": figures.gate_flow(gated),
         "steps": figures.scan_steps(trace.scan(0)),
         "influence": figures.scan_influence(trace.scan(0)),
         "attribution": figures.attribution_bars(trace.attribution(0)),
         "scores": figures.scores({"a": [1.0, 2.0]}),
         "losses": figures.losses([{"epoch": 0, "train/task": 1.0}, {"epoch": 1, "train/task": 0.5}]),
-        "planes": figures.before_after(np.zeros((2, 2)), np.ones((2, 2)), ["text", "audio"], landmarks=1),
+        "embedding": figures.before_after(np.zeros((2, 2)), np.ones((2, 2)), ["text", "audio"], landmarks=1),
     }
 
 
@@ -415,14 +324,14 @@ def test_every_figure_says_what_it_shows_and_goes_dark(trace, gated):
 
 
 def test_a_page_stands_alone_and_has_its_words(trace, gated, tmp_path):
-    figure = drawn(trace, gated)["planes"]
-    page = figures.save(figure, tmp_path / "deep" / "planes.html").read_text("utf-8")
+    figure = drawn(trace, gated)["embedding"]
+    page = figures.save(figure, tmp_path / "deep" / "embedding.html").read_text("utf-8")
     assert f'aria-label="{figures.describe(figure)}"' in page
     assert "cdn.plot.ly/plotly" not in page
     assert "plotly_hover" in page  # the panels are linked
     assert "plotly_hover'" not in figures.to_page(drawn(trace, gated)["scores"], plotly=False)
     with pytest.raises(ValueError, match=r"ends in \.html"):
-        figures.save(figure, tmp_path / "planes.jpg")
+        figures.save(figure, tmp_path / "embedding.jpg")
 
 
 def test_a_picture_without_kaleido_says_what_to_do(monkeypatch, tmp_path):

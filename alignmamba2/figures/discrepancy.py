@@ -1,4 +1,4 @@
-"""How far apart the modalities' tokens lie: the MMD, the kernel under it, and the function that tells them apart."""
+"""How far apart the modalities' tokens lie: the MMD, the kernel under it, and the witness function."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .style import INK, PAPER, PLAN_SCALE, QUIET, array, look, see_through, titled, whole_steps, wrapped
+from .marks import HOVER_ENDS, SQUARE, band, curve, heat
+from .style import INK, PAPER, QUIET, Look, floats, joined, look, titled, whole_steps
+from .training import recorded
 
-History = Sequence[Mapping[str, float]]
+BELOW = 104  # pixels under the axes
 
 
-Band = tuple[Any, Any]
-
-
-def mmd_over_epochs(history: History, *, bands: Mapping[str, Band] | None = None, note: str = "") -> go.Figure:
-    """The MMD of each pair over the epochs of a training, in the colour of the modality that is aligned.
+def mmd_over_epochs(history: Sequence[Mapping[str, float]], *, note: str = "") -> go.Figure:
+    """Draw the MMD of each pair over the epochs of a training, in the colour of the modality that is aligned.
 
     Parameters
     ----------
-    history : list of mappings, one an epoch
-        With "epoch" and "train/mmd/<modality>-<anchor>", and the same of "valid" where it was measured.
-    bands : mapping of "<modality>-<anchor>" to (low, high), optional
-        Numbers, or one an epoch: between which values the MMD lies when the tokens of both modalities are thrown
-        together and relabelled (`permutation_test`); what chance would give.
+    history : list of mappings, one per epoch
+        With "epoch" and "train/mmd/<modality>-<anchor>", and the same of "valid" if it was measured.
     note : str
-        The subtitle; say "synthetic" here where the data are.
+        The subtitle; say "synthetic" here for synthetic data.
+
+    Raises
+    ------
+    ValueError
+        If the history has no MMD of a pair.
 
     Examples
     --------
@@ -36,61 +37,31 @@ def mmd_over_epochs(history: History, *, bands: Mapping[str, Band] | None = None
     >>> list(figure.data[0].y)
     [0.9, 0.4]
     """
-    names = sorted(
-        {name for epoch in history for name in epoch if name.split("/")[1:2] == ["mmd"] and name.count("/") == 2}
-    )
+    names = sorted({name for epoch in history for name in epoch if name.split("/")[1:2] == ["mmd"]})
+    names = [name for name in names if name.count("/") == 2]
     if not names:
         raise ValueError("history: no entry such as 'train/mmd/audio-text'; expected a model with at least one pair")
-    figure = go.Figure()
-    every = [epoch["epoch"] for epoch in history]
-    for pair, (low, high) in (bands or {}).items():
-        low, high = (np.broadcast_to(array(side).astype(float), len(every)) for side in (low, high))
-        words = f"{pair.replace('-', ' ↔ ')}, chance"
-        figure.add_scatter(
-            x=[*every, *every[::-1]],
-            y=[*high, *low[::-1]],
-            mode="lines",
-            fill="toself",
-            name=words,
-            line={"width": 1, "color": look(pair.split("-")[0]).colour, "dash": "dot"},
-            fillcolor=see_through(look(pair.split("-")[0]).colour, 0.18),
-            hoveron="fills",
-            text=f"{words}: where relabelled tokens lie",
-            hoverinfo="text",
-        )
-    ends = []
+    figure, ends = go.Figure(), []
     for name in names:
         split, _, pair = name.split("/")
-        shown = look(pair.split("-")[0])
-        epochs = [epoch for epoch in history if epoch.get(name) is not None]
         held_out = split != "train"
-        words = f"{pair.replace('-', ' ↔ ')}, {'validation' if held_out else 'training'}"
-        if epochs:
-            ends.append(f"{words}: from {epochs[0][name]:.3f} to {epochs[-1][name]:.3f}")
-        figure.add_scatter(
-            x=[epoch["epoch"] for epoch in epochs],
-            y=[epoch[name] for epoch in epochs],
-            mode="lines+markers",
-            name=words,
-            line={"color": shown.colour, "dash": "dot" if held_out else "solid", "width": 2 if held_out else 3},
-            marker={"symbol": shown.symbol + ("-open" if held_out else ""), "size": 9},
-            hovertemplate=f"{words}<br>epoch %{{x}}: %{{y:.4f}}<extra></extra>",
-        )
+        style, words = _of_pair(pair)
+        style = Look(style.colour, style.symbol + "-open" * held_out, "dot" if held_out else "solid")
+        words += ", validation" if held_out else ", training"
+        epochs, values = recorded(history, name)
+        if values:
+            ends.append(f"{words}: from {values[0]:.3f} to {values[-1]:.3f}")
+        hover = f"{words}<br>epoch %{{x}}: %{{y:.4f}}"
+        figure.add_trace(curve(style, epochs, values, words, hover, width=3 - held_out))
     figure.update_xaxes(title="epoch", tick0=0, dtick=whole_steps(len(history), 10))
     figure.update_yaxes(title="MMD (squared)", rangemode="tozero")
-    told = "; ".join(ends) + "."
-    return titled(figure, "MMD between the modalities, during training", note, words=told)
+    return titled(figure, "MMD between the modalities, during training", note, words="; ".join(ends) + ".")
 
 
 def mmd_by_bandwidth(
-    bandwidths: Any,
-    values: Mapping[str, Any],
-    *,
-    bands: Mapping[str, Band] | None = None,
-    chosen: float | None = None,
-    note: str = "",
+    bandwidths: Any, values: Mapping[str, Any], *, bands: Mapping[str, tuple[Any, Any]] | None = None, note: str = ""
 ) -> go.Figure:
-    """The MMD of each pair against the kernel's bandwidth: too narrow or too wide, and it sees nothing.
+    """Draw the MMD of each pair against the bandwidth of the kernel, which sees nothing if too narrow or too wide.
 
     Parameters
     ----------
@@ -99,68 +70,38 @@ def mmd_by_bandwidth(
     values : mapping of "<modality>-<anchor>" to array (S,)
         MMD², from `mmd(..., bandwidth=σ)`.
     bands : mapping of the same names to (low, high), arrays (S,), optional
-        Where the MMD of relabelled tokens lies: what chance would give.
-    chosen : float, optional
-        The bandwidth in use, such as the median distance; a line marks it.
+        The range of the MMD when the tokens of both modalities are mixed and relabelled (`permutation_test`), which
+        is what chance would give.
     note : str
 
     Examples
     --------
-    >>> figure = mmd_by_bandwidth([0.1, 1, 10], {"audio-text": [0.1, 0.4, 0.05]}, chosen=1.5)
+    >>> figure = mmd_by_bandwidth([0.1, 1, 10], {"audio-text": [0.1, 0.4, 0.05]})
     >>> figure.layout.meta['words']
     'Audio ↔ text is largest, 0.400, at bandwidth 1.'
     """
-    bandwidths = array(bandwidths).astype(float)
-    figure, told = go.Figure(), []
+    bandwidths = floats(bandwidths)
+    figure, peaks = go.Figure(), []
     for pair, (low, high) in (bands or {}).items():
-        figure.add_scatter(
-            x=[*bandwidths, *bandwidths[::-1]],
-            y=[*array(high), *array(low)[::-1]],
-            mode="lines",
-            fill="toself",
-            line={"width": 1, "color": look(pair.split("-")[0]).colour, "dash": "dot"},
-            fillcolor=see_through(look(pair.split("-")[0]).colour, 0.18),
-            name=f"{pair.replace('-', ' ↔ ')}, chance",
-            hoveron="fills",
-            text="where relabelled tokens lie",
-            hoverinfo="text",
-        )
+        style, words = _of_pair(pair)
+        edge = {"name": f"{words}, chance", "line": {"width": 1, "color": style.colour, "dash": "dot"}}
+        hover = {"hoveron": "fills", "hoverinfo": "text", "text": "where relabelled tokens lie"}
+        figure.add_trace(band(bandwidths, floats(low), floats(high), style.colour, **edge, **hover))
     for pair, row in values.items():
-        shown, words, row = look(pair.split("-")[0]), pair.replace("-", " ↔ "), array(row).astype(float)
-        figure.add_scatter(
-            x=bandwidths,
-            y=row,
-            mode="lines+markers",
-            name=words,
-            line={"color": shown.colour, "dash": shown.dash, "width": 3},
-            marker={"symbol": shown.symbol, "size": 9},
-            hovertemplate=f"{words}<br>bandwidth %{{x:.3g}}: MMD² %{{y:.4f}}<extra></extra>",
-        )
-        told.append(f"{words} is largest, {row.max():.3f}, at bandwidth {bandwidths[row.argmax()]:.3g}")
-    if chosen is not None:
-        figure.add_vline(x=chosen, line={"color": INK, "width": 2, "dash": "dash"})
-        figure.add_annotation(
-            x=np.log10(chosen),
-            y=1,
-            yref="paper",
-            text=f"in use: {chosen:.3g}",
-            showarrow=False,
-            xanchor="left",
-            xshift=6,
-        )
-    figure.update_xaxes(
-        type="log",
-        title="bandwidth σ of the Gaussian kernel",
-        tickvals=[d * 10.0**e for e in range(-6, 7) for d in (1, 2, 5)],
-        tickformat="~g",
-    )
+        (style, words), row = _of_pair(pair), floats(row)
+        hover = f"{words}<br>bandwidth %{{x:.3g}}: MMD² %{{y:.4f}}"
+        figure.add_trace(curve(style, bandwidths, row, words, hover))
+        peaks.append(f"{words} is largest, {row.max():.3f}, at bandwidth {bandwidths[row.argmax()]:.3g}")
+    marks = [d * 10.0**e for e in range(-6, 7) for d in (1, 2, 5)]
+    figure.update_xaxes(type="log", title="bandwidth σ of the Gaussian kernel", tickvals=marks, tickformat="~g")
     figure.update_yaxes(title="MMD (squared)", rangemode="tozero")
-    words = "; ".join(told)
-    return _low(titled(figure, "MMD against bandwidth", note, words=words[:1].upper() + words[1:] + "."))
+    words = "; ".join(peaks)
+    words = words[:1].upper() + words[1:] + "."
+    return titled(figure, "MMD against bandwidth", note, words=words, margin_b=BELOW)
 
 
-def kernel_matrix(kernel: Any, modality: Sequence[str], hover: Sequence[str] = (), *, note: str = "") -> go.Figure:
-    """How alike all tokens of two modalities are, each against each, and the MMD as the sum of the blocks' means.
+def kernel_matrix(kernel: Any, modality: Sequence[str], *, note: str = "") -> go.Figure:
+    """Draw how alike all tokens of two modalities are, each against each, and the MMD as the sum of the blocks' means.
 
     Parameters
     ----------
@@ -168,9 +109,12 @@ def kernel_matrix(kernel: Any, modality: Sequence[str], hover: Sequence[str] = (
         k(u, v) between 0 and 1.
     modality : N strings
         Two different ones, each in one run.
-    hover : N strings, or empty
-        What a token stands for.
     note : str
+
+    Raises
+    ------
+    ValueError
+        If the kernel is not (N, N), or the tokens are not those of one modality and then those of another.
 
     Examples
     --------
@@ -178,96 +122,40 @@ def kernel_matrix(kernel: Any, modality: Sequence[str], hover: Sequence[str] = (
     >>> figure.layout.title.subtitle.text
     'MMD² = 1.000 + 1.000 − 2 · 0.200 = 1.600'
     """
-    kernel = array(kernel).astype(float)
-    names = list(dict.fromkeys(modality))
+    kernel = floats(kernel)
+    names, size = list(dict.fromkeys(modality)), len(modality)
     count = sum(m == names[0] for m in modality)
-    if kernel.shape != (len(modality),) * 2 or len(names) != 2 or any(m != names[0] for m in modality[:count]):
+    if kernel.shape != (size, size) or len(names) != 2 or any(m != names[0] for m in modality[:count]):
         raise ValueError(
-            f"kernel_matrix: found {kernel.shape} and modalities {names}; expected ({len(modality)}, {len(modality)}) "
+            f"kernel_matrix: found {kernel.shape} and modalities {names}; expected ({size}, {size}) "
             "and two modalities, one after the other"
         )
-    blocks = {
-        (names[0], names[0]): kernel[:count, :count].mean(),
-        (names[1], names[1]): kernel[count:, count:].mean(),
-        (names[0], names[1]): kernel[:count, count:].mean(),
-    }
-    xx, yy, xy = blocks.values()
-    label = [f"{m} {i + 1}" for m in names for i in range(sum(x == m for x in modality))]
-    said = [f"{a}<br>“{wrapped(h)}”" for a, h in zip(label, hover, strict=True)] if len(hover) else label
-    shown = [[f"{a}<br>and {b}<br>alike: {kernel[i, j]:.2f}" for j, b in enumerate(said)] for i, a in enumerate(said)]
-    heat = go.Heatmap(
-        z=kernel,
-        zmin=0,
-        zmax=1,
-        colorscale=PLAN_SCALE,
-        text=shown,
-        hovertemplate="%{text}<extra></extra>",
-        colorbar={"title": {"text": "k(u, v)", "side": "top"}, "tickvals": [0, 0.5, 1]},
-    )
-    figure = go.Figure(heat)
-    edge = {"color": "white", "width": 4}
-    figure.add_shape(type="line", x0=count - 0.5, x1=count - 0.5, y0=-0.5, y1=len(modality) - 0.5, line=edge)
-    figure.add_shape(type="line", y0=count - 0.5, y1=count - 0.5, x0=-0.5, x1=len(modality) - 0.5, line=edge)
-    middle = {names[0]: (count - 1) / 2, names[1]: (count + len(modality) - 1) / 2}
-    for (a, b), mean in (*blocks.items(), ((names[1], names[0]), xy)):
-        figure.add_annotation(
-            x=middle[b],
-            y=middle[a],
-            text=f"<b>mean {mean:.3f}</b>",
-            showarrow=False,
-            font={"color": "black", "size": 16},
-            bgcolor="rgba(255,255,255,0.85)",
-            borderpad=4,
-        )
-    ticked = {"tickvals": list(middle.values()), "ticktext": [f"<b>{m}</b>" for m in middle], "ticks": ""}
-    figure.update_xaxes(**ticked, showgrid=False, constrain="domain", range=[-0.5, len(modality) - 0.5])
-    figure.update_yaxes(
-        **ticked, showgrid=False, range=[len(modality) - 0.5, -0.5], scaleanchor="x", constrain="domain", tickangle=-90
-    )
+    (first, second), x, y = names, slice(None, count), slice(count, None)
+    xx, yy, xy = (kernel[rows, columns].mean() for rows, columns in ((x, x), (y, y), (x, y)))
+    labels = [f"{m} {i + 1}" for m, run in zip(names, (count, size - count), strict=True) for i in range(run)]
+    texts = [
+        [f"{a}<br>and {b}<br>alike: {kernel[i, j]:.2f}" for j, b in enumerate(labels)] for i, a in enumerate(labels)
+    ]
+    bar = {"title": {"text": "k(u, v)", "side": "top"}, "tickvals": [0, 0.5, 1]}
+    figure = go.Figure(heat(kernel, 1, bar=bar, text=texts))
+    edge, ends = {"color": "white", "width": 4}, (-0.5, size - 0.5)
+    figure.add_shape(type="line", x0=count - 0.5, x1=count - 0.5, y0=ends[0], y1=ends[1], line=edge)
+    figure.add_shape(type="line", y0=count - 0.5, y1=count - 0.5, x0=ends[0], x1=ends[1], line=edge)
+    middle = {first: (count - 1) / 2, second: (count + size - 1) / 2}
+    box = {"font": {"color": "black", "size": 16}, "bgcolor": "rgba(255,255,255,0.85)", "borderpad": 4}
+    for a, b, mean in ((first, first, xx), (second, second, yy), (first, second, xy), (second, first, xy)):
+        figure.add_annotation(x=middle[b], y=middle[a], text=f"<b>mean {mean:.3f}</b>", showarrow=False, **box)
+    axis = {"tickvals": list(middle.values()), "ticktext": [f"<b>{m}</b>" for m in middle], **SQUARE}
+    figure.update_xaxes(**axis, range=ends)
+    figure.update_yaxes(**axis, range=ends[::-1], scaleanchor="x", tickangle=-90)
     sum_of = f"MMD² = {xx:.3f} + {yy:.3f} − 2 · {xy:.3f} = {xx + yy - 2 * xy:.3f}"
-    words = f"Tokens of {names[0]} are alike {xx:.2f} on average, of {names[1]} {yy:.2f}, and across {xy:.2f}."
-    note = f"{note} · {sum_of}" if note else sum_of
-    figure = titled(figure, f"How alike: {names[0]} and {names[1]}", note, height=620, words=words)
-    return figure.update_layout(margin={"t": 96, "b": 50})
+    words = f"Tokens of {first} are alike {xx:.2f} on average, of {second} {yy:.2f}, and across {xy:.2f}."
+    title, margin = f"How alike: {first} and {second}", {"t": 96, "b": 50}
+    return titled(figure, title, joined(note, sum_of), height=620, words=words, margin=margin)
 
 
-def line_between(x: Any, y: Any, points: int = 121) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The line through the means of two clouds, and both clouds seen along it.
-
-    Parameters
-    ----------
-    x, y : arrays (N, d) and (M, d)
-    points : int
-
-    Returns
-    -------
-    along_x (N,), along_y (M,) : where each token lies along the line, 0 half-way between the means, x's side positive
-    at (points,) : places on the line, from the outermost token to the outermost
-    in_space (points, d) : the same places as points in the space of the tokens, to give to `witness`
-
-    Examples
-    --------
-    >>> along_x, along_y, at, in_space = line_between([[2.0, 0.0]], [[0.0, 0.0]], points=3)
-    >>> along_x, along_y, at.tolist()
-    (array([1.]), array([-1.]), [-1.0, 0.0, 1.0])
-    """
-    x, y = array(x).astype(float), array(y).astype(float)
-    centre, step = (x.mean(0) + y.mean(0)) / 2, x.mean(0) - y.mean(0)
-    step = step / max(np.linalg.norm(step), 1e-12)
-    along_x, along_y = (x - centre) @ step, (y - centre) @ step
-    ends = np.concatenate([along_x, along_y])
-    at = np.linspace(ends.min(), ends.max(), points)
-    return along_x, along_y, at, centre + at[:, None] * step
-
-
-def witness_curve(
-    at: Any,
-    witness: Any,
-    along: Mapping[str, Any],
-    *,
-    note: str = "",
-) -> go.Figure:
-    """The witness function along a line, over the tokens of both modalities as they lie along it.
+def witness_curve(at: Any, witness: Any, along: Mapping[str, Any], *, note: str = "") -> go.Figure:
+    """Draw the witness function along a line, over the tokens of both modalities as they lie along it.
 
     Above 0 the function votes for the first modality, below for the second. The MMD is the difference of the mean
     votes, taken at the tokens themselves and not on the line.
@@ -275,9 +163,10 @@ def witness_curve(
     Parameters
     ----------
     at, witness : arrays (P,)
-        Places on the line (`line_between`), and `alignmamba2.alignment.witness` there.
+        Places on the line, such as the one through the means of both modalities, and
+        `alignmamba2.alignment.witness` at these places.
     along : mapping of two modalities to arrays (N,), (M,)
-        Where their tokens lie along the line.
+        The places of their tokens along the line.
     note : str
 
     Examples
@@ -286,76 +175,51 @@ def witness_curve(
     >>> figure.layout.meta['words']
     'It is largest at 1.00, for audio, and smallest at -1.00, for text.'
     """
-    at, witness = array(at).astype(float), array(witness).astype(float)
+    at, witness = floats(at), floats(witness)
     first, second = along
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.6, 0.4], vertical_spacing=0.06)
-    for name, part in ((first, np.maximum(witness, 0)), (second, np.minimum(witness, 0))):
-        figure.add_scatter(
-            x=at,
-            y=part,
-            mode="none",
-            fill="tozeroy",
-            fillcolor=see_through(look(name).colour, 0.35),
-            hoverinfo="skip",
-            showlegend=False,
-            row=1,
-            col=1,
-        )
-    figure.add_scatter(
-        x=at,
-        y=witness,
-        mode="lines",
-        line={"color": INK, "width": 3},
-        name="witness",
-        showlegend=False,
-        hovertemplate="at %{x:.2f}: %{y:.3f}<extra></extra>",
-        row=1,
-        col=1,
-    )
+    _votes(figure, at, witness, first, second)
     edges = np.linspace(at.min(), at.max(), 31)
     for name, places in along.items():
-        places = array(places).astype(float)
-        share, _ = np.histogram(places, edges)
+        counts, _ = np.histogram(floats(places), edges)
+        colour = look(name).fill(0.7)
+        stripes = {"shape": "" if name == first else "/", "bgcolor": colour, "fgcolor": PAPER, "solidity": 0.25}
         figure.add_bar(
             x=(edges[1:] + edges[:-1]) / 2,
-            y=share / max(len(places), 1),
+            y=counts / max(len(places), 1),
             width=edges[1] - edges[0],
             name=f"{name} tokens",
-            marker={
-                "color": see_through(look(name).colour, 0.7),
-                "line": {"color": look(name).colour, "width": 1},
-                "pattern": {
-                    "shape": "" if name == first else "/",
-                    "bgcolor": see_through(look(name).colour, 0.7),
-                    "fgcolor": PAPER,
-                    "solidity": 0.25,
-                },
-            },
-            hovertemplate=f"%{{y:.1%}} of the {name} tokens lie around %{{x:.2f}}<extra></extra>",
+            marker={"color": colour, "line": {"color": look(name).colour, "width": 1}, "pattern": stripes},
+            hovertemplate=f"%{{y:.1%}} of the {name} tokens lie around %{{x:.2f}}" + HOVER_ENDS,
             row=2,
             col=1,
         )
-    span = max(float(np.abs(witness).max()), 1e-6)
-    figure.add_hline(y=0, line={"color": QUIET, "width": 1}, row=1, col=1)
-    for name, x, y, side in ((first, 0.01, 0.96, "left"), (second, 0.99, 0.04, "right")):
-        figure.add_annotation(
-            text=f"votes for <b>{name}</b>",
-            x=x,
-            y=y,
-            xanchor=side,
-            xref="x domain",
-            yref="y domain",
-            showarrow=False,
-            font={"color": INK, "size": 16},
-        )
-    figure.update_yaxes(title="witness", range=[-1.25 * span, 1.25 * span], row=1, col=1)
     figure.update_yaxes(title="share", tickformat=".0%", row=2, col=1)
     figure.update_xaxes(title=f"along the line from the mean of {second} to the mean of {first}", row=2, col=1)
-    figure.update_layout(barmode="overlay", bargap=0)
     high, low = at[witness.argmax()], at[witness.argmin()]
     words = f"It is largest at {high:.2f}, for {first}, and smallest at {low:.2f}, for {second}."
-    return _low(titled(figure, f"Witness function: {first} against {second}", note, height=540, words=words))
+    layout = {"barmode": "overlay", "bargap": 0, "margin_b": BELOW}
+    return titled(figure, f"Witness function: {first} against {second}", note, height=540, words=words, **layout)
 
 
-def _low(figure: go.Figure) -> go.Figure:
-    return figure.update_layout(margin_b=104)
+def _votes(figure: go.Figure, at: np.ndarray, witness: np.ndarray, first: str, second: str) -> None:
+    """Draw the witness function in the upper panel, its area in the colour of the modality that it votes for."""
+    quiet = {"hoverinfo": "skip", "showlegend": False}
+    for name, part in ((first, np.maximum(witness, 0)), (second, np.minimum(witness, 0))):
+        area = go.Scatter(x=at, y=part, mode="none", fill="tozeroy", fillcolor=look(name).fill(0.35), **quiet)
+        figure.add_trace(area, 1, 1)
+    line, hover = {"color": INK, "width": 3}, "at %{x:.2f}: %{y:.3f}" + HOVER_ENDS
+    line = go.Scatter(x=at, y=witness, mode="lines", line=line, name="witness", showlegend=False, hovertemplate=hover)
+    figure.add_trace(line, 1, 1)
+    figure.add_hline(y=0, line={"color": QUIET, "width": 1}, row=1, col=1)
+    font = {"color": INK, "size": 16}
+    for name, x, y, side in ((first, 0.01, 0.96, "left"), (second, 0.99, 0.04, "right")):
+        place = {"x": x, "y": y, "xanchor": side, "xref": "x domain", "yref": "y domain"}
+        figure.add_annotation(text=f"votes for <b>{name}</b>", showarrow=False, font=font, **place)
+    span = max(float(np.abs(witness).max()), 1e-6)
+    figure.update_yaxes(title="witness", range=[-1.25 * span, 1.25 * span], row=1, col=1)
+
+
+def _of_pair(pair: str) -> tuple[Look, str]:
+    """Return the look of the modality in "<modality>-<anchor>", and the pair in words."""
+    return look(pair.split("-")[0]), pair.replace("-", " ↔ ")

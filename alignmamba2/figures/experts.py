@@ -1,4 +1,4 @@
-"""The experts: what each adds along the sentence, how far their weights differ, where a gate sends tokens."""
+"""The experts: what each adds to the tokens, how far their weights differ, where a gate sends tokens."""
 
 from __future__ import annotations
 
@@ -7,108 +7,53 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from ..model.trace import Trace
-from .style import (
-    INK,
-    LIGHT,
-    PLAN_SCALE,
-    QUIET,
-    SHADE,
-    array,
-    look,
-    see_through,
-    short,
-    ticks,
-    titled,
-    whole_steps,
-    wrapped,
-)
+from .marks import HOVER_ENDS, SQUARE, heat, panels
+from .style import INK, LIGHT, PAPER, SHADE, array, floats, look, titled
 
 HEIGHT, ABOVE, BELOW, PAD = 480, 96, 30, 26  # pixels of the flow: in all, over it, under it, between experts
 
 
-def expert_contributions(trace: Trace, sample: int, *, layer: int = -1, note: str = "") -> go.Figure:
-    """What the specific and the shared experts add to each token of one sample, along the sentence.
-
-    A panel a modality: the specific expert's contribution upwards, the shared ones' downwards; lengths, so both count.
+def expert_shares(shares: Sequence[Mapping[str, Any]], experts: Sequence[str], *, note: str = "") -> go.Figure:
+    """Draw each expert's share of what is added to the tokens, by layer and modality; every bar sums to 1.
 
     Parameters
     ----------
-    trace : Trace
-    sample : int
-        Place in the batch that was traced.
-    layer : int
-        −1 is the last.
+    shares : one mapping per layer, of modality to array (K,)
+        Summing to 1; `Trace.expert_shares()`.
+    experts : K strings
+        Their names, "specific" (drawn in the modality's colour) and "shared" (grey, hatched).
     note : str
-        The subtitle; say "synthetic" here where the data are.
+        The subtitle; say "synthetic" here for synthetic data.
 
     Examples
     --------
-    >>> expert_contributions(model.trace(batch), 0)  # doctest: +SKIP
+    >>> figure = expert_shares([{"text": [0.6, 0.4], "audio": [0.3, 0.7]}], ["specific", "shared"])
+    >>> [bar.x for bar in figure.data]
+    [(0.6, 0.3), (0.4, 0.7)]
     """
-    here = [m for m in trace.modalities if bool(trace.masks[m][sample].any())]
-    said = {m: list(trace.words[sample].get(m, ())) for m in here}
-    in_step = len({tuple(words) for words in said.values()}) == 1  # then the words stand once, below all
-    labels_take = 24 if in_step or not any(said.values()) else 110  # pixels between the panels
-    plot = 130 * len(here) + labels_take * (len(here) - 1)
-    figure = make_subplots(rows=len(here), cols=1, vertical_spacing=labels_take / plot)
-    is_own = np.array([not name.startswith("shared") for name in trace.expert_names])
-    most, told = 0.0, []
-    for row, m in enumerate(here, start=1):
-        norms = array(trace.contributions[layer][m][sample])[array(trace.masks[m][sample])]
-        own, shared = norms[:, is_own].sum(1), norms[:, ~is_own].sum(1)
-        most = max(most, float(np.max([own, shared])))
-        told.append(f"{m}: {own.sum() / max(norms.sum(), 1e-12):.0%} from its own expert")
-        words = said[m][: len(norms)]
-        numbers = [str(i + 1) for i in range(len(norms))]
-        for name, values, sign in (("specific", own, 1), ("shared", shared, -1)):
-            figure.add_bar(
-                x=np.arange(len(norms)),
-                y=sign * values,
-                name="shared experts (grey, hatched)" if sign < 0 else "specific expert (the modality's colour)",
-                legendgroup=name,
-                showlegend=row == 1,
-                marker={
-                    "color": look(m).colour if sign > 0 else SHADE,
-                    "pattern": {"shape": "" if sign > 0 else "/", "bgcolor": SHADE, "fgcolor": LIGHT, "solidity": 0.15},
-                    "line": {"color": LIGHT, "width": 0 if sign > 0 else 1},
-                },
-                customdata=values,
-                text=[
-                    f"{m} {i + 1}" + (f" “{wrapped(words[i])}”" if i < len(words) else "") for i in range(len(norms))
-                ],
-                textposition="none",
-                hovertemplate=f"%{{text}}<br>the {name} adds %{{customdata:.3f}}<extra></extra>",
-                row=row,
-                col=1,
-            )
-        labels = ticks([short(w, 13) for w in words] if words else numbers, 24)
-        figure.update_xaxes(
-            **labels, tickangle=-40 if words else 0, showgrid=False, range=[-0.6, len(norms) - 0.4], row=row, col=1
-        )
-        if in_step and row < len(here):
-            figure.update_xaxes(showticklabels=False, row=row, col=1)
-        figure.update_yaxes(title={"text": f"<b>{m}</b>", "font": {"color": INK}}, row=row, col=1)
-        figure.add_hline(y=0, line={"color": QUIET, "width": 1}, row=row, col=1)
-    step = 10.0 ** np.floor(np.log10(max(most, 1e-9)))
-    marks = np.arange(0, most + step, step if most / step < 4 else 2 * step)[:5]
-    figure.update_yaxes(
-        range=[-1.1 * most, 1.1 * most],
-        tickvals=[*(-marks[:0:-1]), *marks],
-        ticktext=[f"{v:g}" for v in [*marks[:0:-1], *marks]],
+    layers = [{m: array(values) for m, values in layer.items()} for layer in shares]
+    figure = panels([f"layer {i + 1}" for i in range(len(layers))] or [""], 0.07, shared_yaxes=True)
+    for i, layer in enumerate(layers):
+        for k, expert in enumerate(experts):
+            values = {m: float(shares[k]) for m, shares in layer.items()}
+            bar = _share_bar(values, expert, f"layer {i + 1}")
+            figure.add_trace(bar.update(showlegend=i == 0), 1, i + 1)
+    figure.update_xaxes(range=[0, 1], tickvals=[0, 0.5, 1], ticktext=["0", "50%", "100%"], title="share")
+    figure.update_yaxes(autorange="reversed", ticks="")
+    most = max((len(layer) for layer in layers), default=1)
+    words = "; ".join(
+        f"layer {i + 1}, {m}: " + ", ".join(f"{v:.0%} {e}" for v, e in zip(values, experts, strict=True))
+        for i, layer in enumerate(layers)
+        for m, values in layer.items()
     )
-    figure.update_layout(barmode="relative", bargap=0.25)
-    number = layer % len(trace.contributions) + 1
-    title = f"What the experts add, token by token: {short(trace.ids[sample])}, layer {number}"
-    below = 150 if any(said.values()) else 90
-    figure = titled(figure, title, note, height=96 + plot + below, words="; ".join(told) + ".")
-    return figure.update_layout(margin_b=below)
+    title, layout = "What each expert adds to the tokens", {"barmode": "stack", "bargap": 0.35}
+    return titled(figure, title, note, height=270 + 55 * most, words=words + ".", **layout)
 
 
 def expert_distances(weights: Mapping[str, Any], *, note: str = "") -> go.Figure:
-    """How far the experts' weights differ: ‖A − B‖ over √(‖A‖² + ‖B‖²), 0 for equals, 1 for strangers.
+    """Draw how far the experts' weights differ: ‖A − B‖ / √(‖A‖² + ‖B‖²), 0 for equal matrices.
 
     Two independent random matrices are at about 1, a matrix and its negative at √2.
 
@@ -125,46 +70,37 @@ def expert_distances(weights: Mapping[str, Any], *, note: str = "") -> go.Figure
     [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
     """
     names = list(weights)
-    flat = np.stack([array(w).astype(float).ravel() for w in weights.values()])
+    flat = np.stack([floats(w).ravel() for w in weights.values()])
     squares = (flat**2).sum(1)
     apart = np.array([((flat - row) ** 2).sum(1) for row in flat])
     distance = np.sqrt(apart / np.maximum(squares[:, None] + squares, 1e-24))
-    figure = go.Figure(
-        go.Heatmap(
-            z=distance,
-            x=names,
-            y=names,
-            zmin=0,
-            zmax=max(1.0, float(distance.max())),
-            colorscale=PLAN_SCALE,
-            xgap=3,
-            ygap=3,
-            texttemplate="%{z:.2f}",
-            textfont={"size": 18},
-            hovertemplate="%{y} and %{x}: %{z:.3f} apart<extra></extra>",
-            colorbar={"title": {"text": "apart", "side": "top"}},
-        )
-    )
-    figure.update_xaxes(showgrid=False, ticks="", constrain="domain")
-    figure.update_yaxes(showgrid=False, ticks="", autorange="reversed", scaleanchor="x", constrain="domain")
+    cells = {"x": names, "y": names, "texttemplate": "%{z:.2f}", "textfont": {"size": 18}}
+    most = max(1.0, float(distance.max()))
+    figure = go.Figure(heat(distance, most, "%{y} and %{x}: %{z:.3f} apart", gap=3, bar="apart", **cells))
+    figure.update_xaxes(**SQUARE)
+    figure.update_yaxes(**SQUARE, autorange="reversed", scaleanchor="x")
     off = distance + 9 * np.eye(len(names))
     i, j = np.unravel_index(off.argmin(), off.shape)
     words = f"The closest two are {names[i]} and {names[j]}, {distance[i, j]:.2f} apart." if len(names) > 1 else ""
     height = 220 + 76 * len(names)
-    return titled(figure, "How far the experts' weights differ", note, height=height, words=words).update_layout(
-        margin_b=50
-    )
+    return titled(figure, "How far the experts' weights differ", note, height=height, words=words, margin_b=50)
 
 
 def gate_flow(trace: Trace, *, layer: int = -1, note: str = "") -> go.Figure:
-    """Gated routing as a flow: how much of each modality's tokens goes to which expert.
+    """Draw gated routing as a flow: how much of each modality's tokens goes to which expert.
 
     Parameters
     ----------
     trace : Trace
         Of a model with routing="gated".
     layer : int
+        −1 is the last.
     note : str
+
+    Raises
+    ------
+    ValueError
+        If the model has no gates.
 
     Examples
     --------
@@ -173,115 +109,68 @@ def gate_flow(trace: Trace, *, layer: int = -1, note: str = "") -> go.Figure:
     if not trace.gates:
         raise ValueError("gate_flow: this trace has no gates; expected a model with routing='gated'")
     gates = {m: array(g)[array(trace.masks[m])] for m, g in trace.gates[layer].items()}
-    here = [m for m in trace.modalities if len(gates.get(m, ()))]
+    modalities = [m for m in trace.modalities if len(gates.get(m, ()))]
+    count = len(modalities)
     shared = [name for name in trace.expert_names if name.startswith("shared")]
-    names = [*here, *(f"{m}'s own expert" for m in here), *(s.replace("shared", "shared expert") for s in shared)]
-    source, target, value, colour, hover = [], [], [], [], []
-    for i, m in enumerate(here):
-        mean = gates[m].mean(0)
-        for k, expert in enumerate(trace.expert_names):
-            to = len(here) + i if not expert.startswith("shared") else 2 * len(here) + shared.index(expert)
-            source.append(i)
-            target.append(to)
-            value.append(float(mean[k]) / len(here))
-            colour.append(see_through(look(m).colour, 0.5))
-            hover.append(f"{mean[k]:.1%} of the {m} tokens' weight goes to {names[to]}")
+    specific = [f"{m}'s own expert" for m in modalities]
+    names = [*modalities, *specific, *(name.replace("shared", "shared expert") for name in shared)]
+    flows = []  # from which node, to which, how much, in which colour, in words
+    for i, m in enumerate(modalities):
+        for expert, weight in zip(trace.expert_names, gates[m].mean(0), strict=True):
+            to = 2 * count + shared.index(expert) if expert in shared else count + i
+            words = f"{weight:.1%} of the {m} tokens' weight goes to {names[to]}"
+            flows.append((i, to, float(weight) / count, look(m).fill(0.5), words))
+    source, target, value, colour, hover = map(list, zip(*flows, strict=True))
     # Own experts across from their modality, the shared ones below all, as high as what flows into them: Plotly would
     # push nodes that are in each other's way out of the picture.
-    flows = [sum(v for t, v in zip(target, value, strict=True) if t == to) for to in range(len(here), len(names))]
+    arriving = np.bincount(target, value)[count:]
     between = PAD / (HEIGHT - ABOVE - BELOW)
-    high = np.array(flows) * (1 - between * (len(flows) - 1))
-    expert_y = np.cumsum(high) - high / 2 + between * np.arange(len(flows))
-    figure = go.Figure(
-        go.Sankey(
-            arrangement="snap",
-            node={
-                "label": names,
-                "color": [*(look(m).colour for m in here), *(look(m).colour for m in here), *(LIGHT for _ in shared)],
-                "x": [0.02] * len(here) + [0.98] * (len(here) + len(shared)),
-                "y": [*((i + 0.5) / len(here) for i in range(len(here))), *expert_y],
-                "pad": PAD,
-                "thickness": 26,
-                "line": {"width": 0},
-                "hovertemplate": "%{label}<extra></extra>",
-            },
-            link={
-                "source": source,
-                "target": target,
-                "value": value,
-                "color": colour,
-                "customdata": hover,
-                "hovertemplate": "%{customdata}<extra></extra>",
-            },
-            textfont={"size": 17, "shadow": "none"},
-        )
+    high = arriving * (1 - between * (len(arriving) - 1))
+    middles = np.cumsum(high) - high / 2 + between * np.arange(len(high))
+    colours = [look(m).colour for m in modalities]
+    node = {
+        "label": names,
+        "color": [*colours, *colours, *(LIGHT for _ in shared)],
+        "x": [0.02] * count + [0.98] * len(middles),
+        "y": [*((i + 0.5) / count for i in range(count)), *middles],
+        "pad": PAD,
+        "thickness": 26,
+        "line": {"width": 0},
+        "hovertemplate": "%{label}" + HOVER_ENDS,
+    }
+    link = {"source": source, "target": target, "value": value, "color": colour, "customdata": hover}
+    link["hovertemplate"] = "%{customdata}" + HOVER_ENDS
+    figure = go.Figure(go.Sankey(arrangement="snap", node=node, link=link, textfont={"size": 17, "shadow": "none"}))
+    title = f"Where the gate sends the tokens: layer {layer % len(trace.gates) + 1}"
+    margin = {"l": 20, "r": 20, "t": ABOVE, "b": BELOW}
+    return titled(figure, title, note, height=HEIGHT, words="; ".join(hover) + ".", margin=margin)
+
+
+def _share_bar(values: Mapping[str, float], expert: str, layer: str) -> go.Bar:
+    """Return one expert's part of the bars of a layer, a bar per modality."""
+    specific = not expert.startswith("shared")
+    colours = [look(m).colour for m in values]
+    return go.Bar(
+        x=list(values.values()),
+        y=list(values),
+        orientation="h",
+        name=f"{expert} expert" + " (the modality's colour)" * specific,
+        legendgroup=expert,
+        marker={
+            "color": colours if specific else SHADE,
+            "pattern": {"shape": "" if specific else "/", "bgcolor": SHADE, "fgcolor": LIGHT, "solidity": 0.1},
+            "line": {"color": PAPER, "width": 1},
+        },
+        text=[f"{v:.0%}" for v in values.values()],
+        textposition="inside",
+        insidetextanchor="middle",
+        textangle=0,
+        textfont={"size": 15, "color": [_readable(colour) for colour in colours] if specific else INK},
+        hovertemplate=f"{layer}, %{{y}}: %{{x:.1%}} from the {expert} expert" + HOVER_ENDS,
     )
-    number = layer % len(trace.gates) + 1
-    title = f"Where the gate sends the tokens: layer {number}"
-    figure = titled(figure, title, note, height=HEIGHT, words="; ".join(hover) + ".")
-    return figure.update_layout(margin={"l": 20, "r": 20, "t": ABOVE, "b": BELOW})
 
 
-def gate_entropy(epochs: Sequence[float], entropy: Mapping[str, Any], experts: int, *, note: str = "") -> go.Figure:
-    """How undecided the gate is over the training, by modality: the mean entropy of its weights.
-
-    0 where every token goes to one expert, log₂ K where the gate is even (its start).
-
-    Parameters
-    ----------
-    epochs : array (E,)
-    entropy : mapping of modality to array (E,)
-        In bits; `entropy_of` a trace after each epoch.
-    experts : int
-        K, from which a token may choose.
-    note : str
-
-    Examples
-    --------
-    >>> figure = gate_entropy([0, 1], {"text": [1.58, 1.2]}, experts=3)
-    >>> round(figure.layout.shapes[0].y0, 3)
-    1.585
-    """
-    figure, told = go.Figure(), []
-    for m, values in entropy.items():
-        values = array(values).astype(float)
-        figure.add_scatter(
-            x=array(epochs),
-            y=values,
-            mode="lines+markers",
-            name=m,
-            line={"color": look(m).colour, "dash": look(m).dash, "width": 3},
-            marker={"symbol": look(m).symbol, "size": 9},
-            hovertemplate=f"{m}, epoch %{{x}}: %{{y:.3f}} bits<extra></extra>",
-        )
-        told.append(f"{m}: from {values[0]:.2f} to {values[-1]:.2f} bits")
-    even = float(np.log2(experts))
-    figure.add_hline(y=even, line={"color": QUIET, "width": 2, "dash": "dash"})
-    figure.add_annotation(
-        x=1,
-        xref="paper",
-        xanchor="right",
-        y=even,
-        yanchor="bottom",
-        showarrow=False,
-        text=f"even over {experts} experts",
-    )
-    figure.update_xaxes(title="epoch", dtick=whole_steps(len(epochs), 12))
-    figure.update_yaxes(title="entropy of the gate, bits", range=[0, even * 1.15])
-    return titled(figure, "How undecided the gate is", note, words="; ".join(told) + ".")
-
-
-def entropy_of(trace: Trace, layer: int = -1) -> dict[str, float]:
-    """The mean entropy, in bits, of the gate's weights over the real tokens of each modality.
-
-    Examples
-    --------
-    >>> entropy_of(model.trace(batch))  # doctest: +SKIP
-    {'text': 1.41, 'audio': 1.53}
-    """
-    found = {}
-    for m, gate in trace.gates[layer].items():
-        gate = array(gate)[array(trace.masks[m])].astype(float)
-        if len(gate):
-            found[m] = float(-(gate * np.log2(np.maximum(gate, 1e-30))).sum(1).mean())
-    return found
+def _readable(colour: str) -> str:
+    """Return white or black, whichever stands out on the colour."""
+    r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "white" if 0.299 * r + 0.587 * g + 0.114 * b < 130 else "black"

@@ -1,4 +1,4 @@
-"""A figure as a file: a page that works without a network, or a picture."""
+"""Figures as files: pages that work without a network, and pictures."""
 
 from __future__ import annotations
 
@@ -14,36 +14,27 @@ from .style import dark as in_the_dark
 from .style import describe
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-# Hovering a token marks the same one in every panel, and shows its picture where there is one.
+# Hovering a token marks the same one in every panel.
 LINKED = """
-const plot = document.getElementById('{plot_id}'), images = (plot.layout.meta || {}).images || [];
-const picture = document.createElement('img');
-picture.style.cssText = 'position:fixed;display:none;max-width:180px;max-height:180px;pointer-events:none;z-index:9';
-document.body.appendChild(picture);
+const plot = document.getElementById('{plot_id}');
 let busy = false;
 plot.on('plotly_hover', event => {
   if (busy) return;
-  const token = event.points[0].customdata, found = [];
+  const token = event.points[0].customdata, same = [];
   plot.data.forEach((trace, curve) => {
     const at = trace.customdata ? Array.from(trace.customdata).indexOf(token) : -1;
-    if (at >= 0) found.push({curveNumber: curve, pointNumber: at});
+    if (at >= 0) same.push({curveNumber: curve, pointNumber: at});
   });
   busy = true;
-  const panels = found.map(one => plot.data[one.curveNumber].xaxis === 'x2' ? 'x2y2' : 'xy');
-  Plotly.Fx.hover(plot, found, panels);
+  const panels = same.map(one => plot.data[one.curveNumber].xaxis === 'x2' ? 'x2y2' : 'xy');
+  Plotly.Fx.hover(plot, same, panels);
   busy = false;
-  if (images[token]) {
-    picture.src = images[token];
-    const {clientX, clientY} = event.event;
-    Object.assign(picture.style, {display: 'block', left: clientX + 18 + 'px', top: clientY + 18 + 'px'});
-  }
 });
-plot.on('plotly_unhover', () => { picture.style.display = 'none'; });
 """
 
 
 def to_page(figure: go.Figure, *, plotly: str | bool = True) -> str:
-    """A page with the figure and, for those who cannot see it, what it shows in words.
+    """Return a page with the figure and, for those who cannot see it, what it shows in words.
 
     Parameters
     ----------
@@ -76,7 +67,7 @@ def to_page(figure: go.Figure, *, plotly: str | bool = True) -> str:
 
 
 def save(figure: go.Figure, path: str | Path, *, width: int = 1000, scale: float = 2.0, dark: bool = False) -> Path:
-    """Write a figure to a file: .html (alone enough, with its words), or .png, .svg, .pdf (by Kaleido and a browser).
+    """Write a figure to a file: .html (a page that stands alone), or .png, .svg, .pdf (by Kaleido and a browser).
 
     Parameters
     ----------
@@ -86,16 +77,16 @@ def save(figure: go.Figure, path: str | Path, *, width: int = 1000, scale: float
     width : int
         Pixels of a picture; the height is the figure's.
     scale : float
-        Pixels of a picture a pixel of the figure.
+        Pixels of a picture per pixel of the figure.
     dark : bool
-        In the dark template.
+        True: in the dark template.
 
     Raises
     ------
     ValueError
-        For another ending.
+        If the name has another ending.
     RuntimeError
-        Where Kaleido or a browser for it is missing, with what to do.
+        If Kaleido or a browser for it is missing, with what to do.
 
     Examples
     --------

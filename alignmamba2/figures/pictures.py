@@ -1,4 +1,4 @@
-"""Pictures side by side, as they lie in a file."""
+"""The pictures of a data set: side by side, or as one trace of a figure."""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
+from .marks import panels
 from .style import array, titled
 
 WIDEST = 360  # pixels of a picture; a page should stay light
 
 
 def side_by_side(pictures: Mapping[str, Any], *, title: str = "Pictures", note: str = "") -> go.Figure:
-    """Pictures in a row, each under its caption, none stretched.
+    """Draw pictures in a row, each under its caption, none stretched.
 
     Parameters
     ----------
-    pictures : mapping of caption to uint8 array (H, W, 3), or to array (H, W), which becomes grey from dark to light
+    pictures : mapping of caption to uint8 array (H, W, 3) or array (H, W)
+        One number per pixel becomes grey, from dark to light.
     title, note : str
+
+    Raises
+    ------
+    ValueError
+        If an array is no picture.
 
     Examples
     --------
@@ -30,18 +36,18 @@ def side_by_side(pictures: Mapping[str, Any], *, title: str = "Pictures", note: 
     >>> [a.text for a in figure.layout.annotations]
     ['colour', 'depth']
     """
-    figure = make_subplots(rows=1, cols=len(pictures), subplot_titles=list(pictures), horizontal_spacing=0.03)
+    figure = panels(list(pictures), 0.03)
     for column, values in enumerate(pictures.values(), start=1):
         figure.add_trace(as_trace(pixels(values)), 1, column)
     figure.update_xaxes(visible=False, constrain="domain")
     figure.update_yaxes(visible=False, constrain="domain")
     figure.update_annotations(font_size=15)
-    told = ", ".join(f"{name}: {' × '.join(map(str, np.shape(array(p))[:2]))}" for name, p in pictures.items())
-    return titled(figure, title, note, height=400, words=f"{told}.").update_layout(margin={"l": 20, "r": 20, "b": 20})
+    sizes = ", ".join(f"{name}: {' × '.join(map(str, np.shape(array(p))[:2]))}" for name, p in pictures.items())
+    return titled(figure, title, note, height=400, words=f"{sizes}.", margin={"l": 20, "r": 20, "b": 20})
 
 
 def of_sample(dataset: Any, sample: Any) -> dict[str, Any]:
-    """The pictures of a sample, by modality, as `Dataset.show` has them; none of a modality that is missing.
+    """Return the pictures of a sample by modality, as `Dataset.show` makes them, without missing modalities.
 
     Examples
     --------
@@ -57,7 +63,7 @@ def of_sample(dataset: Any, sample: Any) -> dict[str, Any]:
 
 
 def pixels(values: Any) -> np.ndarray:
-    """A picture of three bytes a pixel, (H, W, 3); one number a pixel becomes grey, from dark to light."""
+    """Return a picture as bytes (H, W, 3); one number per pixel (H, W) becomes grey, from dark to light."""
     values = array(values)
     if values.ndim == 3 and values.shape[2] == 3:
         return values.astype(np.uint8)
@@ -69,14 +75,14 @@ def pixels(values: Any) -> np.ndarray:
 
 
 def data_uri(picture: Any) -> str:
-    """A PIL image as a PNG inside an address, for a page that stands alone."""
+    """Return a PIL image as a data URI of a PNG, for a page that stands alone."""
     file = io.BytesIO()
     picture.save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def as_trace(picture: np.ndarray, x: float = 0.0) -> go.Image:
-    """A picture (H, W, 3) whose pixels lie at x, x + 1, …; a large one is drawn coarser, at the same size."""
+    """Return a picture (H, W, 3) with its pixels at x, x + 1, …; a large one is drawn coarser, at the same size."""
     from PIL import Image
 
     step = max(1, -(-max(picture.shape[:2]) // WIDEST))

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from .style import COLOURS, DASHES, QUIET, SYMBOLS, array, see_through, titled
+from .marks import band, curve
+from .style import QUIET, floats, joined, numbered_look, titled
 
 
 def under_corruption(
@@ -20,16 +21,23 @@ def under_corruption(
     level: float | None = None,
     note: str = "",
 ) -> go.Figure:
-    """A metric against the severity of a corruption: a line a model through the means, a band from worst to best run.
+    """Draw a metric against the severity of a corruption: per model a line of means, and a band from worst to best run.
 
     Parameters
     ----------
     severity : array (S,), rising
     results : mapping of a model's name to array (R, S)
         R runs, such as seeds of training or of the corruption.
-    metric, kind : what the axes show
-    level : what a model reaches that looks at nothing; optional
+    metric, kind : str
+        The titles of the axes.
+    level : float, optional
+        The metric of a model that ignores its input.
     note : str
+
+    Raises
+    ------
+    ValueError
+        If the results of a model are not (R, S).
 
     Examples
     --------
@@ -37,44 +45,24 @@ def under_corruption(
     >>> [round(float(y), 2) for y in figure.data[1].y]
     [0.85, 0.45]
     """
-    severity, figure, told = array(severity).astype(float), go.Figure(), []
+    severity, figure, changes = floats(severity), go.Figure(), []
     for k, (name, runs) in enumerate(results.items()):
-        runs = array(runs).astype(float)
+        runs, style = floats(runs), numbered_look(k)
         if runs.ndim != 2 or runs.shape[1] != len(severity):
             raise ValueError(f"results[{name!r}]: found {runs.shape}; expected (runs, {len(severity)})")
         low, high, mean = runs.min(0), runs.max(0), runs.mean(0)
-        figure.add_scatter(
-            x=np.concatenate([severity, severity[::-1]]),
-            y=np.concatenate([high, low[::-1]]),
-            fill="toself",
-            fillcolor=see_through(COLOURS[k % 6], 0.18),
-            line={"width": 0},
-            mode="lines",
-            hoverinfo="skip",
-            legendgroup=name,
-            showlegend=False,
-        )
-        figure.add_scatter(
-            x=severity,
-            y=mean,
-            mode="lines+markers",
-            name=name,
-            legendgroup=name,
-            line={"color": COLOURS[k % 6], "dash": DASHES[k % 6], "width": 3},
-            marker={"symbol": SYMBOLS[k % 6], "size": 10},
-            customdata=np.column_stack([low, high]),
-            hovertemplate=f"{name}, {kind} %{{x:g}}: %{{y:.3f}} (%{{customdata[0]:.3f}} to %{{customdata[1]:.3f}})"
-            "<extra></extra>",
-        )
-        told.append(f"{name}: {mean[0]:.3g} to {mean[-1]:.3g}")
+        figure.add_trace(band(severity, low, high, style.colour, line={"width": 0}, legendgroup=name, showlegend=False))
+        hover = f"{name}, {kind} %{{x:g}}: %{{y:.3f}} (%{{customdata[0]:.3f}} to %{{customdata[1]:.3f}})"
+        ends = {"customdata": np.column_stack([low, high])}
+        figure.add_trace(curve(style, severity, mean, name, hover, size=10, legendgroup=name, **ends))
+        changes.append(f"{name}: {mean[0]:.3g} to {mean[-1]:.3g}")
     if level is not None:
         # No model's colour; and written where the data are still good, so that the lines are far above.
         figure.add_hline(y=level, line={"dash": "dot", "width": 1.5, "color": QUIET})
-        figure.add_annotation(
-            x=0, xref="paper", xanchor="left", y=level, yanchor="top", text="who looks at nothing", showarrow=False
-        )
+        place = {"x": 0, "xref": "paper", "xanchor": "left", "y": level, "yanchor": "top"}
+        figure.add_annotation(text="who looks at nothing", showarrow=False, **place)
     figure.update_xaxes(title=kind)
     figure.update_yaxes(title=metric)
-    note = " · ".join(filter(None, (note, "bands from the worst to the best run")))
-    figure = titled(figure, f"{metric[0].upper()}{metric[1:]} as data get worse", note, words="; ".join(told) + ".")
-    return figure.update_layout(margin_t=100)
+    note = joined(note, "bands from the worst to the best run")
+    title = f"{metric[0].upper()}{metric[1:]} as data get worse"
+    return titled(figure, title, note, words="; ".join(changes) + ".", margin_t=100)

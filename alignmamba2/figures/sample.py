@@ -1,4 +1,4 @@
-"""One sample as the model gets it: a row of numbers a feature, a column a token."""
+"""One sample as the model gets it: a row of numbers per feature, a column per token."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .style import SIGNED, array, look, short, titled, wrapped
+from .marks import HOVER_ENDS
+from .style import SIGNED, floats, look, quoted, short, titled
 
 SHOWN = 3.0  # standard deviations at which a colour ends
 
@@ -21,7 +22,7 @@ def sample_strips(
     title: str = "One sample",
     note: str = "",
 ) -> go.Figure:
-    """The features of one sample as a strip a modality, side by side in relative time, with its words on top.
+    """Draw the features of one sample as a strip per modality, one under another in relative time, words on top.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ def sample_strips(
     words : mapping of modality to T_m strings
         The text's are written over the strips; all are in the hover text.
     title, note : str
-        Say "synthetic" in the note where the data are.
+        Say "synthetic" in the note for synthetic data.
 
     Examples
     --------
@@ -40,45 +41,42 @@ def sample_strips(
     """
     words = words or {}
     figure = make_subplots(rows=len(features), cols=1, shared_xaxes=True, vertical_spacing=0.04)
+    sizes = []
     for row, (m, values) in enumerate(features.items(), start=1):
-        values = array(values).astype(float)
+        values = floats(values)
         count, width = values.shape
-        said = list(words.get(m, ()))[:count] or [""] * count
-        name = [f"{m} {i + 1}" + (f"<br>“{wrapped(word)}”" if word else "") for i, word in enumerate(said)]
-        strip = go.Heatmap(
-            z=values.T,
-            x=(np.arange(count) + 0.5) / max(count, 1),
-            zmid=0,
-            zmin=-SHOWN,
-            zmax=SHOWN,
-            colorscale=SIGNED,
-            xgap=2,
-            showscale=row == 1,
-            colorbar={"title": {"text": "sd", "side": "top"}, "tickvals": [-3, 0, 3], "len": 1, "y": 0.5},
-            text=[name] * width,
-            hovertemplate="%{text}<br>feature %{y}: %{z:.2f} sd<extra></extra>",
-        )
-        figure.add_trace(strip, row, 1)
-        axis = f"<b>{m}</b><br>{count} tokens<br>{width} features"
-        figure.update_yaxes(title={"text": axis, "font": {"color": look(m).colour, "size": 13}}, row=row, col=1)
+        sizes.append(f"{count} tokens of {m}")
+        figure.add_trace(_strip(values, m, words.get(m, ())).update(showscale=row == 1), row, 1)
+        heading = f"<b>{m}</b><br>{count} tokens<br>{width} features"
+        figure.update_yaxes(title={"text": heading, "font": {"color": look(m).colour, "size": 13}}, row=row, col=1)
     figure.update_xaxes(showticklabels=False, ticks="", showgrid=False, range=[0, 1])
     figure.update_yaxes(showticklabels=False, ticks="", showgrid=False)
-    spoken = list(words.get("text", ()))
+    spoken = [short(word, 18) for word in words.get("text", ())]
     if spoken:
-        every = max(1, len(spoken) // 16)
-        figure.update_xaxes(
-            side="top",
-            showticklabels=True,
-            tickangle=-30,
-            tickvals=[(i + 0.5) / len(spoken) for i in range(0, len(spoken), every)],
-            ticktext=[short(word, 18) for word in spoken[::every]],
-            row=1,
-            col=1,
-        )
+        step = max(1, len(spoken) // 16)
+        at = [(i + 0.5) / len(spoken) for i in range(0, len(spoken), step)]
+        above = {"side": "top", "showticklabels": True, "tickangle": -30}
+        figure.update_xaxes(**above, tickvals=at, ticktext=spoken[::step], row=1, col=1)
     figure.update_xaxes(title="relative time →", row=len(features), col=1)
-    told = ", ".join(f"{len(array(x))} tokens of {m}" for m, x in features.items())
-    figure = titled(figure, title, note, height=210 + 120 * len(features), words=f"A strip for each of: {told}.")
-    longest = max((len(short(word, 18)) for word in spoken), default=0)
-    return figure.update_layout(
-        margin={"l": 130, "t": 100 + 5 * longest, "b": 50}, height=figure.layout.height + 4 * longest
+    longest = max(map(len, spoken), default=0)
+    layout = {"height": 210 + 120 * len(features) + 4 * longest, "margin": {"l": 130, "t": 100 + 5 * longest, "b": 50}}
+    return titled(figure, title, note, words=f"A strip for each of: {', '.join(sizes)}.", **layout)
+
+
+def _strip(values: np.ndarray, modality: str, words: Sequence[str]) -> go.Heatmap:
+    """Return the tokens (T, D) of a modality as a heat map, in relative time from 0 to 1."""
+    count, width = values.shape
+    words = list(words)[:count] or [""] * count
+    names = [f"{modality} {i + 1}" + quoted(word, "<br>") for i, word in enumerate(words)]
+    return go.Heatmap(
+        z=values.T,
+        x=(np.arange(count) + 0.5) / max(count, 1),
+        zmid=0,
+        zmin=-SHOWN,
+        zmax=SHOWN,
+        colorscale=SIGNED,
+        xgap=2,
+        colorbar={"title": {"text": "sd", "side": "top"}, "tickvals": [-3, 0, 3], "len": 1, "y": 0.5},
+        text=[names] * width,
+        hovertemplate="%{text}<br>feature %{y}: %{z:.2f} sd" + HOVER_ENDS,
     )

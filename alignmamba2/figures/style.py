@@ -1,8 +1,9 @@
-"""How every figure looks: a light and a dark template, one colour, symbol and dash a modality, and words for each."""
+"""The look of every figure: a light and a dark template, and one colour, symbol and dash per modality."""
 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,43 +35,64 @@ TEMPLATE, DARK_TEMPLATE = "alignmamba2", "alignmamba2_dark"
 
 @dataclass(frozen=True)
 class Look:
-    """A modality's colour, and the symbol and dash that say the same without colour."""
+    """A colour, with the symbol and the dash that say the same without colour."""
 
     colour: str
     symbol: str
     dash: str
 
+    def line(self, width: float = 3) -> dict[str, Any]:
+        """Return Plotly's settings of a line in this look, `width` pixels wide."""
+        return {"color": self.colour, "dash": self.dash, "width": width}
+
+    def marker(self, size: float = 9, **settings: Any) -> dict[str, Any]:
+        """Return Plotly's settings of a symbol in this look, `size` pixels wide, with further `settings`."""
+        return {"symbol": self.symbol, "color": self.colour, "size": size, **settings}
+
+    def fill(self, opacity: float) -> str:
+        """Return the colour of an area in this look that lets through what is behind it."""
+        return see_through(self.colour, opacity)
+
+
+def numbered_look(number: int) -> Look:
+    """Return the look of the model, method or class with this number, counted from 0; it repeats after six."""
+    return Look(*(kind[number % len(kind)] for kind in (COLOURS, SYMBOLS, DASHES)))
+
 
 def look(modality: str) -> Look:
-    """The look of a modality, by its name; the same in every figure.
+    """Return the look of a modality, which is the same in every figure.
 
     Parameters
     ----------
     modality : str
-        "text", "audio", "video", "image", "depth" and "rgb" have their own; another name always gets the
-        same one of the six.
+        "text", "audio", "video", "image", "depth" and "rgb" have one each. Another name always gets the same one
+        of the six.
 
     Examples
     --------
     >>> look("text")
     Look(colour='#0072B2', symbol='circle', dash='solid')
     """
-    i = KNOWN.index(modality) if modality in KNOWN else sum(map(ord, modality)) % len(KNOWN)
-    return Look(COLOURS[i], SYMBOLS[i], DASHES[i])
+    return numbered_look(KNOWN.index(modality) if modality in KNOWN else sum(map(ord, modality)))
 
 
 def array(values: Any) -> np.ndarray:
-    """Numbers of any kind (a tensor with a gradient too) as a NumPy array."""
+    """Return numbers of any kind, also a tensor with a gradient, as a NumPy array."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
-def class_names(named: Sequence[str], count: int) -> list[str]:
-    """The classes' names where there are any, or else "class 0", "class 1", and so on."""
-    return list(named) or [f"class {i}" for i in range(count)]
+def floats(values: Any) -> np.ndarray:
+    """Return numbers of any kind as a float64 array."""
+    return array(values).astype(float)
+
+
+def class_names(names: Sequence[str], count: int) -> list[str]:
+    """Return the names of the classes, or "class 0", "class 1", … if there are none."""
+    return list(names) or [f"class {i}" for i in range(count)]
 
 
 def short(text: str, length: int = 24) -> str:
-    """Text cut at a word near `length` characters, with an ellipsis when something was cut.
+    """Return the text cut between words near `length` characters, with an ellipsis if it was cut.
 
     Examples
     --------
@@ -85,27 +107,53 @@ def short(text: str, length: int = 24) -> str:
 
 
 def wrapped(text: str, width: int = 60) -> str:
-    """Text on several lines, for a hover box."""
-    lines, line = [], ""
-    for word in str(text).split():
-        if line and len(line) + len(word) >= width:
-            lines.append(line)
-            line = ""
-        line = f"{line} {word}".strip()
-    return "<br>".join([*lines, line])
+    """Return the text for a hover box, in lines of at most `width` characters joined by <br>."""
+    one_line = " ".join(str(text).split())
+    return "<br>".join(textwrap.wrap(one_line, width, break_long_words=False, break_on_hyphens=False))
 
 
-def titled(figure: go.Figure, title: str, note: str = "", *, height: int = 440, words: str = "") -> go.Figure:
-    """Give a figure the template, a title, `note` as its subtitle and `words` for `describe`; returned for chaining."""
+def quoted(words: str, before: str = " ") -> str:
+    """Return `before` and the words in quotation marks, for a hover box; nothing if there are no words.
+
+    Examples
+    --------
+    >>> "text 3" + quoted("a cat"), "audio 3" + quoted("")
+    ('text 3 “a cat”', 'audio 3')
+    """
+    return f"{before}“{wrapped(words)}”" if words else ""
+
+
+def joined(*remarks: str) -> str:
+    """Return the remarks that are not empty in one line, with dots between them, as a subtitle has them."""
+    return " · ".join(filter(None, remarks))
+
+
+def titled(
+    figure: go.Figure, title: str, note: str = "", *, height: int = 440, words: str = "", **layout: Any
+) -> go.Figure:
+    """Return the figure itself with the template, a title, a subtitle and the words that `describe` adds.
+
+    Parameters
+    ----------
+    figure : Figure
+    title, note : str
+        The note becomes the subtitle.
+    height : int
+        Pixels.
+    words : str
+        Whole sentences that say what the picture shows.
+    **layout
+        Further settings of Plotly's layout.
+    """
     figure.update_layout(template=TEMPLATE, height=height, title={"text": title, "subtitle": {"text": note}})
     figure.update_layout(meta={**(figure.layout.meta or {}), "words": words})
     if figure.layout.annotations:  # the panels' headings need a line of their own under the subtitle
         figure.update_layout(margin_t=122)
-    return figure
+    return figure.update_layout(**layout)
 
 
 def see_through(colour: str, opacity: float) -> str:
-    """A colour "#RRGGBB" that lets this much of what is behind it through.
+    """Return a colour "#RRGGBB" with an opacity from 0 to 1, in CSS.
 
     Examples
     --------
@@ -116,7 +164,7 @@ def see_through(colour: str, opacity: float) -> str:
 
 
 def describe(figure: go.Figure) -> str:
-    """What a figure shows, in plain words: its alt text.
+    """Return in plain words what a figure shows: its title, subtitle and further sentences, as its alt text.
 
     Examples
     --------
@@ -131,7 +179,7 @@ def describe(figure: go.Figure) -> str:
 
 
 def dark(figure: go.Figure) -> go.Figure:
-    """The same figure for a dark room: a copy in the dark template. The modalities keep their colours.
+    """Return a copy of the figure in the dark template; the modalities keep their colours.
 
     Examples
     --------
@@ -156,18 +204,19 @@ def dark(figure: go.Figure) -> go.Figure:
 
 
 def ticks(labels: Sequence[str], most: int = 30) -> dict[str, Any]:
-    """Axis settings that put `labels` at 0, 1, 2, …, leaving some out where there are more than `most`."""
+    """Return axis settings that put the labels at 0, 1, 2, …, leaving out some of more than `most`."""
     step = max(1, -(-len(labels) // most))
     at = list(range(0, len(labels), step))
     return {"tickmode": "array", "tickvals": at, "ticktext": [labels[i] for i in at]}
 
 
 def whole_steps(count: int, most: int) -> int:
-    """A round step of 1, 2, 5, 10, … such that `count` whole numbers get at most about `most` ticks."""
+    """Return the least step of 1, 2, 5, 10, … that gives `count` whole numbers about `most` ticks at the most."""
     return next(s * 10**k for k in range(12) for s in (1, 2, 5) if count <= most * s * 10**k)
 
 
 def _template(neutral: Callable[[str], str]) -> go.layout.Template:
+    """Return the template in which each neutral colour is replaced by `neutral` of it."""
     paper, ink, quiet, grid = map(neutral, (PAPER, INK, QUIET, GRID))
     axis = {
         "gridcolor": grid,
@@ -179,54 +228,27 @@ def _template(neutral: Callable[[str], str]) -> go.layout.Template:
         "title": {"standoff": 8, "font": {"size": 15}},
         "tickfont": {"size": 14},
     }
+    title = {"x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"}
+    legend = {"orientation": "h", "x": 0, "xanchor": "left", "y": 0.01, "yanchor": "bottom", "yref": "container"}
+    subtitle = {"font": {"size": 15, "color": quiet}}
+    hover_font = {"family": FONT, "size": 15, "color": ink}
+    bar = {"outlinewidth": 0, "thickness": 14, "title": {"font": {"size": 14}}, "tickfont": {"size": 13}}
     return go.layout.Template(
         layout={
             "font": {"family": FONT, "size": 16, "color": ink},
-            "title": {
-                "x": 0,
-                "xref": "container",
-                "xanchor": "left",
-                "y": 1,
-                "yref": "container",
-                "yanchor": "top",
-                "pad": {"t": 18, "l": 20},
-                "font": {"size": 20},
-                "subtitle": {"font": {"size": 15, "color": quiet}},
-            },
+            "title": {**title, "pad": {"t": 18, "l": 20}, "font": {"size": 20}, "subtitle": subtitle},
             "margin": {"l": 70, "r": 30, "t": 96, "b": 92},
             "paper_bgcolor": paper,
             "plot_bgcolor": paper,
             "colorway": COLOURS,
             "colorscale": {"sequential": PLAN_SCALE},
-            "hoverlabel": {
-                "bgcolor": paper,
-                "bordercolor": quiet,
-                "font": {"family": FONT, "size": 15, "color": ink},
-                "align": "left",
-            },
-            "legend": {
-                "orientation": "h",
-                "x": 0,
-                "xanchor": "left",
-                "y": 0.01,
-                "yanchor": "bottom",
-                "yref": "container",
-            },
+            "hoverlabel": {"bgcolor": paper, "bordercolor": quiet, "font": hover_font, "align": "left"},
+            "legend": legend,
             "xaxis": axis,
             "yaxis": axis,
         },
         data={
-            "heatmap": [
-                {
-                    "colorscale": PLAN_SCALE,
-                    "colorbar": {
-                        "outlinewidth": 0,
-                        "thickness": 14,
-                        "title": {"font": {"size": 14}},
-                        "tickfont": {"size": 13},
-                    },
-                }
-            ],
+            "heatmap": [{"colorscale": PLAN_SCALE, "colorbar": bar}],
             "scatter": [{"line": {"width": 3}, "marker": {"size": 9}}],
         },
     )

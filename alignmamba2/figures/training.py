@@ -4,34 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 from scipy.stats import t
 
-from .style import INK, LIGHT, QUIET, array, titled, whole_steps
+from .marks import HOVER_ENDS, curve, panels
+from .style import INK, LIGHT, QUIET, Look, floats, joined, titled, whole_steps
 
 PARTS = {"task": "task loss", "ot": "transport loss", "mmd": "MMD loss"}
+# Training solid and dark, validation dotted and light: no colour, since colours are the modalities'.
+SPLITS = {"training": Look(INK, "circle", "solid"), "validation": Look(QUIET, "circle-open", "dot")}
 
 
 def losses(
-    history: Sequence[Mapping[str, float]],
-    *,
-    metric: str = "valid/accuracy",
-    best: str = "max",
-    note: str = "",
+    history: Sequence[Mapping[str, float]], *, metric: str = "valid/accuracy", best: str = "max", note: str = ""
 ) -> go.Figure:
-    """The parts of the loss, each on its own axis since their sizes differ, and the validation metric.
+    """Draw the parts of the loss, each on its own axis since their sizes differ, and the validation metric.
 
     Parameters
     ----------
-    history : list of mappings, one an epoch
-        With "epoch", "train/task", "train/ot", "train/mmd", the same of "valid" where measured, and `metric`.
+    history : list of mappings, one per epoch
+        With "epoch", "train/task", "train/ot", "train/mmd", the same of "valid" if measured, and `metric`.
     metric : str
     best : "max" or "min"
         Which value of the metric is best; that epoch is marked.
     note : str
-        The subtitle; say "synthetic" here where the data are.
+        The subtitle; say "synthetic" here for synthetic data.
+
+    Raises
+    ------
+    ValueError
+        If the history has neither a loss nor the metric.
 
     Examples
     --------
@@ -40,46 +42,57 @@ def losses(
     >>> [list(line.y) for line in figure.data]
     [[0.7, 0.5], [0.5, 0.8]]
     """
-    panels = {words: name for name, words in PARTS.items() if any(f"train/{name}" in epoch for epoch in history)}
-    measured = any(epoch.get(metric) is not None for epoch in history)
-    heads = [*panels, *(["validation " + metric.split("/")[-1]] if measured else [])]
-    if not heads:
-        raise ValueError(f"history: neither 'train/task' nor {metric!r} in it; expected one mapping an epoch")
-    figure = make_subplots(rows=1, cols=len(heads), subplot_titles=heads, horizontal_spacing=0.08)
-    figure.update_annotations(font_size=16)
-    for column, words in enumerate(heads, start=1):
-        names = [f"train/{panels[words]}", f"valid/{panels[words]}"] if words in panels else [metric]
-        for name in names:
-            epochs = [epoch for epoch in history if epoch.get(name) is not None]
-            if epochs:
-                figure.add_trace(_line(name, epochs), 1, column)
-    shown: set[str] = set()
-    for line in figure.data:
-        line.showlegend = line.name not in shown
-        shown.add(line.name)
+    rows = {
+        heading: [f"train/{part}", f"valid/{part}"]
+        for part, heading in PARTS.items()
+        if recorded(history, f"train/{part}")[1]
+    }
+    measured = dict(zip(*recorded(history, metric), strict=True))
     if measured:
-        pick = max if best == "max" else min
-        at = pick((epoch for epoch in history if epoch.get(metric) is not None), key=lambda epoch: epoch[metric])
-        figure.add_vline(x=at["epoch"], line={"color": INK, "width": 1, "dash": "dash"}, row=1, col=len(heads))
-        heading = f"{heads[-1]}<br>best {at[metric]:.3g}"
-        figure.layout.annotations[len(heads) - 1].text = heading
+        rows["validation " + metric.split("/")[-1]] = [metric]
+    if not rows:
+        raise ValueError(f"history: neither 'train/task' nor {metric!r} in it; expected one mapping per epoch")
+    figure, changes, in_legend = panels(list(rows)), [], set()
+    figure.update_annotations(font_size=16)
+    for column, (heading, names) in enumerate(rows.items(), start=1):
+        for name in names:
+            epochs, values = recorded(history, name)
+            if not values:
+                continue
+            split = "validation" if name.startswith("valid") else "training"
+            hover = f"{name}, epoch %{{x}}: %{{y:.4f}}"
+            group = {"legendgroup": split, "showlegend": split not in in_legend}
+            line = curve(SPLITS[split], epochs, values, split, hover, width=2.5, size=7, **group)
+            figure.add_trace(line, 1, column)
+            in_legend.add(split)
+        _, values = recorded(history, names[0])
+        changes.append(f"{heading}: {values[0]:.3g} to {values[-1]:.3g}")
+    if measured:
+        at = (max if best == "max" else min)(measured, key=measured.get)
+        figure.add_vline(x=at, line={"color": INK, "width": 1, "dash": "dash"}, row=1, col=len(rows))
+        figure.layout.annotations[len(rows) - 1].text = f"{list(rows)[-1]}<br>best {measured[at]:.3g}"
     figure.update_xaxes(title="epoch", tick0=0, dtick=whole_steps(len(history), 4))
-    told = [f"{name}: {line.y[0]:.3g} to {line.y[-1]:.3g}" for name, line in _firsts(figure, heads)]
-    figure = titled(figure, "How the training went", note, height=420, words="; ".join(told) + ".")
-    return figure.update_layout(margin_t=142 if measured else 122)
+    layout = {"height": 420, "words": "; ".join(changes) + ".", "margin_t": 142 if measured else 122}
+    return titled(figure, "How the training went", note, **layout)
+
+
+def recorded(history: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
+    """Return the epochs with a value of this name, and the values."""
+    epochs = [epoch for epoch in history if epoch.get(name) is not None]
+    return [epoch["epoch"] for epoch in epochs], [epoch[name] for epoch in epochs]
 
 
 def scores(
     results: Mapping[str, Sequence[float]], *, metric: str = "accuracy", best: str = "max", note: str = ""
 ) -> go.Figure:
-    """A metric of several models over seeds: every seed a dot, the mean, and a 95 % interval for it.
+    """Draw a metric of several models over seeds: every seed a mark, the mean, and a 95 % interval for it.
 
     The interval is Student's t over the seeds: it says how sure the mean over seeds is, not how a test set of other
     samples would change it. With one seed there is none.
 
     Parameters
     ----------
-    results : mapping of a model's name to its values, one a seed
+    results : mapping of a model's name to its values, one per seed
     metric : str
     best : "max" or "min"
     note : str
@@ -90,68 +103,43 @@ def scores(
     >>> figure.data[1].x
     (0.81,)
     """
-    figure, told, numbers = go.Figure(), [], []
+    figure, summaries, ends = go.Figure(), {}, []
     for name, values in results.items():
-        values = array(values).astype(float)
-        mean = float(values.mean())
-        several = len(values) > 1
-        half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5) if several else 0.0
-        sure = f" ± {half:.3f}" if several else ""
+        values, first = floats(values), not summaries
+        mean, count, half = float(values.mean()), len(values), 0.0
+        if count > 1:
+            half = float(t.ppf(0.975, count - 1) * values.std(ddof=1) / count**0.5)
+        sure = f" ± {half:.3f}" if count > 1 else ""
         figure.add_scatter(
             x=values,
-            y=[name] * len(values),
+            y=[name] * count,
             mode="markers",
             marker={"symbol": "line-ns", "size": 14, "line": {"width": 2, "color": LIGHT}},
             name="one seed",
-            hovertemplate=f"{name}, one seed: %{{x:.4f}}<extra></extra>",
-            showlegend=not told,
+            hovertemplate=f"{name}, one seed: %{{x:.4f}}" + HOVER_ENDS,
+            showlegend=first,
         )
+        interval = {"type": "data", "array": [half], "visible": count > 1, "thickness": 3, "width": 8, "color": INK}
         figure.add_scatter(
             x=(round(mean, 12),),
             y=(name,),
-            error_x={"type": "data", "array": [half], "visible": several, "thickness": 3, "width": 8, "color": INK},
+            error_x=interval,
             mode="markers",
             marker={"symbol": "circle", "size": 13, "color": INK},
             name="mean, and 95 % interval over seeds",
-            hovertemplate=f"{name}: {mean:.4f}{sure} ({len(values)} seed{'s' * several})<extra></extra>",
-            showlegend=not told,
+            hovertemplate=f"{name}: {mean:.4f}{sure} ({count} seed{'s' * (count > 1)})" + HOVER_ENDS,
+            showlegend=first,
         )
-        told.append(f"{name} {mean:.3f}{sure}")
-        numbers.append(f"<b>{mean:.3f}</b>{sure}")
-    every = np.concatenate([array(v).astype(float) for v in results.values()])
-    edges = [e.x[0] + s * e.error_x.array[0] for e in figure.data[1::2] for s in (-1, 1)]
-    low, high = min(every.min(), *edges), max(every.max(), *edges)
+        summaries[name] = f"{mean:.3f}", sure
+        ends += [values.min(), values.max(), mean - half, mean + half]
+    low, high = min(ends), max(ends)
     room = max(high - low, 1e-6)
-    for dot, text in zip(figure.data[1::2], numbers, strict=True):  # in a column, beyond all that is drawn
-        figure.add_annotation(x=high, y=dot.y[0], text=text, showarrow=False, xanchor="left", xshift=14)
+    for name, (mean, sure) in summaries.items():  # in a column, beyond all that is drawn
+        text = f"<b>{mean}</b>{sure}"
+        figure.add_annotation(x=high, y=name, text=text, showarrow=False, xanchor="left", xshift=14)
     figure.update_xaxes(title=metric, range=[low - 0.08 * room, high + 0.38 * room])
     figure.update_yaxes(autorange="reversed", ticks="", showgrid=True)
-    better = "more" if best == "max" else "less"
-    note = " · ".join(filter(None, (note, f"{better} is better")))
-    height = 240 + 46 * len(results)
-    return titled(
-        figure, f"{metric[0].upper()}{metric[1:]}, model by model", note, height=height, words="; ".join(told) + "."
-    )
-
-
-def _firsts(figure: go.Figure, heads: Sequence[str]) -> list[tuple[str, go.Scatter]]:
-    """The first line of each panel, with the panel's name."""
-    found: dict[str, go.Scatter] = {}
-    for line in figure.data:
-        found.setdefault(line.xaxis or "x", line)
-    return list(zip(heads, found.values(), strict=False))
-
-
-def _line(name: str, epochs: Sequence[Mapping[str, float]]) -> go.Scatter:
-    """Training solid and dark, validation dotted and light: no colour, since colours are the modalities'."""
-    held_out = name.startswith("valid")
-    return go.Scatter(
-        x=[epoch["epoch"] for epoch in epochs],
-        y=[epoch[name] for epoch in epochs],
-        mode="lines+markers",
-        name="validation" if held_out else "training",
-        legendgroup="validation" if held_out else "training",
-        line={"color": QUIET if held_out else INK, "dash": "dot" if held_out else "solid", "width": 2.5},
-        marker={"symbol": "circle-open" if held_out else "circle", "size": 7},
-        hovertemplate=f"{name}, epoch %{{x}}: %{{y:.4f}}<extra></extra>",
-    )
+    note = joined(note, f"{'more' if best == 'max' else 'less'} is better")
+    title, height = f"{metric[0].upper()}{metric[1:]}, model by model", 240 + 46 * len(results)
+    words = "; ".join(f"{name} {mean}{sure}" for name, (mean, sure) in summaries.items()) + "."
+    return titled(figure, title, note, height=height, words=words)

@@ -24,8 +24,6 @@ import alignmamba2 as am
 from alignmamba2 import figures
 from alignmamba2.alignment import permutation_test, witness
 from alignmamba2.datasets import is_present
-from alignmamba2.recipes import Recipe
-from alignmamba2.training import build, loader
 
 REAL = "mosi-utterances-minilm"
 SPOKEN = "spoken-reviews"  # synthetic speech of real sentences: when each word is said is known
@@ -63,18 +61,6 @@ def transport() -> Drawn:
         partners = test[i].partners.get(pair)
         plan = figures.plan_of(trace, i, pair)
         yield f"plan-{test.name}", figures.transport_plan(**plan, partners=partners, note=note)
-        yield f"links-{test.name}", figures.token_links(**plan, partners=partners, note=note)
-        x, y = (trace.projected[m][i][trace.masks[m][i]] for m in pair)
-        settings = {"exact": {"method": "exact"}} | {
-            f"entropic, ε = {e:g}": {"epsilon": e, "tolerance": 1e-5, "max_iterations": 20_000} for e in (0.01, 0.1)
-        }
-        found = {name: am.transport(x[None], y[None], **how) for name, how in settings.items()}
-        plans = {name: one.plan[0] for name, one in found.items()}
-        rest = {key: plan[key] for key in ("row_words", "column_words", "names")}
-        drawn = figures.plans_on_cost(plans, found["exact"].cost[0], **rest, partners=partners, note=note)
-        yield f"cost-{test.name}", drawn
-        if partners is not None:
-            yield f"truth-{test.name}", figures.true_and_learned(**plan, partners=partners, note=note)
 
 
 def patches() -> Drawn:
@@ -118,53 +104,31 @@ def discrepancy() -> Drawn:
     distances = torch.cdist(torch.cat([x, y]), torch.cat([x, y]))
     median = float(distances[distances > 0].median())
     one = f"{note}, {test[i].id}"
-    yield "mmd-bandwidth", figures.mmd_by_bandwidth(sigmas, values, bands=bands, chosen=median, note=one)
+    yield "mmd-bandwidth", figures.mmd_by_bandwidth(sigmas, values, bands=bands, note=one)
     kernel = torch.exp(-(distances**2) / (2 * median**2))
-    sides = [names[0]] * len(x) + [names[1]] * len(y)
-    said = [word for m in names for word in test[i].words.get(m, [""] * len(x))]
-    yield "kernel", figures.kernel_matrix(kernel, sides, said, note=one)
-    clouds = [trace.projected[m][trace.masks[m]] for m in names]
-    *along, at, points = figures.line_between(*clouds)
-    values = witness(torch.tensor(points)[None].float(), clouds[0][None], clouds[1][None], bandwidth=median)[0]
-    yield "witness", figures.witness_curve(at, values, dict(zip(names, along, strict=True)), note=note)
-    seen, bands = result.model.trace(result.datasets["train"].batch(), scans=False), {}
-    for a, b in seen.pairs:  # what the mean over all videos would be, were the tokens' modalities forgotten
-        sides = (seen.projected[a], seen.projected[b], seen.masks[a], seen.masks[b])
-        null = permutation_test(*sides, estimator="biased", permutations=200).null.mean(0)
-        bands[f"{a}-{b}"] = tuple(float(q) for q in np.quantile(null, (0.05, 0.95)))
-    training = f"{test.name}, training split; chance: its tokens in the trained model, relabelled"
-    yield "mmd-epochs", figures.mmd_over_epochs(result.history, bands=bands, note=training)
+    yield "kernel", figures.kernel_matrix(kernel, [names[0]] * len(x) + [names[1]] * len(y), note=one)
+    x, y = (trace.projected[m][trace.masks[m]] for m in names)
+    centre, step = (x.mean(0) + y.mean(0)) / 2, torch.nn.functional.normalize(x.mean(0) - y.mean(0), dim=0)
+    along = {name: (cloud - centre) @ step for name, cloud in zip(names, (x, y), strict=True)}
+    ends = torch.cat(list(along.values()))
+    at = torch.linspace(float(ends.min()), float(ends.max()), 121)
+    votes = witness((centre + at[:, None] * step)[None], x[None], y[None], bandwidth=median)[0]
+    yield "witness", figures.witness_curve(at, votes, along, note=note)
+    yield "mmd-epochs", figures.mmd_over_epochs(result.history, note=f"{test.name}, training split")
 
 
 def routing() -> Drawn:
     result, test, trace, note = real()
-    i = middling(test)
     yield "expert-shares", figures.expert_shares(trace.expert_shares(), trace.expert_names, note=note)
-    yield "token-shares", figures.token_shares(trace, i, note=note)
-    yield "expert-contributions", figures.expert_contributions(trace, i, note=note)
     weights = result.model.layers[0].expert_weights()["in_proj"]
     yield "expert-distances", figures.expert_distances(weights, note=f"{test.name}, layer 1, input projection")
 
 
 def gates() -> Drawn:
-    """Gated routing, trained here epoch by epoch to see the gate decide."""
-    data = am.load_dataset("mini-mosi")
-    recipe = Recipe.load("mini-mosi", {"model.routing": "gated", "model.n_shared": 2})
-    torch.manual_seed(0)
-    model = build(recipe, data["train"])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.training.learning_rate)
-    probe, entropy = data["valid"].batch(), {}
-    for epoch in range(EPOCHS[0] + 1):
-        trace = model.trace(probe, scans=False)
-        for m, value in figures.entropy_of(trace).items():
-            entropy.setdefault(m, []).append(value)
-        for batch in loader(data["train"], 32, torch.Generator().manual_seed(epoch)) if epoch < EPOCHS[0] else ():
-            optimizer.zero_grad()
-            model.train()(batch).loss.backward()
-            optimizer.step()
-    note = "mini-mosi, synthetic"
-    yield "gate-flow", figures.gate_flow(trace, note=note)
-    yield "gate-entropy", figures.gate_entropy(range(EPOCHS[0] + 1), entropy, len(trace.expert_names), note=note)
+    overrides = {"model.routing": "gated", "model.n_shared": 2, "training.max_epochs": EPOCHS[0]}
+    result = am.fit("mini-mosi", overrides=overrides, progress=False)
+    trace = result.model.trace(result.datasets["test"].batch(), scans=False)
+    yield "gate-flow", figures.gate_flow(trace, note="mini-mosi, synthetic")
 
 
 def scan() -> Drawn:
@@ -180,18 +144,17 @@ def scan() -> Drawn:
 def embedding() -> Drawn:
     _, _, trace, note = real()
     tokens = figures.tokens_of(trace, most=1200)
-    planes = [figures.plane(cloud) for cloud in (tokens.before, tokens.after)]
+    planes = [figures.umap_2d(cloud) for cloud in (tokens.before, tokens.after)]
     near = {
         k: f"{figures.same_modality_neighbours(cloud, tokens.modality):.0%} own neighbours"
         for k, cloud in (("before", tokens.before), ("after", tokens.after))
     }
     rest = {"modality": tokens.modality, "hover": tokens.hover, "note": note}
     yield "embedding", figures.before_after(*planes, **rest, facts=near, landmarks=8)
-    for name in ("label", "prediction", "error"):
-        values = getattr(tokens, name)
-        if trace.logits is not None and name != "error":
-            values = np.array(["negative", "positive"])[values.astype(int)]
-        yield f"embedding-{name}", figures.before_after(*planes, **rest, by=values, by_name=name)
+    label = tokens.label
+    if trace.logits is not None:
+        label = np.array(["negative", "positive"])[label.astype(int)]
+    yield "embedding-label", figures.before_after(*planes, **rest, by=label, by_name="label")
 
 
 def training() -> Drawn:
@@ -200,8 +163,8 @@ def training() -> Drawn:
     best = "min" if monitor.endswith(("loss", "mae")) else "max"
     yield "losses", figures.losses(result.history, metric=monitor, best=best, note=test.name)
     path = Path(__file__).parents[2] / "results" / "ablations.json"
-    found = json.loads(path.read_text("utf-8"))["results"]
-    values = {name: [run["test"]["accuracy"] for run in rows["runs"]] for name, rows in found.items()}
+    ablations = json.loads(path.read_text("utf-8"))["results"]
+    values = {name: [run["test"]["accuracy"] for run in rows["runs"]] for name, rows in ablations.items()}
     yield "scores", figures.scores(values, metric="test accuracy", note="CMU-MOSI, results/ablations.json")
 
 

@@ -41,11 +41,11 @@ def pictures(seed: int = 0) -> tuple[str, list[go.Figure]]:
     plan = figures.plan_of(trace, chosen, pair)
     tokens = figures.tokens_of(trace, random_state=seed)
     clouds = {"before": tokens.before, "after": tokens.after}
-    own = {k: f"{figures.same_modality_neighbours(x, tokens.modality):.0%} own neighbours" for k, x in clouds.items()}
-    planes = [figures.plane(cloud, random_state=seed) for cloud in clouds.values()]
+    facts = {k: f"{figures.same_modality_neighbours(x, tokens.modality):.0%} own neighbours" for k, x in clouds.items()}
+    planes = [figures.umap_2d(cloud, random_state=seed) for cloud in clouds.values()]
     drawn = [
         figures.transport_plan(**plan, partners=torch.arange(len(plan["mass"])), note="one test video"),
-        figures.before_after(*planes, tokens.modality, tokens.hover, facts=own, note="all test videos"),
+        figures.before_after(*planes, tokens.modality, tokens.hover, facts=facts, note="all test videos"),
         figures.mmd_over_epochs(result.history, note="training videos, as the model saw them"),
         figures.expert_shares(trace.expert_shares(), trace.expert_names, note="all test videos"),
     ]

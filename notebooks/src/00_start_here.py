@@ -214,7 +214,7 @@ figures.expert_shares(trace.expert_shares(), trace.expert_names, note=note)
 tokens = figures.tokens_of(trace, most=300 if fast else 1500, random_state=seed)
 clouds = {"before": tokens.before, "after": tokens.after}
 own = {k: figures.same_modality_neighbours(cloud, tokens.modality) for k, cloud in clouds.items()}
-planes = [figures.plane(cloud, random_state=seed) for cloud in clouds.values()]
+planes = [figures.umap_2d(cloud, random_state=seed) for cloud in clouds.values()]
 facts = {k: f"{share:.0%} own neighbours" for k, share in own.items()}
 figures.before_after(*planes, tokens.modality, tokens.hover, facts=facts, note=note)
 

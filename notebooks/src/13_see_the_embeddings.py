@@ -59,7 +59,7 @@ model = fit("mini-mosi", seed=seed, fast=fast, datasets=data, progress=False).mo
 kinds = np.repeat(["narrow", "wide", "far"], 100)
 middle, width = {"narrow": 0.0, "wide": 10.0, "far": 100.0}, {"narrow": 0.2, "wide": 2.0, "far": 0.2}
 clouds = np.stack([[middle[k], 0] + width[k] * rng.standard_normal(2) for k in kinds])
-drawn = figures.plane(clouds, random_state=seed)
+drawn = figures.umap_2d(clouds, random_state=seed)
 figures.before_after(clouds, drawn, kinds, by=kinds, heads=("as they are", "UMAP"), note="three clouds, synthetic")
 
 # %%
@@ -83,7 +83,7 @@ pd.DataFrame(rows).T.round(1)
 
 # %%
 ball = rng.standard_normal((150 if fast else 400, 32))
-planes = [figures.plane(ball, random_state=start, neighbours=5) for start in (seed, seed + 1)]
+planes = [figures.umap_2d(ball, random_state=start, neighbours=5) for start in (seed, seed + 1)]
 facts = {
     side: f"trustworthiness {trustworthiness(ball, plane, n_neighbors=10):.2f}"
     for side, plane in zip(("before", "after"), planes, strict=True)
@@ -153,7 +153,7 @@ pd.DataFrame(rows).T.round(3)
 
 # %%
 t = tokens["trained"]
-planes = [figures.plane(x, random_state=seed) for x in (t.before, t.after)]
+planes = [figures.umap_2d(x, random_state=seed) for x in (t.before, t.after)]
 pairs = zip(("before", "after"), (t.before, t.after), strict=True)
 facts = {when: f"{figures.same_modality_neighbours(x, t.modality):.0%} own neighbours" for when, x in pairs}
 figures.before_after(*planes, t.modality, t.hover, facts=facts, landmarks=5, note=note)

@@ -1,0 +1,80 @@
+"""The marks that figures share: lines with symbols, dots, bands, heat maps and rows of panels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from .style import PLAN_SCALE, Look, see_through
+
+HOVER_ENDS = "<extra></extra>"  # without the box beside the hover text in which Plotly repeats the trace's name
+SQUARE = {"showgrid": False, "ticks": "", "constrain": "domain"}  # an axis of a matrix whose cells are square
+
+
+def panels(heads: Sequence[str], gap: float = 0.08, **settings: Any) -> go.Figure:
+    """Return an empty figure of panels in one row, each under its heading, `gap` of the width between two."""
+    return make_subplots(rows=1, cols=len(heads), subplot_titles=list(heads), horizontal_spacing=gap, **settings)
+
+
+def curve(
+    look: Look, x: Any, y: Any, name: str, hover: str, *, width: float = 3, size: float = 9, **settings: Any
+) -> go.Scatter:
+    """Return a line through points, with a symbol at each.
+
+    Parameters
+    ----------
+    look : Look
+    x, y : arrays (N,)
+    name : str
+        Stands in the legend.
+    hover : str
+        Plotly's template of the text at a point, with %{x} and %{y}.
+    width, size : float
+        Pixels of the line and of a symbol.
+    **settings
+        Of Plotly's Scatter.
+    """
+    style = {"line": look.line(width), "marker": {"symbol": look.symbol, "size": size}}
+    return go.Scatter(x=x, y=y, mode="lines+markers", name=name, hovertemplate=hover + HOVER_ENDS, **style, **settings)
+
+
+def dots(x: Any, y: Any, marker: dict[str, Any], text: Sequence[str] | None = None, **settings: Any) -> go.Scatter:
+    """Return symbols at the points x, y (N,), with Plotly's settings of a symbol and a hover text each, or none."""
+    hover = {"hoverinfo": "skip"} if text is None else {"text": text, "hovertemplate": "%{text}" + HOVER_ENDS}
+    return go.Scatter(x=x, y=y, mode="markers", marker=marker, **hover | settings)
+
+
+def band(x: Any, low: Any, high: Any, colour: str, opacity: float = 0.18, **settings: Any) -> go.Scatter:
+    """Return the area between two curves over x (N,), without hover text unless `settings` give it."""
+    settings = {"mode": "lines", "hoverinfo": "skip"} | settings
+    ends = np.concatenate([x, x[::-1]]), np.concatenate([high, low[::-1]])
+    return go.Scatter(x=ends[0], y=ends[1], fill="toself", fillcolor=see_through(colour, opacity), **settings)
+
+
+def heat(
+    cells: np.ndarray, most: float, hover: str = "%{text}", *, gap: int = 0, bar: dict[str, Any] | str = "", **more: Any
+) -> go.Heatmap:
+    """Return a heat map from 0 to `most`.
+
+    Parameters
+    ----------
+    cells : array (rows, columns)
+    most : float
+        The number that gets the brightest colour.
+    hover : str
+        Plotly's template of the text at a cell.
+    gap : int
+        Pixels between cells.
+    bar : str or dict
+        The heading of the colour bar, or Plotly's settings of it; empty: no bar.
+    **more
+        Of Plotly's Heatmap.
+    """
+    bar = {"title": {"text": bar, "side": "top"}} if isinstance(bar, str) and bar else bar
+    more |= {"xgap": gap, "ygap": gap} if gap else {}
+    more |= {"colorbar": bar} if bar else {"showscale": False}
+    return go.Heatmap(z=cells, zmin=0, zmax=most, colorscale=PLAN_SCALE, hovertemplate=hover + HOVER_ENDS, **more)
