@@ -52,7 +52,6 @@ def mirror(tmp_path, monkeypatch):
     }
     source = dataclasses.replace(mosi_utterances.SOURCE, hashes=hashes)
     monkeypatch.setattr(mosi_utterances, "SOURCE", source)
-    monkeypatch.setitem(load_dataset.__globals__["SOURCES"], "mosi-utterances", source)
     sizes = {split: sum(map(len, videos.values())) for split, videos in CLIPS.items()}
     monkeypatch.setattr(mosi_utterances, "ROWS", sizes)
     monkeypatch.setenv("ALIGNMAMBA2_MIRROR", str(tmp_path / "mirror"))
