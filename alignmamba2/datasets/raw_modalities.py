@@ -106,8 +106,8 @@ class RawSamples(Sequence):
         return Sample(features, self._labels[row], self._ids[row], words, partners)
 
     @property
-    def labels(self) -> Tensor:
-        return self._labels[self.rows]
+    def labels(self) -> list[Tensor]:
+        return [self._labels[row] for row in self.rows]
 
     @property
     def ids(self) -> list[str]:
