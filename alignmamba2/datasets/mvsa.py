@@ -24,6 +24,7 @@ import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -104,14 +105,13 @@ def datasets(
     partners=None,
 ) -> dict[str, Dataset]:
     """Return the splits of pairs; options as of `load`, `partners` as of `RawSamples`."""
-    raws, notes = {}, []
     bad: dict[str, str] = {}
+    notes, raws = [], {}
     if pictures == "none":
         image = "none"
     else:
         bad, key = files.survey(pairs, cache)
-        counts = Counter(bad.values())
-        summary = ", ".join(f"{counts[kind]} {kind}" for kind in ("missing", "unreadable"))
+        summary = _summary(bad)
         if bad and (pictures == "require" or len(bad) == len(pairs)):
             first = next(p.picture for p in pairs if p.id in bad)
             raise DataError(
@@ -123,15 +123,7 @@ def datasets(
         protocol += f", pictures {summary}: {pictures}" if bad else ""
         if pictures == "drop":
             pairs = [p for p in pairs if p.id not in bad]
-        raws["image"] = RawModality(
-            Mapped(pairs, lambda p: central(read_picture(p.picture))),
-            [p.id not in bad for p in pairs],
-            "pixels",
-            f"mvsa {key} {len(pairs)}",
-            lambda: picture_encoder(image),
-            cache,
-            noise=NOISE,
-        )
+        raws["image"] = _raw_pictures(pairs, [p.id not in bad for p in pairs], image, key, cache)
     empty = [p.id for p in pairs if not p.text.split()]
     if mute := [i for i in empty if pictures == "none" or i in bad]:
         raise DataError(f"{pairs[0].picture.parent}: pairs {mute[:5]} ({len(mute)}) have neither text nor picture")
@@ -153,6 +145,16 @@ def datasets(
         classes=CLASSES,
         notes=notes,
     )
+
+
+def _summary(bad: dict[str, str]) -> str:
+    return ", ".join(f"{list(bad.values()).count(kind)} {kind}" for kind in ("missing", "unreadable"))
+
+
+def _raw_pictures(pairs: Sequence[Pair], present: list[bool], encoder: str, key: str, cache: Path) -> RawModality:
+    items = Mapped(pairs, lambda p: central(read_picture(p.picture)))
+    key = f"mvsa {key} {len(pairs)}"
+    return RawModality(items, present, "pixels", key, partial(picture_encoder, encoder), cache, noise=NOISE)
 
 
 def _raw_texts(texts: Sequence[str], encoder: str, cache: Path) -> RawModality:
@@ -224,9 +226,9 @@ def inspect(path: Path) -> Contents | None:
             f"{LABELS}: {counts.total()} pairs; annotations agree in {agreed}; {counts.total() - opposed} when neutral "
             f"yields, without {opposed} of positive against negative"
         )
-    bad = Counter(files.survey(pairs, data_root() / "cache")[0].values())
+    bad, _ = files.survey(pairs, data_root() / "cache")
     if bad:
-        problems.append(f"pictures: {bad['missing']} missing, {bad['unreadable']} unreadable, of {len(pairs)}")
+        problems.append(f"pictures: {_summary(bad)}, of {len(pairs)}")
     parts = {}
     for split in SPLITS if pairs[0].split else ("",):
         part = [p for p in pairs if p.split == split]
