@@ -37,6 +37,7 @@ _HOME = {
     "ModelOutput": "model",
     "Trace": "model",
     "load_dataset": "datasets",
+    "register_dataset": "datasets",
     "fit": "training",
     "evaluate": "training",
 }
@@ -46,7 +47,7 @@ __all__ = ["__version__", *_HOME]
 if TYPE_CHECKING:
     from .alignment import TransportResult, mmd, transport
     from .batch import MultimodalBatch
-    from .datasets import load_dataset
+    from .datasets import load_dataset, register_dataset
     from .model import AlignMamba2, ModelOutput
     from .model.config import AlignMamba2Config
     from .model.layers import ModalityAwareMamba

@@ -157,11 +157,13 @@ def _override(text: str) -> tuple[str, Any]:
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
-    from .datasets import SOURCES
+    from .datasets import ENTRIES
 
-    if arguments.name not in SOURCES:
-        raise ValueError(f"data set {arguments.name!r}: nothing to fetch; there are {', '.join(SOURCES)}")
-    folder = SOURCES[arguments.name].fetch(arguments.root)
+    source = ENTRIES[arguments.name].source if arguments.name in ENTRIES else None
+    if source is None:
+        known = ", ".join(name for name, entry in ENTRIES.items() if entry.source)
+        raise ValueError(f"data set {arguments.name!r}: nothing to fetch; there are {known}")
+    folder = source.fetch(arguments.root)
     print(f"{arguments.name}: all files are in {folder}, with the published hashes")
 
 

@@ -10,7 +10,7 @@ import torch
 
 from alignmamba2 import load_dataset
 from alignmamba2.batch import MultimodalBatch
-from alignmamba2.datasets.corruptions import KINDS, corrupt, drop_token_ids
+from alignmamba2.datasets.corruptions import KINDS, corrupt
 
 
 @pytest.fixture(scope="module")
@@ -127,18 +127,6 @@ def test_minilm_reads_lost_words_as_token_100(tmp_path):
     encoder = text_encoder("minilm", cache=tmp_path)
     assert encoder.tokenizer("a [UNK] day")["input_ids"][2] == 100
     assert encoder.pieces("a [UNK] day") == ["[CLS]", "a", "[UNK]", "day", "[SEP]"]
-
-
-def test_token_ids_lose_all_but_first_and_last():
-    ids = torch.tensor([101, 7, 8, 9, 10, 102, 0, 0])
-    text = torch.stack([ids, (ids > 0).long(), torch.zeros(8, dtype=torch.long)])
-    assert drop_token_ids(text, 1.0, 0, "a")[0].tolist() == [101, 100, 100, 100, 100, 102, 0, 0]
-    assert torch.equal(drop_token_ids(text, 0.0, 0, "a"), text)
-    draws = [drop_token_ids(text, 0.3, 0, str(i))[0, 1:5] == 100 for i in range(400)]
-    assert abs(float(torch.cat(draws).float().mean()) - 0.3) < 0.05
-    assert torch.equal(drop_token_ids(text, 0.5, 1, "b"), drop_token_ids(text, 0.5, 1, "b"))
-    empty = torch.zeros(3, 4, dtype=torch.long)
-    assert torch.equal(drop_token_ids(empty, 1.0, 0, "a"), empty)
 
 
 # --- noise ----------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def cut_anywhere(path, read, least=1):
 def test_ict_mmmo(tmp_path):
     TARGETS["ict-mmmo"].make(tmp_path)
     path = tmp_path / "audio_valid.h5"
-    cut_anywhere(path, lambda: ict_mmmo._arrays(tmp_path, "valid", ict_mmmo.SIZES["valid"]))
+    cut_anywhere(path, lambda: ict_mmmo.read_split(tmp_path, "valid"))
     with pytest.raises(DataError, match=r"audio_valid\.h5"):
         inspect(tmp_path)
 

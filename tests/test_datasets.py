@@ -1,13 +1,15 @@
 import dataclasses
 import hashlib
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from alignmamba2 import load_dataset
-from alignmamba2.datasets import DataError, is_present, mosi_utterances
-from alignmamba2.datasets.fetch import Source
+from alignmamba2 import load_dataset, register_dataset
+from alignmamba2.__main__ import main
+from alignmamba2.datasets import ENTRIES, DataError, is_present, mosi_utterances, names
+from alignmamba2.datasets.fetch import Source, data_root
 from alignmamba2.datasets.mini import mosi as mini_mosi
 
 # --- mosi-utterances, on small made-up files of exactly the published form ------------------------------------------
@@ -52,7 +54,6 @@ def mirror(tmp_path, monkeypatch):
     }
     source = dataclasses.replace(mosi_utterances.SOURCE, hashes=hashes)
     monkeypatch.setattr(mosi_utterances, "SOURCE", source)
-    monkeypatch.setitem(load_dataset.__globals__["SOURCES"], "mosi-utterances", source)
     sizes = {split: sum(map(len, videos.values())) for split, videos in CLIPS.items()}
     monkeypatch.setattr(mosi_utterances, "ROWS", sizes)
     monkeypatch.setenv("ALIGNMAMBA2_MIRROR", str(tmp_path / "mirror"))
@@ -265,6 +266,89 @@ def test_mini_mosi_partners_are_closest_where_there_is_no_noise():
 def test_wrong_arguments_are_named(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+@pytest.fixture
+def registry():
+    """The names as they are now, and again as they were."""
+    entries = dict(ENTRIES.data)
+    yield
+    ENTRIES.data.clear()
+    ENTRIES.data.update(entries)
+
+
+def load_own(root=None, *, colour="red"):
+    splits = load_dataset("mini-mosi", root=root)
+    return {s: dataclasses.replace(d, name="own", description=colour) for s, d in splits.items()}
+
+
+@pytest.mark.usefixtures("registry")
+def test_an_own_loader_has_a_name_everywhere(capsys, tmp_path):
+    """Also when its cell in a notebook runs twice."""
+    for _ in range(2):
+        register_dataset("own", load_own, bring="pip install own", is_present=lambda root: False)
+    assert names()[-1] == "own"
+    assert load_dataset("own", "test", colour="blue").description == "blue"
+    assert not is_present("own")
+    assert main(["data", "list"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split(maxsplit=1) == ["own", "pip install own"]
+    with pytest.raises(ValueError, match=r"data set 'own': .*color"):
+        load_dataset("own", color="blue")
+    (tmp_path / "own.toml").write_text('dataset = "own"\n[training]\nmax_epochs = 1\n')
+    command = ["train", str(tmp_path / "own.toml"), "--fast", "--quiet", "--folder", str(tmp_path / "runs")]
+    assert main([*command, "--results", str(tmp_path / "results.json")]) == 0
+    assert "own" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_loader_may_be_an_address_that_is_imported_when_it_is_needed(tmp_path, monkeypatch):
+    (tmp_path / "own_digits.py").write_text(
+        "from alignmamba2 import load_dataset\n\n\ndef load(root=None):\n    return load_dataset('mini-mosi')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    register_dataset("own-digits", "own_digits:load")
+    assert "own_digits" not in sys.modules
+    assert len(load_dataset("own-digits", "test")) == 240
+    register_dataset("lost", "own_digits:lode")
+    with pytest.raises(ValueError, match=r"'lost': 'own_digits:lode' could not be imported .*expected 'package"):
+        load_dataset("lost")
+
+
+@pytest.mark.parametrize("name", ["mosi", "emoji", "mini-mosi"])
+def test_a_name_that_is_taken_is_refused(name):
+    with pytest.raises(ValueError, match=f"data set '{name}': the name is taken by alignmamba2.datasets"):
+        register_dataset(name, load_own)
+    with pytest.raises(ValueError, match="data set 'other': found loader 3; expected a function"):
+        register_dataset("other", 3)
+    assert "other" not in names()
+
+
+def test_every_built_in_entry_has_its_name():
+    assert all(entry.name == name and callable(entry.load) for name, entry in ENTRIES.items())
+
+
+# --- where the files lie ------------------------------------------------------------------------------------------
+
+
+def test_the_data_root_is_found_from_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("ALIGNMAMBA2_DATA", raising=False)
+    folder = tmp_path / "clone" / "notebooks" / "deep"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert data_root().resolve() == folder / "data"  # nothing is there, and nothing is made
+    assert not data_root().exists()
+    (tmp_path / "clone" / "data").mkdir()
+    assert data_root().resolve() == folder / "data"  # any program may have a folder of that name
+    (tmp_path / "clone" / "data" / "README.md").write_text("the data sets")
+    assert data_root() == tmp_path / "clone" / "data"
+    monkeypatch.chdir(tmp_path / "clone")
+    assert data_root().resolve() == tmp_path / "clone" / "data"
+    (folder / "data").mkdir()
+    monkeypatch.chdir(folder)
+    assert data_root().resolve() == folder / "data"
+    monkeypatch.setenv("ALIGNMAMBA2_DATA", str(tmp_path / "elsewhere"))
+    assert data_root() == tmp_path / "elsewhere"
+    assert data_root(tmp_path) == tmp_path
 
 
 def test_statistics_are_those_of_all_tokens():

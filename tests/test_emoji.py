@@ -144,7 +144,7 @@ def test_tokens_are_computed_once(cache, monkeypatch):
 
 
 def test_a_phrase_is_the_mean_of_its_pieces_in_context(cache):
-    from alignmamba2.datasets.words import embed_words
+    from alignmamba2.datasets.text_tokens import embed_words
     from alignmamba2.encoders import text_encoder
 
     (tokens,) = embed_words([("a wonderful", "film")], cache / "cache")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from alignmamba2 import load_dataset
 from alignmamba2.datasets import ENTRIES, DataError, is_present, mosi
 from alignmamba2.datasets.formats import csd, mosi_pickles
-from alignmamba2.datasets.mini import files as mini_files
 from alignmamba2.datasets.mini import mosi as mini_mosi
+from alignmamba2.datasets.mini import mosi_files
 from alignmamba2.datasets.store import StoredSamples
 
 WIDTHS = {"mini-mosi": (5, 20), "mini-mosei": (74, 35)}
@@ -124,7 +124,7 @@ def test_csd_has_the_sdks_tree(tmp_path):
 
 
 @pytest.mark.parametrize("name", WIDTHS)
-@pytest.mark.parametrize("kind", mini_files.FORMATS)
+@pytest.mark.parametrize("kind", mosi_files.FORMATS)
 def test_every_format_loads(name, kind, root, tmp_path):
     paths = make(name, kind, root)
     assert is_present(name[5:])

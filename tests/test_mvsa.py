@@ -23,9 +23,10 @@ from alignmamba2.datasets.formats.mvsa_files import (
     read_folder,
     read_jsonl,
     read_labels,
+    repaired,
 )
 from alignmamba2.datasets.mini import mvsa as mini_mvsa
-from alignmamba2.datasets.texts import WordEncoder, repaired
+from alignmamba2.datasets.text_tokens import WordEncoder
 
 P, U, N = CLASSES
 ANNOTATIONS = [(P, P)] * 8 + [(U, U)] * 6 + [(N, N)] * 6 + [(P, U), (U, P), (N, U), (U, N), (P, N), (N, P)]

@@ -1,35 +1,43 @@
-"""Data sets: one file a benchmark; `load_dataset(name)` finds the right one. To add one: `registry.py`."""
+"""Data sets: one module per benchmark, and `load_dataset(name)`, which finds it; `register_dataset` adds another."""
 
 from __future__ import annotations
 
 from inspect import signature
 from pathlib import Path
 
-from . import emoji, ict_mmmo, mosi, mosi_utterances, mvsa, nyu, spoken_reviews
 from .base import DataError, Dataset
 from .contents import Contents
-from .fetch import Source
-from .mini import files as mini_files
-from .mini import mvsa as mini_mvsa
-from .mini import nyu as mini_nyu
 from .nonfinite import without_nonfinite
-from .registry import Entry
+from .registry import ENTRIES, Entry, register_dataset
 
-__all__ = ["ENTRIES", "SOURCES", "DataError", "Dataset", "inspect", "is_present", "load_dataset", "names"]
+__all__ = ["ENTRIES", "DataError", "Dataset", "inspect", "is_present", "load_dataset", "names", "register_dataset"]
 
-# The order is that of `names()`, and that in which `inspect` asks.
-MODULES = (mini_files, mosi, mosi_utterances, ict_mmmo, emoji, spoken_reviews, mini_nyu, nyu, mini_mvsa, mvsa)
-ENTRIES: dict[str, Entry] = {entry.name: entry for module in MODULES for entry in module.ENTRIES}
-# Data sets whose files have a public home.
-SOURCES: dict[str, Source] = {name: entry.source for name, entry in ENTRIES.items() if entry.source}
+# Name → module and entry in this folder, imported when the name is first used.
+BUILT_IN = {
+    "mini-mosi": "mini.mosi_files:MOSI",
+    "mini-mosei": "mini.mosi_files:MOSEI",
+    "mosi": "mosi:MOSI",
+    "mosei": "mosi:MOSEI",
+    "mosi-utterances": "mosi_utterances:ENTRY",
+    "ict-mmmo": "ict_mmmo:ENTRY",
+    "emoji": "emoji:ENTRY",
+    "spoken-reviews": "spoken_reviews:ENTRY",
+    "mini-nyu": "mini.nyu:ENTRY",
+    "nyu": "nyu:ENTRY",
+    "mini-mvsa": "mini.mvsa:ENTRY",
+    "mvsa": "mvsa:ENTRY",
+}
+for _name, _home in BUILT_IN.items():
+    register_dataset(_name, f"{__name__}.{_home}")
 
 
 def names() -> tuple[str, ...]:
+    """Return the names of all data sets."""
     return tuple(ENTRIES)
 
 
 def is_present(name: str, root: str | Path | None = None) -> bool:
-    """Whether `load_dataset(name)` finds its files, here or in the mirror. Generated sets always are."""
+    """Return whether `load_dataset(name)` finds its files, here or in the mirror; generated sets are always present."""
     return _entry(name).present(root)
 
 
@@ -41,10 +49,10 @@ def load_dataset(
     Parameters
     ----------
     name : one of `names()`
-    split : "train", "valid" or "test"; left out, all of them as a dict
-    root : folder of all data sets; default $ALIGNMAMBA2_DATA, else data/
+    split : "train", "valid" or "test"; default all of them, as a dict
+    root : folder of all data sets; default see `fetch.data_root`
     nonfinite : "error", "mask" or "zero"
-        What is done about NaN and infinities in features (see `nonfinite.without_nonfinite`); never silently.
+        Treatment of NaN and infinities in features (see `nonfinite.without_nonfinite`); never silent.
     options : the data set's own, such as ``text="minilm"`` for "mosi-utterances"
 
     Raises
@@ -52,14 +60,14 @@ def load_dataset(
     ValueError
         For an unknown name, split or option.
     DataError
-        Naming the file that is missing or not what it should be, and what to do.
+        Naming the file that is missing or wrong, and what to do.
     """
     load = _entry(name).load
     try:
         signature(load).bind(root, **options)
     except TypeError as error:
         raise ValueError(f"data set {name!r}: {error}") from error
-    splits = {name: without_nonfinite(data, nonfinite) for name, data in load(root, **options).items()}
+    splits = {part: without_nonfinite(data, nonfinite) for part, data in load(root, **options).items()}
     if split is None:
         return splits
     if split not in splits:
@@ -68,12 +76,12 @@ def load_dataset(
 
 
 def inspect(path: str | Path) -> Contents:
-    """What a file or folder holds, found by its content; see `contents.Contents`.
+    """Return the contents of a file or folder, whose format is found by its content; see `contents.Contents`.
 
     Raises
     ------
     DataError
-        It is not there, is of no known format, or is broken.
+        It does not exist, has no known format, or is broken.
     """
     path = Path(path)
     if not path.exists():

@@ -16,23 +16,25 @@ class DataError(ValueError):
     """A file or folder is not what it should be; the message names it and says what to do."""
 
 
-class Seen(Sequence):
-    """Samples seen through a function, applied when a sample is asked for."""
+class Mapped(Sequence):
+    """A sequence seen through a function, which is applied to an item each time that it is read."""
 
-    def __init__(self, samples: Sequence[Sample], change: Callable[[Sample], Sample]):
-        self._samples, self._change = samples, change
+    def __init__(self, items: Sequence, function: Callable[[Any], Any]):
+        self._items, self._function = items, function
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._items)
 
-    def __getitem__(self, index: int) -> Sample:
-        return self._change(self._samples[index])
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._function(self._items[index])
 
     def __getattr__(self, name: str) -> Any:
-        # What lazy samples keep apart (labels, ids) is the same for all who see them.
+        # What lazy samples keep apart (labels, ids) no function here changes.
         if name not in ("labels", "ids", "finite"):
             raise AttributeError(name)
-        return getattr(self._samples, name)
+        return getattr(self._items, name)
 
 
 @dataclass(frozen=True)
@@ -43,21 +45,21 @@ class Dataset(torch.utils.data.Dataset):
     ----------
     name, split : str
     protocol : str
-        Which split, labels and features exactly; goes into every result.
+        The split, labels and features, exactly. It goes into every result.
     description : str
     synthetic : bool
-        Generated, not observed; said wherever its numbers show.
+        True if it is generated, not observed. Every table and figure of it says so.
     task : "classification" or "regression"; n_classes : int
     readout : the readout that fits its labels, "mean" or "per_step"
     samples : sequence of Sample
-        May be lazy, and read a sample from disk when it is asked for; then it should also have an attribute
-        `labels`, a sequence of the N labels, so that they can be had without reading features.
+        May be lazy and read a sample from disk on access. It should then have an attribute `labels`, a sequence of
+        the N labels, so that labels are known without reading features.
     hashes : mapping of file name to SHA-256
     notes : sequence of str
-        What reading found and did, such as "train/audio: 153 values were -inf, set to 0".
+        Remarks of the reader, such as "train/audio: 153 values were -inf, set to 0".
     show : mapping of modality to a function of a `Sample`
-        What a person sees or hears of it: of "image" and "depth" the picture, (H, W, 3) uint8, or None where it is
-        missing; of "audio" the loudness of each token, (T,). For panels; optional.
+        What a panel shows of it: for "image" and "depth" the picture, (H, W, 3) uint8, or None if it is missing; for
+        "audio" the loudness of each token, (T,). Optional.
     """
 
     name: str
@@ -90,34 +92,33 @@ class Dataset(torch.utils.data.Dataset):
 
     @property
     def classes(self) -> list[str]:
-        """The classes' names, as the notes say them; none of numbers, or where no note does."""
-        named = [note.removeprefix("classes: ") for note in self.notes if note.startswith("classes: ")]
-        return named[0].split(", ") if named else []
+        """Names of the classes, from the notes; empty if no note names them."""
+        names = [note.removeprefix("classes: ") for note in self.notes if note.startswith("classes: ")]
+        return names[0].split(", ") if names else []
 
     def batch(self, indices: Iterable[int] | None = None) -> MultimodalBatch:
-        """These samples (all of them if left out) as one padded batch."""
-        chosen = self.samples if indices is None else [self.samples[i] for i in indices]
-        return MultimodalBatch.from_samples(chosen)
+        """Return these samples (default: all) as one padded batch."""
+        return MultimodalBatch.from_samples(self.samples if indices is None else [self.samples[i] for i in indices])
 
     def only(self, *modalities: str) -> Dataset:
-        """The same samples with nothing but these modalities, such as for a model of one; the protocol says so."""
+        """Return the same samples with these modalities alone; the protocol says so."""
         unknown = sorted(set(modalities) - set(self.modalities))
         if unknown or not modalities:
             raise ValueError(f"only: found {list(modalities)}; {self.name} has {list(self.modalities)}")
-        samples = Seen(self.samples, partial(_only, modalities))
+        samples = Mapped(self.samples, partial(_only, modalities))
         return replace(self, samples=samples, protocol=f"{self.protocol}, only {'+'.join(modalities)}")
 
     @property
     def labels(self) -> Sequence[torch.Tensor | None]:
-        """The label of every sample; no features are read where `samples` is lazy and keeps labels apart."""
-        kept = getattr(self.samples, "labels", None)
-        return [s.label for s in self.samples] if kept is None else kept
+        """Labels of all samples; reads no features if `samples` has an attribute `labels`."""
+        labels = getattr(self.samples, "labels", None)
+        return [s.label for s in self.samples] if labels is None else labels
 
     def statistics(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """Mean and standard deviation (D_m,) of each feature over all tokens, in float64, reading a sample at a time.
+        """Return mean and standard deviation (D_m,) of each feature over all tokens, one sample in memory at a time.
 
-        Means and sums of squared deviations of samples are merged as in Chan, Golub and LeVeque (1983), so nothing
-        cancels. A modality without a single token has mean and sd 0.
+        Samples are merged in float64 as in Chan, Golub and LeVeque (1983), so nothing cancels. A modality without any
+        token has mean and standard deviation 0.
         """
         widths = self.modalities
         count = dict.fromkeys(widths, 0)
@@ -138,10 +139,32 @@ class Dataset(torch.utils.data.Dataset):
         return {m: (mean[m].float(), (squares[m] / max(1, count[m])).sqrt().float()) for m in widths}
 
 
-def seeded(splits: Mapping[str, Dataset], seed: int) -> dict[str, Dataset]:
-    """The splits of a generated set, its seed in every protocol."""
-    said = f"synthetic, seed {seed}"
-    return {k: replace(d, protocol=d.protocol.replace("synthetic", said, 1)) for k, d in splits.items()}
+def splits_of(
+    samples: Mapping[str, Sequence[Sample]],
+    *,
+    classes: Sequence[str] = (),
+    readout: str = "mean",
+    notes: Sequence[str] = (),
+    show: Mapping[str, Callable[[Sample], Any]] | None = None,
+    **fields: Any,
+) -> dict[str, Dataset]:
+    """Return a `Dataset` per split.
+
+    Parameters
+    ----------
+    samples : mapping of split name to the split's samples
+    classes : names of the classes, which open the notes; empty for regression
+    show : as of `Dataset`; default the samples' own, if they have an attribute `show`
+    fields : other fields of `Dataset`, the same for all splits
+    """
+    if classes:
+        notes = (f"classes: {', '.join(classes)}", *notes)
+    fields |= {"readout": readout, "notes": tuple(notes), "n_classes": len(classes) or 1}
+    fields["task"] = "classification" if classes else "regression"
+    return {
+        name: Dataset(split=name, samples=part, show=getattr(part, "show", {}) if show is None else show, **fields)
+        for name, part in samples.items()
+    }
 
 
 def _only(modalities: Sequence[str], sample: Sample) -> Sample:

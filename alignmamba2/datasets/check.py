@@ -1,4 +1,4 @@
-"""`python -m alignmamba2 data check PATH`: what a file of data holds, in words, and what is wrong with it."""
+"""`python -m alignmamba2 data check PATH`: the contents of a file of data in words, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from .contents import Contents, Part
+from .contents import Contents, Field, Part
 
 MOST_VALUES = 12  # labels of up to so many values are counted one by one
 BINS = 10
-WIDE = 40  # a text that is quoted is cut here
+WIDE = 40  # a quoted text is cut here
 
 
 @dataclass(frozen=True)
 class Leak:
-    """What stands in two splits.
+    """Texts, ids or groups that two splits share.
 
     Attributes
     ----------
-    kind : "text", "id", or what a group is, such as "video"
+    kind : "text", "id", or the name of a group, such as "video"
     first, second : the splits
-    count, total : samples of `second` that it concerns, of how many (of groups: groups)
+    count, total : number of the second split's texts, ids or groups that are shared, and of all of them
     example : one of them
     """
 
@@ -42,32 +42,36 @@ class Leak:
         )
 
 
+def _comparable(contents: Contents, part: Part) -> dict[str, Sequence[str]]:
+    """The strings of a split that should be in no other, by kind."""
+    return {"text": part.texts, "id": part.ids, contents.group_name: sorted(set(part.groups))}
+
+
 def leaks(contents: Contents) -> list[Leak]:
-    """Equal texts, equal ids and equal groups in two splits."""
-    found = []
+    """Return equal texts, equal ids and equal groups of every two splits."""
+    result = []
     for first, second in combinations(contents.parts, 2):
-        a, b = contents.parts[first], contents.parts[second]
-        for kind, here, there in (("text", a.texts, b.texts), ("id", a.ids, b.ids)):
-            known = {t for t in here if t}
-            if both := [t for t in there if t in known]:
-                found.append(Leak(kind, first, second, len(both), len(there), both[0]))
-        groups = set(b.groups)
-        if both := sorted(groups & set(a.groups)):
-            found.append(Leak(contents.group_name, first, second, len(both), len(groups), both[0]))
-    return found
+        one, two = (_comparable(contents, contents.parts[name]) for name in (first, second))
+        for kind, strings in two.items():
+            known = set(filter(None, one[kind]))
+            if shared := [s for s in strings if s in known]:
+                result.append(Leak(kind, first, second, len(shared), len(strings), shared[0]))
+    return result
 
 
 def histograms(contents: Contents) -> dict[str, dict[str, int]]:
-    """For each split with labels, how many samples have each label, or each range of labels; the same ones for all."""
+    """Return, per split with labels, the number of samples per label, or per range of labels; same ranges for all."""
     labels = {
-        name: np.asarray(p.labels) for name, p in contents.parts.items() if p.labels is not None and len(p.labels)
+        name: np.asarray(p.labels).reshape(-1)
+        for name, p in contents.parts.items()
+        if p.labels is not None and len(p.labels)
     }
     if not labels:
         return {}
-    whole = np.concatenate([x.reshape(-1) for x in labels.values()])
+    whole = np.concatenate(list(labels.values()))
     values = sorted(set(whole.tolist()))
     if whole.dtype.kind not in "fiu" or len(values) <= MOST_VALUES:
-        counts = {name: Counter(x.reshape(-1).tolist()) for name, x in labels.items()}
+        counts = {name: Counter(x.tolist()) for name, x in labels.items()}
         return {name: {_label(v): count[v] for v in values} for name, count in counts.items()}
     finite = whole[np.isfinite(whole)]
     edges = np.linspace(finite.min(), finite.max(), BINS + 1)
@@ -79,45 +83,45 @@ def histograms(contents: Contents) -> dict[str, dict[str, int]]:
 
 
 def problems(contents: Contents) -> list[str]:
-    """What is wrong: what the reader found, and what can be seen in any data."""
-    found = list(contents.problems)
+    """Return all faults: those that the reader found, and those that any data can have."""
+    result = list(contents.problems)
     counts = histograms(contents)
     for name, part in contents.parts.items():
-        for field, x in part.fields.items():
-            if x.nan or x.infinite:
-                what = " and ".join(f"{n} {kind}" for n, kind in ((x.nan, "NaN"), (x.infinite, "infinite")) if n)
-                found.append(f"{name}/{field}: {what} values")
-        if part.labels is not None and np.asarray(part.labels).dtype.kind == "f":
-            bad = int((~np.isfinite(part.labels)).sum())
-            if bad:
-                found.append(f"{name}: {bad} labels are NaN or infinite")
+        result += [
+            f"{name}/{field}: {' and '.join(bad)} values" for field, x in part.fields.items() if (bad := _bad(x))
+        ]
+        labels = np.asarray(() if part.labels is None else part.labels)
+        if labels.dtype.kind == "f" and (n := int((~np.isfinite(labels)).sum())):
+            result.append(f"{name}: {n} labels are NaN or infinite")
         if repeated := [i for i, n in Counter(part.ids).items() if n > 1]:
-            found.append(f"{name}: {len(repeated)} ids stand there more than once, such as {_quoted(repeated[0])}")
-        for m, lengths in part.lengths.items():
-            if empty := int((np.asarray(lengths) == 0).sum()):
-                found.append(f"{name}: {empty} samples have no {m}")
+            result.append(f"{name}: {len(repeated)} ids stand there more than once, such as {_quoted(repeated[0])}")
+        for m, n in part.lengths.items():
+            if empty := int((np.asarray(n) == 0).sum()):
+                result.append(f"{name}: {empty} samples have no {m}")
         if sum(n > 0 for n in counts.get(name, {}).values()) == 1 < len(part.labels):
-            found.append(f"{name}: all labels are alike")
-    return found
+            result.append(f"{name}: all labels are alike")
+    return result
 
 
 def report(contents: Contents) -> str:
-    """All of it, as text."""
+    """Return contents, leaks, faults and notes as text."""
     lines = [str(contents.path), f"  {contents.format}{', synthetic' if contents.synthetic else ''}"]
     lines += [f"  SHA-256 {digest}  {name}" for name, digest in contents.hashes.items()]
     counts = histograms(contents)
     for name, part in contents.parts.items():
-        lines += ["", f"{name}: {_size(part, contents.group_name)}", *_fields(part)]
+        lines += ["", f"{name}: {_size(part, contents.group_name)}"]
+        lines += [f"  {field:24s} {', '.join([f'{x.shape} {x.dtype}', *_bad(x)])}" for field, x in part.fields.items()]
         lines += [f"  {'tokens of ' + m:24s} {_spread(n)}" for m, n in part.lengths.items()]
         if name in counts:
-            shown = ", ".join(f"{label}: {n}" for label, n in counts[name].items())
-            lines.append(f"  {'labels':24s} {shown}")
+            lines.append(f"  {'labels':24s} {', '.join(f'{label}: {n}' for label, n in counts[name].items())}")
     if len(contents.parts) > 1:
-        found = leaks(contents)
-        clean = [k for k in _comparable(contents) if k not in {leak.kind for leak in found}]
-        lines += ["", "leaks between splits", *(f"  {leak}" for leak in found)]
+        shared = leaks(contents)
+        strings = [_comparable(contents, part) for part in contents.parts.values()]
+        clean = [kind for kind in strings[0] if all(any(s[kind]) for s in strings)]
+        clean = [kind for kind in clean if kind not in {leak.kind for leak in shared}]
+        lines += ["", "leaks between splits", *(f"  {leak}" for leak in shared)]
         lines += [f"  no {kind} is in two splits" for kind in clean]
-        if not found and not clean:
+        if not shared and not clean:
             lines.append("  cannot be told: the file names no texts, ids or groups")
     for title, sentences in (("wrong", problems(contents)), ("worth knowing", contents.notes)):
         if sentences:
@@ -127,24 +131,19 @@ def report(contents: Contents) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _comparable(contents: Contents) -> list[str]:
-    parts = contents.parts.values()
-    kinds = {"text": "texts", "id": "ids", contents.group_name: "groups"}
-    return [kind for kind, field in kinds.items() if all(any(getattr(p, field)) for p in parts)]
+def lengths(contents: Contents) -> Mapping[str, Mapping[str, np.ndarray]]:
+    """Return, per split and modality, the number of tokens of each sample."""
+    return {name: {m: np.asarray(n) for m, n in p.lengths.items()} for name, p in contents.parts.items() if p.lengths}
+
+
+def _bad(x: Field) -> list[str]:
+    """Counts of values that are not finite, in words."""
+    return [f"{n} {kind}" for n, kind in ((x.nan, "NaN"), (x.infinite, "infinite")) if n]
 
 
 def _size(part: Part, group: str) -> str:
     size = len(part.labels) if part.labels is not None else len(part.ids) or next(iter(part.fields.values())).shape[0]
-    groups = f", {len(set(part.groups))} {group}s" if part.groups else ""
-    return f"{size} samples{groups}"
-
-
-def _fields(part: Part) -> list[str]:
-    lines = []
-    for name, x in part.fields.items():
-        bad = "".join(f", {n} {kind}" for n, kind in ((x.nan, "NaN"), (x.infinite, "infinite")) if n)
-        lines.append(f"  {name:24s} {x.shape} {x.dtype}{bad}")
-    return lines
+    return f"{size} samples" + (f", {len(set(part.groups))} {group}s" if part.groups else "")
 
 
 def _spread(lengths: Sequence[int] | np.ndarray) -> str:
@@ -158,8 +157,3 @@ def _label(value: object) -> str:
 
 def _quoted(text: str) -> str:
     return repr(text if len(text) <= WIDE else text[:WIDE] + "…")
-
-
-def lengths(contents: Contents) -> Mapping[str, Mapping[str, np.ndarray]]:
-    """By split and modality, the tokens of each sample."""
-    return {name: {m: np.asarray(n) for m, n in p.lengths.items()} for name, p in contents.parts.items() if p.lengths}

@@ -1,19 +1,20 @@
-"""Corruptions for studies of robustness, as the literature defines them: drawn a sample at a time, so order and batches
-do not matter, and the same seed corrupts the same samples in the same way.
+"""Corruptions for studies of robustness, as the literature defines them.
+
+Each sample has a draw of its own, so order and batches do not matter, and the same seed gives the same corruption.
 
     missing   A modality is missing, each with probability `severity`, but never all of a sample.
     frames    Each token is lost with probability `severity` (TFR-Net): a word becomes [UNK], which is token 100 for
-              BERT's tokenizers and leaves [CLS] and [SEP] alone; other tokens become 0. (TFR-Net draws a word piece at
-              a time; here it is a word, where words are kept. `drop_token_ids` is theirs, on ids.)
-    noise     Gaussian noise in pictures, with probability ½ a modality: the same draw in all channels (QMF), standard
+              BERT's tokenizers and leaves [CLS] and [SEP] alone; other tokens become 0. (TFR-Net draws per word piece;
+              here it is per word, if the data set keeps words.)
+    noise     Gaussian noise in pictures, with probability ½ per modality: the same draw in all channels (QMF), standard
               deviation `severity` grey levels for NYU-Depth V2, 10 · `severity` for MVSA-Single, on the 224 × 224
               pixels that an encoder sees. Depth in metres takes one level as 10 m / 255 (our choice). Values stay
               within 0 and 255 (QMF's negative ones wrap around); every sample has its own draw (QMF repeats one).
-    blank     With probability ½ a sample, each word becomes "_" with probability 0.1 · `severity` (QMF).
+    blank     With probability ½ per sample, each word becomes "_" with probability 0.1 · `severity` (QMF).
 
-`noise` and `blank` belong to pixels and words. Where a data set keeps nothing but features (`mosi`, say), they are
-applied to those instead, which is our choice and is said in the protocol: noise is `severity` standard deviations of
-each feature, in every token; a blanked word's token is 0, as in `frames`.
+`noise` and `blank` belong to pixels and words. If a data set keeps nothing but features (`mosi`, say), they are applied
+to features, which is our choice and stands in the protocol: noise is `severity` standard deviations of each feature, in
+every token; a blanked word's token is 0, as in `frames`.
 """
 
 from __future__ import annotations
@@ -29,18 +30,19 @@ import torch
 from torch import Tensor
 
 from ..batch import Sample
-from .base import Dataset, Seen
-from .raw import RawSamples
+from .base import Dataset, Mapped
+from .options import check_choice
+from .raw_modalities import RawModality, RawSamples
 
 KINDS = ("missing", "frames", "noise", "blank")
 LEVELS = {"frames": ("words",), "noise": ("pixels", "metres"), "blank": ("words",)}
-UNKNOWN, UNKNOWN_ID = "[UNK]", 100
+UNKNOWN = "[UNK]"
 
 
 def corrupt(
     dataset: Dataset, kind: str, severity: float, *, seed: int = 0, modalities: Sequence[str] | None = None
 ) -> Dataset:
-    """The same data set, corrupted when a sample is asked for; corruptions can be laid over each other.
+    """Return the same data set, each sample corrupted when it is read; corruptions can be laid over each other.
 
     Parameters
     ----------
@@ -54,7 +56,7 @@ def corrupt(
     Returns
     -------
     Dataset
-        Its protocol says what was done to what, at which level.
+        Its protocol names the corruption, the modalities and the level.
 
     Raises
     ------
@@ -76,66 +78,47 @@ def corrupt(
     deep = [m for m in chosen if m in raws and raws[m].level in LEVELS.get(kind, ())]
     samples, show = dataset.samples, dataset.show
     if deep:
-        changes = {m: partial(_change_raw, kind, severity, seed, m, raws[m].level, raws[m].noise) for m in deep}
+        changes = {m: partial(_change_item, kind, severity, seed, m, raws[m]) for m in deep}
         samples = samples.changed(changes, f"{kind} {severity!r} {seed}")
         show = samples.show
     shallow = [m for m in chosen if m not in deep]
     if shallow:
         scale = {m: sd for m, (_, sd) in dataset.statistics().items()} if kind == "noise" else {}
-        samples = Seen(samples, partial(_change_sample, kind, severity, seed, tuple(shallow), scale))
+        samples = Mapped(samples, partial(_change_sample, kind, severity, seed, tuple(shallow), scale))
     where = [f"{m} ({raws[m].level})" for m in deep] + [f"{m} (features)" for m in shallow]
     if kind == "missing":
         where = chosen
-    said = f"corrupted: {kind} {severity:g} of {', '.join(where)} (seed {seed})"
-    return dataclasses.replace(dataset, samples=samples, show=show, protocol=f"{dataset.protocol}, {said}")
-
-
-def drop_token_ids(text: Tensor, p: float, seed: int, sample: str) -> Tensor:
-    """BERT's ids with each token, but the first and the last real one, lost to [UNK] (100) with probability p.
-
-    Parameters
-    ----------
-    text : int64 Tensor (3, T)
-        Ids, mask, segments, as MMSA's `text_bert`; padding stays as it is.
-    sample : its id, which draws
-    """
-    ids, mask = text[0].clone(), text[1].bool()
-    lost = torch.from_numpy(dice(seed, "frames", sample, "text").random(len(ids)) < p) & mask
-    real = mask.nonzero().flatten()
-    if len(real):
-        lost[real[[0, -1]]] = False
-    ids[lost] = UNKNOWN_ID
-    return torch.stack([ids, *text[1:]])
+    protocol = f"{dataset.protocol}, corrupted: {kind} {severity:g} of {', '.join(where)} (seed {seed})"
+    return dataclasses.replace(dataset, samples=samples, show=show, protocol=protocol)
 
 
 def _check(kind: str, severity: float) -> None:
-    if kind not in KINDS:
-        raise ValueError(f"kind: found {kind!r}; expected one of {KINDS}")
+    check_choice("kind", kind, KINDS)
     most = {"missing": 1.0, "frames": 1.0, "noise": np.inf, "blank": 10.0}[kind]
     if not 0 <= severity <= most or not np.isfinite(severity):
         raise ValueError(f"severity: found {severity!r}; {kind!r} takes a number from 0 to {most:g}")
 
 
-def _suits(kind: str, modality: str, raws: Mapping[str, Any]) -> bool:
+def _suits(kind: str, modality: str, raws: Mapping[str, RawModality]) -> bool:
     words = raws[modality].level == "words" if modality in raws else modality == "text"
     return words if kind == "blank" else not (kind == "noise" and words and modality in raws)
 
 
 def dice(seed: int, kind: str, sample: str, modality: str) -> np.random.Generator:
-    """A sample's own random numbers, the same whatever stands around it."""
+    """Return a sample's own random generator, independent of its neighbours."""
     digest = hashlib.blake2b(f"{seed}|{kind}|{modality}|{sample}".encode(), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
-def _change_raw(kind: str, severity: float, seed: int, modality: str, level: str, noise: float, name: str, item: Any):
-    draw = dice(seed, kind, name, modality)
+def _change_item(kind: str, severity: float, seed: int, modality: str, raw: RawModality, sample: str, item: Any) -> Any:
+    draw = dice(seed, kind, sample, modality)
     if kind == "noise":
         if draw.random() >= 0.5:
             return item
-        field = severity * noise * draw.standard_normal(item.shape[:2], np.float32)
-        if level == "metres":
-            return np.clip(item + field, 0, None).astype(np.float32)
-        return np.clip(item + np.rint(field)[..., None], 0, 255).astype(np.uint8)
+        noise = severity * raw.noise * draw.standard_normal(item.shape[:2], np.float32)
+        if raw.level == "metres":
+            return np.clip(item + noise, 0, None).astype(np.float32)
+        return np.clip(item + np.rint(noise)[..., None], 0, 255).astype(np.uint8)
     words = item.split()
     lost = _lost_words(kind, severity, draw, len(words))
     mark = UNKNOWN if kind == "frames" else "_"
@@ -143,7 +126,7 @@ def _change_raw(kind: str, severity: float, seed: int, modality: str, level: str
 
 
 def _lost_words(kind: str, severity: float, draw: np.random.Generator, n: int) -> np.ndarray:
-    """Which of n words or tokens are lost, bool (n,)."""
+    """Draw the lost ones of n words or tokens, bool (n,)."""
     if kind == "frames":
         return draw.random(n) < severity
     touched = draw.random() < 0.5
@@ -168,7 +151,7 @@ def _change_sample(
 
 
 def _lost_modalities(sample: Sample, p: float, seed: int, modalities: Sequence[str]) -> set[str]:
-    """Which modalities a sample loses; one that is there, drawn evenly, is kept where all would be lost."""
+    """Draw the modalities that a sample loses; if all would be lost, one of them, drawn evenly, is kept."""
     there = [m for m, x in sample.features.items() if len(x) and (m not in sample.masks or sample.masks[m].any())]
     lost = {m for m in modalities if dice(seed, "missing", sample.id, m).random() < p}
     if lost.issuperset(there):
@@ -177,7 +160,7 @@ def _lost_modalities(sample: Sample, p: float, seed: int, modalities: Sequence[s
 
 
 def _without(sample: Sample, lost: set[str]) -> Sample:
-    """A sample whose lost modalities have no token; nobody is the partner of what is not there."""
+    """The sample without the tokens of lost modalities; no token has a partner in a lost anchor."""
     if not lost:
         return sample
     partners = {}

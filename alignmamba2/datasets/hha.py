@@ -6,8 +6,8 @@ The encoding is that of Gupta, Girshick, Arbeláez and Malik (ECCV 2014); the nu
     height      in cm above the ground, where everything beyond 255 is 255
     angle       degrees between the surface's normal (towards the camera) and gravity, plus 38: floors 218, walls 128
 
-with gravity found from the normals themselves: the direction that is most nearly parallel or perpendicular to them, in
-five rounds with those within 45° and five within 15°.
+Gravity is found from the normals themselves: the direction that is most nearly parallel or perpendicular to them, in
+five rounds with the normals within 45° of it, and five within 15°.
 
 Approximations, all our choice: a normal is the cross product of differences between points 3 grid steps apart (theirs
 fits planes to larger neighbourhoods), on every second pixel; the ground is the 1st percentile of heights (theirs is the
@@ -27,7 +27,7 @@ ROUNDS = ((45.0, 5), (15.0, 5))
 
 
 def points(depth: np.ndarray, stride: int = 1) -> np.ndarray:
-    """Points (h, w, 3) in metres, x right, y down, z forward, of every `stride`-th pixel of depth (H, W)."""
+    """Return points (h, w, 3) in metres, x right, y down, z forward, of every `stride`-th pixel of depth (H, W)."""
     rows, columns = depth.shape
     scale_x, scale_y = columns / WIDTH, rows / HEIGHT
     z = np.asarray(depth[::stride, ::stride], np.float64)
@@ -37,7 +37,7 @@ def points(depth: np.ndarray, stride: int = 1) -> np.ndarray:
 
 
 def normals(cloud: np.ndarray, reach: int = REACH) -> np.ndarray:
-    """Unit normals (h, w, 3) towards the camera; 0 where they are not defined."""
+    """Return unit normals (h, w, 3) towards the camera; 0 if a normal is not defined."""
     padded = np.pad(cloud, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
     across = padded[reach:-reach, 2 * reach :] - padded[reach:-reach, : -2 * reach]
     down = padded[2 * reach :, reach:-reach] - padded[: -2 * reach, reach:-reach]
@@ -48,7 +48,7 @@ def normals(cloud: np.ndarray, reach: int = REACH) -> np.ndarray:
 
 
 def gravity(normal: np.ndarray) -> np.ndarray:
-    """The direction (3,) of gravity: from the camera's own down, towards what floors and walls say."""
+    """Return the direction (3,) of gravity: the camera's own down, corrected by floors and walls."""
     n = normal.reshape(-1, 3)
     n = n[(n != 0).any(-1)]
     down = np.array([0.0, 1.0, 0.0])
@@ -65,7 +65,7 @@ def gravity(normal: np.ndarray) -> np.ndarray:
 
 
 def hha(depth: np.ndarray) -> np.ndarray:
-    """Depth (H, W) in metres → (⌈H/2⌉, ⌈W/2⌉, 3) uint8: disparity, height, angle (see the module).
+    """Return disparity, height and angle (⌈H/2⌉, ⌈W/2⌉, 3) uint8 of depth (H, W) in metres (see the module).
 
     Pixels without depth (0) are 0 in all channels.
     """

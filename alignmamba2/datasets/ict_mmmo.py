@@ -1,4 +1,4 @@
-"""The real ICT-MMMO: 340 product reviews on video, word-aligned sequences of 20 steps, a sentiment label each.
+"""The real ICT-MMMO: 340 product reviews on video, word-aligned sequences of 20 steps, one sentiment label per review.
 
 Files of Zadeh et al. (MFN, AAAI 2018), one HDF5 array `d1` each: `text_{split}_emb.h5` (N, 20, 300) GloVe,
 `audio_{split}.h5` (N, 20, 74) COVAREP, `video_{split}.h5` (N, 20, 36) FACET, `y_{split}.h5` (N,) in [1, 5].
@@ -9,14 +9,14 @@ Three traps in these files, all handled here:
 - **Shorter reviews are padded in front**, with zeros. Steps before the first that any modality has are cut off, so
   that a sample has T ≤ 20 steps, the same for all modalities. Zeros later on (no face, a pause) stay, as released.
 - **The training split's text file is not among the files with a known hash** (it is far larger than the others).
-  Without it training samples have no text: 0 tokens, and `Dataset.notes` says so. A `text_train_emb.h5` that lies
-  beside the others is used. A model trained without it has never seen text, so the recipe takes audio and video alone.
+  Without it training samples have no text: 0 tokens, and `Dataset.notes` says so. A `text_train_emb.h5` beside the
+  others is used. A model trained without it has never seen text, so the recipe takes audio and video alone.
 - **Labels are 1 to 5** with 3 neutral. Here y − 3, in [−2, 2]: the sign is the sentiment's (our choice).
 """
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,11 +24,13 @@ import numpy as np
 import torch
 
 from ..batch import Sample
-from .base import DataError, Dataset
+from .base import DataError, Dataset, splits_of
 from .contents import Contents, Field, Part
-from .fetch import Source
+from .fetch import Source, data_root
 from .formats.hdf5 import reading
+from .options import chosen_modalities
 from .registry import Entry
+from .store import file_hash
 
 NAME = "ict-mmmo"
 MODALITIES = {"text": 300, "audio": 74, "video": 36}
@@ -63,45 +65,55 @@ def load(root: str | Path | None = None, *, modalities: Sequence[str] = tuple(MO
     root : folder of all data sets
     modalities : some of "text", "audio", "video"
     """
-    chosen = [m for m in MODALITIES if m in modalities]
-    if not chosen or set(modalities) - set(MODALITIES):
-        raise ValueError(f"modalities: found {list(modalities)}; expected some of {list(MODALITIES)}")
+    chosen = chosen_modalities(modalities, MODALITIES)
     folder = SOURCE.ensure(NAME, root)
     missing = "text" in chosen and not (folder / FILES["text"].format("train")).is_file()
-    splits = {}
-    for split, size in SIZES.items():
-        read, hashes, notes = _arrays(folder, split, size)
-        labels = _read(folder / f"y_{split}.h5", (size,))
-        if labels.min() < 1 or labels.max() > 5:
-            raise DataError(
-                f"{folder / f'y_{split}.h5'}: labels in [{labels.min():g}, {labels.max():g}]; expected 1 to 5"
-            )
-        start = np.stack([x.any(-1) for x in read.values()]).any(0).argmax(1)  # front padding ends here
-        cut = f"{split}: {int(start.sum())} of {size * STEPS} steps were padding in front, cut off"
-        splits[split] = Dataset(
-            name=NAME,
-            split=split,
-            protocol=(
-                f"220 / 40 / 80 reviews as released with MFN (Zadeh et al. 2018), label y − 3 in [−2, 2], "
-                f"{'+'.join(chosen)}{', no text in train' if missing else ''}"
-            ),
-            description="ICT-MMMO, real: 340 product reviews on video, word-aligned features, sentiment in [-2, 2]",
-            synthetic=False,
-            task="regression",
-            n_classes=1,
-            readout="mean",
-            samples=[
-                _sample(f"{split}-{i:03d}", {m: x[i, start[i] :] for m, x in read.items()}, labels[i], chosen)
-                for i in range(size)
-            ],
-            hashes={**SOURCE.hashes, **hashes},
-            notes=(cut, *(notes if "text" in chosen else ())),
-        )
+    reviews = {split: read_split(folder, split) for split in SIZES}
+    splits = splits_of(
+        {split: r.samples(split, chosen) for split, r in reviews.items()},
+        name=NAME,
+        protocol=f"220 / 40 / 80 reviews as released with MFN (Zadeh et al. 2018), label y − 3 in [−2, 2], "
+        f"{'+'.join(chosen)}{', no text in train' if missing else ''}",
+        description="ICT-MMMO, real: 340 product reviews on video, word-aligned features, sentiment in [-2, 2]",
+        synthetic=False,
+    )
+    for split, r in reviews.items():
+        cut = f"{split}: {int(r.start.sum())} of {r.start.size * STEPS} steps were padding in front, cut off"
+        notes = (cut, *(r.notes if "text" in chosen else ()))
+        splits[split] = dataclasses.replace(splits[split], hashes={**SOURCE.hashes, **r.hashes}, notes=notes)
     return splits
 
 
-def _arrays(folder: Path, split: str, size: int) -> tuple[dict[str, np.ndarray], dict[str, str], list[str]]:
-    """The split's arrays by modality, hashes of files that the source does not list, and notes."""
+@dataclasses.dataclass(frozen=True)
+class _Reviews:
+    """A split's arrays (N, 20, width) by modality, labels (N,) in [1, 5], and the first step (N,) that is not padding.
+
+    `hashes` are those of files that the source does not list, and `notes` tell of them.
+    """
+
+    arrays: dict[str, np.ndarray]
+    labels: np.ndarray
+    start: np.ndarray
+    hashes: dict[str, str]
+    notes: list[str]
+
+    def samples(self, split: str, modalities: Sequence[str]) -> list[Sample]:
+        samples = []
+        for i, (start, label) in enumerate(zip(self.start, self.labels - 3, strict=True)):
+            rows = {
+                m: self.arrays[m][i, start:] if m in self.arrays else np.zeros((0, MODALITIES[m])) for m in modalities
+            }
+            features = {m: torch.from_numpy(x).float() for m, x in rows.items()}
+            # Word-aligned: step i of every modality belongs to word i.
+            anchored = [m for m in features if m != "text" and "text" in modalities and "text" in self.arrays]
+            partners = {(m, "text"): torch.arange(len(features[m])) for m in anchored}
+            label = torch.tensor(label, dtype=torch.float32)
+            samples.append(Sample(features, label, f"{split}-{i:03d}", partners=partners))
+        return samples
+
+
+def read_split(folder: Path, split: str) -> _Reviews:
+    size = SIZES[split]
     arrays, hashes, notes = {}, {}, []
     for m, width in MODALITIES.items():
         path = folder / FILES[m].format(split)
@@ -109,22 +121,15 @@ def _arrays(folder: Path, split: str, size: int) -> tuple[dict[str, np.ndarray],
             if not path.is_file():
                 notes.append(f"{split}: no {path.name}, so no sample has {m} (0 tokens)")
                 continue
-            hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            hashes[path.name] = file_hash(path, data_root() / "cache")
             notes.append(f"{split}: {path.name} has SHA-256 {hashes[path.name]}; no published one is known here")
         arrays[m] = _read(path, (size, STEPS, width))
-    return arrays, hashes, notes
-
-
-def _sample(name: str, found: dict[str, np.ndarray], label: float, chosen: list[str]) -> Sample:
-    features = {m: torch.from_numpy(found.get(m, np.zeros((0, MODALITIES[m])))).float() for m in chosen}
-    # Word-aligned: step i of every modality belongs to word i.
-    aligned = {(m, "text"): torch.arange(len(x)) for m, x in features.items() if m != "text" and "text" in found}
-    return Sample(
-        features=features,
-        label=torch.tensor(label - 3, dtype=torch.float32),
-        id=name,
-        partners=aligned if "text" in chosen else {},
-    )
+    path = folder / f"y_{split}.h5"
+    labels = _read(path, (size,)).astype(np.float64)
+    if labels.min() < 1 or labels.max() > 5:
+        raise DataError(f"{path}: labels in [{labels.min():g}, {labels.max():g}]; expected 1 to 5")
+    start = np.stack([x.any(-1) for x in arrays.values()]).any(0).argmax(1)
+    return _Reviews(arrays, labels, start, hashes, notes)
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -136,27 +141,25 @@ def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def inspect(path: Path) -> Contents | None:
-    """For `data check`: the folder of `.h5` files."""
+    """Return the contents of the folder of `.h5` files."""
     if not all((path / f"{kind}_train.h5").is_file() for kind in ("y", "audio", "video")):
         return None
-    parts, notes, hashes = {}, [], {}
+    parts, notes = {}, []
+    hashes, changed = SOURCE.hashes_in(path)
     for split, size in SIZES.items():
-        arrays, _, said = _arrays(path, split, size)
-        real = {m: x.any(-1) for m, x in arrays.items()}
-        start = np.stack(list(real.values())).any(0).argmax(1)
+        r = read_split(path, split)
         parts[split] = Part(
-            fields={FILES[m].format(split): Field.of(x) for m, x in arrays.items()},
-            labels=_read(path / f"y_{split}.h5", (size,)).astype(np.float64),
-            lengths=dict.fromkeys(arrays, STEPS - start),
+            fields={FILES[m].format(split): Field.of(x) for m, x in r.arrays.items()},
+            labels=r.labels,
+            lengths=dict.fromkeys(r.arrays, STEPS - r.start),
         )
-        notes += [*said, f"{split}: {int(start.sum())} of {size * STEPS} steps are padding in front"]
-    for file in sorted(path.glob("*.h5")):
-        hashes[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    changed = [n for n, digest in SOURCE.hashes.items() if hashes.get(n, digest) != digest]
+        notes += [*r.notes, f"{split}: {int(r.start.sum())} of {size * STEPS} steps are padding in front"]
+        hashes |= r.hashes
     problems = [f"{n}: SHA-256 is not the published one" for n in changed]
+    hashes = dict(sorted(hashes.items()))
     return Contents(
         path, "ICT-MMMO, word-aligned, as released with MFN", parts, problems=problems, notes=notes, hashes=hashes
     )
 
 
-ENTRIES = (Entry(NAME, load, source=SOURCE, inspect=inspect),)
+ENTRY = Entry(NAME, load, source=SOURCE, inspect=inspect)

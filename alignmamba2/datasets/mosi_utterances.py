@@ -1,34 +1,37 @@
 """The real CMU-MOSI as utterance features: 93 videos, 2199 utterances, three modalities, a binary label each.
 
-Files of Poria et al. (ACL 2017): for each modality `<m>/<m>_{train,test}0.csv`, one row an utterance,
-features and then the label 0/1; `text_{train,test}.csv`, whose first column is the row's index into
-`transcripts.csv`, which gives `video_clip`, the words and the label. 62 videos train, 31 test, no speaker in both.
+Files of Poria et al. (ACL 2017): per modality `<m>/<m>_{train,test}0.csv`, one row per utterance, features and then the
+label 0/1; `text_{train,test}.csv`, whose first column is the row's index into `transcripts.csv`, which gives
+`video_clip`, the words and the label. 62 videos train, 31 test, no speaker in both.
 
 Two traps in these files, both handled here:
 
-- **The row order gives the label away.** Within a split all positive utterances come before all negative ones.
-  A sequence in file order would let a model read the label off the position, so utterances are put in the
-  order in which they were spoken, by clip number.
-- **The text features were trained on the training labels** (98 % accuracy on training videos before any fusion),
-  so validation on them says little. They are kept, as published; `text="minilm"` is free of that.
+- **The row order gives the label away.** Within a split all positive utterances come before all negative ones. A model
+  could read the label off the position, so utterances are put in the order spoken, by clip number.
+- **The text features were trained on the training labels** (98 % accuracy on training videos before any fusion), so
+  validation on them says little. They are kept, as published; `text="minilm"` is free of that.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-import pooch
 import torch
 
 from ..batch import Sample
-from .base import DataError, Dataset
+from .base import DataError, Dataset, splits_of
 from .contents import Contents, Field, Part
 from .fetch import Source, data_root
+from .options import check_choice, check_fraction
 from .registry import Entry
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAME = "mosi-utterances"
 MODALITIES = {"text": 100, "audio": 73, "video": 100}
@@ -63,75 +66,53 @@ def load(
     Parameters
     ----------
     root : folder of all data sets
-    text : "released" (the published 100-d features) or "minilm"
-        "minilm" are frozen sentence embeddings of the transcripts (see `encoders.MiniLM`), cached on disk.
+    text : "released" (the published 100-d features), or "minilm"
+        "minilm" takes frozen sentence embeddings of the transcripts (see `encoders.MiniLM`), cached on disk.
     valid_fraction, split_seed
-        That share of the 62 training *videos*, drawn with that seed, becomes the validation split.
+        Share of the 62 training *videos* that validates, and the seed of the draw.
     """
-    if text not in TEXTS:
-        raise ValueError(f"text: found {text!r}; expected one of {TEXTS}")
-    if not 0 < valid_fraction < 1:
-        raise ValueError(f"valid_fraction: found {valid_fraction!r}; expected a number between 0 and 1")
+    check_choice("text", text, TEXTS)
+    check_fraction("valid_fraction", valid_fraction)
     folder = SOURCE.ensure(NAME, root)
     videos = {split: read_videos(folder, split) for split in ROWS}
-    shared = set(videos["train"]) & set(videos["test"])
-    if shared:
+    if shared := set(videos["train"]) & set(videos["test"]):
         raise DataError(f"{folder}: videos {sorted(shared)} are in both train and test")
     if text == "minilm":
         videos = _with_minilm(videos, data_root(root) / "cache")
     names = sorted(videos["train"])
     shuffled = np.random.default_rng(split_seed).permutation(len(names))
     held_out = {names[i] for i in shuffled[: max(1, round(valid_fraction * len(names)))]}
-    parts = {
-        "train": [s for v, s in videos["train"].items() if v not in held_out],
-        "valid": [s for v, s in videos["train"].items() if v in held_out],
-        "test": list(videos["test"].values()),
-    }
-    return {
-        split: Dataset(
-            name=NAME,
-            split=split,
-            protocol=(
-                f"62 train / 31 test videos (Poria et al. 2017), {len(held_out)} of the 62 for validation "
-                f"(split_seed {split_seed}), binary, text={text}"
-            ),
-            description="CMU-MOSI, real: 2199 utterances of 93 videos, utterance features, one label an utterance",
-            synthetic=False,
-            task="classification",
-            n_classes=2,
-            readout="per_step",
-            samples=samples,
-            hashes=SOURCE.hashes,
-            notes=("classes: negative, positive",),
-        )
-        for split, samples in parts.items()
-    }
+    return splits_of(
+        {
+            "train": [s for v, s in videos["train"].items() if v not in held_out],
+            "valid": [s for v, s in videos["train"].items() if v in held_out],
+            "test": list(videos["test"].values()),
+        },
+        name=NAME,
+        protocol=f"62 train / 31 test videos (Poria et al. 2017), {len(held_out)} of the 62 for validation "
+        f"(split_seed {split_seed}), binary, text={text}",
+        description="CMU-MOSI, real: 2199 utterances of 93 videos, utterance features, one label an utterance",
+        synthetic=False,
+        classes=("negative", "positive"),
+        readout="per_step",
+        hashes=SOURCE.hashes,
+    )
 
 
 def read_videos(folder: Path, split: str) -> dict[str, Sample]:
-    """One split's videos, by name, from the files in `folder`.
+    """Return a split's videos, by name, from the files in `folder`.
 
     Raises
     ------
     DataError
-        Naming the file: it is missing, cut off, has another number of rows or columns, holds something that is
-        not a finite number, or labels that are not 0 or 1 or differ between files.
+        Naming the file: it is missing, cut off, has another number of rows or columns, holds a number that is not
+        finite, or labels that are not 0 or 1 or differ between files.
     """
     transcripts = _read_csv(folder / "transcripts.csv", columns=4, rows=sum(ROWS.values()))
     index = _numbers(folder / f"text_{split}.csv", columns=101, rows=ROWS[split])[:, 0].astype(int)
     if index.min() < 0 or index.max() >= len(transcripts) or len(set(index)) != len(index):
         raise DataError(f"{folder / f'text_{split}.csv'}: first column is no set of row numbers of transcripts.csv")
-    features, labels = {}, None
-    for m, width in MODALITIES.items():
-        path = folder / m / f"{m}_{split}0.csv"
-        table = _numbers(path, columns=width + 1, rows=ROWS[split])
-        found = table[:, -1]
-        if not np.isin(found, (0, 1)).all():
-            bad = sorted(set(found[~np.isin(found, (0, 1))].tolist()))
-            raise DataError(f"{path}: labels {bad[:5]} in the last column; expected 0 or 1")
-        if labels is not None and not np.array_equal(found, labels):
-            raise DataError(f"{path}: {int((found != labels).sum())} labels differ from the text file's")
-        features[m], labels = torch.from_numpy(table[:, :-1]).float(), found
+    features, labels = _read_features(folder, split)
     utterances = defaultdict(list)
     for row, place in enumerate(index):
         name = str(transcripts.iat[place, 0])
@@ -142,18 +123,31 @@ def read_videos(folder: Path, split: str) -> dict[str, Sample]:
     videos = {}
     for video, spoken in utterances.items():
         spoken.sort()  # by clip number: the order spoken, not the order of the file (see the module's traps)
-        rows = torch.tensor([row for _, row, _ in spoken])
-        words = [text for _, _, text in spoken]
-        videos[video] = Sample(
-            features={m: x[rows] for m, x in features.items()},
-            label=torch.from_numpy(labels)[rows].long(),
-            id=video,
-            words=dict.fromkeys(MODALITIES, words),
-        )
+        rows = [row for _, row, _ in spoken]
+        texts = [text for _, _, text in spoken]
+        words = dict.fromkeys(MODALITIES, texts)
+        videos[video] = Sample({m: x[rows] for m, x in features.items()}, labels[rows], video, words)
     return videos
 
 
+def _read_features(folder: Path, split: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Features (rows, width) of each modality, and labels (rows,), which must be the same in all files."""
+    features, labels = {}, None
+    for m, width in MODALITIES.items():
+        path = folder / m / f"{m}_{split}0.csv"
+        table = _numbers(path, columns=width + 1, rows=ROWS[split])
+        column = table[:, -1]
+        if bad := sorted(set(column.tolist()) - {0, 1}):
+            raise DataError(f"{path}: labels {bad[:5]} in the last column; expected 0 or 1")
+        if labels is not None and not np.array_equal(column, labels):
+            raise DataError(f"{path}: {int((column != labels).sum())} labels differ from the text file's")
+        features[m], labels = torch.from_numpy(table[:, :-1]).float(), column
+    return features, torch.from_numpy(labels).long()
+
+
 def _read_csv(path: Path, columns: int, rows: int) -> pd.DataFrame:
+    import pandas as pd
+
     try:
         table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:
@@ -169,6 +163,8 @@ def _read_csv(path: Path, columns: int, rows: int) -> pd.DataFrame:
 
 
 def _numbers(path: Path, columns: int, rows: int) -> np.ndarray:
+    import pandas as pd
+
     values = _read_csv(path, columns, rows).apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     bad = ~np.isfinite(values)
     if bad.any():
@@ -183,40 +179,33 @@ def _numbers(path: Path, columns: int, rows: int) -> np.ndarray:
 def _with_minilm(videos: dict[str, dict[str, Sample]], cache: Path) -> dict[str, dict[str, Sample]]:
     from ..encoders import MiniLM
 
-    words = sorted({w for split in videos.values() for s in split.values() for w in s.words["text"]})
+    words = sorted({w for samples in videos.values() for s in samples.values() for w in s.words["text"]})
     vectors = dict(zip(words, MiniLM().encode(words, cache=cache), strict=True))
-    return {
-        split: {
-            v: Sample(
-                features={**s.features, "text": torch.stack([vectors[w] for w in s.words["text"]])},
-                label=s.label,
-                id=s.id,
-                words=s.words,
-            )
-            for v, s in samples.items()
-        }
-        for split, samples in videos.items()
-    }
+
+    def embedded(sample: Sample) -> Sample:
+        text = torch.stack([vectors[w] for w in sample.words["text"]])
+        return dataclasses.replace(sample, features={**sample.features, "text": text})
+
+    return {split: {v: embedded(s) for v, s in samples.items()} for split, samples in videos.items()}
 
 
 def inspect(path: Path) -> Contents | None:
-    """For `data check`: the folder of the nine files. One utterance is one sample there."""
+    """Return the contents of the folder of the nine files; one utterance is one sample there."""
     if not (path / "transcripts.csv").is_file():
         return None
     parts = {}
     for split in ROWS:
         videos = read_videos(path, split)
-        spoken = [(v, k, s) for v, s in videos.items() for k in range(len(s.label))]
+        utterances = [(v, k, s) for v, s in videos.items() for k in range(len(s.label))]
         parts[split] = Part(
             fields={m: Field.of(torch.cat([s.features[m] for s in videos.values()])) for m in MODALITIES},
             labels=torch.cat([s.label for s in videos.values()]).numpy(),
             lengths={"text": np.array([len(s.label) for s in videos.values()])},
-            ids=[f"{v}, utterance {k + 1}" for v, k, _ in spoken],
-            texts=[s.words["text"][k] for _, k, s in spoken],
-            groups=[v for v, _, _ in spoken],
+            ids=[f"{v}, utterance {k + 1}" for v, k, _ in utterances],
+            texts=[s.words["text"][k] for _, k, s in utterances],
+            groups=[v for v, _, _ in utterances],
         )
-    files = {str(p.relative_to(path)): pooch.file_hash(p) for p in (path / n for n in SOURCE.hashes) if p.is_file()}
-    changed = [n for n, digest in files.items() if digest != SOURCE.hashes[n]]
+    hashes, changed = SOURCE.hashes_in(path)
     return Contents(
         path,
         "CMU-MOSI as utterance features (Poria et al. 2017); tokens of a sample are the utterances of a video",
@@ -224,10 +213,10 @@ def inspect(path: Path) -> Contents | None:
         problems=[f"{n}: SHA-256 is not the published one" for n in changed],
         notes=[
             "the files' row order gives the label away, so utterances are read in the order spoken",
-            "text and video features were fitted to the training labels: measure it with the command bench leaks",
+            "text and video features were fitted to the training labels: measure it with python -m studies leaks",
         ],
-        hashes=files,
+        hashes=hashes,
     )
 
 
-ENTRIES = (Entry(NAME, load, source=SOURCE, inspect=inspect),)
+ENTRY = Entry(NAME, load, source=SOURCE, inspect=inspect)

@@ -1,109 +1,95 @@
-"""NaN and infinities in features: found, counted, named, and dealt with as the recipe says.
+"""NaN and infinities in features, and their treatment, which a recipe names.
 
-`mosi` and `mosei` are dealt with before: their files hold `-inf`, which is set to 0 as the field's loaders do, whatever
-the policy says, and counted and named in `Dataset.notes` (`store.py`).
+`mosi` and `mosei` need none: their files hold `-inf`, which is set to 0 as the field's loaders do, under every policy,
+and counted in `Dataset.notes` (`store.py`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Container
+from functools import partial
 
 import torch
 
 from ..batch import Sample
-from .base import DataError, Dataset
+from .base import DataError, Dataset, Mapped
+from .options import check_choice
 
 POLICIES = ("error", "mask", "zero")
 
 
 def without_nonfinite(dataset: Dataset, policy: str = "error") -> Dataset:
-    """The same data set, with no NaN and no infinity in its features.
+    """Return the same data set without NaN and infinities in its features.
 
     Parameters
     ----------
-    policy : what is done with a token that holds such a value
-        "error": nothing; `DataError` names the samples. "mask": the token is passed over, as if it were not there (a
-        modality whose every token is masked is missing). "zero": the value is set to 0, the rest of the token stays.
+    policy : treatment of a token that holds such a value
+        "error": none; `DataError` names the samples. "mask": the token is skipped, as if it were not there (a modality
+        whose every token is masked is missing). "zero": the value is set to 0, the rest of the token stays.
 
     Returns
     -------
     Dataset
-        What was found is in `notes` and `protocol`, so that it goes into every result, and is a warning.
+        Its `notes` and `protocol` tell the number of values, so that it is in every result. A warning tells it too.
 
     Raises
     ------
     DataError
-        Naming the split, the modality, the samples and how many values; with "mask", also where a sample is left
+        Naming the split, the modality, the samples and the number of values; with "mask", also if a sample is left
         without any token.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"nonfinite: found {policy!r}; expected one of {POLICIES}")
+    check_choice("nonfinite", policy, POLICIES)
     if getattr(dataset.samples, "finite", False):  # a store holds finite numbers only, and opens without being read
         return dataset
     if policy == "error" and hasattr(dataset.samples, "labels"):
-        return dataset  # lazy: not all of it is read for this; a batch names what it finds
-    found: dict[str, Counter[str]] = {}
+        return dataset  # lazy: not all of it is read for this; a batch names the values that are not finite
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by modality and id
     for sample in dataset.samples:
         for m, x in sample.features.items():
             if m in sample.masks:
                 x = x[sample.masks[m]]
-            bad = x.numel() - int(torch.isfinite(x).sum())
-            if bad:
-                found.setdefault(m, Counter())[sample.id] += bad
-    if not found:
+            if bad := x.numel() - int(torch.isfinite(x).sum()):
+                counts[m][sample.id] += bad
+    if not counts:
         return dataset
-    named = "; ".join(f"{m}: {_told(counts)}" for m, counts in found.items())
-    where = f"{dataset.name}, split {dataset.split!r}: NaN or infinite values in {named}"
+    summary = "; ".join(f"{m}: {_summary(by_id)}" for m, by_id in counts.items())
+    where = f"{dataset.name}, split {dataset.split!r}: NaN or infinite values in {summary}"
     if policy == "error":
         raise DataError(f"{where}. Load with nonfinite='mask' or 'zero' (in a recipe: under [data]), or mend the file")
-    samples = _Without(dataset.samples, {i for counts in found.values() for i in counts}, policy)
-    if policy == "mask":
-        empty = [s.id for s in samples if s.id in samples.named and not _any_token(s)]
-        if empty:
-            raise DataError(f"{where}; masked, no token is left of samples {empty[:5]}. Take them out, or use 'zero'")
+    ids = {i for by_id in counts.values() for i in by_id}
+    samples = Mapped(dataset.samples, partial(_treated, ids, policy))
+    empty = [s.id for s in samples if s.id in ids and not _any_token(s)] if policy == "mask" else []
+    if empty:
+        raise DataError(f"{where}; masked, no token is left of samples {empty[:5]}. Take them out, or use 'zero'")
     done = "the tokens are masked" if policy == "mask" else "the values are set to 0"
     warnings.warn(f"{where}; {done}", stacklevel=3)
-    values = sum(sum(counts.values()) for counts in found.values())
+    values = sum(by_id.total() for by_id in counts.values())
     return dataclasses.replace(
         dataset,
         samples=samples,
         protocol=f"{dataset.protocol}, {values} NaN or infinite values: {policy}",
-        notes=(*dataset.notes, f"{dataset.split}: NaN or infinite values in {named}; {done}"),
+        notes=(*dataset.notes, f"{dataset.split}: NaN or infinite values in {summary}; {done}"),
     )
 
 
-class _Without(Sequence):
-    """Samples as they are, those named as the policy says: read when asked for, so lazy data stays lazy."""
-
-    def __init__(self, samples: Sequence[Sample], named: set[str], policy: str):
-        self.samples, self.named, self.policy = samples, named, policy
-        if hasattr(samples, "labels"):
-            self.labels = samples.labels
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        sample = self.samples[index]
-        if sample.id not in self.named:
-            return sample
-        features = {m: torch.where(torch.isfinite(x), x, torch.zeros_like(x)) for m, x in sample.features.items()}
-        if self.policy == "zero":
-            return dataclasses.replace(sample, features=features)
-        masks = {m: torch.isfinite(x).all(-1) for m, x in sample.features.items()}
-        masks = {m: mask & sample.masks[m] if m in sample.masks else mask for m, mask in masks.items()}
-        return dataclasses.replace(sample, features=features, masks=masks)
+def _treated(ids: Container[str], policy: str, sample: Sample) -> Sample:
+    if sample.id not in ids:
+        return sample
+    features = {m: torch.where(torch.isfinite(x), x, torch.zeros_like(x)) for m, x in sample.features.items()}
+    if policy == "zero":
+        return dataclasses.replace(sample, features=features)
+    masks = {m: torch.isfinite(x).all(-1) for m, x in sample.features.items()}
+    masks = {m: mask & sample.masks[m] if m in sample.masks else mask for m, mask in masks.items()}
+    return dataclasses.replace(sample, features=features, masks=masks)
 
 
 def _any_token(sample: Sample) -> bool:
     return any(bool(sample.masks[m].any()) if m in sample.masks else len(x) for m, x in sample.features.items())
 
 
-def _told(counts: Counter[str]) -> str:
-    shown = ", ".join(f"{name!r} ({n})" for name, n in list(counts.items())[:5])
-    return f"{sum(counts.values())} in {len(counts)} samples: {shown}" + (", …" if len(counts) > 5 else "")
+def _summary(counts: Counter[str]) -> str:
+    examples = ", ".join(f"{name!r} ({n})" for name, n in list(counts.items())[:5])
+    return f"{counts.total()} in {len(counts)} samples: {examples}" + (", …" if len(counts) > 5 else "")

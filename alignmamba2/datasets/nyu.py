@@ -4,21 +4,21 @@ Two layouts are read, whichever is there:
 
 - **labelled set**: `nyu_depth_v2_labeled.mat` (MATLAB v7.3, which is HDF5) and `splits.mat` (MATLAB v5, 1-based row
   numbers). HDF5 has MATLAB's axes in reverse: `images` (N, 3, 640, 480) uint8, `depths` and `rawDepths` (N, 640, 480)
-  float32 in metres; `sceneTypes` and `scenes` are references to (n, 1) character codes. A frame is read when it is
-  asked for, so the 2.8 GB are never in memory.
+  float32 in metres; `sceneTypes` and `scenes` are references to (n, 1) character codes. Reads a frame when it is first
+  requested, so the 2.8 GB are never in memory.
 - **folders**, as QMF and TMC use them: `nyud2_trainvaltest/{train,test}/<class>/*.png`, colour on the left half of a
   picture and depth (usually HHA) on the right.
 
 The 27 scene types become 10 classes as in Gupta et al. (see `nyu_files.scene_class`). Validation is drawn from the
 training frames alone. (QMF's published "validation" is the test folder; never do that.)
 
-Frames are resized to 224 × 224. Tokens are a 7 × 7 grid of patches in both modalities, so patch i of the depth
-map and patch i of the picture show the same piece of the room: `Sample.partners` says so, and a transport plan can be
-held against it.
+Frames are resized to 224 × 224. Tokens are a 7 × 7 grid of patches in both modalities, so patch i of the depth map and
+patch i of the picture show the same piece of the room: `Sample.partners` says so, as the truth for transport plans.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -27,20 +27,20 @@ import numpy as np
 import torch
 
 from ..encoders import depth_image
-from .base import DataError, Dataset
+from .base import DataError, Dataset, Mapped, splits_of
 from .contents import Contents, Field, Part
-from .fetch import data_root
-from .formats.images import Mapped, nearest, picture_encoder, square
+from .fetch import data_root, find_folder
+from .formats.images import nearest, picture_encoder, square
 from .formats.nyu_files import BRING, CLASSES, FOLDERS, MAT, NAME, SOURCE, SPLITS, FolderFrames, MatFrames, read_splits
 from .hha import hha
-from .raw import Raw, RawSamples, as_label
+from .options import check_choice, check_fraction
+from .raw_modalities import RawModality, RawSamples
 from .registry import Entry
-from .store import file_hash
 
 FRAMES = 1449  # of the whole set
 DEPTHS = ("metres", "hha")
-# Metres of depth that count as one grey level of 255, for noise (see `encoders.depth_image`).
-METRES_A_LEVEL = 10.0 / 255
+# Metres of depth per grey level of 255, for noise (see `encoders.depth_image`).
+METRES_PER_LEVEL = 10.0 / 255
 
 
 def load(
@@ -60,24 +60,20 @@ def load(
     image : "patches", "efficientnet-lite0", or the name of a Hugging Face vision model; for both modalities
     depth : "metres" or "hha" (three channels, see `hha`), default metres; from folders, always as stored
     filled : bool
-        Depth with its holes filled (`depths`), or as the sensor gave it, 0 where it saw nothing (`rawDepths`).
+        Depth with its holes filled (`depths`), or as the sensor gave it, with 0 in the holes (`rawDepths`).
     valid_fraction, split_seed
-        That share of each class's training frames, drawn with that seed; whole scenes together where the file
-        says which scene a frame is from.
+        Share of each class's training frames that validates, and the seed of the draw; whole scenes together if the
+        file names the scenes.
     """
-    if not 0 < valid_fraction < 1:
-        raise ValueError(f"valid_fraction: found {valid_fraction!r}; expected a number between 0 and 1")
-    if depth not in (None, *DEPTHS):
-        raise ValueError(f"depth: found {depth!r}; expected one of {DEPTHS}")
+    check_fraction("valid_fraction", valid_fraction)
+    if depth is not None:
+        check_choice("depth", depth, DEPTHS)
     folder = find(root)
     cache = data_root(root) / "cache"
-    if (folder / MAT).is_file():
-        frames: MatFrames | FolderFrames = MatFrames(folder, cache, root)
-    else:
-        if depth is not None or not filled:
-            raise ValueError("depth, filled: the pictures in folders hold depth as they hold it; leave both out")
-        frames = FolderFrames(folder / FOLDERS)
-    depth = frames.depth if depth is None else depth
+    in_folders = not (folder / MAT).is_file()
+    if in_folders and (depth is not None or not filled):
+        raise ValueError("depth, filled: the pictures in folders hold depth as they hold it; leave both out")
+    frames = FolderFrames(folder / FOLDERS) if in_folders else MatFrames(folder, cache, root)
     return datasets(frames, cache, image, depth, filled, valid_fraction, split_seed)
 
 
@@ -85,84 +81,71 @@ def datasets(
     frames: MatFrames | FolderFrames,
     cache: Path,
     image: str = "patches",
-    depth: str = "metres",
+    depth: str | None = None,
     filled: bool = True,
     valid_fraction: float = 0.2,
     split_seed: int = 0,
     name: str = NAME,
 ) -> dict[str, Dataset]:
-    """The splits of frames, as `load` gives them; they say so where they are synthetic."""
+    """Return the splits of frames; options as of `load`."""
+    depth = depth or frames.depth
     scenes = frames.scenes and [frames.scenes[i] for i in frames.train]
     valid = validation(frames.classes[frames.train], scenes, valid_fraction, split_seed)
-    parts = {"train": frames.train[~valid], "valid": frames.train[valid], "test": frames.test}
-    here = [True] * len(frames.classes)
-    key = f"nyu {frames.key}"
+    rows = {"train": frames.train[~valid], "valid": frames.train[valid], "test": frames.test}
+    n = len(frames.classes)
     metric = depth == "metres"
     raws = {
-        "image": Raw(
-            Mapped(range(len(here)), lambda i: square(frames.picture(i))),
-            here,
+        "image": RawModality(
+            Mapped(range(n), lambda i: square(frames.picture(i))),
+            [True] * n,
             "pixels",
-            f"{key} image",
+            f"nyu {frames.key} image",
             lambda: picture_encoder(image),
             cache,
         ),
-        "depth": Raw(
-            Mapped(range(len(here)), partial(_depth, frames, depth, filled)),
-            here,
+        "depth": RawModality(
+            Mapped(range(n), partial(_depth, frames, depth, filled)),
+            [True] * n,
             "metres" if metric else "pixels",
-            f"{key} {depth} filled={filled}",
+            f"nyu {frames.key} {depth} filled={filled}",
             partial(_depth_encoder, image, metric),
             cache,
-            noise=METRES_A_LEVEL if metric else 1.0,
+            noise=METRES_PER_LEVEL if metric else 1.0,
         ),
     }
     kind = f"{name}, synthetic, rendered" if frames.synthetic else "NYU-Depth V2, real"
-    by = "scene" if frames.scenes else "frame"
-    protocol = (
-        ("synthetic, " if frames.synthetic else "")
-        + f"{len(frames.train)} train / {len(frames.test)} test frames ({frames.layout}), "
-        f"{int(valid.sum())} of train for validation by {by} (split_seed {split_seed}), {len(frames.names)} classes, "
-        f"image={image}, depth={depth}" + ("" if filled else ", holes not filled")
+    labels = torch.from_numpy(frames.classes)
+    return splits_of(
+        {split: RawSamples(raws, part.tolist(), labels, frames.ids, _same_place) for split, part in rows.items()},
+        name=name,
+        protocol=("synthetic, " if frames.synthetic else "")
+        + f"{len(frames.train)} train / {len(frames.test)} test frames ({frames.layout}), {int(valid.sum())} of train "
+        f"for validation by {'scene' if frames.scenes else 'frame'} (split_seed {split_seed}), {len(frames.names)} "
+        f"classes, image={image}, depth={depth}" + ("" if filled else ", holes not filled"),
+        description=f"{kind}: colour pictures and depth maps of rooms, {len(frames.names)} scene classes",
+        synthetic=frames.synthetic,
+        classes=frames.names,
+        hashes=frames.hashes,
     )
-    labels = [as_label(int(c)) for c in frames.classes]
-    samples = {s: RawSamples(raws, rows.tolist(), labels, frames.ids, _same_place) for s, rows in parts.items()}
-    return {
-        split: Dataset(
-            name=name,
-            split=split,
-            protocol=protocol,
-            description=f"{kind}: colour pictures and depth maps of rooms, {len(frames.names)} scene classes",
-            synthetic=frames.synthetic,
-            task="classification",
-            n_classes=len(frames.names),
-            readout="mean",
-            samples=own,
-            hashes=frames.hashes,
-            notes=(f"classes: {', '.join(frames.names)}",),
-            show=own.show,
-        )
-        for split, own in samples.items()
-    }
 
 
 def validation(classes: np.ndarray, scenes: Sequence[str] | None, fraction: float, seed: int) -> np.ndarray:
-    """Which of these frames are for validation, bool (N,): of each class about that share, whole scenes together.
+    """Draw frames for validation, bool (N,): about that share of each class, whole scenes together.
 
-    Of a class with a single scene nothing is taken, lest training never see it.
+    A class with a single scene gives none, so that training sees it.
     """
     groups = np.asarray(scenes if scenes is not None else np.arange(len(classes)).astype(str))
     chosen = np.zeros(len(classes), bool)
     draw = np.random.default_rng(seed)
     for c in np.unique(classes):
-        own = classes == c
-        names = np.unique(groups[own])
-        wanted = fraction * own.sum()
+        members = classes == c
+        names = np.unique(groups[members])
+        wanted = fraction * members.sum()
         spared = len(names) - 1
         for name in draw.permutation(names):
-            frames = own & (groups == name)
+            frames = members & (groups == name)
             # As long as taking the scene brings the class closer to its share.
-            if spared and abs(chosen[own].sum() + frames.sum() - wanted) < abs(chosen[own].sum() - wanted):
+            if spared and abs(chosen[members].sum() + frames.sum() - wanted) < abs(chosen[members].sum() - wanted):
                 chosen |= frames
                 spared -= 1
     if not chosen.any():
@@ -202,104 +185,97 @@ def _same_place(_id: str, features: dict[str, torch.Tensor]) -> dict[tuple[str, 
 
 
 def find(root: str | Path | None = None) -> Path:
-    """The folder with the labelled set, or with `nyud2_trainvaltest/`: `root` itself, or one in it.
+    """Return the folder with the labelled set, or with `nyud2_trainvaltest/`: `root` itself, or one in it.
 
     Raises
     ------
     DataError
-        Saying what was looked for, where.
+        Naming the files and the folder that were searched.
     """
     base = data_root(root)
     if base.name == FOLDERS and base.is_dir():
         return base.parent
-    for folder in (base, base / "nyuv2", base / "nyu", base / "nyu_depth_v2"):
-        if (folder / MAT).is_file() or (folder / FOLDERS).is_dir():
-            return folder
-    raise DataError(f"{base}: neither {MAT} nor {FOLDERS}/ here or in nyuv2/. {BRING}")
+    folder = find_folder(root, ("nyuv2", "nyu", "nyu_depth_v2"), (MAT, FOLDERS))
+    if folder is None:
+        raise DataError(f"{base}: neither {MAT} nor {FOLDERS}/ here or in nyuv2/. {BRING}")
+    return folder
 
 
 def is_present(root: str | Path | None = None) -> bool:
+    """Return whether `find` finds a folder."""
     try:
-        find(root)
+        return bool(find(root))
     except DataError:
         return False
-    return True
 
 
 def inspect(path: Path) -> Contents | None:
-    """For `data check`: a labelled set (the file or its folder), or `nyud2_trainvaltest/` (it or the folder around)."""
-    if path.name == SPLITS or (path.is_dir() and {p.name for p in path.iterdir()} == {SPLITS}):
-        return _inspect_splits(path / SPLITS if path.is_dir() else path)
-    folder = path.parent if path.name in (MAT, FOLDERS) else path
-    if (path.is_file() and path.name != MAT) or not folder.is_dir():
+    """Return the contents of a labelled set (file or folder), of `nyud2_trainvaltest/`, or of `splits.mat` alone."""
+    folder = path.parent if path.name in (MAT, FOLDERS, SPLITS) else path
+    if not folder.is_dir():
         return None
-    if path.name != FOLDERS and (folder / MAT).is_file():
+    if path.name not in (FOLDERS, SPLITS) and (folder / MAT).is_file():
         return _inspect_mat(folder)
-    return _inspect_folders(folder / FOLDERS) if (folder / FOLDERS).is_dir() else None
+    if path.name != SPLITS and (folder / FOLDERS).is_dir():
+        return _inspect_folders(folder / FOLDERS)
+    return _inspect_splits(folder / SPLITS) if (folder / SPLITS).is_file() else None
 
 
 def _inspect_splits(path: Path) -> Contents:
-    train, test = read_splits(path, FRAMES)
+    rows = dict(zip(("train", "test"), read_splits(path, FRAMES), strict=True))
     parts = {
-        split: Part(ids=[f"frame-{i + 1:04d}" for i in rows], fields={split: Field(rows.shape, str(rows.dtype))})
-        for split, rows in (("train", train), ("test", test))
+        split: Part(ids=[f"frame-{i + 1:04d}" for i in part], fields={split: Field(part.shape, str(part.dtype))})
+        for split, part in rows.items()
     }
-    left = FRAMES - len(set(train) | set(test))
+    left = FRAMES - len(set().union(*rows.values()))
     problems = [f"{left} of {FRAMES} frames are in neither split"] if left else []
-    hashes = {path.name: file_hash(path, data_root() / "cache")}
-    if hashes[path.name] != SOURCE.hashes[SPLITS]:
-        problems.append(f"{path.name}: SHA-256 is not that of the official split")
+    hashes, changed = SOURCE.hashes_in(path.parent)
+    problems += [f"{name}: SHA-256 is not that of the official split" for name in changed]
     return Contents(path, "NYU-Depth V2, the split alone", parts, group_name="scene", problems=problems, hashes=hashes)
 
 
 def _inspect_mat(folder: Path) -> Contents:
-    cache = data_root() / "cache"
-    frames = MatFrames(folder, cache)
+    frames = MatFrames(folder, data_root() / "cache")
     fields = {name: Field.of(frames._file[name]) for name in ("images", "depths", "rawDepths")}
-    parts = {
-        split: Part(
-            fields=fields if split == "train" else {},
-            labels=np.array([CLASSES[c] for c in frames.classes[rows]]),
-            ids=[frames.ids[i] for i in rows],
-            groups=[frames.scenes[i] for i in rows] if frames.scenes else (),
-        )
-        for split, rows in (("train", frames.train), ("test", frames.test))
-    }
     unused = len(frames.classes) - len(frames.train) - len(frames.test)
-    return Contents(
-        folder,
-        "NYU-Depth V2, labelled set (MATLAB v7.3)",
-        parts,
-        synthetic=frames.synthetic,
-        group_name="scene",
-        problems=[f"{unused} frames are in neither split"] if unused else [],
-        notes=[
-            f"fields are those of the whole file; {len(set(frames.types))} scene types become {len(CLASSES)} classes"
-        ],
-        hashes=frames.hashes,
-    )
+    problems = [f"{unused} frames are in neither split"] if unused else []
+    types = len(set(frames.types))
+    notes = [f"fields are those of the whole file; {types} scene types become {len(CLASSES)} classes"]
+    return _contents(folder, "labelled set (MATLAB v7.3)", frames, problems, notes, fields)
 
 
 def _inspect_folders(folder: Path) -> Contents:
     frames = FolderFrames(folder)
     problems = []
-    sizes: dict[tuple[int, ...], int] = {}
+    sizes: Counter[tuple[int, ...]] = Counter()
     for i in range(len(frames.paths)):
         try:
-            shape = frames.picture(i).shape
-            sizes[shape] = sizes.get(shape, 0) + 1
+            sizes[frames.picture(i).shape] += 1
         except DataError as error:
             problems.append(str(error))
+    shapes = ", ".join(f"{count} of {h} × {w}" for (h, w, _), count in sorted(sizes.items()))
+    return _contents(folder, "folders as in QMF", frames, problems, [f"pictures, each half: {shapes}"], {})
+
+
+def _contents(
+    folder: Path,
+    layout: str,
+    frames: MatFrames | FolderFrames,
+    problems: list[str],
+    notes: list[str],
+    fields: dict[str, Field],
+) -> Contents:
     parts = {
         split: Part(
-            labels=np.array([frames.names[c] for c in frames.classes[rows]]),
+            fields=fields if split == "train" else {},
+            labels=np.array(frames.names)[frames.classes[rows]],
             ids=[Path(frames.ids[i]).name for i in rows],
+            groups=[frames.scenes[i] for i in rows] if frames.scenes else (),
         )
         for split, rows in (("train", frames.train), ("test", frames.test))
     }
-    shown = ", ".join(f"{count} of {h} × {w}" for (h, w, _), count in sorted(sizes.items()))
-    notes = [f"pictures, each half: {shown}"]
-    return Contents(folder, "NYU-Depth V2, folders as in QMF", parts, frames.synthetic, problems=problems, notes=notes)
+    form = f"NYU-Depth V2, {layout}"
+    return Contents(folder, form, parts, frames.synthetic, "scene", problems, notes, frames.hashes)
 
 
-ENTRIES = (Entry(NAME, load, is_present=is_present, bring=BRING, source=SOURCE, inspect=inspect),)
+ENTRY = Entry(NAME, load, is_present=is_present, bring=BRING, source=SOURCE, inspect=inspect)

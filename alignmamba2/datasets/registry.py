@@ -1,32 +1,15 @@
-"""What a data set's module gives to `load_dataset` and to `python -m alignmamba2 data`.
+"""Names of data sets: what goes with each, and the one way to add one, `register_dataset`.
 
-**To add a data set**, write a module of this package that ends in
-
-    ENTRIES = (
-        Entry("emoji", load, is_present=is_present, bring="pip install 'alignmamba2[realdata]'", inspect=inspect),
-    )
-
-and add that module to `MODULES` in `__init__.py`. Nothing else changes: `load_dataset`, `data list`, `data fetch`,
-`data check` and `data make` find it there. Keep the module quick to import: what is large (h5py, transformers, …) is
-imported inside the functions that need it.
-
-`load(root, **options) -> {"train": Dataset, "valid": Dataset, "test": Dataset}`
-    Options are keywords with defaults, checked, with `ValueError` for a value that is not one of theirs and `DataError`
-    for files. An unknown keyword needs no care. Every `Dataset.protocol` names split, labels and features.
-`is_present(root) -> bool`
-    Whether `load` would find its files; quick, reads nothing large. Left out: the `source`'s files, or True.
-`make(folder, *, format, seed, size) -> list of paths written`
-    For miniatures: writes the generated set in exactly the real on-disk format. `formats[0]` is the default. `size` is
-    the number of training samples, or None for the module's own.
-`inspect(path) -> Contents | None`
-    For `data check`: None, quickly, if the file or folder is none of this module's; otherwise what it holds
-    (`contents.Contents`; `contents.of_datasets` makes one from loaded splits). `DataError` if it is, and is broken.
+The package's own data sets are registered in this way too (`BUILT_IN` in `__init__.py`), by the address of an `Entry`
+in their module.
 """
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
 from .base import Dataset
@@ -36,20 +19,30 @@ from .fetch import Source
 
 @dataclass(frozen=True)
 class Entry:
-    """One name of `load_dataset`, and what goes with it.
+    """A data set's name, and what `load_dataset` and `python -m alignmamba2 data` need to know of it.
 
     Attributes
     ----------
     name : str
-    load, is_present, make, inspect : functions, see the module
+    load : function (root, **options) -> {"train": Dataset, "valid": Dataset, "test": Dataset}
+        Options are keywords with defaults. A wrong value raises `ValueError`, a wrong file `DataError`. Or the address
+        "package.module:attribute" of such a function, or of an `Entry`, imported when the name is first used.
+    is_present : function (root) -> bool
+        Whether `load` would find its files, decided without reading large files. Default: whether the files of `source`
+        are there, and True without a source.
     bring : str
-        What to do where its files are missing: a command, or a pointer into data/README.md.
+        Help for missing files: a command, or a pointer into data/README.md. Default: `data fetch`, if it has a source.
     source : its public home, for `data fetch`
-    formats : what `make` can write, the default first
+    make : function (folder, *, format, seed, size) -> list of written paths
+        Writes a generated set in the real on-disk format, for `data make`. `size` is the number of training samples,
+        or None for the default.
+    formats : formats that `make` can write, the default first
+    inspect : function (path) -> Contents | None
+        For `data check`: the contents of the file or folder, or, quickly, None if it is not of this data set.
     """
 
     name: str
-    load: Callable[..., Mapping[str, Dataset]]
+    load: Callable[..., Mapping[str, Dataset]] | str
     is_present: Callable[[str | Path | None], bool] | None = None
     bring: str = ""
     source: Source | None = None
@@ -58,7 +51,7 @@ class Entry:
     inspect: Callable[[Path], Contents | None] | None = None
 
     def present(self, root: str | Path | None = None) -> bool:
-        """Whether `load` finds its files, here or in the mirror; generated sets always are."""
+        """Return whether `load` finds its files, here or in the mirror; generated sets are always present."""
         if self.is_present is not None:
             return self.is_present(root)
         return self.source is None or self.source.at_hand(root)
@@ -67,3 +60,62 @@ class Entry:
     def command(self) -> str:
         """What brings the files."""
         return self.bring or (f"python -m alignmamba2 data fetch {self.name}" if self.source else "")
+
+    def imported(self) -> Entry:
+        """Return the entry with `load` imported, if it is an address."""
+        if not isinstance(self.load, str):
+            return self
+        module, _, attribute = self.load.partition(":")
+        try:
+            target = getattr(import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"data set {self.name!r}: {self.load!r} could not be imported ({error}); expected 'package.module:name'"
+            ) from error
+        return target if isinstance(target, Entry) else replace(self, load=target)
+
+
+class Registry(UserDict[str, Entry]):
+    """Entries by name, in the order of registration; imports an entry's module when the entry is first read."""
+
+    def __getitem__(self, name: str) -> Entry:
+        entry = self.data[name] = self.data[name].imported()
+        return entry
+
+    def __setitem__(self, name: str, entry: Entry) -> None:
+        """Add an entry; the same function may be registered again, as when a notebook's cell runs twice."""
+        other = self.data.get(name, entry)
+        if _address(other) != _address(entry):
+            raise ValueError(
+                f"data set {name!r}: the name is taken by {_address(other)}; choose one that is none of "
+                f"{', '.join(self)}"
+            )
+        self.data[name] = entry
+
+
+def _address(entry: Entry) -> str:
+    load = entry.load
+    return f"{load.__module__}:{load.__qualname__}" if hasattr(load, "__qualname__") else str(load)
+
+
+ENTRIES = Registry()
+
+
+def register_dataset(name: str, loader: Callable[..., Mapping[str, Dataset]] | str, **details) -> None:
+    """Give a loader a name that `load_dataset`, recipes, `fit` and every command that takes a data set know.
+
+    Parameters
+    ----------
+    name : such as "two-digits"
+    loader : function (root, **options) -> {"train": Dataset, "valid": Dataset, "test": Dataset}, or its address
+        "package.module:function"; see `Entry.load`
+    details : further fields of `Entry`, such as ``bring="pip install two-digits"``
+
+    Raises
+    ------
+    ValueError
+        The name is taken, or `loader` is neither a function nor an address.
+    """
+    if not (isinstance(loader, str) and ":" in loader) and not callable(loader):
+        raise ValueError(f"data set {name!r}: found loader {loader!r}; expected a function, or 'package.module:name'")
+    ENTRIES[name] = Entry(name, loader, **details)

@@ -1,7 +1,7 @@
 """Text → synthetic speech with the exact time of every word, and acoustic features of any waveform.
 
-The voice is eSpeak NG, a formant synthesiser; `espeakng-loader` brings the library. It says, sample by sample, where
-each word and each phoneme begins, pauses included, so a word's time is known and not estimated.
+The voice is eSpeak NG, a formant synthesiser; `espeakng-loader` brings the library. It reports the sample at which each
+word and each phoneme begins, pauses included, so a word's time is known and not estimated.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -23,20 +24,20 @@ END_OF_LIST, WORD, END_OF_CLAUSE, PHONEME = 0, 1, 5, 7
 HOP, WINDOW = 0.040, 0.050  # seconds
 MELS, LOWEST, HIGHEST = 24, 60.0, 8000.0  # bands, Hz
 VOICE_RANGE = (60.0, 400.0)  # Hz
-VOICED = 0.5  # of the energy repeats after a period
-FLOOR = 1e-8  # of the power, so that silence has a logarithm
+VOICED = 0.5  # least share of the energy that repeats after a period
+FLOOR = 1e-8  # added to the power, so that silence has a logarithm
 FEATURES = (*(f"mel {i + 1}" for i in range(MELS)), "energy", "pitch", "voicing")
 
 
 @dataclass(frozen=True)
 class Speech:
-    """What was said.
+    """A spoken text.
 
     Attributes
     ----------
     wave : float32 array (S,) in [-1, 1]
-    rate : samples a second
-    words : what the synthesiser speaks as one: mostly a word, sometimes two ("of the")
+    rate : samples per second
+    words : units of speech, mostly one word, sometimes two ("of the")
     times : array (len(words), 2)
         Begin and end of each in seconds; pauses belong to no word.
     """
@@ -68,12 +69,12 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 def speak(text: str, rate: int = 170, pitch: int = 50) -> Speech:
-    """Say an English text. Said again, times may differ by some 10 ms: the synthesiser keeps state.
+    """Speak an English text. Times may differ by some 10 ms between calls, as the synthesiser keeps state.
 
     Parameters
     ----------
-    text : words apart by spaces; punctuation shapes pauses and melody
-    rate : words a minute, 80 to 450
+    text : words separated by spaces; punctuation shapes pauses and melody
+    rate : words per minute, 80 to 450
     pitch : 0 to 100
 
     Raises
@@ -81,26 +82,23 @@ def speak(text: str, rate: int = 170, pitch: int = 50) -> Speech:
     ImportError
         With the command that installs the voice.
     ValueError
-        There is nothing to say in the text.
+        The text has no letter and no digit.
     """
     spans = [m.span() for m in re.finditer(r"\S+", text)]
     if not any(map(str.isalnum, text)):
         raise ValueError(f"text: nothing to say in {text!r}")
-    library, samples_a_second = _library()
+    library, sample_rate = _library()
     pieces: list[np.ndarray] = []
     events: list[tuple[int, int, int, bytes]] = []
 
-    def heard(wave, count: int, found) -> int:
+    def collect(wave, count: int, batch) -> int:
         if count > 0:
             pieces.append(np.ctypeslib.as_array(wave, (count,)).copy())
-        i = 0
-        while found[i].type != END_OF_LIST:
-            e = found[i]
+        for e in itertools.takewhile(lambda e: e.type != END_OF_LIST, map(batch.__getitem__, itertools.count())):
             events.append((e.type, e.text_position - 1, e.sample, e.id.string if e.type == PHONEME else b""))
-            i += 1
         return 0
 
-    callback = _Callback(heard)
+    callback = _Callback(collect)
     library.espeak_SetSynthCallback(callback)
     library.espeak_SetParameter(RATE, rate, 0)
     library.espeak_SetParameter(PITCH, pitch, 0)
@@ -110,12 +108,12 @@ def speak(text: str, rate: int = 170, pitch: int = 50) -> Speech:
     if failed or not pieces:
         raise ValueError(f"text: eSpeak NG said nothing to {text!r} (status {failed})")
     wave = np.concatenate(pieces).astype(np.float32) / 32768
-    words, times = _timed(text, spans, events, len(wave), samples_a_second)
-    return Speech(wave, samples_a_second, words, times)
+    words, times = _timed(text, spans, events, len(wave), sample_rate)
+    return Speech(wave, sample_rate, words, times)
 
 
 def _timed(text: str, spans: list, events: list, end: int, rate: int) -> tuple[tuple[str, ...], np.ndarray]:
-    """Words and their times. A word without an event of its own was spoken together with the one before it."""
+    """Words and their times. A word without its own event was spoken together with the one before it."""
     begins: dict[int, int] = {}
     for kind, position, sample, _ in events:
         if kind == WORD:
@@ -151,14 +149,14 @@ def _library() -> tuple[ctypes.CDLL, int]:
 
 
 def acoustic_features(wave: np.ndarray, rate: int) -> np.ndarray:
-    """Log-mel energies, energy, pitch and voicing of a waveform: (T, 27) float32, a frame every 40 ms.
+    """Return log-mel energies, energy, pitch and voicing of a waveform: (T, 27) float32, one frame per 40 ms.
 
     Frame t is 50 ms of sound around (t + ½) · 40 ms under a Hann window: frames cover the wave, T = ⌈seconds / 0.04⌉.
 
         mel_k   log Σ_f H_k(f) |X(f)|²        24 triangles H_k, evenly spaced in mel from 60 to 8000 Hz
         energy  log of the mean square
         pitch   log₂(f₀ / 100 Hz) where voiced, else 0;   f₀ the largest autocorrelation between 60 and 400 Hz
-        voicing that autocorrelation's value, of the energy, in [0, 1]; voiced from 0.5 on
+        voicing value of that autocorrelation, relative to the energy, in [0, 1]; voiced from 0.5 on
 
     In plain NumPy (our choice, after the usual definitions), so that no audio library is needed.
     """
@@ -176,12 +174,12 @@ def acoustic_features(wave: np.ndarray, rate: int) -> np.ndarray:
 
 
 def frame_centres(count: int) -> np.ndarray:
-    """The middle of each frame in seconds."""
+    """Return the middle of each frame in seconds."""
     return (np.arange(count) + 0.5) * HOP
 
 
 def mel_bands(size: int, rate: int) -> np.ndarray:
-    """Triangles (24, size / 2 + 1) of height 1 over the frequencies of a transform, evenly spaced in mel."""
+    """Return triangles (24, size / 2 + 1) of height 1 over the frequencies of a transform, evenly spaced in mel."""
     low, high = (2595 * np.log10(1 + f / 700) for f in (LOWEST, HIGHEST))
     corners = 700 * (10 ** (np.linspace(low, high, MELS + 2) / 2595) - 1)
     frequency = np.fft.rfftfreq(size, 1 / rate)
@@ -199,14 +197,14 @@ def _frames(wave: np.ndarray, rate: int) -> np.ndarray:
 
 def _pitch(spectrum: np.ndarray, taper: np.ndarray, size: int, rate: int) -> tuple[np.ndarray, np.ndarray]:
     """f₀ in Hz and voicing, by autocorrelation, divided by that of the window (Boersma 1993)."""
-    own = np.fft.irfft(np.abs(np.fft.rfft(taper, size)) ** 2)
-    both = np.fft.irfft(spectrum)
+    window = np.fft.irfft(np.abs(np.fft.rfft(taper, size)) ** 2)
+    sound = np.fft.irfft(spectrum)
     lags = np.arange(int(rate / VOICE_RANGE[1]), int(rate / VOICE_RANGE[0]) + 1)
-    total = both[:, :1]
-    ratio = np.where(total > FLOOR, both[:, lags] / np.maximum(total, FLOOR) * (own[0] / own[lags]), 0)
-    # The highest frequency wins where a multiple of the period fits as well.
+    total = sound[:, :1]
+    ratio = np.where(total > FLOOR, sound[:, lags] / np.maximum(total, FLOOR) * (window[0] / window[lags]), 0)
+    # The highest frequency wins if a multiple of the period fits as well.
     best = (ratio >= 0.9 * ratio.max(1, keepdims=True)).argmax(1)
-    window = ratio[np.arange(len(ratio))[:, None], np.minimum(best[:, None] + np.arange(8), ratio.shape[1] - 1)]
-    best = np.minimum(best + window.argmax(1), ratio.shape[1] - 1)
+    near = ratio[np.arange(len(ratio))[:, None], np.minimum(best[:, None] + np.arange(8), ratio.shape[1] - 1)]
+    best = np.minimum(best + near.argmax(1), ratio.shape[1] - 1)
     voicing = np.clip(ratio[np.arange(len(ratio)), best], 0, 1)
     return rate / lags[best], voicing

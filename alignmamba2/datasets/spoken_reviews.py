@@ -3,12 +3,12 @@
 - **Text and label, real**: sentences from film reviews, each rated by 15 people or more from −4 (extremely negative)
   to 4 (extremely positive); the label is the mean rating. They are the ground truth of VADER (Hutto & Gilbert, ICWSM
   2014), which lies inside the source archive of the package `vaderSentiment` (movieReviewSnippets_GroundTruth.txt).
-- **Audio, synthetic**: eSpeak NG says each sentence, with a rate and a pitch drawn with the seed. The voice knows
-  nothing of the rating: audio tells which words are said, and no more.
-- **partners**: each 40 ms of sound belongs to the word that is being said, or to none in a pause. eSpeak NG says when
-  each word begins and ends, so this is the truth that a transport plan between audio and text can be held against.
+- **Audio, synthetic**: eSpeak NG speaks each sentence, with a rate and a pitch drawn with the seed. The voice is
+  independent of the rating: audio holds the words, and no more.
+- **partners**: each 40 ms of sound belongs to the word being spoken, or to none in a pause. eSpeak NG reports the begin
+  and end of each word, so this is the truth to compare a transport plan between audio and text with.
 
-Tokens: a frozen MiniLM embedding a word (see `words.py`) and 27 acoustic features a frame (see `speech.py`).
+Tokens: one frozen MiniLM embedding per word (see `text_tokens.py`), 27 acoustic features per frame (see `speech.py`).
 """
 
 from __future__ import annotations
@@ -35,11 +35,10 @@ from ..encoders.cache import cached
 from ..encoders.text import INSTALL as TEXT_INSTALL
 from ..storage.files import read_json, write_json
 from . import speech
-from .base import DataError, Dataset
-from .fetch import data_root
-from .pip_source import PipSource
+from .base import DataError, Dataset, splits_of
+from .fetch import Source, data_root
 from .registry import Entry
-from .words import embed_words
+from .text_tokens import embed_words
 
 NAME = "spoken-reviews"
 INSTALL = "pip install -e '.[realdata]'"
@@ -49,9 +48,9 @@ RATINGS = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 SHORTEST, LONGEST = 4, 24  # words
 SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}
 SPEED, PITCH = (140, 200), (30, 70)  # words a minute; eSpeak NG's own scale
-FORMAT = 1  # of what is kept on disk
+FORMAT = 1  # of the files in the cache
 
-SOURCE = PipSource(
+SOURCE = Source(
     folder="spoken_reviews",
     url="https://pypi.org/project/vaderSentiment/3.3.2/",
     hashes={ARCHIVE: "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"},
@@ -70,7 +69,7 @@ class Review:
 
 @dataclass(frozen=True)
 class Spoken:
-    """What was said: words as spoken, their begins and ends in seconds (W, 2), and the number of frames."""
+    """A spoken sentence: words as spoken, their begins and ends in seconds (W, 2), and the number of frames."""
 
     words: tuple[str, ...]
     times: np.ndarray
@@ -78,28 +77,26 @@ class Spoken:
 
     @property
     def partners(self) -> Tensor:
-        """The word (frames,) that the middle of each frame lies in; −1 in pauses."""
+        """Index of the word (frames,) at the middle of each frame; −1 in pauses."""
         middle = speech.frame_centres(self.frames)[:, None]
         inside = (self.times[:, 0] <= middle) & (middle < self.times[:, 1])
         return torch.from_numpy(np.where(inside.any(1), inside.argmax(1), -1))
 
 
 def is_present(root: str | Path | None = None) -> bool:
-    """Whether the ratings are here or in the mirror, and the packages installed."""
-    here = SOURCE.at_hand(root)
-    return here and importlib.util.find_spec(speech.PACKAGE) is not None and MiniLM.is_present()
+    """Return whether the ratings are here or in the mirror, and the packages installed."""
+    return SOURCE.at_hand(root) and importlib.util.find_spec(speech.PACKAGE) is not None and MiniLM.is_present()
 
 
 def load(root: str | Path | None = None, *, size: int = 600, seed: int = 0) -> dict[str, Dataset]:
-    """Load the splits, 70 / 10 / 20 %; the first time, say the sentences (about half a minute for 600).
+    """Load the splits, 70 / 10 / 20 %; the first time, speak the sentences (about half a minute for 600).
 
     Parameters
     ----------
     root : folder of all data sets; sound and words are kept in its cache/
     size : int
         Sentences drawn from those of 4 to 24 words, none twice.
-    seed : int
-        Of the draw, the splits and the voices.
+    seed : seed of the draw, the splits and the voices
 
     Raises
     ------
@@ -120,32 +117,23 @@ def load(root: str | Path | None = None, *, size: int = 600, seed: int = 0) -> d
     spoken, audio = say(reviews, seed, cache)
     text = embed_words([s.words for s in spoken], cache)
     ends = np.round(np.cumsum(list(SHARES.values())) * size).astype(int)
-    splits = {}
-    for (split, _), begin, end in zip(SHARES.items(), (0, *ends), ends, strict=False):
-        splits[split] = Dataset(
-            name=NAME,
-            split=split,
-            protocol=(
-                f"{size} film-review sentences of VADER's ground truth (seed {seed}), split by sentence 70/10/20, "
-                "mean human rating in [-4, 4], synthetic speech"
-            ),
-            description="spoken-reviews: synthetic speech (eSpeak NG) of real film-review sentences, rated by people",
-            synthetic=True,
-            task="regression",
-            n_classes=1,
-            readout="mean",
-            samples=[_sample(reviews[i], spoken[i], audio[i], text[i]) for i in range(begin, end)],
-            hashes=SOURCE.hashes,
-            notes=(
-                f"sound is synthetic, by {speech.PACKAGE} {version('espeakng-loader')}; texts and ratings are real",
-            ),
-            show={"audio": loudness},
-        )
-    return splits
+    samples = [_sample(*parts) for parts in zip(reviews, spoken, audio, text, strict=True)]
+    ends = np.round(np.cumsum(list(SHARES.values())) * size).astype(int)
+    return splits_of(
+        {split: samples[begin:end] for split, begin, end in zip(SHARES, (0, *ends), ends, strict=False)},
+        name=NAME,
+        protocol=f"{size} film-review sentences of VADER's ground truth (seed {seed}), split by sentence 70/10/20, "
+        "mean human rating in [-4, 4], synthetic speech",
+        description="spoken-reviews: synthetic speech (eSpeak NG) of real film-review sentences, rated by people",
+        synthetic=True,
+        hashes=SOURCE.hashes,
+        notes=(f"sound is synthetic, by {speech.PACKAGE} {version('espeakng-loader')}; texts and ratings are real",),
+        show={"audio": loudness},
+    )
 
 
 def read_reviews(archive: Path) -> list[Review]:
-    """The rated sentences of the archive, read in memory; nothing of it is unpacked or run.
+    """Return the rated sentences of the archive, read in memory; nothing of it is unpacked or run.
 
     Raises
     ------
@@ -153,7 +141,7 @@ def read_reviews(archive: Path) -> list[Review]:
         Naming the file and the line.
     """
     try:
-        # All of it first: tarfile stops at what it looks for, and would not see that the end is missing.
+        # All of it first: tarfile stops at the file that it looks for, and would miss that the end is cut off.
         with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive.read_bytes()))) as outer:
             inner = outer.extractfile(INNER).read()
         with tarfile.open(fileobj=io.BytesIO(inner)) as files:
@@ -174,7 +162,7 @@ def read_reviews(archive: Path) -> list[Review]:
 
 
 def sayable(text: str) -> str:
-    """The text as plain words with the punctuation that shapes pauses: what is spoken and what is shown."""
+    """Return the text as plain words with the punctuation that shapes pauses, to be spoken and shown."""
     text = text.replace("&", " and ").replace("''", '"')
     text = re.sub(r"[^A-Za-z0-9À-ÿ'.,;:!?-]+", " ", text)
     # A mark that stands alone goes to the word before it.
@@ -183,7 +171,7 @@ def sayable(text: str) -> str:
 
 
 def choose(reviews: Sequence[Review], size: int, seed: int) -> list[Review]:
-    """`size` of the reviews of a fitting length, in an order drawn with the seed; equal texts count once."""
+    """Draw `size` reviews of a fitting length, in an order drawn with the seed; equal texts count once."""
     first = {r.text.lower(): r for r in reversed(reviews) if SHORTEST <= len(r.text.split()) <= LONGEST}
     fitting = sorted(first.values(), key=lambda r: int(r.id))
     if size > len(fitting):
@@ -193,35 +181,35 @@ def choose(reviews: Sequence[Review], size: int, seed: int) -> list[Review]:
 
 
 def say(reviews: Sequence[Review], seed: int, cache: Path) -> tuple[list[Spoken], Sequence[Tensor]]:
-    """Words with their times, and acoustic features, of every review; spoken once and kept in `cache`."""
+    """Return words with their times, and acoustic features, of every review; spoken once and kept in `cache`."""
     voice = f"espeakng-loader {version('espeakng-loader')}, {SPEED}, {PITCH}, seed {seed}, format {FORMAT}"
     data = hashlib.sha256("\n".join(r.text for r in reviews).encode()).hexdigest()
     notes = cache / f"spoken-{hashlib.sha256(f'{voice} {data}'.encode()).hexdigest()[:24]}.json"
-    said: list[dict] = []
-    parts = _speak(reviews, seed, said)
+    timings: list[dict] = []
+    batches = _speak(reviews, seed, timings)
     if not notes.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        features = list(parts)
-        audio = cached(cache, voice, data, len(speech.FEATURES), features)
-        write_json(notes, {"said": said})
+        batches = list(batches)
+    audio = cached(cache, voice, data, len(speech.FEATURES), batches)
+    if timings:  # spoken just now
+        write_json(notes, {"said": timings})
     else:
-        audio = cached(cache, voice, data, len(speech.FEATURES), parts)
-        said = read_json(notes)["said"]
-    return [Spoken(tuple(s["words"]), np.array(s["times"]), s["frames"]) for s in said], audio
+        timings = read_json(notes)["said"]
+    return [Spoken(tuple(s["words"]), np.array(s["times"]), s["frames"]) for s in timings], audio
 
 
-def _speak(reviews: Sequence[Review], seed: int, said: list[dict]) -> Iterator[list[Tensor]]:
+def _speak(reviews: Sequence[Review], seed: int, timings: list[dict]) -> Iterator[list[Tensor]]:
+    """Yield the acoustic features of each review, and append its words and times to `timings`."""
     rng = np.random.default_rng([seed, 1])
     for review in reviews:
         speed, pitch = int(rng.integers(*SPEED)), int(rng.integers(*PITCH))
         spoken = speech.speak(review.text, speed, pitch)
         features = speech.acoustic_features(spoken.wave, spoken.rate)
-        said.append({"words": spoken.words, "times": spoken.times.round(5).tolist(), "frames": len(features)})
+        timings.append({"words": spoken.words, "times": spoken.times.round(5).tolist(), "frames": len(features)})
         yield [torch.from_numpy(features)]
 
 
 def loudness(sample: Sample) -> Tensor:
-    """How loud each frame of the sound is, from 0 (the softest of this sample)."""
+    """Return the loudness of each frame, from 0 (the softest of this sample)."""
     energy = sample.features["audio"][:, speech.FEATURES.index("energy")]
     return energy - energy.min()
 
@@ -237,4 +225,4 @@ def _sample(review: Review, spoken: Spoken, audio: Tensor, text: Tensor) -> Samp
     )
 
 
-ENTRIES = (Entry(NAME, load, is_present=is_present, source=SOURCE),)
+ENTRY = Entry(NAME, load, is_present=is_present, source=SOURCE)

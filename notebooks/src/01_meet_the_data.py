@@ -52,7 +52,7 @@ import torch
 from scipy.io import loadmat
 
 from alignmamba2 import figures, load_dataset
-from alignmamba2.datasets import ENTRIES, SOURCES, DataError, inspect, is_present, texts
+from alignmamba2.datasets import ENTRIES, DataError, inspect, is_present
 from alignmamba2.datasets.check import leaks, report
 from alignmamba2.datasets.formats import mvsa_files, nyu_files
 from alignmamba2.datasets.formats.unpickle import UnsafePickle, read_pickle
@@ -269,7 +269,7 @@ figures.side_by_side(shown, title=f"A {scene_type.replace('_', ' ')}", note="min
 def files(name, made):
     """The real, public files where they are, else the miniature's; and which."""
     try:
-        return SOURCES[name].ensure(name, root or None), f"{name}, real"
+        return ENTRIES[name].source.ensure(name, root or None), f"{name}, real"
     except DataError:
         return made, f"mini-{name}, synthetic"
 
@@ -321,7 +321,7 @@ tweets = [json.loads(line)["text"] for line in lines]
 spoilt = [t for t in tweets if not t.isascii()]
 print(f"{which}: {len(spoilt)} of {len(tweets)} texts are not plain ASCII; one of them, as it lies there and repaired:")
 example = min(spoilt, key=lambda t: sum(map(str.isascii, t)) / len(t))
-print(f"  {example}\n  {texts.repaired(example)}\n")
+print(f"  {example}\n  {mvsa_files.repaired(example)}\n")
 print(*(leaks(inspect(mvsa)) or ["no text is in two splits"]), sep="\n")
 
 # %% [markdown]
@@ -336,7 +336,7 @@ print(*(leaks(inspect(mvsa)) or ["no text is in two splits"]), sep="\n")
 
 # %%
 try:
-    folder = SOURCES["mosi-utterances"].ensure("mosi-utterances", root or None)
+    folder = ENTRIES["mosi-utterances"].source.ensure("mosi-utterances", root or None)
     in_file = pd.read_csv(folder / "text" / "text_train0.csv", header=None).iloc[:, -1].to_numpy()
     splits = load_dataset("mosi-utterances", root=root or None)
     spoken = np.concatenate([s.label for split in ("train", "valid") for s in splits[split]])

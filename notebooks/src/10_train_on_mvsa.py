@@ -48,7 +48,7 @@ from sklearn.metrics import cohen_kappa_score
 
 import alignmamba2
 from alignmamba2 import evaluate, figures, fit, load_dataset, transport
-from alignmamba2.datasets import ENTRIES, emoji, is_present, mvsa, texts
+from alignmamba2.datasets import ENTRIES, emoji, is_present, mvsa
 from alignmamba2.datasets.formats import mvsa_files
 from alignmamba2.datasets.mini import mvsa as mini_mvsa
 from alignmamba2.explorers import SampleExplorer
@@ -177,7 +177,7 @@ pd.DataFrame(rows).T
 rows = [json.loads(line) for f in mvsa_files.SPLITS.values() for line in (files / f).read_text("utf-8").splitlines()]
 misread = [r["text"] for r in rows if not r["text"].isascii()]
 mended = [text.encode("latin-1", "replace").decode("gb18030", "replace") for text in misread]
-same = sum(a == texts.repaired(b) for a, b in zip(mended, misread, strict=True))
+same = sum(a == mvsa_files.repaired(b) for a, b in zip(mended, misread, strict=True))
 print(f"{len(misread)} of {len(rows)} texts are not plain ASCII; of these, by hand and library mend alike: {same}")
 example = min(range(len(misread)), key=lambda i: len(misread[i]))
 print(f"as published: {misread[example].strip()}\nas written:   {mended[example].strip()}")

@@ -38,11 +38,10 @@ import pandas as pd
 import torch
 from sklearn.datasets import load_digits
 
-from alignmamba2 import AlignMamba2, ModalityAwareMamba, evaluate, figures, fit
+from alignmamba2 import AlignMamba2, ModalityAwareMamba, evaluate, figures, fit, register_dataset
 from alignmamba2.baselines import KINDS, BaselineConfig, load_model
 from alignmamba2.batch import MultimodalBatch, Sample
-from alignmamba2.datasets import ENTRIES, Dataset, load_dataset
-from alignmamba2.datasets.registry import Entry
+from alignmamba2.datasets import Dataset, load_dataset
 from alignmamba2.explorers import SampleExplorer
 from alignmamba2.launch import open_run
 from alignmamba2.model.layers import ModalityAwareLinear
@@ -143,12 +142,11 @@ except ValueError as error:
 # %% [markdown]
 # ## A recipe, and your data set by its name
 #
-# Two lines more, and everything that takes a name takes yours: `load_dataset`, `fit`, `open_run`. An `Entry` is a name
-# and a `load`. A recipe is a TOML file. (To make it last, put the module into `alignmamba2/datasets/`;
-# `registry.py` there says how.)
+# One line gives your `load` a name, and everything that takes a name takes yours: `load_dataset`, `fit`, `open_run`.
+# The data sets of the package get their names in the same way. A recipe is a TOML file.
 
 # %%
-ENTRIES["two-digits"] = Entry("two-digits", load)
+register_dataset("two-digits", load)
 folder = Path(tempfile.mkdtemp())
 recipe = folder / "two-digits.toml"
 recipe.write_text(f"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -106,19 +106,6 @@ class PatchEncoder:
     def _batches(images: Sequence[np.ndarray]) -> Iterator[list[Tensor]]:
         for batch in in_batches(images, 32):
             yield [torch.from_numpy(patches(image)) for image in batch]
-
-
-class Mapped(Sequence):
-    """A sequence seen through a function, applied to an item when it is asked for."""
-
-    def __init__(self, items: Sequence, function: Callable):
-        self._items, self._function = items, function
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int):
-        return self._function(self._items[index])
 
 
 def picture_encoder(name: str, channels: int = 3):

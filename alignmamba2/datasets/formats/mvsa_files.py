@@ -12,7 +12,6 @@ from pathlib import Path
 from ...storage.files import FileError, read_json, write_json
 from ..base import DataError
 from ..fetch import Source
-from ..texts import repaired
 from .images import read_picture
 
 NAME = "mvsa"
@@ -119,6 +118,16 @@ def read_jsonl(folder: Path) -> list[Pair]:
                 f"agree, and they differ at pair {differ[0][0]}. A file may be cut off, or of another copy"
             )
     return pairs
+
+
+def repaired(text: str) -> str:
+    """Return a text of gb18030 bytes that was misread as latin-1 as it should read; any other text unchanged."""
+    if text.isascii():
+        return text
+    try:
+        return text.encode("latin-1").decode("gb18030")
+    except UnicodeError:
+        return text
 
 
 def read_folder(folder: Path, merge: bool) -> list[Pair]:

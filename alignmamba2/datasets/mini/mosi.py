@@ -13,11 +13,11 @@ and the label, in [−3, 3] as in CMU-MOSI, is
     y = clip( Σ_i p_i · (1 + a_i / 2) + s_i / 4 , −3, 3)        over the T words i.
 
 Sound and face have more steps than there are words (about 1.5 T and 1.25 T). Each word has one *partner* among them, in
-order but late; the other steps are fillers with a random concept and a random a or s that counts for nothing. So
-whoever knows which step belongs to which word can tell what counts. The partners are given with every sample.
+order but late; the other steps are fillers with a random concept and a random a or s that counts for nothing. So the
+partners tell the steps that count. They are given with every sample.
 
 Features are standard Gaussian noise of scale `noise` on top of the linear maps. mini-mosei is made alike, of another
-seed: twice as many sentences, and wider sound and face. `mini_files.py` writes both in the real files' formats.
+seed: twice as many sentences, and wider sound and face. `mosi_files.py` writes both in the real files' formats.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from ...batch import Sample
-from ..base import Dataset
+from ..base import Dataset, splits_of
 
 NAMES = ("mini-mosi", "mini-mosei")
 WIDTHS = {
@@ -64,22 +64,17 @@ def load(name: str, root: str | Path | None = None, *, seed: int = 0, noise: flo
         Standard deviation of the features' noise. (A concept has length 1.)
     """
     concepts, maps = world(name, WIDTHS[name], seed)
-    splits = {}
+    samples = {}
     for number, (split, size) in enumerate(SIZES[name].items(), start=1):
         rng = np.random.default_rng(_seed(name, seed, number))
-        samples = [sentence(rng, concepts, maps, noise, f"{split}-{i:03d}", STRETCH) for i in range(size)]
-        splits[split] = Dataset(
-            name=name,
-            split=split,
-            protocol=f"synthetic, seed {seed}, noise {noise:g}",
-            description=f"{name}, synthetic: generated sentences seen as text, sound and face, a label in [-3, 3]",
-            synthetic=True,
-            task="regression",
-            n_classes=1,
-            readout="mean",
-            samples=samples,
-        )
-    return splits
+        samples[split] = [sentence(rng, concepts, maps, noise, f"{split}-{i:03d}", STRETCH) for i in range(size)]
+    return splits_of(
+        samples,
+        name=name,
+        protocol=f"synthetic, seed {seed}, noise {noise:g}",
+        description=f"{name}, synthetic: generated sentences seen as text, sound and face, a label in [-3, 3]",
+        synthetic=True,
+    )
 
 
 def _seed(name: str, seed: int, number: int) -> list[int]:
@@ -87,7 +82,7 @@ def _seed(name: str, seed: int, number: int) -> list[int]:
 
 
 def world(name: str, widths: Mapping[str, int], seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """What is the same for all sentences: each word's concept (words, 8), and each modality's linear map (9, D_m)."""
+    """Draw what all sentences share: each word's concept (words, 8), and each modality's linear map (9, D_m)."""
     rng = np.random.default_rng(_seed(name, seed, 0))
     concepts = rng.standard_normal((len(VOCABULARY), CONCEPT))
     concepts /= np.linalg.norm(concepts, axis=1, keepdims=True)
@@ -102,14 +97,14 @@ def sentence(
     name: str,
     stretch: Mapping[str, float],
 ) -> Sample:
-    """One sentence. `stretch`: how many steps sound and face have for a word."""
+    """Draw a sentence. `stretch`: steps of sound and face per word."""
     length = int(rng.integers(6, 13))
     # Every second word, on average, is neutral.
     chance = np.where(POLARITY == 0, 0.5 / len(NEUTRAL), 0.5 / (len(POSITIVE) + len(NEGATIVE)))
     word = rng.choice(len(VOCABULARY), size=length, p=chance)
     polarity = POLARITY[word]
-    known = {"text": polarity, "audio": rng.choice((-1.0, 1.0), length), "video": rng.choice((-1.0, 1.0), length)}
-    label = np.clip(np.sum(polarity * (1 + known["audio"] / 2) + known["video"] / 4), -3, 3)
+    signals = {m: rng.choice((-1.0, 1.0), length) for m in ("audio", "video")}
+    label = np.clip(np.sum(polarity * (1 + signals["audio"] / 2) + signals["video"] / 4), -3, 3)
 
     features = {"text": _observe(rng, concepts[word], polarity, maps["text"], noise)}
     words = {"text": [VOCABULARY[w] for w in word]}
@@ -120,7 +115,7 @@ def sentence(
         place = np.sort(rng.choice(steps, size=length, replace=False))
         filler = rng.choice(len(VOCABULARY), size=steps)
         concept, alone = concepts[filler], rng.choice((-1.0, 1.0), steps)
-        concept[place], alone[place] = concepts[word], known[m]
+        concept[place], alone[place] = concepts[word], signals[m]
         features[m] = _observe(rng, concept, alone, maps[m], noise)
         partner = np.full(steps, -1)
         partner[place] = np.arange(length)

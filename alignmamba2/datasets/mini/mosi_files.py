@@ -1,16 +1,16 @@
-"""`data make mini-mosi` and `mini-mosei`: generated sentences (`mini_mosi.py`), written in exactly the real formats.
+"""Generated sentences (`mini/mosi.py`) in exactly the real formats, for `data make mini-mosi` and `mini-mosei`.
 
-What is planted is what `mini_mosi.py` says, behind the real files' shapes, types and traps:
+Behind the planted structure stand the real files' shapes, types and traps:
 
     mmsa            MMSA's aligned_50.pkl: BERT-like text with [CLS] and [SEP], where sound and face are 0; zeros behind
     mmsa-unaligned  MMSA's unaligned_50.pkl: more steps of sound and face than words, each word's cue late; lengths
     mult            MulT's *_data.pkl: GloVe-like text, zeros in front, ids of three fields (bytes for MOSI)
     mult-noalign    MulT's *_data_noalign.pkl
-    csd             the SDK's .csd files, one a feature, with times in seconds, pauses (`sp`), and folds.json
+    csd             the SDK's .csd files, one per feature, with times in seconds, pauses (`sp`), and folds.json
 
-In the pickles, one value of sound in a thousand is `-inf`, as in the real ones. MOSI's sound has 5 numbers, less than a
-concept's 8, so it shows a part of it only. All videos are called `synthetic…`: so the files say what they are wherever
-they go, and `load_dataset` repeats it.
+In the pickles, one value of sound in a thousand is `-inf`, as in the real ones. MOSI's sound has 5 numbers, fewer than
+the 8 of a concept, so it shows only a part of it. All videos are called `synthetic…`, so that the files say what they
+are wherever they go, and `load_dataset` repeats it.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ STEPS = {"mini-mosi": {"audio": 375, "video": 500}, "mini-mosei": {"audio": 500,
 ALIGNED_STEPS = 50
 STRETCH = {"audio": 3.0, "video": 4.0}
 TOGETHER = {"audio": 1.0, "video": 1.0}
-CLIPS = 8  # utterances of a video
+CLIPS = 8  # utterances per video
 SIZE = 160
 NOISE = 0.1
 CLS, SEP, FIRST_WORD = 101, 102, 1000  # BERT's numbers for the first two
-FRAME = {"audio": 0.05, "video": 0.1}  # seconds a frame of the .csd files
+FRAME = {"audio": 0.05, "video": 0.1}  # seconds per frame of the .csd files
 
 Rows = dict[str, list[Sample]]
 
 
 def make(name: str, folder: Path, *, format: str, seed: int = 0, size: int | None = None) -> list[Path]:
-    """Write a miniature below `folder`, in its real tree; returns the files.
+    """Write a miniature below `folder`, in its real tree; return the files.
 
     Parameters
     ----------
@@ -54,8 +54,9 @@ def make(name: str, folder: Path, *, format: str, seed: int = 0, size: int | Non
     return FORMATS[format](name, Path(folder), seed, SIZE if size is None else size)
 
 
-def _rows(name: str, seed: int, size: int, text: int, stretch: dict[str, float], wide: dict[str, int]) -> Rows:
-    concepts, maps = world(name, {"text": text, **wide}, seed)
+def _rows(name: str, seed: int, size: int, widths: dict[str, int], aligned: bool = True) -> Rows:
+    concepts, maps = world(name, widths, seed)
+    stretch = TOGETHER if aligned else STRETCH
     rows: Rows = {}
     video = 0
     for number, (split, count) in enumerate({"train": size, "valid": size // 4, "test": size // 2}.items(), start=1):
@@ -65,6 +66,10 @@ def _rows(name: str, seed: int, size: int, text: int, stretch: dict[str, float],
         rows[split] = [sentence(rng, concepts, maps, NOISE, n, stretch) for n in names]
         video += -(-count // CLIPS)
     return rows
+
+
+def _steps(name: str, aligned: bool) -> dict[str, int]:
+    return dict.fromkeys(WIDTHS[name], ALIGNED_STEPS) if aligned else STEPS[name]
 
 
 def _padded(arrays: list[np.ndarray], steps: int, front: bool = False) -> np.ndarray:
@@ -77,7 +82,7 @@ def _padded(arrays: list[np.ndarray], steps: int, front: bool = False) -> np.nda
 
 
 def _spoilt(audio: np.ndarray, seed: int) -> np.ndarray:
-    """With -inf in a thousandth of the values that are not padding."""
+    """The same, with -inf in a thousandth of the values that are not padding."""
     rng = np.random.default_rng([seed, len(audio)])
     audio[(audio != 0) & (rng.random(audio.shape) < 1e-3)] = -np.inf
     return audio
@@ -91,7 +96,7 @@ def _write(path: Path, tree: dict) -> list[Path]:
 
 
 def _mmsa(name: str, folder: Path, seed: int, size: int, aligned: bool = True) -> list[Path]:
-    rows = _rows(name, seed, size, 768, TOGETHER if aligned else STRETCH, WIDTHS[name])
+    rows = _rows(name, seed, size, {"text": 768, **WIDTHS[name]}, aligned)
     tree = {split: _mmsa_split(name, samples, seed, aligned) for split, samples in rows.items()}
     file = f"{'aligned' if aligned else 'unaligned'}_50.pkl"
     return _write(folder / name.removeprefix("mini-").upper() / "Processed" / file, tree)
@@ -105,11 +110,10 @@ def _mmsa_split(name: str, samples: list[Sample], seed: int, aligned: bool) -> d
     for row, s in zip(bert, samples, strict=True):
         ids = [CLS, *(FIRST_WORD + VOCABULARY.index(w) for w in s.words["text"]), SEP]
         row[0, : len(ids)], row[1, : len(ids)] = ids, 1
-    steps = dict.fromkeys(WIDTHS[name], ALIGNED_STEPS) if aligned else STEPS[name]
-    # Aligned, sound and face stand beside the words; beside [CLS] and [SEP] there is nothing.
-    lead = np.zeros((1, 1)) if aligned else np.zeros((0, 1))
+    steps = _steps(name, aligned)
+    # Aligned, sound and face stand beside the words, and zeros beside [CLS] and [SEP].
     frames = {
-        m: [np.concatenate([np.broadcast_to(lead, (len(lead), d)), s.features[m]]) for s in samples]
+        m: [np.concatenate([np.zeros((int(aligned), d)), s.features[m]]) for s in samples]
         for m, d in WIDTHS[name].items()
     }
     y = np.array([float(s.label) for s in samples], np.float32)
@@ -131,8 +135,8 @@ def _mmsa_split(name: str, samples: list[Sample], seed: int, aligned: bool) -> d
 
 
 def _mult(name: str, folder: Path, seed: int, size: int, aligned: bool = True) -> list[Path]:
-    rows = _rows(name, seed, size, 300, TOGETHER if aligned else STRETCH, WIDTHS[name])
-    steps = dict.fromkeys(WIDTHS[name], ALIGNED_STEPS) if aligned else STEPS[name]
+    rows = _rows(name, seed, size, {"text": 300, **WIDTHS[name]}, aligned)
+    steps = _steps(name, aligned)
     tree = {}
     for split, samples in rows.items():
         frames = {m: [s.features[m].numpy() for s in samples] for m in ("text", "audio", "video")}
@@ -151,8 +155,9 @@ def _mult(name: str, folder: Path, seed: int, size: int, aligned: bool = True) -
 
 def _csd(name: str, folder: Path, seed: int, size: int) -> list[Path]:
     """Sentences one after the other in each video, at times of their own."""
-    rows = _rows(name, seed, size, 300, TOGETHER, {"audio": 74, "video": 35})
-    concepts, maps = world(name, {"text": 300, "audio": 74, "video": 35}, seed)
+    widths = {"text": 300, "audio": 74, "video": 35}
+    rows = _rows(name, seed, size, widths)
+    concepts, maps = world(name, widths, seed)
     rng = np.random.default_rng([seed, 9])
     sequences: dict[str, dict] = {kind: {} for kind in ("words", "text", "audio", "video", "labels")}
     folds: dict[str, list[str]] = {}
@@ -165,7 +170,7 @@ def _csd(name: str, folder: Path, seed: int, size: int) -> list[Path]:
             for kind, value in _timed(spoken, concepts, maps, rng).items():
                 sequences[kind][video] = value
     title = name.removeprefix("mini-").upper()
-    # The SDK's names: of a file, and of the first group in it, which differ.
+    # The SDK's names of each file and of the first group in it, which differ.
     kinds = {
         "words": (f"CMU_{title}_TimestampedWords", "words"),
         "text": (f"CMU_{title}_TimestampedWordVectors", "glove_vectors"),
@@ -187,42 +192,40 @@ Timed = tuple[np.ndarray, np.ndarray]  # features and intervals
 
 
 def _timed(spoken: list[Sample], concepts: np.ndarray, maps: dict, rng: np.random.Generator) -> dict[str, Timed]:
-    words, times, vectors, labels, spans = [], [], [], [], []
-    owner: list[tuple[int, int] | None] = []  # of each word: sentence and place in it; None for a pause
+    """One video's sentences, a second apart, as sequences in time."""
+    words: list[tuple[str, np.ndarray, float, float]] = []  # text, vector, begin, end
+    owners: list[tuple[Sample, int] | None] = []  # of each word: sentence and place in it; None for a pause
+    spans = []
     clock = 0.0
-    for k, s in enumerate(spoken):
+    for s in spoken:
         begin = clock
         for i, word in enumerate(s.words["text"]):
             end = clock + float(rng.uniform(0.2, 0.6))
-            words.append(word)
-            times.append((clock, end))
-            vectors.append(s.features["text"][i].numpy())
-            owner.append((k, i))
+            words.append((word, s.features["text"][i].numpy(), clock, end))
+            owners.append((s, i))
             clock = end
             if rng.random() < 0.2:
-                words.append("sp")
-                times.append((clock, clock + 0.15))
-                vectors.append(np.zeros(300, np.float32))
-                owner.append(None)
+                words.append(("sp", np.zeros(300, np.float32), clock, clock + 0.15))
+                owners.append(None)
                 clock += 0.15
-        labels.append([float(s.label)])
         spans.append((begin, clock))
         clock += 1.0
-    at = np.array(times)
+    texts, vectors, *times = zip(*words, strict=True)
+    at = np.stack(times, axis=1)
     result: dict[str, Timed] = {
-        "words": (np.array([[w] for w in words], "S32"), at),
+        "words": (np.array([[w] for w in texts], "S32"), at),
         "text": (np.array(vectors, np.float32), at),
-        "labels": (np.array(labels, np.float32), np.array(spans)),
+        "labels": (np.array([[float(s.label)] for s in spoken], np.float32), np.array(spans)),
     }
     for m, step in FRAME.items():
         starts = np.arange(0.0, clock, step)
-        # A frame shows the word that is spoken in its middle; outside words, a concept of nobody.
+        # A frame shows the word spoken in its middle, and outside words a random concept.
         frames = (concepts[rng.integers(0, len(VOCABULARY), len(starts))] @ maps[m][:-1]).astype(np.float32)
         for row, middle in enumerate(starts + step / 2):
             j = int(np.searchsorted(at[:, 0], middle, side="right")) - 1
-            if j >= 0 and middle < at[j, 1] and owner[j] is not None:
-                k, i = owner[j]
-                frames[row] = spoken[k].features[m][i].numpy()
+            if j >= 0 and middle < at[j, 1] and owners[j] is not None:
+                s, i = owners[j]
+                frames[row] = s.features[m][i].numpy()
         result[m] = frames, np.stack([starts, starts + step], axis=1)
     return result
 
@@ -240,15 +243,9 @@ def _write_csd(path: Path, root: str, videos: dict[str, Timed], description: str
 
 FORMATS: dict[str, Callable[[str, Path, int, int], list[Path]]] = {
     "mmsa": _mmsa,
-    "mmsa-unaligned": lambda *a: _mmsa(*a, aligned=False),
+    "mmsa-unaligned": partial(_mmsa, aligned=False),
     "mult": _mult,
-    "mult-noalign": lambda *a: _mult(*a, aligned=False),
+    "mult-noalign": partial(_mult, aligned=False),
     "csd": _csd,
 }
-
-
-def _entry(name: str) -> Entry:
-    return Entry(name, partial(load, name), make=partial(make, name), formats=tuple(FORMATS))
-
-
-ENTRIES = tuple(_entry(name) for name in NAMES)
+MOSI, MOSEI = (Entry(n, partial(load, n), make=partial(make, n), formats=tuple(FORMATS)) for n in NAMES)

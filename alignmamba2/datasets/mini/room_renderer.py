@@ -1,4 +1,4 @@
-"""Rooms made of boxes, seen by a camera: colour and depth by casting a ray a pixel."""
+"""Rooms made of boxes, rendered as colour and depth by casting one ray per pixel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from ..hha import CX, CY, FX, FY, HEIGHT, WIDTH
 
-COARSE = 2  # a ray every second pixel
+RAY_STEP = 2  # one ray per 2 × 2 pixels
 LIGHT = np.array([0.35, 0.8, -0.5]) / np.linalg.norm([0.35, 0.8, -0.5])
 
 
@@ -29,7 +29,7 @@ class Room:
 
 
 def render(room: Room, eye: np.ndarray, yaw: float, pitch: float) -> tuple[np.ndarray, np.ndarray]:
-    """What NYU-Depth V2's colour camera would see, and how far it is.
+    """Render the picture and the depth map that NYU-Depth V2's colour camera would take.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def render(room: Room, eye: np.ndarray, yaw: float, pitch: float) -> tuple[np.nd
         enters = near.max(0)
         hit = (enters < far.min(0)) & (enters > 0) & (enters < depth)
         depth[hit], axis[hit], surface[hit] = enters[hit], near[:, hit].argmax(0), i + 3
-    # Lambert's law with light from everywhere too; the normal is the axis of the face that was hit, towards the camera.
+    # Lambert's law and ambient light; the normal is the axis of the face that was hit, towards the camera.
     towards = -np.sign(np.take_along_axis(direction, axis[None], 0)[0])
     shade = 0.6 + 0.4 * np.clip(towards * LIGHT[axis], 0, None)
     return (room.colors[surface] * shade[..., None]).astype(np.float32), depth
@@ -63,7 +63,7 @@ def render(room: Room, eye: np.ndarray, yaw: float, pitch: float) -> tuple[np.nd
 
 def _rays(yaw: float, pitch: float) -> np.ndarray:
     """Directions (3, 240, 320) in the room's axes, of length 1 along the camera's axis: their multiple is the depth."""
-    u, v = (np.arange(0, n, COARSE) + (COARSE - 1) / 2 for n in (WIDTH, HEIGHT))
+    u, v = (np.arange(0, n, RAY_STEP) + (RAY_STEP - 1) / 2 for n in (WIDTH, HEIGHT))
     x, y = np.meshgrid((u - CX) / FX, -(v - CY) / FY)
     y, z = y * np.cos(pitch) - np.sin(pitch), np.cos(pitch) + y * np.sin(pitch)
     x, z = x * np.cos(yaw) + z * np.sin(yaw), z * np.cos(yaw) - x * np.sin(yaw)

@@ -1,0 +1,148 @@
+"""Samples whose raw pictures and texts are kept, so that they can be corrupted before they are encoded as tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from ..batch import Sample
+from ..encoders import depth_image
+from .base import Mapped
+
+
+class Encoder(Protocol):
+    """Encodes items as tokens (T, D); `data_hash` names the items, which is cheaper than reading them."""
+
+    def encode(self, items: Sequence, cache: str | Path, data_hash: str) -> Sequence[Tensor]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class RawModality:
+    """One modality before it is encoded. Items are read, and all tokens computed, when a token is first requested.
+
+    Attributes
+    ----------
+    items : sequence of N arrays or strings
+    present : sequence of N bool
+        False if a sample lacks the modality; that item is never read.
+    level : "pixels" (n, n, 3) uint8, "metres" (n, n) float32, or "words", strings
+    key : names the items in the encoder's cache
+    encoder : function without arguments that returns the encoder, called when there is something to encode
+    cache : folder
+    noise : standard deviation, in units of the items, of Gaussian noise of severity 1
+    names : function of an item that names its tokens, for pictures; optional
+    """
+
+    items: Sequence
+    present: Sequence[bool]
+    level: str
+    key: str
+    encoder: Callable[[], Encoder]
+    cache: Path
+    noise: float = 1.0
+    names: Callable[[Any], Sequence[str]] | None = None
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        """The place of each present row among the encoded ones."""
+        rows = (row for row, is_present in enumerate(self.present) if is_present)
+        return {row: place for place, row in enumerate(rows)}
+
+    @cached_property
+    def _tokens(self) -> Sequence[Tensor]:
+        if not self._places:
+            raise ValueError(f"{self.level}: missing from every sample, so there is nothing to encode")
+        items = Mapped(list(self._places), self.items.__getitem__)
+        return self.encoder().encode(items, self.cache, data_hash=self.key)
+
+    def tokens(self, row: int) -> Tensor:
+        """Return the row's tokens (T, D); T is 0 if the modality is missing."""
+        tokens = self._tokens
+        return tokens[self._places[row]] if self.present[row] else tokens[0].new_zeros(0, tokens[0].shape[-1])
+
+    def words(self, row: int) -> Sequence[str]:
+        return self.names(self.items[row]) if self.names and self.present[row] else ()
+
+
+class RawSamples(Sequence):
+    """Samples made of `RawModality`s. Their features are finite: encoders refuse to keep anything else.
+
+    Parameters
+    ----------
+    raws : mapping of modality to `RawModality`, N rows each
+    rows : the rows that are these samples, in their order
+    labels : int64 Tensor (N,)
+    ids : N strings
+    partners : function of a sample's id and its features that returns the sample's partners; optional
+    """
+
+    finite = True
+
+    def __init__(
+        self,
+        raws: Mapping[str, RawModality],
+        rows: Sequence[int],
+        labels: Tensor,
+        ids: Sequence[str],
+        partners: Callable[[str, Mapping[str, Tensor]], Mapping] | None = None,
+    ):
+        self.raws, self.rows, self._labels, self._ids, self._partners = raws, list(rows), labels, ids, partners
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        row = self.rows[index]
+        features = {m: raw.tokens(row) for m, raw in self.raws.items()}
+        words = {m: names for m, raw in self.raws.items() if len(names := raw.words(row)) == len(features[m])}
+        partners = self._partners(self._ids[row], features) if self._partners else {}
+        return Sample(features, self._labels[row], self._ids[row], words, partners)
+
+    @property
+    def labels(self) -> list[Tensor]:
+        return [self._labels[row] for row in self.rows]
+
+    @property
+    def ids(self) -> list[str]:
+        return [self._ids[row] for row in self.rows]
+
+    def item(self, index: int, modality: str) -> Any:
+        """Return a sample's pixels (n, n, 3), metres (n, n), or text; None if the modality is missing."""
+        raw, row = self.raws[modality], self.rows[index]
+        return raw.items[row] if raw.present[row] else None
+
+    @property
+    def show(self) -> dict[str, Callable[[Sample], np.ndarray | None]]:
+        """The pictures that tokens are made of, for `Dataset.show`; depth in metres is grey, 10 m are white."""
+        return {m: partial(self._picture, m) for m, raw in self.raws.items() if raw.level in ("pixels", "metres")}
+
+    def _picture(self, modality: str, sample: Sample) -> np.ndarray | None:
+        item = self.item(self.ids.index(sample.id), modality)
+        return depth_image(item) if item is not None and self.raws[modality].level == "metres" else item
+
+    def changed(self, changes: Mapping[str, Callable[[str, Any], Any]], how: str) -> RawSamples:
+        """Return the same samples with items of some modalities replaced by a function of id and item; `how` names it.
+
+        Reads and encodes nothing before a sample is requested.
+        """
+        raws, rows = dict(self.raws), set(self.rows)
+        for m, change in changes.items():
+            raw = raws[m]
+            raws[m] = replace(
+                raw,
+                items=Mapped(range(len(raw.present)), partial(_changed_item, change, self._ids, raw.items)),
+                present=[is_present and row in rows for row, is_present in enumerate(raw.present)],
+                key=hashlib.sha256(f"{raw.key} {how} {self.rows}".encode()).hexdigest(),
+            )
+        return RawSamples(raws, self.rows, self._labels, self._ids, self._partners)
+
+
+def _changed_item(change: Callable[[str, Any], Any], ids: Sequence[str], items: Sequence, row: int) -> Any:
+    return change(ids[row], items[row])
