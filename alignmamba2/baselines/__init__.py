@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from ..model import CONFIG_FILE, AlignMamba2
+from ..model import CONFIG_FILE, AlignMamba2, FusionModel
 from ..model.config import AlignMamba2Config
 from ..model.layers import one_of
 from .attention import MulT, Transformer
@@ -38,7 +38,7 @@ from .recurrent import BcLSTM, EarlyLSTM, LateLSTM
 __all__ = ["KINDS", "Baseline", "BaselineConfig", "build_model", "load_model", "matching_width", "parameter_count"]
 
 OURS = "alignmamba2"
-KINDS: dict[str, type[AlignMamba2]] = {
+KINDS: dict[str, type[FusionModel]] = {
     "early-lstm": EarlyLSTM,
     "late-lstm": LateLSTM,
     "bc-lstm": BcLSTM,
@@ -53,10 +53,10 @@ KINDS: dict[str, type[AlignMamba2]] = {
 }
 
 
-def build_model(settings: Mapping[str, Any]) -> AlignMamba2:
-    """A model from settings: those of `AlignMamba2Config`, and "kind", one of `KINDS` or "alignmamba2" (the default).
+def build_model(settings: Mapping[str, Any]) -> FusionModel:
+    """Build a model from the settings of `AlignMamba2Config` and "kind", one of `KINDS` or "alignmamba2" (the default).
 
-    A baseline takes from the settings what it has a use for (d_model, n_layers, dropout, ...) and leaves the rest.
+    A baseline ignores the settings that it has no use for.
     """
     kind = one_of("model.kind", settings.get("kind", OURS), (OURS, *KINDS))
     if kind == OURS:
@@ -64,8 +64,8 @@ def build_model(settings: Mapping[str, Any]) -> AlignMamba2:
     return KINDS[kind](BaselineConfig.from_dict(settings))
 
 
-def load_model(folder: str | Path) -> AlignMamba2:
-    """What `save_pretrained` wrote, of any kind, ready to predict."""
+def load_model(folder: str | Path) -> FusionModel:
+    """Load a model of any kind that `save_pretrained` wrote, ready to predict."""
     path = Path(folder) / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found; expected a folder written by save_pretrained")
@@ -74,20 +74,21 @@ def load_model(folder: str | Path) -> AlignMamba2:
 
 
 def parameter_count(settings: Mapping[str, Any]) -> int:
-    """Trainable numbers of the model that `build_model` would build; nothing is allocated."""
+    """Return the number of trainable numbers of the model that `build_model` would build; nothing is allocated."""
     with torch.device("meta"):
         return sum(p.numel() for p in build_model(settings).parameters())
 
 
 def matching_width(settings: Mapping[str, Any], target: int) -> int:
-    """The d_model at which `build_model(settings)` comes closest to `target` parameters.
+    """Return the d_model at which `build_model(settings)` comes closest to `target` parameters.
 
     Raises
     ------
     ValueError
         If even the narrowest model is more than half as large again.
     """
-    step = KINDS[settings["kind"]].width_step if settings.get("kind", OURS) != OURS else 1
+    kind = settings.get("kind", OURS)
+    step = KINDS.get(kind, AlignMamba2).width_step
 
     def count(steps: int) -> int:
         return parameter_count({**settings, "d_model": steps * step})
@@ -100,8 +101,5 @@ def matching_width(settings: Mapping[str, Any], target: int) -> int:
         low, high = (middle, high) if count(middle) < target else (low, middle)
     best = min((low, high), key=lambda steps: abs(count(steps) - target))
     if count(best) > 1.5 * target:
-        raise ValueError(
-            f"{settings.get('kind', OURS)}: {count(best)} parameters at d_model {best * step}; "
-            f"cannot be as small as {target}"
-        )
+        raise ValueError(f"{kind}: {count(best)} parameters at d_model {best * step}; cannot be as small as {target}")
     return best * step

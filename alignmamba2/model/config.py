@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..alignment.losses import Pair, aligned_pairs
 from .layers import DIRECTIONS, EXPERTS, PLACEMENTS, ROUTINGS, one_of
-from .trace import Pair
 
 READOUTS = ("mean", "last", "per_step")
 TASKS = ("classification", "regression")
@@ -113,7 +113,7 @@ class AlignMamba2Config:
     @property
     def pairs(self) -> tuple[Pair, ...]:
         """The pairs (modality, anchor) that are aligned."""
-        return tuple((m, self.anchor) for m in self.modalities if m != self.anchor)
+        return aligned_pairs(self.modalities, self.anchor)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AlignMamba2Config:
