@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..model import AlignMamba2Config, FusionModel
+from ..model import AlignMamba2Config, FusionModel, ModelOutput
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Baseline(FusionModel):
         """Tokens (B, T_m, d), 0 on padding, and masks (B, T_m) of all modalities → scores (B, n) or (B, T, n)."""
         raise NotImplementedError
 
-    def score(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
+    def predict(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutput:
         """Fuse all modalities; for one that the batch lacks stand zeros, masked out."""
         self._check_steps(masks)
         visible = self._drop_modalities(masks)
@@ -46,7 +46,7 @@ class Baseline(FusionModel):
         for m in present:
             every[m] = tokens[m].masked_fill(~visible[m].unsqueeze(-1), 0)
             every_mask[m] = visible[m]
-        return self.fuse(every, every_mask)
+        return self._output(self.fuse(every, every_mask))
 
     @property
     def per_step(self) -> bool:

@@ -69,9 +69,9 @@ class Projection(nn.Module):
 
 
 class FusionModel(nn.Module):
-    """A model of a `MultimodalBatch`: project each modality to tokens, fuse them, score them, compare with labels.
+    """A model of a `MultimodalBatch`: project each modality to tokens, predict from all tokens, compare with labels.
 
-    A subclass makes its layers in `__init__`, and says in `score` how tokens become scores; it may add losses.
+    A subclass makes its layers in `__init__` and predicts in `predict`; it may add losses.
     """
 
     config_class = AlignMamba2Config  # a subclass with more settings names its own
@@ -90,8 +90,8 @@ class FusionModel(nn.Module):
         self.dropout = nn.Dropout(c.dropout)
         self.outputs = c.n_classes if c.task == "classification" else 1
 
-    def score(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
-        """Tokens (B, T_m, d), 0 on padding, and masks of the batch's modalities → scores (B, n) or (B, T, n)."""
+    def predict(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutput:
+        """Predict from the tokens (B, T_m, d), 0 on padding, and masks of the batch's modalities."""
         raise NotImplementedError
 
     def added_losses(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -106,7 +106,7 @@ class FusionModel(nn.Module):
         """Predict and, with labels, return the loss; in training with all its parts."""
         masks, tokens = self._project(batch)
         losses = self.added_losses(tokens, masks) if self.training else {}
-        output = self._output(self.score(tokens, masks))
+        output = self.predict(tokens, masks)
         if batch.labels is not None:
             losses["task"] = self._task_loss(output, batch)
             output.loss = self.total_loss(losses)
@@ -183,6 +183,7 @@ class FusionModel(nn.Module):
             raise BatchError(f"features: readout='per_step' needs equally many steps in each modality; found {steps}")
 
     def _output(self, scores: Tensor) -> ModelOutput:
+        """Scores (B, n) or, per step, (B, T, n) → prediction, and logits for classification."""
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # mixed precision leaves half of it
         if self.config.task == "regression":
             return ModelOutput(prediction=scores.squeeze(-1))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..alignment import DualAlignment
 from ..batch import MultimodalBatch
-from .base import FusionModel, padded, real_places
+from .base import FusionModel, ModelOutput, padded, real_places
 from .config import AlignMamba2Config
 from .layers import ModalityAwareMamba
 from .ordering import Ordering, order_tokens, select_rows
@@ -66,7 +66,7 @@ class AlignMamba2(FusionModel):
     def total_loss(self, losses: Mapping[str, Tensor]) -> Tensor:
         return self.align.add_to(losses["task"], losses)
 
-    def score(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
+    def predict(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutput:
         return self._read_out(*self._fuse(tokens, self._drop_modalities(masks)))
 
     def trace(self, batch: MultimodalBatch, *, scans: bool = True) -> Trace:
@@ -108,12 +108,11 @@ class AlignMamba2(FusionModel):
     ) -> Tensor:
         return tokens + self.dropout(layer.mix(norm(tokens), ordering, record))
 
-    def _read_out(self, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
-        """Fused tokens, grouped (N, d) → scores (B, n), or (B, T, n) with readout="per_step"."""
-        return self.head(self.dropout(self._pool(tokens, ordering, masks)))
+    def _read_out(self, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> ModelOutput:
+        return self._output(self.head(self.dropout(self._pool(tokens, ordering, masks))))
 
     def _pool(self, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
-        """(N, d) → (B, d), or (B, T, d) with readout="per_step"."""
+        """Fused tokens, grouped (N, d) → (B, d), or (B, T, d) with readout="per_step"."""
         if self.config.readout == "mean":
             total = tokens.new_zeros(ordering.size[0], tokens.shape[-1]).index_add(0, ordering.sample, tokens)
             return total / ordering.lengths.unsqueeze(-1)

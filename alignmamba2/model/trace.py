@@ -259,7 +259,7 @@ def trace_of(model: nn.Module, batch: MultimodalBatch, scans: bool = True) -> Tr
         masks, projected = model._project(batch)
         records: list[dict[str, Any]] = []
         tokens, ordering, full = model._fuse(projected, masks, records)
-        output = model._output(model._read_out(tokens, ordering, full))
+        output = model._read_out(tokens, ordering, full)
         pairs = aligned_pairs(masks, model.config.anchor)
         aligned = {}
         for pair in pairs:
