@@ -23,11 +23,6 @@ class _PairLoss(nn.Module):
     """The mean of a loss per sample over the samples that hold both modalities.
 
     A sample that lacks one of the two says nothing about their alignment, and must not dilute it.
-
-    Parameters
-    ----------
-    **options
-        Of the function that gives the loss per sample.
     """
 
     def __init__(self, **options) -> None:
@@ -104,18 +99,10 @@ class DualAlignment(nn.Module):
 
     @torch.compiler.disable  # computation that depends on the values of masks is no graph for torch.compile
     def forward(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Return both losses by name, each a Tensor ().
+        """Return the losses of tokens (B, T_m, d) by name; a modality without a mask (B, T_m) has no padding.
 
-        Parameters
-        ----------
-        tokens : mapping of modality to Tensor (B, T_m, d)
-        masks : mapping of modality to bool Tensor (B, T_m); a modality without a mask has no padding
-
-        Returns
-        -------
-        mapping of name to Tensor ()
-            "ot" and "mmd", sums over the pairs, before λ; and each pair's value, detached, such as "ot/audio-text".
-            A loss whose λ is 0 has no entry, and nothing has where the anchor is the only modality.
+        "ot" and "mmd" () are sums over the pairs, before λ. Each pair's value, such as "ot/audio-text", is detached. A
+        loss whose λ is 0 has no entry; without a pair there is none at all.
         """
         if self.anchor not in tokens:
             raise ValueError(f"anchor: found {self.anchor!r}; expected one of {list(tokens)}")

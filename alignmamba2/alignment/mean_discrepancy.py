@@ -31,7 +31,7 @@ def mmd(
 ) -> Tensor:
     r"""Return the squared maximum mean discrepancy between the real tokens of x and y, sample by sample.
 
-    MMD² = E k(x, x') + E k(y, y') − 2 E k(x, y)  [1]_,  with r = ‖u − v‖ and bandwidth σ
+    MMD² = E k(x, x') + E k(y, y') − 2 E k(x, y)  (Gretton et al., JMLR 2012),  with r = ‖u − v‖ and bandwidth σ
 
     - "gaussian":            k(u, v) = exp(−r² / (2σ²))   ("AlignMamba v1, third-party write-up": one Gaussian)
     - "laplacian":           k(u, v) = exp(−r / σ)
@@ -47,7 +47,7 @@ def mmd(
         True at real tokens, by default everywhere. ``mmd(x[x_mask][None], y[y_mask][None])`` pools all samples.
     bandwidth : "median" | float | sequence of floats | Tensor
         σ. "median": the median distance between two different tokens of the sample, x and y together, at most
-        `MEDIAN_TOKENS` of them, evenly spaced; without gradient [1]_.
+        `MEDIAN_TOKENS` of them, evenly spaced; without gradient.
     estimator : "biased" | "unbiased"
         "biased" is the V-statistic (never negative), "unbiased" the U-statistic (leaves out k(u, u); its mean is 0
         under equal distributions).
@@ -62,10 +62,6 @@ def mmd(
     ------
     ValueError
         For shapes, masks or options that do not fit, and for NaN or infinity at real tokens.
-
-    References
-    ----------
-    .. [1] A. Gretton et al. A kernel two-sample test. JMLR 13, 2012.
     """
     with torch.autocast(x.device.type, enabled=False):
         x, y, a, b, sigma = _prepare(x, y, x_mask, y_mask, bandwidth, kernel, estimator)
@@ -163,16 +159,7 @@ def witness(
 
     Positive where tokens of x are dense and those of y are not. MMD² is its mean over x less its mean over y.
 
-    Parameters
-    ----------
-    points : Tensor (B, P, d), float
-    x, y, x_mask, y_mask, bandwidth, kernel
-        As in `mmd`.
-
-    Returns
-    -------
-    Tensor (B, P)
-        0 for a sample in which x or y has no real token.
+    points : Tensor (B, P, d), the rest as in `mmd`  →  (B, P), 0 for a sample in which x or y has no real token
     """
     x, y, a, b, sigma = _prepare(x, y, x_mask, y_mask, bandwidth, kernel, "biased")
     points = points.to(x.dtype)
@@ -218,23 +205,12 @@ def permutation_test(
     permutations: int = 500,
     seed: int = 0,
 ) -> PermutationTest:
-    """Test whether the tokens of x and y are draws from one distribution, by relabelling them.
+    """Test whether the tokens of x and y are draws from one distribution, by relabelling them with `seed`.
 
     If they are, and the tokens are independent, the p-value is at most α with probability at most α. Tokens
     of one sequence are not independent: test pooled tokens, or means over samples, before you believe it.
 
-    Parameters
-    ----------
-    x, y, x_mask, y_mask, bandwidth, estimator, kernel
-        As in `mmd`.
-    permutations : int
-    seed : int
-        Of the relabellings.
-
-    Returns
-    -------
-    PermutationTest
-        p = 1 where x or y has no real token (fewer than two for "unbiased").
+    Parameters as in `mmd`. p = 1 where x or y has no real token (fewer than two for "unbiased").
     """
     x, y, a, b, sigma = _prepare(x, y, x_mask, y_mask, bandwidth, kernel, estimator)
     generator = torch.Generator().manual_seed(seed)

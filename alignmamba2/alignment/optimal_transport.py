@@ -72,10 +72,11 @@ def transport(
 
     With C the cost and a, b uniform weights over the real tokens, a method chooses a plan P ≥ 0, and `distance` is
 
-    - "sinkhorn":    min ⟨P, C⟩ + ε KL(P ‖ abᵀ)  subject to  P1 = a, Pᵀ1 = b  [1]_;
+    - "sinkhorn":    min ⟨P, C⟩ + ε KL(P ‖ abᵀ)  subject to  P1 = a, Pᵀ1 = b  (Cuturi 2013);
     - "relaxed":     Σ_i a_i min_j C_ij: every token of x goes to its nearest of y, the anchor; Pᵀ1 = b is dropped;
-    - "unbalanced":  min ⟨P, C⟩ + ε KL(P ‖ abᵀ) + ρ KL(P1 ‖ a) + ρ KL(Pᵀ1 ‖ b), ρ = `marginal_penalty` [2]_;
-    - "exact":       min ⟨P, C⟩  subject to  P1 = a, Pᵀ1 = b, by POT's network simplex [3]_ (CPU, float64, slow).
+    - "unbalanced":  min ⟨P, C⟩ + ε KL(P ‖ abᵀ) + ρ KL(P1 ‖ a) + ρ KL(Pᵀ1 ‖ b), ρ = `marginal_penalty` (Chizat et al.
+      2018);
+    - "exact":       min ⟨P, C⟩  subject to  P1 = a, Pᵀ1 = b, by POT's network simplex (CPU, float64, slow).
 
     `distance` is the *regularised* value above. Its gradient with respect to C is the plan (envelope theorem): nothing
     is differentiated through the iterations, and memory does not grow with them. ⟨P, C⟩ is `transport_cost`, and has
@@ -87,8 +88,8 @@ def transport(
     x : Tensor (B, Tx, d), float;  y : Tensor (B, Ty, d), float
         Half precision is computed in float32.
     x_mask : Tensor (B, Tx), bool;  y_mask : Tensor (B, Ty), bool
-        True at real tokens, by default everywhere. Values on padding are ignored. In a sample without a real token in
-        x or in y, the distance is 0, the plan is zero, and so is the gradient.
+        True at real tokens, by default everywhere; values on padding are ignored. In a sample without a real token in
+        x or in y, distance, plan and gradient are 0.
     epsilon : float
         ε, in the unit of the cost. 0.05 for the cosine cost ("third-party implementation").
     cost : "cosine" | "sqeuclidean" | Tensor (B, Tx, Ty)
@@ -111,13 +112,6 @@ def transport(
     ValueError
         For shapes, masks or options that do not fit, and for NaN or infinity at real tokens (counted, with the
         samples that hold them).
-
-    References
-    ----------
-    .. [1] M. Cuturi. Sinkhorn distances: lightspeed computation of optimal transport. NeurIPS 2013.
-    .. [2] L. Chizat, G. Peyré, B. Schmitzer, F.-X. Vialard. Scaling algorithms for unbalanced optimal transport
-       problems. Mathematics of Computation, 2018.
-    .. [3] R. Flamary et al. POT: Python Optimal Transport. JMLR, 2021.
 
     Examples
     --------

@@ -2,19 +2,19 @@
 
 kind                  what it is
 "early-lstm"          tokens side by side at each step, one LSTM
-"late-lstm"           an LSTM and a head a modality, predictions averaged
-"bc-lstm"             two-way LSTMs over the steps, a modality first, then all together (Poria et al. 2017)
+"late-lstm"           an LSTM and a head per modality, predictions averaged
+"bc-lstm"             two-way LSTMs over the steps, first per modality, then all together (Poria et al. 2017)
 "tfn"                 Tensor Fusion Network: the outer product of the modalities (Zadeh et al. 2017)
 "lmf"                 Low-rank Multimodal Fusion: that product in low rank (Liu et al. 2018)
 "mult"                Multimodal Transformer: attention across modalities (Tsai et al. 2019)
 "transformer"         a plain transformer on all tokens
-"concat-mean"         a mean token a modality, side by side, two layers
-"late-mean"           a mean token a modality, two layers and a head each, predictions averaged
+"concat-mean"         a mean token per modality, side by side, two layers
+"late-mean"           a mean token per modality, two layers and a head each, predictions averaged
 "mamba"               a plain Mamba on all tokens: AlignMamba-2 without experts and without alignment
 "alignmamba-v1"       tokens transported to the anchor's steps, then a plain Mamba (arXiv 2412.00833)
 
-Each is ours, written from its paper, and as small as the paper allows; what they share with AlignMamba-2 (projection,
-standardisation, modality dropout, swapping, loss) is AlignMamba-2's, so that a comparison compares the fusion.
+Each is ours, written from its paper, and as small as the paper allows. Projection, standardisation, modality dropout,
+swapping and task loss are those of AlignMamba-2 (`model.base`), so that a comparison compares the fusion.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from typing import Any
 
 import torch
 
-from ..model import CONFIG_FILE, AlignMamba2, FusionModel
-from ..model.config import AlignMamba2Config
+from ..model import CONFIG_FILE, AlignMamba2, AlignMamba2Config, FusionModel
 from ..model.layers import one_of
 from .attention import MulT, Transformer
 from .base import Baseline, BaselineConfig
