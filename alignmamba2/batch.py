@@ -1,10 +1,9 @@
-"""What every data set yields and every model takes: a sample, and a padded, masked batch of samples."""
+"""A sample, and the padded, masked batch of samples that every data set yields and every model takes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,27 +11,27 @@ from torch.nn.utils.rnn import pad_sequence
 
 
 class BatchError(ValueError):
-    """A field of a sample or batch is not what it should be; the message names the field."""
+    """A field of a sample or batch does not fit; the message names the field."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: for each modality a sequence of tokens.
+    """A sample: a sequence of tokens for each modality.
 
     Attributes
     ----------
     features : mapping of modality name to Tensor (T_m, D_m), float
         T_m may differ between modalities and may be 0 (the modality is missing).
-    label : scalar Tensor, or Tensor (T,) for one label a step, or None
+    label : scalar Tensor, or Tensor (T,) for one label per step, or None
         float for regression, int64 for classes.
     id : str
         Names the sample in errors and pictures.
     words : mapping of modality name to a sequence of T_m strings
-        What a token stands for, for pictures; optional.
+        A text for each token, for pictures; optional.
     partners : mapping of (modality, anchor) to int64 Tensor (T_m,)
-        Where the truth is known: the anchor's token that each token belongs to, −1 for none; optional.
+        If the truth is known: the anchor's token that each token belongs to, −1 for none; optional.
     masks : mapping of modality name to bool Tensor (T_m,)
-        False where a token is to be passed over, as if it were not there; left out: all are real.
+        False at tokens that are passed over as if they did not exist; by default all are real.
     """
 
     features: Mapping[str, Tensor]
@@ -51,19 +50,18 @@ class MultimodalBatch:
     ----------
     features : mapping of modality name to Tensor (B, T_m, D_m), float
     masks : mapping of modality name to bool Tensor (B, T_m)
-        True where a token is real. A missing modality is a row without any True. Left out: all are real.
+        True at real tokens, by default everywhere. A missing modality is a row without any True.
     labels : Tensor (B,) or (B, T) or None
     label_mask : bool Tensor (B, T) or None
-        For one label a step: True where there is a label.
+        For one label per step: True at steps that have a label.
     ids : tuple of B strings
     words : tuple of B mappings, as in `Sample`
 
     Raises
     ------
     BatchError
-        Naming the field, what was found and what was expected: sizes that do not agree, a mask that is
-        not boolean, a NaN or an infinity at a real token (counted, with the samples that hold it).
-        What lies on padding is never looked at, and is set to 0.
+        Naming the field, with the value and the expectation: sizes that do not agree, a mask that is not boolean, a
+        NaN or an infinity at a real token (counted, with its samples). Values on padding are ignored and set to 0.
     """
 
     features: Mapping[str, Tensor]
@@ -80,42 +78,35 @@ class MultimodalBatch:
         unknown = set(self.masks) - set(self.features)
         if unknown:
             raise BatchError(f"masks: {sorted(unknown)} have no features; features has {list(self.features)}")
-        masks = {}
-        for name, x in self.features.items():
-            if x.ndim != 3 or not x.is_floating_point():
-                raise BatchError(
-                    f"features[{name!r}]: found {tuple(x.shape)} {x.dtype}; expected (B, T, D), floating point"
-                )
-            mask = self.masks.get(name)
-            if mask is None:
-                mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-            if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
-                raise BatchError(
-                    f"masks[{name!r}]: found {tuple(mask.shape)} {mask.dtype}; expected "
-                    f"{tuple(x.shape[:2])} torch.bool, True where a token is real"
-                )
-            if x.shape[0] != size:
-                raise BatchError(f"features[{name!r}]: found {x.shape[0]} samples; the first modality has {size}")
-            masks[name] = mask
-        object.__setattr__(self, "masks", masks)
-        object.__setattr__(self, "ids", tuple(self.ids) or tuple(str(i) for i in range(size)))
-        object.__setattr__(self, "words", tuple(self.words) or ({},) * size)
-        for name in ("ids", "words"):
-            if len(getattr(self, name)) != size:
-                raise BatchError(f"{name}: found {len(getattr(self, name))} entries; expected {size}, one a sample")
-        object.__setattr__(self, "features", {m: self._cleaned(m) for m in self.features})
+        masks = {m: self._checked_mask(m, size) for m in self.features}
+        ids, words = tuple(self.ids) or tuple(str(i) for i in range(size)), tuple(self.words) or ({},) * size
+        for name, entries in (("ids", ids), ("words", words)):
+            if len(entries) != size:
+                raise BatchError(f"{name}: found {len(entries)} entries; expected {size}, one per sample")
+        self.__dict__.update(masks=masks, ids=ids, words=words)  # frozen for others
+        self.__dict__["features"] = {m: self._cleaned(m) for m in self.features}
         self._check_labels(size)
+
+    def _checked_mask(self, name: str, size: int) -> Tensor:
+        """The mask of a modality, once it and the features have the right type and shape."""
+        x, mask = self.features[name], self.masks.get(name)
+        if x.ndim != 3 or not x.is_floating_point():
+            raise BatchError(f"features[{name!r}]: found {tuple(x.shape)} {x.dtype}; expected (B, T, D), a float")
+        if mask is None:
+            mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        _check_mask(f"masks[{name!r}]", mask, x.shape[:2])
+        if x.shape[0] != size:
+            raise BatchError(f"features[{name!r}]: found {x.shape[0]} samples; the first modality has {size}")
+        return mask
 
     def _cleaned(self, name: str) -> Tensor:
         """The features with zeros on padding, once every real token is known to be finite."""
         x, mask = self.features[name], self.masks[name]
         bad = ~torch.isfinite(x) & mask.unsqueeze(-1)
         if bad.any():
-            rows = bad.flatten(1).any(1)
             raise BatchError(
-                f"features[{name!r}]: {int(bad.sum())} NaN or infinite values in {int(rows.sum())} samples "
-                f"({self._some(rows)}); expected finite numbers. Replace them, mask those tokens out, or say "
-                "nonfinite='mask' or 'zero' where the data is loaded."
+                f"features[{name!r}]: {int(bad.sum())} NaN or infinite values in {self._samples(bad)}; expected finite "
+                "numbers. Replace them, mask those tokens out, or load the data with nonfinite='mask' or 'zero'."
             )
         return x if mask.all() else x.masked_fill(~mask.unsqueeze(-1), 0)
 
@@ -126,31 +117,22 @@ class MultimodalBatch:
             return
         if self.labels.ndim not in (1, 2) or self.labels.shape[0] != size:
             raise BatchError(f"labels: found {tuple(self.labels.shape)}; expected ({size},) or ({size}, T)")
-        if self.labels.ndim == 2:
-            mask = self.label_mask
-            if mask is None:
-                mask = torch.ones_like(self.labels, dtype=torch.bool)
-                object.__setattr__(self, "label_mask", mask)
-            if mask.shape != self.labels.shape or mask.dtype != torch.bool:
-                raise BatchError(
-                    f"label_mask: found {tuple(mask.shape)} {mask.dtype}; expected {tuple(self.labels.shape)} bool"
-                )
-        elif self.label_mask is not None:
-            raise BatchError("label_mask: only for one label a step, labels (B, T)")
         bad = ~torch.isfinite(self.labels)
-        if self.label_mask is not None:
+        if self.labels.ndim == 2:
+            if self.label_mask is None:
+                self.__dict__["label_mask"] = torch.ones_like(self.labels, dtype=torch.bool)
+            _check_mask("label_mask", self.label_mask, self.labels.shape)
             bad &= self.label_mask
+        elif self.label_mask is not None:
+            raise BatchError("label_mask: only for one label per step, labels (B, T)")
         if bad.any():
-            rows = bad.reshape(size, -1).any(1)
-            raise BatchError(
-                f"labels: {int(bad.sum())} NaN or infinite in {int(rows.sum())} samples ({self._some(rows)}); "
-                "expected finite numbers"
-            )
+            raise BatchError(f"labels: {int(bad.sum())} NaN or infinite in {self._samples(bad)}; expected finite ones")
 
-    def _some(self, rows: Tensor) -> str:
-        """The first ids of those samples."""
-        chosen = [self.ids[i] for i in rows.nonzero().flatten().tolist()]
-        return ", ".join(chosen[:5]) + (", …" if len(chosen) > 5 else "")
+    def _samples(self, bad: Tensor) -> str:
+        """Number and first ids of the samples with a True."""
+        rows = bad.reshape(len(bad), -1).any(1).nonzero().flatten().tolist()
+        ids = ", ".join(self.ids[i] for i in rows[:5]) + (", …" if len(rows) > 5 else "")
+        return f"{len(rows)} samples ({ids})"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -163,31 +145,27 @@ class MultimodalBatch:
     def device(self) -> torch.device:
         return next(iter(self.features.values())).device
 
-    def _map(self, move) -> MultimodalBatch:
-        # The values are known to be good: copy the fields without checking them again.
-        new = object.__new__(MultimodalBatch)
-        values: dict[str, Any] = {
-            "features": {m: move(x) for m, x in self.features.items()},
-            "masks": {m: move(x) for m, x in self.masks.items()},
-            "labels": None if self.labels is None else move(self.labels),
-            "label_mask": None if self.label_mask is None else move(self.label_mask),
-            "ids": self.ids,
-            "words": self.words,
-        }
-        for name, value in values.items():
-            object.__setattr__(new, name, value)
-        return new
+    def _map(self, move: Callable[[Tensor], Tensor]) -> MultimodalBatch:
+        batch = object.__new__(MultimodalBatch)  # the values are known to be good: not checked again
+        batch.__dict__.update(
+            vars(self),
+            features={m: move(x) for m, x in self.features.items()},
+            masks={m: move(x) for m, x in self.masks.items()},
+            labels=None if self.labels is None else move(self.labels),
+            label_mask=None if self.label_mask is None else move(self.label_mask),
+        )
+        return batch
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> MultimodalBatch:
-        """The same batch on another device."""
+        """Return the same batch on another device."""
         return self._map(lambda x: x.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> MultimodalBatch:
-        """The same batch in page-locked memory, from where copies to a GPU do not block."""
+        """Return the same batch in page-locked memory, from which copies to a GPU do not block."""
         return self._map(lambda x: x.pin_memory())
 
     def only(self, *modalities: str) -> MultimodalBatch:
-        """The same batch with nothing but these modalities: what a model sees when the others are missing."""
+        """Return the same batch with these modalities alone, as a model sees it when the others are missing."""
         missing = set(modalities) - set(self.features)
         if missing:
             raise BatchError(f"only: no modality {sorted(missing)} here; there are {list(self.features)}")
@@ -210,42 +188,42 @@ class MultimodalBatch:
         if not samples:
             raise BatchError("samples: none; a batch needs at least one")
         first = samples[0]
-        for s in samples:
-            if set(s.features) != set(first.features):
-                raise BatchError(
-                    f"sample {s.id!r}: modalities {sorted(s.features)}; sample {first.id!r} has "
-                    f"{sorted(first.features)}. Give a missing modality as a tensor of shape (0, D)."
-                )
-            for name, x in s.features.items():
-                width = first.features[name].shape[-1]
-                if x.ndim != 2 or x.shape[-1] != width:
-                    raise BatchError(f"sample {s.id!r}, {name!r}: shape {tuple(x.shape)}; expected (T, {width})")
-            if (s.label is None) != (first.label is None) or (
-                s.label is not None and first.label is not None and s.label.ndim != first.label.ndim
-            ):
-                raise BatchError(f"sample {s.id!r}: another kind of label than sample {first.id!r}")
+        for sample in samples:
+            _check_alike(sample, first)
         features, masks = {}, {}
-        for name in first.features:
-            features[name], masks[name] = _pad([s.features[name] for s in samples])
-            for row, s in zip(masks[name], samples, strict=True):
-                if name in s.masks:
-                    row[: len(s.features[name])] = _own_mask(s, name)
+        for m in first.features:
+            features[m], masks[m] = _pad([s.features[m] for s in samples])
+            for row, s in zip(masks[m], samples, strict=True):
+                if m in s.masks:
+                    row[: len(s.masks[m])] = s.masks[m]
         labels = label_mask = None
         if first.label is not None:
-            if first.label.ndim == 0:
-                labels = torch.stack([s.label for s in samples])  # type: ignore[misc]
-            else:
-                labels, label_mask = _pad([s.label for s in samples])  # type: ignore[misc]
+            values = [s.label for s in samples]
+            labels, label_mask = (torch.stack(values), None) if first.label.ndim == 0 else _pad(values)
         return cls(features, masks, labels, label_mask, [s.id for s in samples], [s.words for s in samples])
 
 
-def _own_mask(sample: Sample, name: str) -> Tensor:
-    mask, length = sample.masks[name], len(sample.features[name])
-    if mask.dtype != torch.bool or mask.shape != (length,):
+def _check_alike(sample: Sample, first: Sample) -> None:
+    """Refuse a sample that does not fit into one batch with the first."""
+    if set(sample.features) != set(first.features):
         raise BatchError(
-            f"sample {sample.id!r}, mask of {name!r}: found {tuple(mask.shape)} {mask.dtype}; expected ({length},) bool"
+            f"sample {sample.id!r}: modalities {sorted(sample.features)}; sample {first.id!r} has "
+            f"{sorted(first.features)}. Give a missing modality as a tensor of shape (0, D)."
         )
-    return mask
+    for m, x in sample.features.items():
+        width = first.features[m].shape[-1]
+        if x.ndim != 2 or x.shape[-1] != width:
+            raise BatchError(f"sample {sample.id!r}, {m!r}: shape {tuple(x.shape)}; expected (T, {width})")
+        if m in sample.masks:
+            _check_mask(f"sample {sample.id!r}, mask of {m!r}", sample.masks[m], x.shape[:1])
+    kinds = [None if s.label is None else s.label.ndim for s in (sample, first)]
+    if kinds[0] != kinds[1]:
+        raise BatchError(f"sample {sample.id!r}: another kind of label than sample {first.id!r}")
+
+
+def _check_mask(name: str, mask: Tensor, shape: torch.Size) -> None:
+    if mask.dtype != torch.bool or mask.shape != shape:
+        raise BatchError(f"{name}: found {tuple(mask.shape)} {mask.dtype}; expected {tuple(shape)} torch.bool")
 
 
 def _pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from alignmamba2.alignment import DualAlignment, MMDLoss, TransportLoss, mmd, transport
+from alignmamba2.alignment.losses import aligned_pairs
 
 
 def batch(b=4, d=6, seed=0):
@@ -23,61 +24,49 @@ def test_losses_are_means_over_samples_that_hold_both():
     distance = transport(*pair, epsilon=0.2).distance
     torch.testing.assert_close(TransportLoss(epsilon=0.2)(*pair), distance[present].mean())
     torch.testing.assert_close(MMDLoss(bandwidth=2.0)(*pair), mmd(*pair, bandwidth=2.0)[present].mean())
-    torch.testing.assert_close(MMDLoss(pooled=True)(*pair), mmd(*pair, pooled=True))
     assert TransportLoss()(*pair[:2], masks["video"] & False, masks["text"]).item() == 0
     assert "epsilon=0.2" in repr(TransportLoss(epsilon=0.2))
 
 
 def test_dual_alignment_is_the_weighted_sum_over_pairs():
     tokens, masks = batch()
-    align = DualAlignment(0.5, 2.0, pair_weights={"audio": 3.0}, transport={"epsilon": 0.1}, mmd={"bandwidth": 2.0})
-    out = align(tokens, masks)
-    assert list(out.transport_by_pair) == [("audio", "text"), ("video", "text")]
-    expected = {"transport": 0.0, "mmd": 0.0}
-    for m, weight in (("audio", 3.0), ("video", 1.0)):
-        pair = tokens[m], tokens["text"], masks[m], masks["text"]
-        expected["transport"] += weight * TransportLoss(epsilon=0.1)(*pair)
-        expected["mmd"] += weight * MMDLoss(bandwidth=2.0)(*pair)
-    torch.testing.assert_close(out.transport, expected["transport"])
-    torch.testing.assert_close(out.mmd, expected["mmd"])
-    torch.testing.assert_close(out.loss, 0.5 * expected["transport"] + 2.0 * expected["mmd"])
+    align = DualAlignment(0.5, 2.0, transport={"epsilon": 0.1}, mmd={"bandwidth": 2.0})
+    losses = align(tokens, masks)
+    assert list(losses) == ["ot", "ot/audio-text", "ot/video-text", "mmd", "mmd/audio-text", "mmd/video-text"]
+    for name, loss in (("ot", TransportLoss(epsilon=0.1)), ("mmd", MMDLoss(bandwidth=2.0))):
+        values = [loss(tokens[m], tokens["text"], masks[m], masks["text"]) for m in ("audio", "video")]
+        torch.testing.assert_close(losses[name], sum(values))
+        for m, value in zip(("audio", "video"), values, strict=True):
+            torch.testing.assert_close(losses[f"{name}/{m}-text"], value)
+    task = torch.tensor(7.0)
+    torch.testing.assert_close(align.add_to(task, losses), 7 + 0.5 * losses["ot"] + 2.0 * losses["mmd"])
+    align.warmth = 0.25
+    torch.testing.assert_close(align.add_to(task, losses), 7 + 0.125 * losses["ot"] + 0.5 * losses["mmd"])
 
 
-def test_anchor():
+def test_pairs_are_all_others_with_the_anchor():
     tokens, masks = batch()
-    names = list(tokens)
-    assert DualAlignment().pairs(names) == [("audio", "text"), ("video", "text")]
-    assert DualAlignment().pairs(["rgb", "depth"]) == [("depth", "rgb")]
-    assert DualAlignment().pairs(["rgb"]) == []
-    assert DualAlignment(anchor="video").pairs(names) == [("audio", "video"), ("text", "video")]
-    assert len(DualAlignment(anchor="all").pairs(names)) == 3
-    assert DualAlignment(pair_weights={"audio": 0.0}).pairs(names) == [("video", "text")]
+    assert aligned_pairs(tokens, "text") == (("audio", "text"), ("video", "text"))
+    assert aligned_pairs(tokens, "video") == (("audio", "video"), ("text", "video"))
+    assert aligned_pairs(["rgb"], "rgb") == aligned_pairs(["rgb", "depth"], "text") == ()
+    assert "ot/text-video" in DualAlignment(anchor="video")(tokens, masks)
+    assert DualAlignment()({"text": tokens["text"]}) == {}
     with pytest.raises(ValueError, match="anchor: found 'smell'"):
         DualAlignment(anchor="smell")(tokens, masks)
 
 
-def test_warm_up():
-    linear, cosine = (DualAlignment(warmup_steps=10, schedule=s) for s in ("linear", "cosine"))
-    assert [linear.warmth(s) for s in (0, 5, 10, 99, None)] == [0, 0.5, 1, 1, 1]
-    assert [round(cosine.warmth(s), 3) for s in (0, 5, 10)] == [0, 0.5, 1]
-    assert DualAlignment().warmth(0) == 1
-    tokens, masks = batch()
-    torch.testing.assert_close(linear(tokens, masks, step=3).loss, 0.3 * linear(tokens, masks).loss)
-    with pytest.raises(ValueError, match="schedule"):
-        DualAlignment(schedule="step")
-
-
 def test_a_weight_of_zero_computes_nothing():
     tokens, masks = batch()
-    out = DualAlignment(0.0, 0.0)(tokens, masks)
-    assert out.loss.item() == 0
-    assert out.transport_by_pair == out.mmd_by_pair == {}
+    assert DualAlignment(0.0, 0.0)(tokens, masks) == {}
+    assert {name.split("/")[0] for name in DualAlignment(0.0, 0.01)(tokens, masks)} == {"mmd"}
+    assert DualAlignment(0.0, 0.0).add_to(torch.tensor(3.0), {}) == 3
 
 
 def test_gradients_reach_every_modality_and_missing_ones_get_none():
     tokens, masks = batch()
     tokens = {m: x.requires_grad_() for m, x in tokens.items()}
-    DualAlignment()(tokens, masks).loss.backward()
+    losses = DualAlignment()(tokens, masks)
+    (losses["ot"] + losses["mmd"]).backward()
     for m, x in tokens.items():
         assert torch.isfinite(x.grad).all()
         assert x.grad.abs().sum() > 0
@@ -111,9 +100,9 @@ def test_training_with_the_loss_finds_planted_partners(method):
 def test_a_fixed_anchor_gets_no_gradient_and_changes_no_value():
     tokens = {m: torch.randn(3, t, 8, requires_grad=True) for m, t in (("text", 5), ("audio", 7), ("video", 4))}
     free, fixed = DualAlignment(1.0, 1.0), DualAlignment(1.0, 1.0, fixed_anchor=True)
-    assert torch.equal(free(tokens).loss, fixed(tokens).loss)
-    for align, moves in ((free, True), (fixed, False)):
-        gradients = torch.autograd.grad(align(tokens).loss, list(tokens.values()), allow_unused=True)
-        text, *others = gradients
+    totals = [sum(align(tokens)[name] for name in ("ot", "mmd")) for align in (free, fixed)]
+    assert torch.equal(*totals)
+    for total, moves in zip(totals, (True, False), strict=True):
+        text, *others = torch.autograd.grad(total, list(tokens.values()), allow_unused=True)
         assert (text is not None) == moves
         assert all(g.abs().sum() > 0 for g in others)

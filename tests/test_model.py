@@ -7,7 +7,7 @@ import torch
 from alignmamba2 import AlignMamba2, AlignMamba2Config, MultimodalBatch
 from alignmamba2.alignment import losses as losses_module
 from alignmamba2.batch import BatchError
-from alignmamba2.model import tracing as tracing_module
+from alignmamba2.model import trace as trace_module
 
 from .conftest import WIDTHS, make_samples
 
@@ -99,7 +99,7 @@ def test_prediction_never_computes_the_alignment(ragged, monkeypatch):
     def refuse(*_args, **_options):
         raise AssertionError("alignment was computed")
 
-    for module, name in ((losses_module, "transport"), (losses_module, "mmd"), (tracing_module, "transport")):
+    for module, name in ((losses_module, "transport"), (losses_module, "mmd"), (trace_module, "transport")):
         monkeypatch.setattr(module, name, refuse)
     model = make()
     model(ragged)

@@ -171,11 +171,11 @@ def test_in_order_means_in_order():
     keep_order(model)
     x = torch.randn(2, 5, 16)
     masks = {m: torch.tensor([[True] * 5, [True] * 3 + [False] * 2]) for m in ("text", "audio")}
-    assert model.align({"text": x, "audio": 2 * x}, masks).transport == pytest.approx(0, abs=1e-6)
+    assert model.align({"text": x, "audio": 2 * x}, masks)["ot"] == pytest.approx(0, abs=1e-6)
     moved = x.clone()
     moved[:, :3] = x[:, [1, 2, 0]]
     cost = 1 - torch.nn.functional.cosine_similarity(x, moved, dim=-1)[masks["text"]]
-    assert model.align({"text": x, "audio": moved}, masks).transport == pytest.approx(float(cost.mean()), rel=1e-5)
+    assert model.align({"text": x, "audio": moved}, masks)["ot"] == pytest.approx(float(cost.mean()), rel=1e-5)
 
 
 def test_of_a_shared_projection_norms_alone_are_the_modalities_own():

@@ -79,7 +79,7 @@ def test_influence_is_the_change_that_a_token_makes(reverse):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_what_remains_is_the_product_of_what_is_kept(reverse):
     scan = scan_alone(reverse=reverse)
-    left, kept = scan.remains(2), scan.kept()
+    left, kept = scan.remains(2), torch.exp(scan.delta.unsqueeze(-1) * scan.A)
     later = [1, 0] if reverse else [3, 4, 5, 6]
     expected = torch.ones(3, 2)
     torch.testing.assert_close(left[2], expected)
@@ -127,7 +127,7 @@ def test_a_trace_without_scans_says_so():
     assert not bare.scans
     with pytest.raises(ValueError, match="scans=True"):
         bare.scan(0)
-    with pytest.raises(ValueError, match="once a sample"):
+    with pytest.raises(ValueError, match="once per sample"):
         model.trace(batch).attribution(0, step=1)
     model, batch = model_and_batch(readout="per_step")
     with pytest.raises(IndexError, match="sample-0 has 4 steps"):

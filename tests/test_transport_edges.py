@@ -38,8 +38,7 @@ def test_empty_modality_gives_zero_without_gradient(method, dtype):
 def test_all_samples_empty_and_no_tokens_at_all():
     x, y = tokens()
     nothing = torch.zeros(3, 7, dtype=torch.bool)
-    assert transport(x, y, nothing, debias=True).distance.abs().sum() == 0
-    assert transport(x, y, nothing, relative=True).distance.abs().sum() == 0
+    assert transport(x, y, nothing).distance.abs().sum() == 0
     assert transport(x[:, :0], y).distance.tolist() == [0, 0, 0]
     assert transport(x[:0], y[:0]).distance.shape == (0,)
 
@@ -90,15 +89,6 @@ def test_cosine_does_not_see_the_scale(scale):
     torch.testing.assert_close(large.distance, small.distance)
 
 
-def test_relative_epsilon_follows_the_scale():
-    x, y = tokens()
-    options = {"cost": "sqeuclidean", "epsilon": 0.1, "relative": True, "tolerance": 1e-5, "max_iterations": 5000}
-    small, large = transport(x, y, **options), transport(x * 1e6, y * 1e6, **options)
-    torch.testing.assert_close(large.plan, small.plan, rtol=1e-2, atol=1e-5)
-    torch.testing.assert_close(large.distance, small.distance * 1e12, rtol=1e-4, atol=0)
-    torch.testing.assert_close(small.epsilon, 0.1 * small.cost.mean((1, 2)))
-
-
 def test_absurdly_small_epsilon_is_finite_and_says_that_it_did_not_converge():
     x, y = tokens(n=30, m=40)
     found = transport(x * 1e6, y * 1e6, cost="sqeuclidean", epsilon=0.05, max_iterations=50)
@@ -110,7 +100,7 @@ def test_absurdly_small_epsilon_is_finite_and_says_that_it_did_not_converge():
 @pytest.mark.parametrize("epsilon", [0.05, 0.005, 0.001])
 def test_float32_agrees_with_float64_for_small_epsilon(epsilon):
     x, y = tokens(n=12, m=15)
-    options = {"epsilon": epsilon, "max_iterations": 3000, "scaling": 0.5}
+    options = {"epsilon": epsilon, "max_iterations": 10_000}
     quick = transport(x, y, tolerance=1e-5, **options)
     slow = transport(x.double(), y.double(), tolerance=1e-7, solver="log", **options)
     torch.testing.assert_close(quick.distance.double(), slow.distance, rtol=0, atol=2e-5)
@@ -124,14 +114,14 @@ def test_squared_euclidean_far_from_the_origin():
     torch.testing.assert_close(far, near, rtol=1e-3, atol=2e-3)
 
 
-def test_custom_cost_as_tensor_and_callable():
+def test_a_cost_of_ones_own():
     x, y = tokens()
-    as_callable = transport(x, y, cost=lambda u, v: torch.cdist(u, v))
-    as_tensor = transport(x, y, cost=torch.cdist(x, y))
+    by_name = transport(x, y, cost="sqeuclidean", epsilon=1.0)
+    as_tensor = transport(x, y, cost=torch.cdist(x, y).square(), epsilon=1.0)
     other = torch.float32 if x.dtype == torch.float64 else torch.float64
     with pytest.raises(ValueError, match=f"cost: found {other}, where x and y are computed in {x.dtype}"):
         transport(x, y, cost=torch.cdist(x, y).to(other))
-    torch.testing.assert_close(as_callable.plan, as_tensor.plan)
+    torch.testing.assert_close(by_name.plan, as_tensor.plan, rtol=1e-3, atol=1e-5)
     # With a cost of one's own the widths may differ.
     assert transport(x[..., :3], y, cost=torch.rand(3, 7, 9)).distance.shape == (3,)
 
@@ -209,9 +199,6 @@ def test_overflowing_cost_is_named():
         ({"cost": torch.zeros(3, 9, 7)}, r"cost: found \(3, 9, 7\); expected \(3, 7, 9\)"),
         ({"x_mask": torch.ones(3, 7)}, r"x_mask: found \(3, 7\) torch.float32"),
         ({"y_mask": torch.ones(3, 7, dtype=torch.bool)}, r"y_mask: found \(3, 7\)"),
-        ({"x_weights": -torch.ones(3, 7)}, "x_weights: expected finite, non-negative"),
-        ({"y_weights": torch.zeros(3, 9)}, "y_weights: expected finite, non-negative"),
-        ({"debias": True, "method": "exact"}, "debias"),
         ({"solver": "gpu"}, "solver: found 'gpu'"),
         ({"solver": "kernel", "epsilon": 0.001}, "solver='kernel'"),
         ({"solver": "numba", "x": torch.zeros(3, 7, 5).double()}, "solver='numba': found torch.float64"),

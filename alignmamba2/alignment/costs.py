@@ -1,4 +1,4 @@
-"""From two batches of tokens to the cost (B, Tx, Ty) of moving one token onto another, and the checks of inputs."""
+"""The cost (B, Tx, Ty) of moving one token onto another, and the checks that transport and MMD share."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Cost = str | Tensor | Callable[[Tensor, Tensor], Tensor]
-
 # Shorter vectors have no direction: their cosine with anything counts as 0. The same limit as torch's cosine.
 SHORTEST = 1e-12
 
 
 def cosine_cost(x: Tensor, y: Tensor) -> Tensor:
-    r"""C[i, j] = 1 − cos(x_i, y_j), in [0, 2]; 1, without gradient, where a vector is zero ("AlignMamba v1").
+    """Return 1 − cos(x_i, y_j), in [0, 2]; 1, without gradient, where a vector is zero ("AlignMamba v1").
 
     x : (B, Tx, d),  y : (B, Ty, d)  →  (B, Tx, Ty), float.
     """
@@ -24,7 +22,7 @@ def cosine_cost(x: Tensor, y: Tensor) -> Tensor:
 
 
 def squared_euclidean_cost(x: Tensor, y: Tensor) -> Tensor:
-    r"""C[i, j] = ‖x_i − y_j‖².   x : (B, Tx, d),  y : (B, Ty, d)  →  (B, Tx, Ty), float."""
+    """Return ‖x_i − y_j‖².   x : (B, Tx, d),  y : (B, Ty, d)  →  (B, Tx, Ty), float."""
     # ‖x‖² + ‖y‖² − 2⟨x, y⟩ loses digits when the tokens lie far from the origin, so move the origin among them.
     centre = y.detach().mean(dim=1, keepdim=True)
     x, y = x - centre, y - centre
@@ -32,10 +30,7 @@ def squared_euclidean_cost(x: Tensor, y: Tensor) -> Tensor:
     return torch.baddbmm(norms, x, y.transpose(1, 2), alpha=-2).clamp_min(0)
 
 
-COSTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cosine": cosine_cost,
-    "sqeuclidean": squared_euclidean_cost,
-}
+COSTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine_cost, "sqeuclidean": squared_euclidean_cost}
 
 
 def _directions(x: Tensor) -> Tensor:
@@ -47,7 +42,7 @@ def _directions(x: Tensor) -> Tensor:
 
 
 def check_tokens(x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> None:
-    """Shapes, dtypes and masks of a pair of token batches; a `ValueError` names what is wrong."""
+    """Raise a `ValueError` that names a shape, dtype or mask that does not fit."""
     for name, tokens, mask in (("x", x, x_mask), ("y", y, y_mask)):
         if tokens.ndim != 3 or not tokens.is_floating_point():
             raise ValueError(f"{name}: found {tuple(tokens.shape)} {tokens.dtype}; expected (B, T, d), floating point")
@@ -61,18 +56,18 @@ def check_tokens(x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | N
 
 
 def common_dtype(x: Tensor, y: Tensor) -> torch.dtype:
-    """What both are computed in: at least float32, for half precision cannot hold a plan."""
+    """Return the dtype that both are computed in: at least float32, for half precision cannot hold a plan."""
     return torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
 
 
 def real_tokens(tokens: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The tokens in `dtype`, and 0 on padding, whatever lay there."""
+    """Return the tokens in `dtype`, with 0 on padding."""
     tokens = tokens.to(dtype)
     return tokens if mask is None else torch.where(mask.unsqueeze(-1), tokens, 0)
 
 
 def require_finite(name: str, value: Tensor) -> None:
-    """Raise a `ValueError` that counts what is not finite in `value` (B, ...) and names the samples."""
+    """Raise a `ValueError` that counts the NaN and infinities in `value` (B, ...) and names their samples."""
     # A sum is one quick pass; only when it is not finite do we look closer.
     if torch.isfinite(value.detach().sum()):
         return
@@ -80,19 +75,19 @@ def require_finite(name: str, value: Tensor) -> None:
     if not bad.any():  # every entry is finite and only their sum overflows
         return
     samples = bad.any(1).nonzero().flatten().tolist()
-    shown = ", ".join(map(str, samples[:8])) + (", ..." if len(samples) > 8 else "")
+    names = ", ".join(map(str, samples[:8])) + (", ..." if len(samples) > 8 else "")
     raise ValueError(
-        f"{name}: {int(bad.sum())} of {bad.numel()} values are NaN or infinite (samples {shown}); "
+        f"{name}: {int(bad.sum())} of {bad.numel()} values are NaN or infinite (samples {names}); "
         "expected finite values at real tokens. Clean or mask them, or rescale values that overflow"
     )
 
 
 def refuse_second_derivative(function: str) -> None:
-    """Called in a backward pass whose result is computed without a graph of its own."""
+    """Raise if a graph of the running backward pass is asked for: it computes its result without one."""
     if torch.is_grad_enabled():
         raise RuntimeError(f"{function} has no second derivative: its gradient was asked for with create_graph=True")
 
 
 def expand_mask(mask: Tensor | None, like: Tensor) -> Tensor:
-    """The mask, or all True (B, T)."""
+    """Return the mask (B, T), or one that is True everywhere."""
     return torch.ones(like.shape[:2], dtype=torch.bool, device=like.device) if mask is None else mask

@@ -11,7 +11,7 @@ from torch import Tensor
 from .costs import check_tokens, common_dtype, expand_mask, real_tokens, require_finite
 from .kernel_sums import KERNELS, RESOLUTION, discrepancy, kernel_and_slope, rates_of
 
-ESTIMATORS = ("biased", "unbiased", "linear")
+ESTIMATORS = ("biased", "unbiased")
 Bandwidth = str | float | Sequence[float] | Tensor
 
 # So many tokens (8128 pairs) stand for all when the median is taken: it moves by a per cent or two, and costs a fixed
@@ -26,14 +26,12 @@ def mmd(
     y_mask: Tensor | None = None,
     *,
     bandwidth: Bandwidth = "median",
-    scales: Sequence[float] = (1.0,),
     estimator: str = "biased",
     kernel: str = "gaussian",
-    pooled: bool = False,
 ) -> Tensor:
-    r"""Squared maximum mean discrepancy between the real tokens of x and y, sample by sample or pooled.
+    r"""Return the squared maximum mean discrepancy between the real tokens of x and y, sample by sample.
 
-    MMD² = E k(x, x') + E k(y, y') − 2 E k(x, y)  [1]_,  with r = ‖u − v‖ and bandwidth σ
+    MMD² = E k(x, x') + E k(y, y') − 2 E k(x, y)  (Gretton et al., JMLR 2012),  with r = ‖u − v‖ and bandwidth σ
 
     - "gaussian":            k(u, v) = exp(−r² / (2σ²))   ("AlignMamba v1, third-party write-up": one Gaussian)
     - "laplacian":           k(u, v) = exp(−r / σ)
@@ -46,57 +44,46 @@ def mmd(
     x : Tensor (B, Tx, d), float;  y : Tensor (B, Ty, d), float
         Half precision is computed in float32.
     x_mask, y_mask : Tensor (B, T), bool
-        True at real tokens; left out: all are real.
+        True at real tokens, by default everywhere. ``mmd(x[x_mask][None], y[y_mask][None])`` pools all samples.
     bandwidth : "median" | float | sequence of floats | Tensor
-        σ. "median": the median distance between two different tokens of the sample (of the batch, if pooled),
-        x and y together, at most `MEDIAN_TOKENS` of them, evenly spaced; without gradient [1]_.
-    scales : sequence of floats
-        Factors on the bandwidth: ``bandwidth="median", scales=(0.25, 0.5, 1, 2, 4)`` are five kernels.
-    estimator : "biased" | "unbiased" | "linear"
+        σ. "median": the median distance between two different tokens of the sample, x and y together, at most
+        `MEDIAN_TOKENS` of them, evenly spaced; without gradient.
+    estimator : "biased" | "unbiased"
         "biased" is the V-statistic (never negative), "unbiased" the U-statistic (leaves out k(u, u); its mean is 0
-        under equal distributions), "linear" the mean over disjoint pairs of tokens, in time linear in T [1]_, section
-        6; it uses the first 2 ⌊min(Tx, Ty) / 2⌋ real tokens and takes neighbours for independent.
+        under equal distributions).
     kernel : "gaussian" | "laplacian" | "rational_quadratic"
-    pooled : bool
-        Throw the real tokens of all samples together.
 
     Returns
     -------
-    Tensor (B,), or () if pooled
-        Differentiable in x and y. 0, with zero gradient, where x or y has no real token ("unbiased" and "linear":
-        fewer than two).
+    Tensor (B,)
+        Differentiable in x and y. 0, with zero gradient, where x or y has no real token ("unbiased": fewer than two).
 
     Raises
     ------
     ValueError
         For shapes, masks or options that do not fit, and for NaN or infinity at real tokens.
-
-    References
-    ----------
-    .. [1] A. Gretton et al. A kernel two-sample test. JMLR 13, 2012.
     """
-    check_tokens(x, y, x_mask, y_mask)
-    _check_options(x, y, kernel, estimator)
     with torch.autocast(x.device.type, enabled=False):
-        x, y, a, b = _prepare(x, y, x_mask, y_mask, pooled)
-        sigma = bandwidths(x, y, a, b, bandwidth, scales)
-        if estimator == "linear":
-            value = _linear(x, y, a, b, sigma, kernel)
-        else:
-            value = discrepancy(x, y, a, b, sigma, kernel, biased=estimator == "biased")
-    return value[0] if pooled else value
+        x, y, a, b, sigma = _prepare(x, y, x_mask, y_mask, bandwidth, kernel, estimator)
+        return discrepancy(x, y, a, b, sigma, kernel, biased=estimator == "biased")
 
 
-def _check_options(x: Tensor, y: Tensor, kernel: str, estimator: str = "biased") -> None:
-    for name, found, known in (("kernel", kernel, KERNELS), ("estimator", estimator, ESTIMATORS)):
-        if found not in known:
-            raise ValueError(f"{name}: found {found!r}; expected one of {', '.join(known)}")
+def _prepare(
+    x: Tensor,
+    y: Tensor,
+    x_mask: Tensor | None,
+    y_mask: Tensor | None,
+    bandwidth: Bandwidth,
+    kernel: str,
+    estimator: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Check everything; return the tokens with zeros on padding, their masks, and the bandwidths (B, S)."""
+    check_tokens(x, y, x_mask, y_mask)
+    for name, value, choices in (("kernel", kernel, KERNELS), ("estimator", estimator, ESTIMATORS)):
+        if value not in choices:
+            raise ValueError(f"{name}: found {value!r}; expected one of {', '.join(choices)}")
     if x.shape[2] != y.shape[2]:
         raise ValueError(f"x and y: found widths {x.shape[2]} and {y.shape[2]}; expected the same")
-
-
-def _prepare(x, y, x_mask, y_mask, pooled) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Tokens with zeros on padding and their masks; one sample of all real tokens if pooled."""
     a, b = expand_mask(x_mask, x), expand_mask(y_mask, y)
     dtype = common_dtype(x, y)
     x, y = real_tokens(x, x_mask, dtype), real_tokens(y, y_mask, dtype)
@@ -104,31 +91,29 @@ def _prepare(x, y, x_mask, y_mask, pooled) -> tuple[Tensor, Tensor, Tensor, Tens
         require_finite(name, tokens)
         # A distance that overflows would count as 0.
         require_finite(f"‖{name}‖²", tokens.detach().square().sum(2, keepdim=True))
-    if pooled:
-        x, y = x[a].unsqueeze(0), y[b].unsqueeze(0)
-        a, b = expand_mask(None, x), expand_mask(None, y)
-    return x, y, a, b
+    return x, y, a, b, _bandwidths(x, y, a, b, bandwidth)
 
 
 @torch.no_grad()
-def bandwidths(x, y, a, b, bandwidth: Bandwidth, scales: Sequence[float]) -> Tensor:
-    """σ (B, S) of each sample; S = number of bandwidths × number of scales."""
+def _bandwidths(x: Tensor, y: Tensor, a: Tensor, b: Tensor, bandwidth: Bandwidth) -> Tensor:
+    """σ (B, S) of each sample, S the number of bandwidths."""
     if isinstance(bandwidth, str):
         if bandwidth != "median":
             raise ValueError(f"bandwidth: found {bandwidth!r}; expected 'median', a number or several")
         sigma = median_distance(x, y, a, b).unsqueeze(1)
     else:
         sigma = torch.as_tensor(bandwidth, dtype=x.dtype, device=x.device).reshape(1, -1).expand(x.shape[0], -1)
-    factors = torch.as_tensor(scales, dtype=x.dtype, device=x.device)
-    sigma = (sigma.unsqueeze(2) * factors).flatten(1)
     if not ((sigma > 0) & torch.isfinite(sigma)).all() or sigma.shape[1] == 0:
-        raise ValueError("bandwidth and scales: expected finite numbers > 0, at least one")
+        raise ValueError(f"bandwidth: found {bandwidth}; expected finite numbers > 0, at least one")
     return sigma
 
 
 @torch.no_grad()
 def median_distance(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """(B,) median of ‖u − v‖ over pairs of different real tokens of x and y together; 1 where it is 0 or no pair is."""
+    """Return the median (B,) of ‖u − v‖ over pairs of different real tokens of x and y together.
+
+    1 where it is 0, or where there is no pair.
+    """
     z, real = torch.cat([x, y], 1), torch.cat([a, b], 1)
     if z.shape[1] < 2:  # no pair at all
         return z.new_ones(len(z))
@@ -147,7 +132,7 @@ def median_distance(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def kernel_mean(squared: Tensor, sigma: Tensor, kernel: str) -> Tensor:
-    """Mean over the bandwidths of k, elementwise, differentiable. squared : (B, ...),  sigma : (B, S)."""
+    """Return the mean of k over the bandwidths, elementwise.   squared : (B, ...),  sigma : (B, S)"""
     total = torch.zeros_like(squared)
     for rate in rates_of(sigma, kernel).T:
         total = total + kernel_and_slope(squared, rate.reshape(-1, *[1] * (squared.ndim - 1)), kernel)[0]
@@ -160,24 +145,6 @@ def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return torch.where(squared > RESOLUTION * torch.finfo(x.dtype).eps * norms, squared, 0)
 
 
-def _linear(x, y, a, b, sigma, kernel) -> Tensor:
-    def halves(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        order = torch.argsort(~mask, dim=1, stable=True)[:, : 2 * pairs]
-        tokens = tokens.gather(1, order.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
-        return tokens[:, ::2], tokens[:, 1::2]
-
-    pairs = min(x.shape[1], y.shape[1]) // 2
-    used = torch.minimum(a.sum(1), b.sum(1)) // 2
-    (x1, x2), (y1, y2) = halves(x, a), halves(y, b)
-
-    def k(u: Tensor, v: Tensor) -> Tensor:
-        return kernel_mean((u - v).square().sum(2), sigma, kernel)
-
-    h = k(x1, x2) + k(y1, y2) - k(x1, y2) - k(x2, y1)
-    real = torch.arange(pairs, device=x.device) < used[:, None]
-    return torch.where(real, h, 0).sum(1) / used.clamp_min(1)
-
-
 def witness(
     points: Tensor,
     x: Tensor,
@@ -186,29 +153,16 @@ def witness(
     y_mask: Tensor | None = None,
     *,
     bandwidth: Bandwidth = "median",
-    scales: Sequence[float] = (1.0,),
     kernel: str = "gaussian",
 ) -> Tensor:
-    """The function that tells x from y best: w(t) = E k(x, t) − E k(y, t), at the points t.
+    """Return the function that tells x from y best, w(t) = E k(x, t) − E k(y, t), at the points t.
 
     Positive where tokens of x are dense and those of y are not. MMD² is its mean over x less its mean over y.
 
-    Parameters
-    ----------
-    points : Tensor (B, P, d), float
-    x, y, x_mask, y_mask, bandwidth, scales, kernel
-        As in `mmd`.
-
-    Returns
-    -------
-    Tensor (B, P)
-        0 for a sample in which x or y has no real token.
+    points : Tensor (B, P, d), the rest as in `mmd`  →  (B, P), 0 for a sample in which x or y has no real token
     """
-    check_tokens(x, y, x_mask, y_mask)
-    _check_options(x, y, kernel)
-    x, y, a, b = _prepare(x, y, x_mask, y_mask, False)
+    x, y, a, b, sigma = _prepare(x, y, x_mask, y_mask, bandwidth, kernel, "biased")
     points = points.to(x.dtype)
-    sigma = bandwidths(x, y, a, b, bandwidth, scales)
     centre = points.detach().mean(1, keepdim=True)
 
     def mean(tokens: Tensor, mask: Tensor) -> Tensor:
@@ -225,11 +179,11 @@ class PermutationTest:
 
     Attributes
     ----------
-    statistic : Tensor (B,), or () if pooled
+    statistic : Tensor (B,)
         MMD² of the tokens as they are labelled.
-    p_value : Tensor, of the same shape
+    p_value : Tensor (B,)
         (1 + number of relabellings with at least this MMD²) / (1 + number of relabellings).
-    null : Tensor (B, permutations), or (permutations,) if pooled
+    null : Tensor (B, permutations)
         MMD² of the relabellings.
     """
 
@@ -246,45 +200,26 @@ def permutation_test(
     y_mask: Tensor | None = None,
     *,
     bandwidth: Bandwidth = "median",
-    scales: Sequence[float] = (1.0,),
     estimator: str = "unbiased",
     kernel: str = "gaussian",
-    pooled: bool = False,
     permutations: int = 500,
     seed: int = 0,
 ) -> PermutationTest:
-    """Are the tokens of x and y draws from one distribution? A two-sample test by relabelling.
+    """Test whether the tokens of x and y are draws from one distribution, by relabelling them with `seed`.
 
     If they are, and the tokens are independent, the p-value is at most α with probability at most α. Tokens
     of one sequence are not independent: test pooled tokens, or means over samples, before you believe it.
 
-    Parameters
-    ----------
-    x, y, x_mask, y_mask, bandwidth, scales, kernel, pooled
-        As in `mmd`.
-    estimator : "biased" | "unbiased"
-    permutations : int
-    seed : int
-        Of the relabellings.
-
-    Returns
-    -------
-    PermutationTest
-        p = 1 where x or y has no real token (fewer than two for "unbiased").
+    Parameters as in `mmd`. p = 1 where x or y has no real token (fewer than two for "unbiased").
     """
-    check_tokens(x, y, x_mask, y_mask)
-    _check_options(x, y, kernel, estimator)
-    if estimator == "linear":
-        raise ValueError("estimator: found 'linear'; expected 'biased' or 'unbiased'")
-    x, y, a, b = _prepare(x, y, x_mask, y_mask, pooled)
-    sigma = bandwidths(x, y, a, b, bandwidth, scales)
+    x, y, a, b, sigma = _prepare(x, y, x_mask, y_mask, bandwidth, kernel, estimator)
     generator = torch.Generator().manual_seed(seed)
-    all_values = []
+    shrink = 0 if estimator == "biased" else 1
+    rows = []
     for s in range(x.shape[0]):
         z, n, m = torch.cat([x[s, a[s]], y[s, b[s]]]).unsqueeze(0), int(a[s].sum()), int(b[s].sum())
-        least = 1 if estimator == "biased" else 2
-        if min(n, m) < least:
-            all_values.append(z.new_zeros(permutations + 1))
+        if min(n, m) <= shrink:
+            rows.append(z.new_zeros(permutations + 1))
             continue
         z = z - z.mean(1, keepdim=True)
         k = kernel_mean(_squared_distances(z, z), sigma[s : s + 1], kernel)[0]
@@ -298,9 +233,8 @@ def permutation_test(
         xx, x_all = (product * is_x).sum(1), product.sum(1)
         xy = x_all - xx
         yy = k.sum() - x_all - xy
-        shrink = 0 if estimator == "biased" else 1
-        all_values.append(xx / (n * (n - shrink)) + yy / (m * (m - shrink)) - 2 * xy / (n * m))
-    values = torch.stack(all_values)
+        rows.append(xx / (n * (n - shrink)) + yy / (m * (m - shrink)) - 2 * xy / (n * m))
+    values = torch.stack(rows)
     statistic, null = values[:, 0], values[:, 1:]
     p = (1 + (null >= statistic[:, None]).sum(1)) / (1 + permutations)
-    return PermutationTest(statistic[0], p[0], null[0]) if pooled else PermutationTest(statistic, p, null)
+    return PermutationTest(statistic, p, null)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .costs import (
     COSTS,
-    Cost,
     check_tokens,
     common_dtype,
     expand_mask,
@@ -25,7 +24,7 @@ METHODS = ("sinkhorn", "relaxed", "unbalanced", "exact")
 
 @dataclass(frozen=True)
 class TransportResult:
-    """What `transport` returns, whatever the method. Only `distance` carries a gradient.
+    """The result of `transport`, the same for every method. Only `distance` carries a gradient.
 
     Attributes
     ----------
@@ -37,11 +36,9 @@ class TransportResult:
         Zero on padding.
     converged : Tensor (B,), bool
     marginal_error : Tensor (B,), float
-        How far the plan is from what the method promises: ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ for "sinkhorn" and "exact",
+        How far the plan is from the method's promise: ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁ for "sinkhorn" and "exact",
         the last change of the potentials over ε for "unbalanced", 0 for "relaxed".
     iterations : Tensor (B,), int64
-    epsilon : Tensor (B,), float
-        The absolute ε of each sample; 0 for "relaxed" and "exact".
     """
 
     distance: Tensor
@@ -50,11 +47,10 @@ class TransportResult:
     converged: Tensor
     marginal_error: Tensor
     iterations: Tensor
-    epsilon: Tensor
 
     @property
     def transport_cost(self) -> Tensor:
-        """⟨P, C⟩ (B,): the cost that the plan pays, without the entropy. To be looked at, not trained."""
+        """⟨P, C⟩ (B,): the cost of the plan without the entropy. To be looked at, not trained."""
         return (self.plan * self.cost).sum((1, 2))
 
 
@@ -65,85 +61,57 @@ def transport(
     y_mask: Tensor | None = None,
     *,
     epsilon: float = 0.05,
-    cost: Cost = "cosine",
+    cost: str | Tensor = "cosine",
     method: str = "sinkhorn",
-    relative: bool = False,
-    x_weights: Tensor | None = None,
-    y_weights: Tensor | None = None,
     marginal_penalty: float = 1.0,
-    debias: bool = False,
-    scaling: float | None = None,
     tolerance: float = 1e-3,
     max_iterations: int = 1000,
     solver: str = "auto",
 ) -> TransportResult:
-    r"""Optimal transport between the real tokens of x and y, sample by sample.
+    r"""Return the optimal transport between the real tokens of x and y, sample by sample.
 
-    With C the cost, a and b the weights of the tokens (uniform over the real ones unless given), a plan P ≥ 0 is
-    sought and `distance` is
+    With C the cost and a, b uniform weights over the real tokens, a method chooses a plan P ≥ 0, and `distance` is
 
-    - "sinkhorn":    min ⟨P, C⟩ + ε KL(P ‖ abᵀ)  subject to  P1 = a, Pᵀ1 = b  [1]_;
+    - "sinkhorn":    min ⟨P, C⟩ + ε KL(P ‖ abᵀ)  subject to  P1 = a, Pᵀ1 = b  (Cuturi 2013);
     - "relaxed":     Σ_i a_i min_j C_ij: every token of x goes to its nearest of y, the anchor; Pᵀ1 = b is dropped;
-    - "unbalanced":  min ⟨P, C⟩ + ε KL(P ‖ abᵀ) + ρ KL(P1 ‖ a) + ρ KL(Pᵀ1 ‖ b), ρ = `marginal_penalty` [2]_;
-    - "exact":       min ⟨P, C⟩  subject to  P1 = a, Pᵀ1 = b, by POT's network simplex [3]_ (CPU, float64, slow).
+    - "unbalanced":  min ⟨P, C⟩ + ε KL(P ‖ abᵀ) + ρ KL(P1 ‖ a) + ρ KL(Pᵀ1 ‖ b), ρ = `marginal_penalty` (Chizat et al.
+      2018);
+    - "exact":       min ⟨P, C⟩  subject to  P1 = a, Pᵀ1 = b, by POT's network simplex (CPU, float64, slow).
 
-    **Which value is trained.** `distance` is the *regularised* value above, whose gradient with respect to C is
-    the plan (envelope theorem); nothing is differentiated through the iterations, so memory does not grow with
-    them. It is not ⟨P, C⟩, which is `transport_cost` and whose gradient is another one. The constant: with the
-    weights fixed, ε KL(P ‖ abᵀ) = ε Σ P log P − ε Σ a log a − ε Σ b log b, so for uniform weights `distance` is
-    ⟨P, C⟩ + ε Σ P log P + ε log(Tx Ty); it is never negative for C ≥ 0, tends to the exact distance for ε → 0 and to
-    the mean cost for ε → ∞. Weights and ε get no gradient. A second derivative raises an error.
+    `distance` is the *regularised* value above. Its gradient with respect to C is the plan (envelope theorem): nothing
+    is differentiated through the iterations, and memory does not grow with them. ⟨P, C⟩ is `transport_cost`, and has
+    another gradient. For "sinkhorn", `distance` is ⟨P, C⟩ + ε Σ P log P + ε log(Tx Ty): never negative for C ≥ 0, the
+    exact distance for ε → 0, the mean cost for ε → ∞. A second derivative raises an error.
 
     Parameters
     ----------
     x : Tensor (B, Tx, d), float;  y : Tensor (B, Ty, d), float
-        Half precision is computed in float32. What lies on padding is never looked at.
+        Half precision is computed in float32.
     x_mask : Tensor (B, Tx), bool;  y_mask : Tensor (B, Ty), bool
-        True at real tokens; left out: all are real. In a sample without a real token in x or in y, the
-        distance is 0, the plan is zero, and so is the gradient.
+        True at real tokens, by default everywhere; values on padding are ignored. In a sample without a real token in
+        x or in y, distance, plan and gradient are 0.
     epsilon : float
         ε, in the unit of the cost. 0.05 for the cosine cost ("third-party implementation").
-    cost : "cosine" | "sqeuclidean" | Tensor (B, Tx, Ty) | callable (x, y) -> (B, Tx, Ty)
+    cost : "cosine" | "sqeuclidean" | Tensor (B, Tx, Ty)
         "cosine" is 1 − cos ("AlignMamba v1, third-party write-up").
     method : "sinkhorn" | "relaxed" | "unbalanced" | "exact"
-        "relaxed" is AlignMamba v1's closed form ("third-party write-up"); that v2 uses "sinkhorn" is said by a
+        "relaxed" is AlignMamba v1's closed form ("third-party write-up"). That v2 uses "sinkhorn" is said by a
         third-party implementation only.
-    relative : bool
-        Measure ε in units of the sample's mean cost over real pairs ("our choice"); no gradient flows through it.
-    x_weights : Tensor (B, Tx), float;  y_weights : Tensor (B, Ty), float
-        Non-negative; set to 0 on padding and scaled to sum 1.
     marginal_penalty : float
         ρ of "unbalanced", in the unit of the cost.
-    debias : bool
-        distance(x, y) − ½ distance(x, x) − ½ distance(y, y): the Sinkhorn divergence [4]_, 0 for x = y. "sinkhorn"
-        only, and the cost must be a name or a callable. The plan stays that of (x, y).
-    scaling : float in (0, 1), optional
-        Start with a large ε and multiply it by `scaling` until ε is reached: fewer iterations when ε is small.
     tolerance : float
         A sample is `converged` and stands still once its `marginal_error` is at most this ("our choice": a tenth of
-        a per cent of the mass; the plan is the gradient, and a training step's noise is far larger).
+        a per cent of the mass; the plan is the gradient, and the noise of a training step is far larger).
     max_iterations : int
     solver : "auto" | "numba" | "kernel" | "log"
         Of "sinkhorn". "numba": fused, any ε, float32 on the CPU. "kernel": matrix-vector products, only where
         range(C)/ε is small. "log": any ε, any device. "auto": the first of them that is safe here.
-
-    Returns
-    -------
-    TransportResult
 
     Raises
     ------
     ValueError
         For shapes, masks or options that do not fit, and for NaN or infinity at real tokens (counted, with the
         samples that hold them).
-
-    References
-    ----------
-    .. [1] M. Cuturi. Sinkhorn distances: lightspeed computation of optimal transport. NeurIPS 2013.
-    .. [2] L. Chizat, G. Peyré, B. Schmitzer, F.-X. Vialard. Scaling algorithms for unbalanced optimal transport
-       problems. Mathematics of Computation, 2018.
-    .. [3] R. Flamary et al. POT: Python Optimal Transport. JMLR, 2021.
-    .. [4] J. Feydy et al. Interpolating between optimal transport and MMD using Sinkhorn divergences. AISTATS 2019.
 
     Examples
     --------
@@ -159,28 +127,18 @@ def transport(
         raise ValueError(f"epsilon: found {epsilon}; expected a number > 0 (for ε = 0 use method='exact')")
     if solver not in SOLVERS:
         raise ValueError(f"solver: found {solver!r}; expected one of {', '.join(SOLVERS)}")
-    if debias and (method != "sinkhorn" or isinstance(cost, Tensor)):
-        raise ValueError("debias=True needs method='sinkhorn' and a cost that is a name or a callable")
-    options = {"method": method, "epsilon": epsilon, "penalty": marginal_penalty, "scaling": scaling}
-    options |= {"tolerance": tolerance, "max_iterations": max_iterations, "solver": solver}
-
     # Autocast would run the products in half precision, and the plan with them.
     with torch.autocast(x.device.type, enabled=False):
         dtype = common_dtype(x, y)
-        x_side, y_side = (
-            (real_tokens(tokens, mask, dtype), expand_mask(mask, tokens), _weights(name, tokens, mask, weights, dtype))
-            for name, tokens, mask, weights in (("x", x, x_mask, x_weights), ("y", y, y_mask, y_weights))
-        )
-        padded = x_mask is not None or y_mask is not None
-        result = _solve(x_side, y_side, cost, padded, relative=relative, **options)
-        if not debias:
-            return result
-        # The same ε for all three, or the differences would not cancel.
-        options["epsilon"] = result.epsilon
-        own = [_solve(side, side, cost, padded, relative=False, **options).distance for side in (x_side, y_side)]
-        present = (result.plan.sum((1, 2)) > 0).to(result.distance.dtype)
-        distance = result.distance - 0.5 * present * (own[0] + own[1])
-        return TransportResult(**{**vars(result), "distance": distance})
+        c = _cost(real_tokens(x, x_mask, dtype), real_tokens(y, y_mask, dtype), cost)
+        x_real, y_real = expand_mask(x_mask, x), expand_mask(y_mask, y)
+        if x_mask is not None or y_mask is not None:
+            c = torch.where(x_real[:, :, None] & y_real[:, None], c, 0)
+        options = {"tolerance": tolerance, "max_iterations": max_iterations, "solver": solver}
+        options["penalty"] = marginal_penalty if method == "unbalanced" else None
+        value, plan, iterations, error = _solve(c.detach(), x_real, y_real, method, epsilon, options)
+        distance = _Envelope.apply(c, value, plan)
+    return TransportResult(distance, plan, c.detach(), error <= tolerance, error, iterations)
 
 
 class _Envelope(torch.autograd.Function):
@@ -198,93 +156,55 @@ class _Envelope(torch.autograd.Function):
         return gradient[:, None, None] * plan, None, None
 
 
-def _solve(x_side, y_side, cost, padded, *, method, epsilon, relative, penalty, **options) -> TransportResult:
-    (x, x_mask, a), (y, y_mask, b) = x_side, y_side
-    c = _cost(x, y, cost)
-    if c.numel() == 0:  # no samples, or no tokens at all
-        nothing = c.detach().sum((1, 2))
-        zero = torch.zeros_like(nothing, dtype=torch.int64)
-        return TransportResult(c.sum((1, 2)), c.detach(), c.detach(), zero == 0, nothing, zero, nothing)
-    if padded:
-        pairs = x_mask[:, :, None] & y_mask[:, None]
-        c = torch.where(pairs, c, 0)
-    present = x_mask.any(1) & y_mask.any(1)
-    with torch.no_grad():
-        fixed = c.detach()
-        eps = torch.as_tensor(epsilon, dtype=c.dtype, device=c.device).expand(c.shape[0])
-        if relative:
-            mean = (fixed * (x_mask[:, :, None] & y_mask[:, None])).sum((1, 2)) / (x_mask.sum(1) * y_mask.sum(1))
-            eps = torch.where(present, eps * mean, eps).clamp_min(torch.finfo(c.dtype).tiny)
-        if method == "relaxed":
-            eps, solution = torch.zeros_like(eps), _relaxed(fixed, a, y_mask)
-        elif method == "exact":
-            eps, solution = torch.zeros_like(eps), _exact(fixed, a, b)
-        else:
-            options["penalty"] = penalty if method == "unbalanced" else None
-            solution = solve(fixed, *_stand_in(a, b, present), eps, **options)
-        value, plan, iterations, error = solution
-        if padded and not present.all():  # in a sample without one of the two modalities there is nothing to move
-            value, error = (torch.where(present, t, 0) for t in (value, error))
-            plan = torch.where(present[:, None, None], plan, 0)
-    return TransportResult(
-        distance=_Envelope.apply(c, value, plan),
-        plan=plan,
-        cost=fixed,
-        converged=error <= options["tolerance"],
-        marginal_error=error,
-        iterations=iterations,
-        epsilon=eps,
+@torch.no_grad()
+@torch.no_grad()
+def _solve(cost: Tensor, x_real: Tensor, y_real: Tensor, method: str, epsilon: float, options: dict) -> Solution:
+    """Solve by `method`; a sample without tokens in x or in y moves nothing, at no cost."""
+    if cost.numel() == 0:  # no samples, or no tokens at all
+        nothing = cost.sum((1, 2))
+        return Solution(nothing, cost, nothing.to(torch.int64), nothing)
+    a, b = (real.to(cost.dtype) / real.sum(1, keepdim=True).clamp_min(1) for real in (x_real, y_real))
+    present = x_real.any(1) & y_real.any(1)
+    if method == "relaxed":
+        solution = _relaxed(cost, a, y_real)
+    elif method == "exact":
+        solution = _exact(cost, a, b)
+    else:
+        # A sample without tokens still has to pass through the batched solver: with uniform weights over its padding.
+        a, b = (torch.where(present[:, None], weights, 1 / weights.shape[1]) for weights in (a, b))
+        solution = solve(cost, a, b, cost.new_full((len(cost),), epsilon), **options)
+    if present.all():
+        return solution
+    return Solution(
+        torch.where(present, solution.value, 0),
+        torch.where(present[:, None, None], solution.plan, 0),
+        solution.iterations,
+        torch.where(present, solution.marginal_error, 0),
     )
 
 
-def _cost(x: Tensor, y: Tensor, cost: Cost) -> Tensor:
-    expected = (x.shape[0], x.shape[1], y.shape[1])
+def _cost(x: Tensor, y: Tensor, cost: str | Tensor) -> Tensor:
+    """The cost (B, Tx, Ty) by its name, or as it is passed, checked."""
     if isinstance(cost, str):
         if cost not in COSTS:
-            raise ValueError(f"cost: found {cost!r}; expected one of {', '.join(COSTS)}, a tensor or a callable")
+            raise ValueError(f"cost: found {cost!r}; expected one of {', '.join(COSTS)}, or a tensor")
         if x.shape[2] != y.shape[2]:
             raise ValueError(
                 f"x and y: found widths {x.shape[2]} and {y.shape[2]}; expected the same for cost={cost!r}"
             )
         require_finite("x", x)
         require_finite("y", y)
-        c = COSTS[cost](x, y)
-    else:
-        c = cost(x, y) if callable(cost) else cost
-        if torch.promote_types(c.dtype, torch.float32) != x.dtype:
-            raise ValueError(
-                f"cost: found {c.dtype}, where x and y are computed in {x.dtype}; expected the same: "
-                f"pass cost.to({x.dtype}), or x and y in {c.dtype}"
-            )
-    if tuple(c.shape) != expected:
-        raise ValueError(f"cost: found {tuple(c.shape)}; expected {expected}")
-    require_finite("cost", c)
-    return c.to(torch.promote_types(c.dtype, torch.float32))
-
-
-def _weights(name: str, tokens: Tensor, mask: Tensor | None, weights: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """(B, T), summing to 1 over real tokens; all zero in a sample without any."""
-    if weights is None:
-        weights = expand_mask(mask, tokens).to(dtype)
-        return weights / weights.sum(1, keepdim=True).clamp_min(1)
-    if weights.shape != tokens.shape[:2]:
-        raise ValueError(f"{name}_weights: found {tuple(weights.shape)}; expected {tuple(tokens.shape[:2])}")
-    weights = weights.detach().to(dtype)
-    if mask is not None:
-        weights = torch.where(mask, weights, 0)
-    total = weights.sum(1, keepdim=True)
-    has_tokens = torch.ones_like(total, dtype=torch.bool) if mask is None else mask.any(1, keepdim=True)
-    if (weights < 0).any() or not torch.isfinite(total).all() or (has_tokens & (total <= 0)).any():
+        cost = COSTS[cost](x, y)
+    elif torch.promote_types(cost.dtype, torch.float32) != x.dtype:
         raise ValueError(
-            f"{name}_weights: expected finite, non-negative weights, not all zero over a sample's real tokens"
+            f"cost: found {cost.dtype}, where x and y are computed in {x.dtype}; expected the same: "
+            f"pass cost.to({x.dtype}), or x and y in {cost.dtype}"
         )
-    return weights / torch.where(total > 0, total, 1)
-
-
-def _stand_in(a, b, present) -> tuple[Tensor, Tensor]:
-    # A sample without tokens still has to pass through the batched solver: give it uniform weights, drop its answer.
-    gone = ~present[:, None]
-    return torch.where(gone, 1 / a.shape[1], a), torch.where(gone, 1 / b.shape[1], b)
+    expected = (x.shape[0], x.shape[1], y.shape[1])
+    if tuple(cost.shape) != expected:
+        raise ValueError(f"cost: found {tuple(cost.shape)}; expected {expected}")
+    require_finite("cost", cost)
+    return cost.to(x.dtype)
 
 
 def _relaxed(cost: Tensor, a: Tensor, y_mask: Tensor) -> Solution:

@@ -2,19 +2,19 @@
 
 kind                  what it is
 "early-lstm"          tokens side by side at each step, one LSTM
-"late-lstm"           an LSTM and a head a modality, predictions averaged
-"bc-lstm"             two-way LSTMs over the steps, a modality first, then all together (Poria et al. 2017)
+"late-lstm"           an LSTM and a head per modality, predictions averaged
+"bc-lstm"             two-way LSTMs over the steps, first per modality, then all together (Poria et al. 2017)
 "tfn"                 Tensor Fusion Network: the outer product of the modalities (Zadeh et al. 2017)
 "lmf"                 Low-rank Multimodal Fusion: that product in low rank (Liu et al. 2018)
 "mult"                Multimodal Transformer: attention across modalities (Tsai et al. 2019)
 "transformer"         a plain transformer on all tokens
-"concat-mean"         a mean token a modality, side by side, two layers
-"late-mean"           a mean token a modality, two layers and a head each, predictions averaged
+"concat-mean"         a mean token per modality, side by side, two layers
+"late-mean"           a mean token per modality, two layers and a head each, predictions averaged
 "mamba"               a plain Mamba on all tokens: AlignMamba-2 without experts and without alignment
 "alignmamba-v1"       tokens transported to the anchor's steps, then a plain Mamba (arXiv 2412.00833)
 
-Each is ours, written from its paper, and as small as the paper allows; what they share with AlignMamba-2 (projection,
-standardisation, modality dropout, swapping, loss) is AlignMamba-2's, so that a comparison compares the fusion.
+Each is ours, written from its paper, and as small as the paper allows. Projection, standardisation, modality dropout,
+swapping and task loss are those of AlignMamba-2 (`model.base`), so that a comparison compares the fusion.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from typing import Any
 
 import torch
 
-from ..model import CONFIG_FILE, AlignMamba2
-from ..model.config import AlignMamba2Config
+from ..model import CONFIG_FILE, AlignMamba2, AlignMamba2Config, FusionModel
 from ..model.layers import one_of
 from .attention import MulT, Transformer
 from .base import Baseline, BaselineConfig
@@ -38,7 +37,7 @@ from .recurrent import BcLSTM, EarlyLSTM, LateLSTM
 __all__ = ["KINDS", "Baseline", "BaselineConfig", "build_model", "load_model", "matching_width", "parameter_count"]
 
 OURS = "alignmamba2"
-KINDS: dict[str, type[AlignMamba2]] = {
+KINDS: dict[str, type[FusionModel]] = {
     "early-lstm": EarlyLSTM,
     "late-lstm": LateLSTM,
     "bc-lstm": BcLSTM,
@@ -53,10 +52,10 @@ KINDS: dict[str, type[AlignMamba2]] = {
 }
 
 
-def build_model(settings: Mapping[str, Any]) -> AlignMamba2:
-    """A model from settings: those of `AlignMamba2Config`, and "kind", one of `KINDS` or "alignmamba2" (the default).
+def build_model(settings: Mapping[str, Any]) -> FusionModel:
+    """Build a model from the settings of `AlignMamba2Config` and "kind", one of `KINDS` or "alignmamba2" (the default).
 
-    A baseline takes from the settings what it has a use for (d_model, n_layers, dropout, ...) and leaves the rest.
+    A baseline ignores the settings that it has no use for.
     """
     kind = one_of("model.kind", settings.get("kind", OURS), (OURS, *KINDS))
     if kind == OURS:
@@ -64,8 +63,8 @@ def build_model(settings: Mapping[str, Any]) -> AlignMamba2:
     return KINDS[kind](BaselineConfig.from_dict(settings))
 
 
-def load_model(folder: str | Path) -> AlignMamba2:
-    """What `save_pretrained` wrote, of any kind, ready to predict."""
+def load_model(folder: str | Path) -> FusionModel:
+    """Load a model of any kind that `save_pretrained` wrote, ready to predict."""
     path = Path(folder) / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found; expected a folder written by save_pretrained")
@@ -74,20 +73,21 @@ def load_model(folder: str | Path) -> AlignMamba2:
 
 
 def parameter_count(settings: Mapping[str, Any]) -> int:
-    """Trainable numbers of the model that `build_model` would build; nothing is allocated."""
+    """Return the number of trainable numbers of the model that `build_model` would build; nothing is allocated."""
     with torch.device("meta"):
         return sum(p.numel() for p in build_model(settings).parameters())
 
 
 def matching_width(settings: Mapping[str, Any], target: int) -> int:
-    """The d_model at which `build_model(settings)` comes closest to `target` parameters.
+    """Return the d_model at which `build_model(settings)` comes closest to `target` parameters.
 
     Raises
     ------
     ValueError
         If even the narrowest model is more than half as large again.
     """
-    step = KINDS[settings["kind"]].width_step if settings.get("kind", OURS) != OURS else 1
+    kind = settings.get("kind", OURS)
+    step = KINDS.get(kind, AlignMamba2).width_step
 
     def count(steps: int) -> int:
         return parameter_count({**settings, "d_model": steps * step})
@@ -100,8 +100,5 @@ def matching_width(settings: Mapping[str, Any], target: int) -> int:
         low, high = (middle, high) if count(middle) < target else (low, middle)
     best = min((low, high), key=lambda steps: abs(count(steps) - target))
     if count(best) > 1.5 * target:
-        raise ValueError(
-            f"{settings.get('kind', OURS)}: {count(best)} parameters at d_model {best * step}; "
-            f"cannot be as small as {target}"
-        )
+        raise ValueError(f"{kind}: {count(best)} parameters at d_model {best * step}; cannot be as small as {target}")
     return best * step

@@ -14,7 +14,7 @@ from .base import Baseline, BaselineConfig, mean_token
 class Block(nn.Module):
     """Pre-norm transformer block; queries from one sequence, keys and values from another or the same.
 
-    A sample whose source has no token takes nothing from it.
+    A sample without a source token takes nothing from the source.
     """
 
     def __init__(self, d: int, heads: int, dropout: float):
@@ -29,15 +29,19 @@ class Block(nn.Module):
         q = self.query(self.norm(x))
         k, v = self.key_value(self.source_norm(source)).chunk(2, -1)
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
-        there = source_mask.any(1)
-        allowed = (source_mask | ~there.unsqueeze(1))[:, None, None]  # softmax over nothing would be NaN
+        present = source_mask.any(1)
+        allowed = (source_mask | ~present.unsqueeze(1))[:, None, None]  # softmax over nothing would be NaN
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2).flatten(2)
-        x = x + self.dropout(self.out(y)) * there.view(-1, 1, 1)
+        x = x + self.dropout(self.out(y)) * present.view(-1, 1, 1)
         return x + self.dropout(self.feed_forward(self.norm_after(x)))
 
 
+def blocks(c: BaselineConfig) -> nn.ModuleList:
+    return nn.ModuleList(Block(c.d_model, c.n_heads, c.dropout) for _ in range(c.n_layers))
+
+
 def positions(mask: Tensor, d: int) -> Tensor:
-    """Sinusoids (B, T, d) of each real token's index among the real ones: padding changes nothing."""
+    """Return sinusoids (B, T, d) of each real token's index among the real ones: padding changes nothing."""
     index = (mask.cumsum(1) - 1).clamp_min(0).unsqueeze(-1)
     rate = torch.exp(torch.arange(0, d, 2, device=mask.device) * (-math.log(10000.0) / d))
     return torch.stack([(index * rate).sin(), (index * rate).cos()], -1).flatten(-2)[..., :d]
@@ -53,36 +57,31 @@ class MulT(Baseline):
 
     width_step = 4
 
-    def make(self, c: BaselineConfig) -> None:
+    def __init__(self, c: BaselineConfig):
+        super().__init__(c)
         names = list(c.modalities)
-        # "->" because a module's name may hold no dot and a modality's name is free.
-        self.cross = nn.ModuleDict(
-            {
-                f"{source}->{m}": nn.ModuleList(Block(c.d_model, c.n_heads, c.dropout) for _ in range(c.n_layers))
-                for m in names
-                for source in names
-                if source != m
-            }
-        )
+        self.cross = nn.ModuleDict()
+        for m, source in ((m, source) for m in names for source in names if source != m):
+            # "->" because a module's name may hold no dot and a modality's name is free.
+            self.cross[f"{source}->{m}"] = blocks(c)
         wide = c.d_model * max(1, len(names) - 1)
         self.together = nn.ModuleDict({m: Block(wide, c.n_heads, c.dropout) for m in names})
         self.head = nn.Linear(wide * len(names), self.outputs)
 
     def fuse(self, tokens, masks):
         tokens = {m: x + positions(masks[m], x.shape[-1]).to(x.dtype) for m, x in tokens.items()}
-        read = []
+        vectors = []
         for m in tokens:
-            others = [n for n in tokens if n != m] or [m]
-            seen = []
-            for source in others:
+            views = []
+            for source in [n for n in tokens if n != m] or [m]:
                 x = tokens[m]
                 for block in self.cross[f"{source}->{m}"] if source != m else ():
                     x = block(x, tokens[source], masks[source])
-                seen.append(x)
-            x = torch.cat(seen, -1)
+                views.append(x)
+            x = torch.cat(views, -1)
             x = self.together[m](x, x, masks[m]) * masks[m].unsqueeze(-1)
-            read.append(self.read_out(x, masks[m]))
-        return self.head(self.dropout(torch.cat(read, -1)))
+            vectors.append(self.read_out(x, masks[m]))
+        return self.head(self.dropout(torch.cat(vectors, -1)))
 
 
 class Transformer(Baseline):
@@ -90,28 +89,24 @@ class Transformer(Baseline):
 
     width_step = 4
 
-    def make(self, c: BaselineConfig) -> None:
+    def __init__(self, c: BaselineConfig):
+        super().__init__(c)
         self.modality = nn.Parameter(torch.zeros(len(c.modalities), c.d_model).normal_(0, 0.02))
-        self.layers = nn.ModuleList(Block(c.d_model, c.n_heads, c.dropout) for _ in range(c.n_layers))
+        self.layers = blocks(c)
         self.norm = nn.LayerNorm(c.d_model)
         self.head = nn.Linear(c.d_model, self.outputs)
 
     def fuse(self, tokens, masks):
         lengths = [x.shape[1] for x in tokens.values()]
-        x = torch.cat(
-            [
-                t + positions(masks[m], t.shape[-1]).to(t.dtype) + e
-                for (m, t), e in zip(tokens.items(), self.modality, strict=True)
-            ],
-            1,
-        )
+        placed = [t + positions(masks[m], t.shape[-1]).to(t.dtype) for m, t in tokens.items()]
+        x = torch.cat([t + embedding for t, embedding in zip(placed, self.modality, strict=True)], 1)
         mask = torch.cat(list(masks.values()), 1)
         for layer in self.layers:
             x = layer(x, x, mask)
         x = self.norm(x)
-        if self.per_step:  # the mean over the modalities that are there at a step
-            parts, there = torch.stack(x.split(lengths, 1), 2), torch.stack(mask.split(lengths, 1), 2)
-            x = mean_token(parts.flatten(0, 1), there.flatten(0, 1)).unflatten(0, parts.shape[:2])
+        if self.per_step:  # the mean over the modalities that a step has
+            parts, present = torch.stack(x.split(lengths, 1), 2), torch.stack(mask.split(lengths, 1), 2)
+            x = mean_token(parts.flatten(0, 1), present.flatten(0, 1)).unflatten(0, parts.shape[:2])
         else:
             x = self.read_out(x, mask)
         return self.head(self.dropout(x))

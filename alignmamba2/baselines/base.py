@@ -1,4 +1,4 @@
-"""What every baseline shares."""
+"""The base of the baselines, and the steps that several fusions share."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..batch import BatchError, MultimodalBatch
-from ..model import AlignMamba2, ModelOutput, Projection, full_precision
-from ..model.config import AlignMamba2Config
-from ..model.trace import Trace
+from ..model import AlignMamba2Config, FusionModel, ModelOutput
 
 
 @dataclass(frozen=True)
@@ -30,71 +27,33 @@ class BaselineConfig(AlignMamba2Config):
     rank: int = 4
 
 
-class Baseline(AlignMamba2):
-    """AlignMamba-2's projections, statistics, swapping, modality dropout, loss and files, with another fusion.
-
-    A subclass makes its layers in `make` and fuses in `fuse`.
-    """
+class Baseline(FusionModel):
+    """A model that shares all but the fusion with AlignMamba-2. A subclass makes its layers and a `fuse`."""
 
     config_class = BaselineConfig
-    width_step = 1  # d_model must be a multiple of this
-
-    def __init__(self, config: BaselineConfig):
-        nn.Module.__init__(self)
-        self.config = c = config
-        self.project = nn.ModuleDict(
-            {
-                m: Projection(width, c.d_model, c.dropout, c.clip, c.swap.get(m, 0.0))
-                for m, width in c.modalities.items()
-            }
-        )
-        self.dropout = nn.Dropout(c.dropout)
-        self.outputs = c.n_classes if c.task == "classification" else 1
-        self.make(c)
-
-    def make(self, c: BaselineConfig) -> None:
-        raise NotImplementedError
 
     def fuse(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
-        """All modalities' tokens (B, T_m, d), 0 on padding, and masks (B, T_m) → scores (B, n) or (B, T, n)."""
+        """Tokens (B, T_m, d), 0 on padding, and masks (B, T_m) of all modalities → scores (B, n) or (B, T, n)."""
         raise NotImplementedError
 
-    def forward(self, batch: MultimodalBatch) -> ModelOutput:
-        masks, projected = self._project(batch)
-        kept = self._drop_modalities(masks)
-        steps = {m: mask.shape[1] for m, mask in masks.items() if mask.any()}
-        if self.per_step and len(set(steps.values())) > 1:
-            raise BatchError(f"features: readout='per_step' needs equally many steps a modality; found {steps}")
-        some = projected[next(iter(steps))]
-        tokens, full = {}, {}
-        for m in self.config.modalities:  # one that the batch does not have is there without tokens
-            if m in steps:
-                full[m] = kept[m]
-                tokens[m] = projected[m].masked_fill(~kept[m].unsqueeze(-1), 0)
-            else:
-                tokens[m] = torch.zeros_like(some)
-                full[m] = torch.zeros(some.shape[:2], dtype=torch.bool, device=some.device)
-        scores = full_precision(self.fuse(tokens, full))
-        if self.config.task == "regression":
-            output = ModelOutput(prediction=scores.squeeze(-1))
-        else:
-            output = ModelOutput(prediction=scores.argmax(-1), logits=scores)
-        if batch.labels is not None:
-            output.losses = {"task": self._task_loss(output, batch)}
-            output.loss = output.losses["task"]
-        return output
-
-    def trace(self, batch: MultimodalBatch) -> Trace:
-        raise TypeError(f"trace: {type(self).__name__} is a baseline; only AlignMamba-2 has plans and experts to show")
-
-    # What the fusions have in common.
+    def predict(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutput:
+        """Fuse all modalities; for one that the batch lacks stand zeros, masked out."""
+        self._check_steps(masks)
+        visible = self._drop_modalities(masks)
+        present = [m for m, mask in masks.items() if mask.any()]
+        every = dict.fromkeys(self.config.modalities, torch.zeros_like(tokens[present[0]]))
+        every_mask = dict.fromkeys(self.config.modalities, torch.zeros_like(masks[present[0]]))
+        for m in present:
+            every[m] = tokens[m].masked_fill(~visible[m].unsqueeze(-1), 0)
+            every_mask[m] = visible[m]
+        return self._output(self.fuse(every, every_mask))
 
     @property
     def per_step(self) -> bool:
         return self.config.readout == "per_step"
 
     def read_out(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, k) → (B, k): mean over, or last of, the real steps; unchanged with readout="per_step"."""
+        """(B, T, k) → (B, k): the mean over the real steps, or the last of them; unchanged with "per_step"."""
         if self.per_step:
             return x
         if self.config.readout == "last":
@@ -118,7 +77,7 @@ def squeeze(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 def side_by_side(
     tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor], anchor: str, per_step: bool
 ) -> tuple[Tensor, Tensor]:
-    """All modalities at common steps, (B, T, M·d) and the mask of steps (B, T); 0 where a modality has nothing.
+    """Return all modalities at common steps, (B, T, M·d), 0 where one has no token, and the mask of steps (B, T).
 
     The steps are the anchor's; where a sample lacks it, those of its longest modality. Step i of T looks up token
     ⌊(i + ½) T_m / T⌋ of modality m: the one at the same relative time (our choice).
@@ -127,14 +86,14 @@ def side_by_side(
         return torch.cat(list(tokens.values()), -1), torch.stack(list(masks.values())).any(0)
     packed = {m: squeeze(tokens[m], masks[m]) for m in tokens}
     counts = torch.stack([n for _, n in packed.values()], 1)  # (B, M)
-    own = packed[anchor][1]
-    steps = torch.where(own > 0, own, counts.max(1).values)
+    lengths = packed[anchor][1]
+    steps = torch.where(lengths > 0, lengths, counts.max(1).values)
     index = torch.arange(int(steps.max()), device=steps.device).expand(len(steps), -1)
-    found = []
+    columns = []
     for x, n in packed.values():
         place = ((2 * index + 1) * n.unsqueeze(1)) // (2 * steps.unsqueeze(1))
         place = place.minimum((n - 1).clamp_min(0).unsqueeze(1))
-        picked = x.gather(1, place.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-        found.append(picked * (n > 0).view(-1, 1, 1))
+        tokens_there = x.gather(1, place.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+        columns.append(tokens_there * (n > 0).view(-1, 1, 1))
     mask = index < steps.unsqueeze(1)
-    return torch.cat(found, -1) * mask.unsqueeze(-1), mask
+    return torch.cat(columns, -1) * mask.unsqueeze(-1), mask

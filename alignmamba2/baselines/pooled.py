@@ -1,4 +1,4 @@
-"""Baselines on one vector a modality (or, per step, a modality and step)."""
+"""Baselines on one vector per modality (or, per step, the modality's token of that step)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .recurrent import MaskedLSTM, average
 
 
 class Pooled(Baseline):
-    """One vector a modality: the mean token; per step, that step's token. 0 where a modality is missing."""
+    """One vector per modality: the mean token; per step, that step's token. 0 for a missing modality."""
 
     def vectors(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {m: x if self.per_step else mean_token(x, masks[m]) for m, x in tokens.items()}
@@ -22,7 +22,8 @@ class Pooled(Baseline):
 class ConcatMean(Pooled):
     """Vectors side by side, two layers."""
 
-    def make(self, c: BaselineConfig) -> None:
+    def __init__(self, c: BaselineConfig):
+        super().__init__(c)
         self.head = two_layers(len(c.modalities) * c.d_model, c.d_model, self.outputs, c.dropout)
 
     def fuse(self, tokens, masks):
@@ -30,9 +31,10 @@ class ConcatMean(Pooled):
 
 
 class LateMean(Pooled):
-    """Two layers a modality; scores averaged over the modalities that are there."""
+    """Two layers per modality; scores averaged over the modalities that a sample has."""
 
-    def make(self, c: BaselineConfig) -> None:
+    def __init__(self, c: BaselineConfig):
+        super().__init__(c)
         self.heads = nn.ModuleDict({m: two_layers(c.d_model, c.d_model, self.outputs, c.dropout) for m in c.modalities})
 
     def fuse(self, tokens, masks):
@@ -41,9 +43,10 @@ class LateMean(Pooled):
 
 
 class Tensors(Pooled):
-    """Vectors as the tensor networks take them: a small network each; on a sequence, the anchor's is an LSTM."""
+    """Vectors [1; z_m] for the tensor networks, z_m from a small network; on a sequence, the anchor's is an LSTM."""
 
-    def make_networks(self, c: BaselineConfig) -> None:
+    def __init__(self, c: BaselineConfig):
+        super().__init__(c)
         self.networks = nn.ModuleDict(
             {m: nn.Sequential(nn.Linear(c.d_model, c.d_model), nn.ReLU(), nn.Dropout(c.dropout)) for m in c.modalities}
         )
@@ -54,18 +57,18 @@ class Tensors(Pooled):
         if self.lstm is not None:
             a = self.config.anchor
             tokens = {**tokens, a: self.lstm(tokens[a], masks[a])}
-        found = {}
+        extended = {}
         for m, z in super().vectors(tokens, masks).items():
-            there = (masks[m] if self.per_step else masks[m].any(1)).unsqueeze(-1).to(z.dtype)
-            found[m] = torch.cat([torch.ones_like(z[..., :1]), self.networks[m](z) * there], -1)
-        return found
+            present = (masks[m] if self.per_step else masks[m].any(1)).unsqueeze(-1).to(z.dtype)
+            extended[m] = torch.cat([torch.ones_like(z[..., :1]), self.networks[m](z) * present], -1)
+        return extended
 
 
 class TensorFusion(Tensors):
     """TFN (Zadeh et al. 2017): the outer product of [1; z_m] over modalities, flattened, two layers."""
 
-    def make(self, c: BaselineConfig) -> None:
-        self.make_networks(c)
+    def __init__(self, c: BaselineConfig):
+        super().__init__(c)
         self.head = two_layers((c.d_model + 1) ** len(c.modalities), c.d_model, self.outputs, c.dropout)
 
     def fuse(self, tokens, masks):
@@ -78,14 +81,12 @@ class TensorFusion(Tensors):
 class LowRankFusion(Tensors):
     r"""LMF (Liu et al. 2018): :math:`h = \sum_r w_r \prod_m W_{m,r} [1; z_m] + b`, then the head."""
 
-    def make(self, c: BaselineConfig) -> None:
-        self.make_networks(c)
+    def __init__(self, c: BaselineConfig):
+        super().__init__(c)
         bound = math.sqrt(6 / (2 * c.d_model + 1))
+        shape = (c.rank, c.d_model + 1, c.d_model)
         self.factors = nn.ParameterDict(
-            {
-                m: nn.Parameter(torch.empty(c.rank, c.d_model + 1, c.d_model).uniform_(-bound, bound))
-                for m in c.modalities
-            }
+            {m: nn.Parameter(torch.empty(shape).uniform_(-bound, bound)) for m in c.modalities}
         )
         self.weights = nn.Parameter(torch.full((c.rank,), 1 / c.rank))
         self.bias = nn.Parameter(torch.zeros(c.d_model))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -21,15 +23,16 @@ class MaskedLSTM(nn.Module):
         tokens, lengths = squeeze(x, mask)
         packed = pack_padded_sequence(tokens, lengths.clamp_min(1).cpu(), batch_first=True, enforce_sorted=False)
         y, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=tokens.shape[1])
-        found = y.new_zeros(*mask.shape, self.width)
-        found[mask] = y[torch.arange(y.shape[1], device=y.device) < lengths.unsqueeze(1)].to(found.dtype)
-        return found
+        states = y.new_zeros(*mask.shape, self.width)
+        states[mask] = y[torch.arange(y.shape[1], device=y.device) < lengths.unsqueeze(1)].to(states.dtype)
+        return states
 
 
 class EarlyLSTM(Baseline):
     """[text; audio; video] at each step → LSTM → readout → head."""
 
-    def make(self, c: BaselineConfig) -> None:
+    def __init__(self, c: BaselineConfig):
+        super().__init__(c)
         self.lstm = MaskedLSTM(len(c.modalities) * c.d_model, c.d_model)
         self.head = nn.Linear(c.d_model, self.outputs)
 
@@ -39,42 +42,41 @@ class EarlyLSTM(Baseline):
 
 
 class LateLSTM(Baseline):
-    """An LSTM and a head a modality; scores averaged over the modalities that are there."""
+    """An LSTM and a head per modality; scores averaged over the modalities that a sample has."""
 
-    def make(self, c: BaselineConfig) -> None:
+    def __init__(self, c: BaselineConfig):
+        super().__init__(c)
         self.lstms = nn.ModuleDict({m: MaskedLSTM(c.d_model, c.d_model) for m in c.modalities})
         self.heads = nn.ModuleDict({m: nn.Linear(c.d_model, self.outputs) for m in c.modalities})
 
     def fuse(self, tokens, masks):
-        scores = {
-            m: self.heads[m](self.dropout(self.read_out(self.lstms[m](x, masks[m]), masks[m])))
-            for m, x in tokens.items()
-        }
-        return average(scores, masks, self.per_step)
+        vectors = {m: self.read_out(self.lstms[m](x, masks[m]), masks[m]) for m, x in tokens.items()}
+        return average({m: self.heads[m](self.dropout(x)) for m, x in vectors.items()}, masks, self.per_step)
 
 
 class BcLSTM(Baseline):
-    """Two-way LSTMs over the steps, a modality first, then over all of them side by side (Poria et al. 2017).
+    """Two-way LSTMs over the steps, first of each modality, then of all side by side (Poria et al. 2017).
 
     Their paper trains the two levels one after the other; here they are trained together (our choice).
     """
 
-    def make(self, c: BaselineConfig) -> None:
+    def __init__(self, c: BaselineConfig):
+        super().__init__(c)
         self.lstms = nn.ModuleDict({m: MaskedLSTM(c.d_model, c.d_model, both=True) for m in c.modalities})
         self.down = nn.ModuleDict({m: nn.Linear(2 * c.d_model, c.d_model) for m in c.modalities})
         self.together = MaskedLSTM(len(c.modalities) * c.d_model, c.d_model, both=True)
         self.head = nn.Linear(2 * c.d_model, self.outputs)
 
     def fuse(self, tokens, masks):
-        own = {}
+        contexts = {}
         for m, x in tokens.items():
             context = self.down[m](self.dropout(self.lstms[m](x, masks[m]))).tanh()
-            own[m] = context * masks[m].unsqueeze(-1)
-        x, mask = side_by_side(own, masks, self.config.anchor, self.per_step)
+            contexts[m] = context * masks[m].unsqueeze(-1)
+        x, mask = side_by_side(contexts, masks, self.config.anchor, self.per_step)
         return self.head(self.dropout(self.read_out(self.together(x, mask), mask)))
 
 
-def average(scores: dict[str, Tensor], masks: dict[str, Tensor], per_step: bool) -> Tensor:
-    """The mean of the scores of the modalities that are there, a sample (or a step) at a time."""
-    there = torch.stack([masks[m] if per_step else masks[m].any(1) for m in scores]).unsqueeze(-1)
-    return (torch.stack(list(scores.values())) * there).sum(0) / there.sum(0).clamp_min(1)
+def average(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], per_step: bool) -> Tensor:
+    """Return the mean of the scores over the modalities that a sample (or a step) has."""
+    present = torch.stack([masks[m] if per_step else masks[m].any(1) for m in scores]).unsqueeze(-1)
+    return (torch.stack(list(scores.values())) * present).sum(0) / present.sum(0).clamp_min(1)

@@ -18,7 +18,7 @@ import torch
 from ..baselines import load_model
 from ..datasets import Dataset, load_dataset
 from ..metrics import mean_and_sd
-from ..model import AlignMamba2
+from ..model import FusionModel
 from ..recipes import Recipe
 from ..storage.files import write_text
 from ..training import evaluate, fit, training_notes
@@ -126,7 +126,7 @@ def _validation(row: Mapping[str, float]) -> dict[str, float]:
     return {name.removeprefix("valid/"): value for name, value in row.items() if name.startswith("valid/")}
 
 
-def _described(recipe: Mapping[str, Any], model: AlignMamba2, datasets: Mapping[str, Dataset]) -> dict[str, Any]:
+def _described(recipe: Mapping[str, Any], model: FusionModel, datasets: Mapping[str, Dataset]) -> dict[str, Any]:
     test = datasets["test"]
     return {
         "recipe": dict(recipe),

@@ -135,10 +135,8 @@ class DiscrepancyExplorer(Explorer):
         ]
         self._set("curve", x=FACTORS, y=curve)
         self._set("now", x=[bandwidth], y=[curve[FACTORS.index(bandwidth)]])
-        self.test: PermutationTest = permutation_test(
-            x[None], y[None], pooled=True, permutations=PERMUTATIONS, **options
-        )
-        null, statistic, p = array(self.test.null), float(self.test.statistic), float(self.test.p_value)
+        self.test: PermutationTest = permutation_test(x[None], y[None], permutations=PERMUTATIONS, **options)
+        null, statistic, p = array(self.test.null[0]), float(self.test.statistic), float(self.test.p_value)
         counts, edges = np.histogram(null, bins=20)
         self._set("null", x=_middles(edges), y=counts, width=float(edges[1] - edges[0]))
         self._set("statistic", x=[statistic, statistic], y=[0, int(counts.max())])

@@ -1,22 +1,21 @@
 """The model: projection, Modality-Aware Mamba layers, read-out; its settings, its order of tokens, its trace."""
 
+from .base import CONFIG_FILE, FusionModel, ModelOutput
 from .config import AlignMamba2Config
-from .fusion import CONFIG_FILE, WEIGHTS_FILE, AlignMamba2, ModelOutput, Projection, full_precision
+from .fusion import AlignMamba2
 from .layers import ModalityAwareLinear, ModalityAwareMamba
 from .ordering import Ordering, order_tokens
 from .trace import Trace
 
 __all__ = [
     "CONFIG_FILE",
-    "WEIGHTS_FILE",
     "AlignMamba2",
     "AlignMamba2Config",
+    "FusionModel",
     "ModalityAwareLinear",
     "ModalityAwareMamba",
     "ModelOutput",
     "Ordering",
-    "Projection",
     "Trace",
-    "full_precision",
     "order_tokens",
 ]

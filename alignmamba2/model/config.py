@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..alignment.losses import Pair, aligned_pairs
 from .layers import DIRECTIONS, EXPERTS, PLACEMENTS, ROUTINGS, one_of
-from .trace import Pair
 
 READOUTS = ("mean", "last", "per_step")
 TASKS = ("classification", "regression")
@@ -16,14 +17,14 @@ TASKS = ("classification", "regression")
 
 @dataclass(frozen=True)
 class AlignMamba2Config:
-    """Every setting of the model. Marks: [T] a third-party reading of the paper, [O] our choice.
+    """The settings of the model. Marks: [T] a third-party reading of the paper, [O] our choice.
 
     Attributes
     ----------
     modalities : mapping of name to feature width
         The order is the order of ties in "interleave" and of blocks in "concat".
     task : "classification" (cross-entropy over n_classes) or "regression" (absolute error) [O]
-    readout : "mean" over all tokens, "last" token, or "per_step" (one prediction a step: the mean over the
+    readout : "mean" over all tokens, "last" token, or "per_step" (one prediction per step: the mean over the
         modalities' tokens at that step; all modalities need the same number of steps) [O]
     anchor : the modality that the others are aligned with; "" means "text" where there is one, else the first [T]
     d_model, dropout [O]; n_layers 2, d_state 16, d_conv 4, expand 2 [T]
@@ -95,12 +96,11 @@ class AlignMamba2Config:
             value = self.modalities[name] if name in self.modalities else getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: found {value!r}; expected a whole number of at least 1")
-        for name in ("dropout", "modality_dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a number in [0, 1)")
-        for name in ("lambda_ot", "lambda_mmd"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a number of at least 0")
+        limits = dict.fromkeys(("dropout", "modality_dropout", "label_smoothing"), 1)
+        limits |= dict.fromkeys(("lambda_ot", "lambda_mmd"), math.inf)
+        for name, limit in limits.items():
+            if not 0 <= getattr(self, name) < limit:
+                raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a number in [0, {limit})")
         object.__setattr__(self, "swap", dict(self.swap))
         for m, p in self.swap.items():
             if m not in self.modalities or not 0 <= p <= 1:
@@ -113,7 +113,7 @@ class AlignMamba2Config:
     @property
     def pairs(self) -> tuple[Pair, ...]:
         """The pairs (modality, anchor) that are aligned."""
-        return tuple((m, self.anchor) for m in self.modalities if m != self.anchor)
+        return aligned_pairs(self.modalities, self.anchor)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AlignMamba2Config:

@@ -24,7 +24,7 @@ DIRECTIONS = ("forward", "both")
 
 
 def one_of(name: str, value: str, choices: Sequence[str]) -> str:
-    """`value`, if it is one of `choices`; otherwise a ValueError that says what was expected."""
+    """Return `value` if it is one of `choices`; otherwise raise a ValueError that names them."""
     if value not in choices:
         raise ValueError(f"{name}: found {value!r}; expected one of {', '.join(map(repr, choices))}")
     return value
@@ -36,20 +36,18 @@ class ModalityAwareLinear(nn.Module):
     .. math:: y = (W_{shared} + W_m)\, x                                    \quad\text{routing="modality"}
     .. math:: y = K \bigl(w_0 W_m + \sum_{s} w_s W_s\bigr) x                \quad\text{routing="gated"}
 
-    with gate weights w ≥ 0, Σw = 1 over the K = 1 + n_shared experts that a token may use: its modality's
-    own and the shared ones. The factor K makes an even gate equal to routing="modality" (our choice).
+    with gate weights w ≥ 0, Σw = 1 over the K = 1 + n_shared experts of a token: its modality's own and the
+    shared ones. The factor K makes an even gate equal to routing="modality" (our choice).
+
+    Tokens come grouped: (N, in_features), modality after modality, `counts` of each (see `ordering`).
+    Both kinds of expert start at half of the usual variance, so that their sum starts like `nn.Linear`.
 
     Parameters
     ----------
     n_modalities, in_features, out_features : int
-    experts : "both", "shared" (one expert for all) or "specific" (one a modality, nothing shared)
+    experts : "both", "shared" (one expert for all) or "specific" (one per modality, nothing shared)
     n_shared : int
         Shared experts; more than one only with gated routing, since without a gate their sum is one expert.
-
-    Notes
-    -----
-    Tokens come grouped: (N, in_features), modality after modality, `counts` of each (see `ordering`).
-    Both kinds of expert start at half of the usual variance, so that their sum starts like `nn.Linear`.
     """
 
     def __init__(
@@ -68,23 +66,23 @@ class ModalityAwareLinear(nn.Module):
             nn.init.uniform_(weight, -bound, bound)
 
     def own(self) -> Tensor | None:
-        """(n_modalities, out_features, in_features): the modalities' experts, or None; a subclass may make its own."""
+        """Return the modalities' experts (n_modalities, out_features, in_features), or None; a subclass may differ."""
         return self.specific
 
     def merged(self) -> list[Tensor]:
-        """One weight (out_features, in_features) a modality; gradients reach both kinds of expert."""
-        own = self.own()
+        """Return one weight (out_features, in_features) per modality; gradients reach both kinds of expert."""
+        specific = self.own()
         if self.shared is None:
-            return list(own)
-        if own is None:
+            return list(specific)
+        if specific is None:
             return [self.shared[0]] * self.n_modalities
-        return list(self.shared[0] + own)
+        return list(self.shared[0] + specific)
 
     def expert_outputs(self, tokens: Tensor, counts: Sequence[int]) -> Tensor:
-        """(N, K, out_features): what each expert alone says. Own expert first, then the shared ones."""
-        outputs, own = [], self.own()
-        if own is not None:
-            slices = zip(tokens.split(tuple(counts)), own, strict=True)
+        """Return each expert's output (N, K, out_features): the modality's own first, then the shared ones."""
+        outputs, specific = [], self.own()
+        if specific is not None:
+            slices = zip(tokens.split(tuple(counts)), specific, strict=True)
             outputs.append(torch.cat([F.linear(x, w) for x, w in slices]))
         if self.shared is not None:
             outputs.extend(F.linear(tokens, w) for w in self.shared)
@@ -102,7 +100,7 @@ class ModalityAwareLinear(nn.Module):
 
 
 class SelectiveSSM(nn.Module):
-    """Causal depthwise convolution, SiLU, selective scan and gate: what a Mamba does to a sequence.
+    """The part of a Mamba along the sequence: causal depthwise convolution, SiLU, selective scan and gate.
 
     Parameter names, shapes and starting values are Mamba's (Gu & Dao 2023, and `mamba_ssm`'s `Mamba`).
     """
@@ -122,7 +120,7 @@ class SelectiveSSM(nn.Module):
             self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
 
     def forward(self, x: Tensor, z: Tensor, record: dict[str, Tensor] | None = None) -> Tensor:
-        """x, z: (B, L, e) → (B, L, e). With a `record`, what the scan was given is left in it."""
+        """x, z: (B, L, e) → (B, L, e). A `record` takes the inputs of the scan."""
         x = F.silu(self._convolve(x))
         dt, b, c = self.x_proj(x).split((self.dt_rank, self.d_state, self.d_state), dim=-1)
         delta = F.linear(dt, self.dt_proj.weight)
@@ -165,9 +163,9 @@ class ModalityAwareMamba(nn.Module):
     d_model, d_state, d_conv, expand : int
         As in Mamba. d_inner = expand · d_model, dt_rank = ceil(d_model / 16).
     experts : "both", "shared", "specific"
-    routing : "modality" (fixed by the token's modality) or "gated" (a learnt weight a token over experts)
+    routing : "modality" (fixed by the token's modality) or "gated" (learnt weights of the experts for each token)
     placement : "projections" or "around"
-        Where the experts sit: in place of in_proj and out_proj, or as one d → d map on the output of a plain
+        The experts stand in place of in_proj and out_proj, or are one d → d map on the output of a plain
         Mamba. The two public readings of the paper differ; the first is the default (our choice).
     direction : "forward" or "both"
         "both" adds a second convolution and scan over each sample's reversed sequence (our choice).
@@ -203,12 +201,11 @@ class ModalityAwareMamba(nn.Module):
             raise ValueError(f"experts: found {experts!r} with routing='gated'; a gate needs 'both' to choose from")
         self.modalities = tuple(modalities)
         self.d_inner = expand * d_model
-        m, inside = len(self.modalities), placement == "projections"
-        plain = {"experts": "shared"}
-        mixed = {"experts": experts, "n_shared": n_shared}
-        self.in_proj = self.linear(m, d_model, 2 * self.d_inner, **(mixed if inside else plain))
-        self.out_proj = self.linear(m, self.d_inner, d_model, **(mixed if inside else plain))
-        self.around = None if inside else self.linear(m, d_model, d_model, **mixed)
+        m, mixture = len(self.modalities), (experts, n_shared)
+        inside = mixture if placement == "projections" else ("shared",)
+        self.in_proj = self.linear(m, d_model, 2 * self.d_inner, *inside)
+        self.out_proj = self.linear(m, self.d_inner, d_model, *inside)
+        self.around = None if placement == "projections" else self.linear(m, d_model, d_model, *mixture)
         dt_rank = math.ceil(d_model / 16)
         self.ssm = SelectiveSSM(self.d_inner, d_state, d_conv, dt_rank)
         self.ssm_reverse = SelectiveSSM(self.d_inner, d_state, d_conv, dt_rank) if direction == "both" else None
@@ -218,15 +215,14 @@ class ModalityAwareMamba(nn.Module):
             nn.init.zeros_(self.gate.bias)
 
     def forward(self, x: Tensor, modality: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Mix one sequence of tokens of several modalities.
+        """Mix sequences of tokens of several modalities.
 
         Parameters
         ----------
         x : Tensor (B, L, d)
-        modality : int64 Tensor (B, L) or (L,)
-            Index into `modalities` of each token.
-        mask : bool Tensor (B, L), optional
-            True where a token is real. Padding is squeezed out, wherever it lies, and comes back as 0.
+        modality : int64 Tensor (B, L) or (L,), each token's index into `modalities`
+        mask : bool Tensor (B, L), True at real tokens, optional
+            Padding is squeezed out, anywhere, and comes back as 0.
         """
         b, length, _ = x.shape
         modality = modality.expand(b, length)
@@ -246,9 +242,8 @@ class ModalityAwareMamba(nn.Module):
     def mix(self, tokens: Tensor, ordering: Ordering, record: dict[str, Any] | None = None) -> Tensor:
         """Grouped tokens (N, d) → (N, d), read in the given order.
 
-        With a `record`, left in it are "contribution" (N, K), the norm of what each expert adds to each token, own
-        expert first; "gate" (N, K) where there is a gate; "mixed" (N, e), what the scans say; and "scans", for each
-        direction what its scan was given, grouped.
+        A `record` takes "contribution" (N, K), the norms of the experts' outputs, own expert first; "gate" (N, K) or
+        None; "mixed" (N, e), the output of the scans; and "scans", the inputs of each direction's scan, grouped.
         """
         counts = ordering.counts
         gate = None if self.gate is None else self.gate(tokens).softmax(-1)
@@ -259,30 +254,30 @@ class ModalityAwareMamba(nn.Module):
             mixed = mixed + self._scan(self.ssm_reverse, projected, ordering, True, scans)
         y = self.project_out(mixed, counts, gate)
         if record is not None:
-            experts, seen = self.in_proj, tokens
+            experts, inputs = self.in_proj, tokens
             if self.around is not None:
-                experts, seen = self.around, self.out_proj(mixed, counts)
+                experts, inputs = self.around, self.out_proj(mixed, counts)
             weight = 1.0 if gate is None else (gate * gate.shape[1]).unsqueeze(-1)
-            record["contribution"] = (experts.expert_outputs(seen, counts) * weight).norm(dim=-1)
+            record["contribution"] = (experts.expert_outputs(inputs, counts) * weight).norm(dim=-1)
             record |= {"gate": gate, "mixed": mixed, "scans": scans}
         return y
 
     def project_out(self, mixed: Tensor, counts: Sequence[int], gate: Tensor | None = None) -> Tensor:
-        """What the scans say, grouped (N, e), → what the layer adds to each token (N, d). Linear in `mixed`."""
+        """The output of the scans, grouped (N, e) → that of the layer (N, d). Linear in `mixed`."""
         if self.around is None:
             return self.out_proj(mixed, counts, gate)
         return self.around(self.out_proj(mixed, counts), counts, gate)
 
     def expert_weights(self) -> dict[str, dict[str, Tensor]]:
-        """The experts' weights of each projection that has several: {"in_proj": {"shared": W, "text": W_text, …}, …}"""
-        found = {}
+        """Return the experts of each projection that has several: {"in_proj": {"shared": W, "text": W_text, …}, …}."""
+        weights = {}
         for name in ("in_proj", "out_proj") if self.around is None else ("around",):
             projection: ModalityAwareLinear = getattr(self, name)
             shared = [] if projection.shared is None else list(projection.shared.detach())
             names = ["shared"] if len(shared) == 1 else [f"shared {i + 1}" for i in range(len(shared))]
-            own = [] if projection.own() is None else list(projection.own().detach())
-            found[name] = dict(zip(names, shared, strict=True)) | dict(zip(self.modalities, own, strict=False))
-        return found
+            specific = [] if projection.own() is None else list(projection.own().detach())
+            weights[name] = dict(zip(names, shared, strict=True)) | dict(zip(self.modalities, specific, strict=False))
+        return weights
 
     @staticmethod
     def _scan(
@@ -293,28 +288,23 @@ class ModalityAwareMamba(nn.Module):
         scans: list[dict[str, Tensor]] | None = None,
     ) -> Tensor:
         x, z = ordering.to_sequence(projected, reverse).chunk(2, dim=-1)
-        given: dict[str, Tensor] | None = None if scans is None else {}
-        y = ssm(x, z, given)
-        if scans is not None and given is not None:
-            scans.append({name: ordering.to_tokens(value, reverse) for name, value in given.items()})
+        inputs: dict[str, Tensor] | None = None if scans is None else {}
+        y = ssm(x, z, inputs)
+        if scans is not None and inputs is not None:
+            scans.append({name: ordering.to_tokens(value, reverse) for name, value in inputs.items()})
         return ordering.to_tokens(y, reverse)
 
     @torch.no_grad()
     def load_mamba(self, state: dict[str, Tensor]) -> None:
-        """Take over a plain Mamba: its weights into the shared expert, the specific experts set to zero.
+        """Take over the weights of a plain Mamba as the shared expert; the specific experts become zero.
 
-        Afterwards this layer computes what that Mamba computes, for any mixture of modalities.
-
-        Parameters
-        ----------
-        state : state dict of `mamba_ssm`'s `Mamba` or of a Hugging Face `MambaMixer`
-            The two have the same names and shapes.
+        Afterwards this layer computes what that Mamba computes, for any mixture of modalities. `state` is the state
+        dict of `mamba_ssm`'s `Mamba` or of a Hugging Face `MambaMixer`, which have the same names and shapes.
 
         Raises
         ------
         ValueError
-            If this layer has no shared expert or is not forward-only, or where a weight is missing or has
-            another shape.
+            If this layer has no shared expert or is not forward-only, or names the first weight that does not fit.
         """
         projections = [p for p in (self.in_proj, self.out_proj, self.around) if p is not None]
         unlike = [p for p in projections if p.shared is None or len(p.shared) != 1 or p.own() is not p.specific]
@@ -322,14 +312,10 @@ class ModalityAwareMamba(nn.Module):
             raise ValueError("load_mamba: needs experts 'both' or 'shared', n_shared=1 and direction='forward'")
         targets = {"in_proj.weight": self.in_proj.shared[0], "out_proj.weight": self.out_proj.shared[0]}
         targets |= dict(self.ssm.named_parameters())
-        for name, target in targets.items():
-            if name not in state:
-                raise ValueError(f"load_mamba: the state has no {name!r}; it has {sorted(state)}")
-            if state[name].shape != target.shape:
-                raise ValueError(f"load_mamba: {name!r} is {tuple(state[name].shape)}; expected {tuple(target.shape)}")
-        unknown = sorted(set(state) - set(targets))
-        if unknown:
-            raise ValueError(f"load_mamba: no place for {unknown}; a plain Mamba without projection biases is expected")
+        for name in sorted({*targets, *state}):
+            expected, shape = (tuple(x[name].shape) if name in x else "missing" for x in (targets, state))
+            if shape != expected:
+                raise ValueError(f"load_mamba: {name!r} is {shape}; expected {expected}, as in a Mamba without biases")
         for name, target in targets.items():
             target.copy_(state[name])
         for projection in projections:

@@ -1,10 +1,9 @@
 """From modalities side by side to one sequence, and back.
 
-Tokens live in two layouts. *Grouped*: (N, d), the N real tokens of a batch, one modality after the other,
-no padding; a linear map with one weight a modality is one matrix product on one slice. *Sequence*:
-(B, L, d), the tokens of each sample in the order in which the scan reads them, padding only at the end,
-where a causal scan never sees it. An `Ordering` holds the index from one to the other. Squeezing padding
-out, interleaving, concatenating and reading backwards are all nothing but such an index.
+Tokens live in two layouts. *Grouped*: (N, d), the N real tokens of a batch, one modality after the other, no padding;
+a linear map with one weight per modality is one matrix product per slice. *Sequence*: (B, L, d), the tokens of each
+sample in the order in which the scan reads them, padding only at the end, out of sight of a causal scan. An `Ordering`
+holds the index from one to the other: padding squeezed out, interleaved or concatenated, forwards or backwards.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def place_rows(rows: Tensor, index: Tensor, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Ordering:
-    """Where each grouped token stands in its sample's sequence.
+    """The place of each grouped token in its sample's sequence.
 
     Attributes
     ----------
@@ -91,43 +90,38 @@ class Ordering:
 
     @property
     def sample(self) -> Tensor:
-        """(N,): the sample that each grouped token belongs to."""
+        """The sample (N,) that each grouped token belongs to."""
         return self.place // self.size[1]
 
     def split(self, tokens: Tensor) -> tuple[Tensor, ...]:
-        """Grouped (N, d) → one slice a modality."""
+        """Grouped (N, d) → one slice per modality."""
         return tokens.split(self.counts)
 
 
 def order_tokens(masks: Mapping[str, Tensor], order: str = "interleave") -> Ordering:
-    """Make one sequence a sample out of the real tokens of all modalities.
+    """Order the real tokens of all modalities, masks (B, T_m), into one sequence per sample.
 
-    Parameters
-    ----------
-    masks : mapping of modality to bool Tensor (B, T_m)
-        True where a token is real. With T = the number of True in a row, the i-th of them has the relative
-        time (i + ½) / T, so that neither padding nor where it lies changes anything.
-    order : "interleave" or "concat"
-        "interleave" sorts by relative time, ties in the order of the modalities (AlignMamba v1, as told by
-        a third party, interleaves per step; relative time carries that over to unequal lengths: our choice).
-        "concat" puts one modality behind the other.
+    "interleave" sorts by relative time, ties in the order of the modalities: the i-th of T real tokens has the time
+    (i + ½) / T, so that neither padding nor its place changes anything (AlignMamba v1, as told by a third party,
+    interleaves per step; relative time carries that over to unequal lengths: our choice). "concat" puts one modality
+    behind the other.
     """
     if order not in ("interleave", "concat"):
         raise ValueError(f"order: found {order!r}; expected 'interleave' or 'concat'")
     sample, time, counts = [], [], []
     for rank, mask in enumerate(masks.values()):
-        where = mask.nonzero()[:, 0]  # (N_m,), row by row
+        row = mask.nonzero()[:, 0]  # (N_m,), ascending
         index = mask.cumsum(1)[mask] - 1  # 0, 1, ... within each row
-        total = mask.sum(1)[where]
-        sample.append(where)
+        total = mask.sum(1)[row]
+        sample.append(row)
         # float64: (i + ½)/T of different lengths must compare equal exactly where they are equal.
         time.append((2 * index + 1).double() / (2 * total).double() if order == "interleave" else index * 0.0 + rank)
-        counts.append(len(where))
+        counts.append(len(row))
     return arrange(torch.cat(sample), torch.cat(time), counts, len(next(iter(masks.values()))))
 
 
 def arrange(sample: Tensor, time: Tensor, counts: Sequence[int], batch_size: int) -> Ordering:
-    """The `Ordering` of grouped tokens that belong to `sample` (N,) and are read in the order of `time` (N,).
+    """Return the `Ordering` of grouped tokens that belong to `sample` (N,) and are read in the order of `time` (N,).
 
     Ties keep the grouped order: modality by modality, step by step.
     """

@@ -1,24 +1,28 @@
-"""What a model did with a batch, in full: the material of every picture."""
+"""The `Trace` of a batch through the model, the material of every picture, and how it is recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-Pair = tuple[str, str]
+from ..alignment import mmd, transport
+from ..alignment.losses import Pair, aligned_pairs
+from ..batch import MultimodalBatch
+from .ordering import Ordering
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One selective scan of one sequence, taken apart.
+    """A selective scan of one sequence, taken apart.
 
         h_t = exp(Δ_t A) h_{t−1} + Δ_t B_t u_t        y_t = (C_t h_t + D u_t) · SiLU(z_t)
 
-    With Δ, B, C and z as they are, y is linear in u: what each earlier token adds to each y_t is exact, and adds up.
+    With Δ, B, C and z as they are, y is linear in u: the shares of earlier tokens in each y_t are exact, and add up.
     Position s stands for the scan's input there; the convolution before it has mixed in the few tokens before s.
 
     Attributes
@@ -30,9 +34,9 @@ class Scan:
     D : Tensor (e,)
     modality : L strings
     place : L ints
-        Which token of its modality it is, from 0.
+        The token's number within its modality, from 0.
     words : L strings
-        What the token stands for; "" where nothing is known.
+        The token as a word, "" where it has none.
     reverse : bool
         The scan reads from the last token to the first.
     """
@@ -49,12 +53,8 @@ class Scan:
     words: Sequence[str] = ()
     reverse: bool = False
 
-    def kept(self) -> Tensor:
-        """(L, e, n): the share exp(Δ_t A) of the old state that is kept at each token."""
-        return torch.exp(self.delta.unsqueeze(-1) * self.A)
-
     def remains(self, start: int = 0) -> Tensor:
-        """(L, e, n): what is left at each token of what the state held at `start`; 0 where it is not read yet."""
+        """Return the share (L, e, n) of the state at `start` that is left at each token; 0 at tokens read before."""
         delta = self.delta.flip(0) if self.reverse else self.delta
         first = len(delta) - 1 - start if self.reverse else start
         since = delta.cumsum(0) - delta[: first + 1].sum(0)
@@ -63,63 +63,60 @@ class Scan:
         return left.flip(0) if self.reverse else left
 
     def gate(self) -> Tensor:
-        """(L, e): SiLU(z), what each token lets through."""
+        """Return SiLU(z) (L, e): how far each token lets its output through."""
         return F.silu(self.z)
 
     def outputs(self) -> Tensor:
-        """(L, e), float64: y."""
+        """Return y (L, e), float64."""
         rows = [row.sum(0) for row in self._rows()]
         return torch.stack(rows[::-1] if self.reverse else rows)
 
     def influence(self) -> Tensor:
-        """(L, L), float64: the Euclidean length of what token s (column) adds to y at token t (row)."""
+        """Return the Euclidean lengths (L, L), float64, of the shares of tokens s (columns) in y at tokens t (rows)."""
         return self._matrix(lambda _t, row: row.norm(dim=-1))
 
     def contributions(self, reader: Tensor) -> Tensor:
-        """(L, L, C), float64: what token s (second) adds to Σ_e reader[t] · y_t at token t (first).
+        """Return the shares (L, L, C), float64, of tokens s (second) in Σ_e reader[t] · y_t at tokens t (first).
 
-        Parameters
-        ----------
-        reader : Tensor (L, e, C)
-            Such as that of `Trace`: then the sum over both is what the scan adds to the logits.
+        With `reader` (L, e, C) that of a `Trace`, the sum over both is the scan's share in the logits.
         """
         reader = (reader.flip(0) if self.reverse else reader).double()
         return self._matrix(lambda t, row: row @ reader[t])
 
-    def _matrix(self, of) -> Tensor:
-        rows = [of(t, row) for t, row in enumerate(self._rows())]
+    def _matrix(self, measure: Callable[[int, Tensor], Tensor]) -> Tensor:
+        rows = [measure(t, row) for t, row in enumerate(self._rows())]
         length = len(rows)
         full = torch.stack([torch.cat([row, row.new_zeros(length - len(row), *row.shape[1:])]) for row in rows])
         return full.flip(0, 1) if self.reverse else full
 
     def _rows(self) -> Iterator[Tensor]:
-        """For each token t as it is read: (t + 1, e), what every token up to t adds to y_t."""
+        """For each token t in the order of reading, the shares (t + 1, e) of all tokens up to t in y_t."""
         u, delta, gate, b, c = (
             (x.flip(0) if self.reverse else x).double() for x in (self.u, self.delta, self.gate(), self.B, self.C)
         )
-        put = (delta * u).unsqueeze(-1) * b.unsqueeze(1)  # (L, e, n): each token's own state
+        states = (delta * u).unsqueeze(-1) * b.unsqueeze(1)  # (L, e, n): each token's share in the state
         for t in range(len(u)):
-            put[:t] *= torch.exp(delta[t].unsqueeze(-1) * self.A)
-            row = put[: t + 1] @ c[t]
+            states[:t] *= torch.exp(delta[t].unsqueeze(-1) * self.A)
+            row = states[: t + 1] @ c[t]
             row[t] += self.D * u[t]
             yield row * gate[t]
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """What each token of a sample adds to a prediction, exactly: the sum of all is the logits.
+    """The share of each token of a sample in a prediction: with the bias, all shares sum to the logits exactly.
 
     The last layer's scan is taken apart with its Δ, B, C and gates as they are, and the last norm with its scale as it
-    is ("our choice": this says where a prediction comes from, not what would happen without a token).
+    is ("our choice": this tells the origin of a prediction, not the effect of removing a token).
 
     Attributes
     ----------
     modality, place, words : L entries
         As in `Scan`.
     scan : Tensor (L, C), float64
-        What each token adds through the last layer's scans: to its own and to later tokens.
+        Shares through the last layer's scans, by the token itself and by later ones.
     direct : Tensor (L, C), float64
-        What each token adds past the last layer, along the residual stream.
+        Shares past the last layer, along the residual stream.
     bias, logits : Tensor (C,), float64
         logits = bias + Σ scan + Σ direct; C = 1 for regression.
     """
@@ -135,7 +132,7 @@ class Attribution:
 
 @dataclass(frozen=True)
 class Trace:
-    """Everything that `AlignMamba2.trace` saw; detached tensors on the CPU.
+    """The record that `AlignMamba2.trace` makes of a batch: detached tensors on the CPU.
 
     B samples, T_m padded tokens of modality m, d = d_model, K experts that a token uses.
 
@@ -153,18 +150,18 @@ class Trace:
     transport_distance, discrepancy : mapping of pair to Tensor (B,)
         The two alignment losses, sample by sample.
     expert_names : tuple of K strings
-    contributions : one mapping a layer, of modality to Tensor (B, T_m, K)
-        Euclidean norm of what each expert adds to each token, in the layer's input projection (or, with
+    contributions : one mapping per layer, of modality to Tensor (B, T_m, K)
+        Euclidean norm of each expert's output for each token, in the layer's input projection (or, with
         placement="around", in its output map); 0 on padding.
-    gates : one mapping a layer, of modality to Tensor (B, T_m, K); empty unless routing is "gated"
+    gates : one mapping per layer, of modality to Tensor (B, T_m, K); empty unless routing is "gated"
     prediction : Tensor (B,) or (B, T)
     logits : Tensor (..., C) or None
     sequence : int64 Tensor (B, L, 2), or None if traced with scans=False, as all that follows
-        For each position of the fused sequence: which modality, and which token of it; −1 behind the last.
-    scans : one list a layer of one mapping a direction
+        For each position of the fused sequence the number of its modality and of its token; −1 behind the last.
+    scans : one list per layer of one mapping per direction
         "u", "delta", "z" (B, L, e), "B", "C" (B, L, n), "A" (e, n), "D" (e,), as in `Scan`.
     direct : Tensor (B, L, C);  reader : Tensor (B, L, e, C);  bias : Tensor (C,)
-        How positions count for their logits; see `attribution`.
+        Weights of the positions in their logits; see `attribution`.
     """
 
     modalities: Sequence[str]
@@ -192,7 +189,7 @@ class Trace:
     bias: Tensor | None = None
 
     def expert_shares(self) -> list[dict[str, Tensor]]:
-        """One mapping a layer, of modality to (K,): each expert's share of the contributions, summing to 1.
+        """Return, per layer, a mapping of modality to the experts' shares (K,) of its contributions; they sum to 1.
 
         The mean over real tokens of ‖expert k‖ / Σ ‖experts‖. A modality without tokens is left out.
         """
@@ -207,22 +204,16 @@ class Trace:
         return layers
 
     def scan(self, sample: int, layer: int = -1, direction: int = 0) -> Scan:
-        """One scan of one sample, without padding. Direction 1 is the reverse one, where there is one."""
+        """Return a scan of one sample, without padding. Direction 1, if the layer has it, reads backwards."""
         names, places, words = self._positions(sample)
-        given = self.scans[layer][direction]
-        own = {name: given[name][sample, : len(names)] for name in ("u", "delta", "z", "B", "C")}
-        return Scan(
-            **own, A=given["A"], D=given["D"], modality=names, place=places, words=words, reverse=direction == 1
-        )
+        batch = self.scans[layer][direction]
+        inputs = {name: x if name in ("A", "D") else x[sample, : len(names)] for name, x in batch.items()}
+        return Scan(**inputs, modality=names, place=places, words=words, reverse=direction == 1)
 
     def attribution(self, sample: int, step: int | None = None) -> Attribution:
-        """What each token of a sample adds to its prediction (see `Attribution`).
+        """Return each token's share in the prediction of a sample (see `Attribution`).
 
-        Parameters
-        ----------
-        sample : int
-        step : int, optional
-            Which step's prediction, with one prediction a step; left out, the last one.
+        With one prediction per step it is that of `step`, by default the last one.
         """
         names, places, words = self._positions(sample)
         read = torch.ones(len(names), dtype=torch.bool)
@@ -232,8 +223,8 @@ class Trace:
             if not read.any():
                 raise IndexError(f"step: found {step}; sample {self.ids[sample]} has {max(places) + 1} steps")
         elif step is not None:
-            raise ValueError(f"step: found {step}; this model predicts once a sample")
-        # Rows whose own prediction is not asked for are not read.
+            raise ValueError(f"step: found {step}; this model predicts once per sample")
+        # Rows that belong to other predictions are not read.
         reader = self.reader[sample, : len(names)] * read[:, None, None]
         scans = [self.scan(sample, -1, k).contributions(reader).sum(0) for k in range(len(self.scans[-1]))]
         guess = self.prediction[..., None] if self.logits is None else self.logits
@@ -248,11 +239,130 @@ class Trace:
         )
 
     def _positions(self, sample: int) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
-        """Modality, place in it, and words, of each position of a sample's sequence."""
+        """Modality, place in it, and word of each position of a sample's sequence."""
         if self.sequence is None:
             raise ValueError("this trace has no scans; expected one made by model.trace(batch), with scans=True")
         rows = [(m, t) for m, t in self.sequence[sample].tolist() if m >= 0]
         names = tuple(self.modalities[m] for m, _ in rows)
-        known = {m: self.words[sample].get(m, ()) for m in self.modalities}
-        words = tuple(known[m][t] if t < len(known[m]) else "" for m, (_, t) in zip(names, rows, strict=True))
-        return names, tuple(t for _, t in rows), words
+        places = tuple(t for _, t in rows)
+        texts = {m: self.words[sample].get(m, ()) for m in self.modalities}
+        words = tuple(texts[m][t] if t < len(texts[m]) else "" for m, t in zip(names, places, strict=True))
+        return names, places, words
+
+
+@torch.no_grad()
+def trace_of(model: nn.Module, batch: MultimodalBatch, scans: bool = True) -> Trace:
+    """Run a batch through an `AlignMamba2` as in prediction; its mode is left as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        masks, projected = model._project(batch)
+        records: list[dict[str, Any]] = []
+        tokens, ordering, full = model._fuse(projected, masks, records)
+        output = model._read_out(tokens, ordering, full)
+        pairs = aligned_pairs(masks, model.config.anchor)
+        aligned = {}
+        for pair in pairs:
+            sides = (*(projected[m] for m in pair), *(masks[m] for m in pair))
+            aligned[pair] = (
+                transport(*sides, **model.align.transport_loss.options),
+                mmd(*sides, **model.align.mmd_loss.options).cpu(),
+            )
+        scan_fields = _scan_fields(model, records, ordering, full, tuple(masks)) if scans else {}
+    finally:
+        model.train(was_training)
+
+    def by_modality(rows: Tensor) -> dict[str, Tensor]:
+        return {m: x.cpu() for m, x in model._ungroup(rows, ordering, full).items() if m in masks}
+
+    n_shared = model.config.n_shared
+    shared = ["shared"] if n_shared == 1 else [f"shared {i + 1}" for i in range(n_shared)]
+    names = {"both": ["specific", *shared], "shared": shared, "specific": ["specific"]}[model.config.experts]
+    return Trace(
+        modalities=tuple(masks),
+        pairs=pairs,
+        ids=batch.ids,
+        words=batch.words,
+        labels=None if batch.labels is None else batch.labels.cpu(),
+        label_mask=None if batch.label_mask is None else batch.label_mask.cpu(),
+        masks={m: mask.cpu() for m, mask in masks.items()},
+        projected={m: x.cpu() for m, x in projected.items()},
+        fused=by_modality(tokens),
+        plans={pair: result.plan.cpu() for pair, (result, _) in aligned.items()},
+        costs={pair: result.cost.cpu() for pair, (result, _) in aligned.items()},
+        transport_distance={pair: result.distance.cpu() for pair, (result, _) in aligned.items()},
+        discrepancy={pair: discrepancy for pair, (_, discrepancy) in aligned.items()},
+        expert_names=tuple(names),
+        contributions=[by_modality(r["contribution"]) for r in records],
+        gates=[by_modality(r["gate"]) for r in records if r["gate"] is not None],
+        prediction=output.prediction.cpu(),
+        logits=None if output.logits is None else output.logits.cpu(),
+        **scan_fields,
+    )
+
+
+def _scan_fields(
+    model: nn.Module,
+    records: list[dict[str, Any]],
+    ordering: Ordering,
+    masks: Mapping[str, Tensor],
+    names: tuple[str, ...],
+) -> dict[str, Any]:
+    """The fields of a `Trace` that `Trace.scan` and `Trace.attribution` need, in the order of the sequence."""
+
+    def in_order(rows: Tensor) -> Tensor:
+        return ordering.to_sequence(rows.flatten(1)).unflatten(2, rows.shape[1:]).float().cpu()
+
+    numbers = {m: names.index(m) if m in names else -1 for m in masks}
+    positions = torch.cat([F.pad(mask.nonzero()[:, 1:], (1, 0), value=numbers[m]) for m, mask in masks.items()])
+    layers = []
+    for layer, record in zip(model.layers, records, strict=True):
+        directions = []
+        ssms = (layer.ssm, layer.ssm_reverse)[: len(record["scans"])]
+        for ssm, inputs in zip(ssms, record["scans"], strict=True):
+            constants = {"A": -torch.exp(ssm.A_log.float()).cpu(), "D": ssm.D.detach().float().cpu()}
+            directions.append({name: in_order(rows) for name, rows in inputs.items()} | constants)
+        layers.append(directions)
+    direct, reader = _readers(model, records[-1], ordering, masks)
+    return {
+        "sequence": (ordering.to_sequence(positions + 1) - 1).cpu(),  # −1 behind the last token
+        "scans": layers,
+        "direct": in_order(direct),
+        "reader": in_order(reader),
+        "bias": model.head.bias.detach().float().cpu(),
+    }
+
+
+def _readers(
+    model: nn.Module, record: dict[str, Any], ordering: Ordering, masks: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Each token's weight in its logits, with the scale of the last norm and the gate as they are.
+
+    Then logits = bias + Σ_t direct_t + Σ_t reader_t · y_t, with y_t the output of the last layer's scans at token t.
+    direct: (N, C);  reader: (N, e, C).
+    """
+    layer, tokens = model.layers[-1], record["tokens"]
+    after = tokens + layer.project_out(record["mixed"], ordering.counts, record["gate"])
+    scale = torch.rsqrt(after.square().mean(-1, keepdim=True) + model.norm.eps)
+    weight = _readout_weights(model.config.readout, ordering, masks).unsqueeze(-1) * scale * model.norm.weight
+    direct, reader = [], []
+    for row in model.head.weight:
+        towards = weight * row  # (N, d)
+        direct.append((tokens * towards).sum(-1))
+        with torch.enable_grad():  # the map is linear in `mixed`: its gradient is its transpose
+            mixed = record["mixed"].detach().requires_grad_()
+            output = layer.project_out(mixed, ordering.counts, record["gate"])
+            reader.append(torch.autograd.grad(output, mixed, towards)[0])
+    return torch.stack(direct, -1), torch.stack(reader, -1)
+
+
+def _readout_weights(readout: str, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
+    """The weight (N,) of each token in the mean that is read out."""
+    lengths = ordering.lengths[ordering.sample]
+    if readout == "mean":
+        return 1 / lengths
+    if readout == "last":
+        return (ordering.place % ordering.size[1] == lengths - 1).float()
+    present = [mask for mask in masks.values() if mask.any()]
+    share = 1 / torch.stack(present).sum(0).clamp_min(1)
+    return torch.cat([share[mask] for mask in present])

@@ -14,7 +14,7 @@ import torch
 
 from alignmamba2.baselines import build_model, matching_width, parameter_count
 from alignmamba2.batch import MultimodalBatch, Sample
-from alignmamba2.model import AlignMamba2
+from alignmamba2.model import FusionModel
 from alignmamba2.stopwatch import medians, peak_extra_mib
 
 OURS = "alignmamba2"
@@ -23,7 +23,7 @@ MODALITIES = {"text": 32, "audio": 16, "video": 20}
 NAN = float("nan")
 
 
-def models(kinds: Sequence[str] = KINDS, d_model: int = 32, seed: int = 0, **settings: Any) -> dict[str, AlignMamba2]:
+def models(kinds: Sequence[str] = KINDS, d_model: int = 32, seed: int = 0, **settings: Any) -> dict[str, FusionModel]:
     """One untrained model a kind, all as large as AlignMamba-2 at this width; `settings` as in its config."""
     settings = {"modalities": MODALITIES, "d_model": d_model, "task": "regression", "dropout": 0.0, **settings}
     target, found = parameter_count(settings), {}
@@ -47,12 +47,12 @@ def batch_of(length: int, samples: int = 1, seed: int = 0) -> MultimodalBatch:
 
 
 @torch.no_grad()
-def predict(model: AlignMamba2, batch: MultimodalBatch) -> torch.Tensor:
+def predict(model: FusionModel, batch: MultimodalBatch) -> torch.Tensor:
     """What a trained model is asked for."""
     return model.eval()(batch).prediction
 
 
-def train_step(model: AlignMamba2, batch: MultimodalBatch) -> None:
+def train_step(model: FusionModel, batch: MultimodalBatch) -> None:
     """The loss, alignment included, and its gradient for every weight; no weight is changed."""
     weights = [p for p in model.parameters() if p.requires_grad]
     torch.autograd.grad(model.train()(batch).loss, weights, allow_unused=True)
@@ -63,7 +63,7 @@ CALLS = {"prediction": predict, "training step": train_step}
 
 
 def measure(
-    found: Mapping[str, AlignMamba2],
+    found: Mapping[str, FusionModel],
     lengths: Sequence[int],
     *,
     what: str = "prediction",

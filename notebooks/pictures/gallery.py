@@ -93,13 +93,10 @@ def discrepancy() -> Drawn:
     sigmas, values, bands = np.geomspace(0.3, 60, 24), {}, {}
     for pair in trace.pairs:
         a, b = (trace.projected[m][i][trace.masks[m][i]][None] for m in pair)
-        tests = [
-            permutation_test(a, b, bandwidth=float(s), estimator="biased", permutations=200, pooled=True)
-            for s in sigmas
-        ]
+        tests = [permutation_test(a, b, bandwidth=float(s), estimator="biased", permutations=200) for s in sigmas]
         values["-".join(pair)] = [float(one.statistic) for one in tests]
         if pair == names:
-            null = np.array([one.null.numpy() for one in tests])
+            null = np.array([one.null[0].numpy() for one in tests])
             bands["-".join(pair)] = np.quantile(null, (0.05, 0.95), axis=1)
     distances = torch.cdist(torch.cat([x, y]), torch.cat([x, y]))
     median = float(distances[distances > 0].median())

@@ -1,0 +1,289 @@
+"""What AlignMamba-2 and its baselines share: projections, statistics, task loss and files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..batch import BatchError, MultimodalBatch
+from ..storage.files import read_tensors, write_tensors, write_text
+from .config import AlignMamba2Config
+from .ordering import place_rows
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+@dataclass
+class ModelOutput:
+    """The prediction of a model for a batch and, with labels, its loss.
+
+    Attributes
+    ----------
+    prediction : Tensor (B,) or, per step, (B, T)
+        The class (int64) or the value.
+    logits : Tensor (..., n_classes) for classification, else None
+    loss : scalar Tensor, or None without labels
+        L = L_task + λ_OT L_OT + λ_MMD L_MMD; the last two in training only.
+    losses : mapping of name to scalar Tensor
+        The parts, unweighted: "task", "ot", "mmd", and each pair's, such as "ot/audio-text".
+    """
+
+    prediction: Tensor
+    logits: Tensor | None = None
+    loss: Tensor | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Projection(nn.Module):
+    """Features (N, D_m) → tokens (N, d): standardise, clip, (in training) swap, linear, norm, dropout.
+
+    The statistics belong to the model, are saved with it, and come from training data alone.
+    """
+
+    def __init__(self, width: int, d_model: int, dropout: float, clip: float, swap: float):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+        self.clip, self.swap = clip, swap
+        self.always_swap = False
+        self.linear = nn.Linear(width, d_model)
+        self.norm = nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = ((x - self.mean) * self.scale).clamp(-self.clip, self.clip)
+        if self.swap > 0 and (self.training or self.always_swap):
+            other = torch.randperm(len(x), device=x.device)
+            x = torch.where(torch.rand(len(x), 1, device=x.device) < self.swap, x[other], x)
+        return self.dropout(self.norm(self.linear(self.dropout(x))))
+
+
+class FusionModel(nn.Module):
+    """A model of a `MultimodalBatch`: project each modality to tokens, predict from all tokens, compare with labels.
+
+    A subclass makes its layers in `__init__` and predicts in `predict`; it may add losses.
+    """
+
+    config_class = AlignMamba2Config  # a subclass with more settings names its own
+    width_step = 1  # d_model must be a multiple of this
+    alignment_warmth = 1.0  # a factor on the weights of the alignment losses, for training with a warm-up
+
+    def __init__(self, config: AlignMamba2Config):
+        super().__init__()
+        self.config = c = config
+        self.project = nn.ModuleDict(
+            {
+                m: Projection(width, c.d_model, c.dropout, c.clip, c.swap.get(m, 0.0))
+                for m, width in c.modalities.items()
+            }
+        )
+        self.dropout = nn.Dropout(c.dropout)
+        self.outputs = c.n_classes if c.task == "classification" else 1
+
+    def predict(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutput:
+        """Predict from the tokens (B, T_m, d), 0 on padding, and masks of the batch's modalities."""
+        raise NotImplementedError
+
+    def added_losses(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return further losses of a training step by name."""
+        return {}
+
+    def total_loss(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Return the loss that is trained."""
+        return losses["task"]
+
+    def forward(self, batch: MultimodalBatch) -> ModelOutput:
+        """Predict and, with labels, return the loss; in training with all its parts."""
+        masks, tokens = self._project(batch)
+        losses = self.added_losses(tokens, masks) if self.training else {}
+        output = self.predict(tokens, masks)
+        if batch.labels is not None:
+            losses["task"] = self._task_loss(output, batch)
+            output.loss = self.total_loss(losses)
+        output.losses = losses
+        return output
+
+    @torch.no_grad()
+    def set_statistics(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Standardise each modality's features by (mean (D_m,), standard deviation (D_m,)) of training data.
+
+        A feature that never varied (sd 0) is only centred.
+        """
+        for m, (mean, sd) in statistics.items():
+            projection = self.project[m]
+            projection.mean.copy_(mean)
+            projection.scale.copy_(torch.where(sd > 1e-8, 1 / sd.clamp_min(1e-8), torch.ones_like(sd)))
+
+    @contextmanager
+    def swapping(self, seed: int) -> Iterator[None]:
+        """Within, swap features in prediction too, each time alike (see `AlignMamba2Config.swap`).
+
+        A validation split that shares the training split's leak must not choose by it.
+        """
+        projections = list(self.project.values())
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for projection in projections:
+                projection.always_swap = True
+            try:
+                yield
+            finally:
+                for projection in projections:
+                    projection.always_swap = False
+
+    def _project(self, batch: MultimodalBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Masks, and tokens (B, T_m, d) with 0 on padding, of the modalities that the batch has."""
+        masks, real = self._real_tokens(batch)
+        projected = {}
+        for m, (features, place) in real.items():
+            projected[m] = padded(self.project[m](features), place, masks[m])
+        return masks, projected
+
+    @torch.compiler.disable  # computation that depends on the values of masks or labels is no graph for torch.compile
+    def _real_tokens(self, batch: MultimodalBatch) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
+        """Masks, and of each modality the features (N_m, D_m) of real tokens, with their places in (B · T_m)."""
+        expected = self.config.modalities
+        for m, x in batch.features.items():
+            if m not in expected:
+                raise BatchError(f"features: modality {m!r} is unknown to this model; it has {list(expected)}")
+            if x.shape[-1] != expected[m]:
+                raise BatchError(f"features[{m!r}]: width {x.shape[-1]}; this model expects {expected[m]}")
+        masks = {m: batch.masks[m] for m in expected if m in batch.features}
+        empty = ~torch.stack([mask.any(1) for mask in masks.values()]).any(0)
+        if empty.any():
+            rows = [batch.ids[i] for i in empty.nonzero().flatten().tolist()]
+            raise BatchError(f"masks: no real token in any modality of samples {rows[:5]}; expected at least one")
+        places = {m: real_places(mask) for m, mask in masks.items()}
+        return masks, {m: (batch.features[m].flatten(0, 1)[place], place) for m, place in places.items()}
+
+    def _drop_modalities(self, masks: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Training: hide each modality of each sample with probability p, but never all of a sample's tokens."""
+        p = self.config.modality_dropout
+        if not self.training or p == 0:
+            return masks
+        present = torch.stack([mask.any(1) for mask in masks.values()], 1)  # (B, M)
+        keep = present & (torch.rand(present.shape, device=present.device) >= p)
+        keep = torch.where(keep.any(1, keepdim=True), keep, present)
+        return {m: mask & keep[:, i : i + 1] for i, (m, mask) in enumerate(masks.items())}
+
+    def _check_steps(self, masks: Mapping[str, Tensor]) -> None:
+        """With one prediction per step, refuse modalities of different numbers of steps."""
+        steps = {m: mask.shape[1] for m, mask in masks.items() if mask.any()}
+        if self.config.readout == "per_step" and len(set(steps.values())) > 1:
+            raise BatchError(f"features: readout='per_step' needs equally many steps in each modality; found {steps}")
+
+    def _output(self, scores: Tensor) -> ModelOutput:
+        """Scores (B, n) or, per step, (B, T, n) → prediction, and logits for classification."""
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # mixed precision leaves half of it
+        if self.config.task == "regression":
+            return ModelOutput(prediction=scores.squeeze(-1))
+        return ModelOutput(prediction=scores.argmax(-1), logits=scores)
+
+    @torch.compiler.disable
+    def _task_loss(self, output: ModelOutput, batch: MultimodalBatch) -> Tensor:
+        labels, guess = batch.labels, output.prediction if output.logits is None else output.logits
+        if labels.shape != output.prediction.shape:
+            raise BatchError(
+                f"labels: found {tuple(labels.shape)}; readout={self.config.readout!r} predicts "
+                f"{tuple(output.prediction.shape)}"
+            )
+        if batch.label_mask is not None:
+            labels, guess = labels[batch.label_mask], guess[batch.label_mask]
+        if self.config.task == "regression":
+            return F.l1_loss(guess, labels.to(guess.dtype))
+        if labels.is_floating_point() or labels.numel() == 0 or not 0 <= labels.min() <= labels.max() < guess.shape[-1]:
+            raise BatchError(
+                f"labels: found {labels.dtype} {sorted(set(labels.tolist()))[:8]}; "
+                f"expected whole numbers from 0 to {guess.shape[-1] - 1}"
+            )
+        return F.cross_entropy(guess, labels, label_smoothing=self.config.label_smoothing if self.training else 0.0)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors into `folder`, each of them whole or not at all.
+
+        The weights name the config that they belong to, and hold a SHA-256 of their content.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = dataclasses.asdict(self.config)
+        write_tensors(folder / WEIGHTS_FILE, self.state_dict(), {"format": "pt", "config": _digest(config)})
+        write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """Load a model that `save_pretrained` wrote, ready to predict (eval mode). Nothing in the files is executed.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            Naming the file, and what is missing, unknown or of another shape in it.
+        """
+        folder = Path(folder)
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder / name}: not found; expected a folder written by save_pretrained")
+        tensors, notes = read_tensors(folder / WEIGHTS_FILE)
+        try:
+            values = _plain_config(folder / CONFIG_FILE, tensors)
+            config = cls.config_class.from_dict(values)
+            with torch.device("meta"):  # the weights must fit before any memory is taken for them
+                _check_shapes(cls(config).state_dict(), tensors)
+        except (ValueError, TypeError, RuntimeError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
+        if notes.get("config", _digest(values)) != _digest(values):
+            raise ValueError(
+                f"{folder}: {CONFIG_FILE} is not what {WEIGHTS_FILE} was saved with. Was it changed, or was saving cut "
+                "off? Save the model again; to change a setting, load a model of another config with load_state_dict."
+            )
+        model = cls(config)
+        model.load_state_dict(tensors)
+        return model.eval()
+
+
+def real_places(mask: Tensor) -> Tensor:
+    """Return the places (N,) of True in a flattened mask (B, T)."""
+    return mask.flatten().nonzero().squeeze(1)
+
+
+def padded(rows: Tensor, place: Tensor, mask: Tensor) -> Tensor:
+    """Rows (N, k), at the N places of True in a mask (B, T) → (B, T, k), 0 elsewhere."""
+    return place_rows(rows, place, mask.numel()).view(*mask.shape, rows.shape[-1])
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def _plain_config(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The values in config.json, none of them large enough to ask for more than the weights hold."""
+    if path.stat().st_size > 1 << 20:
+        raise ValueError(f"{path.stat().st_size} bytes; expected a config of a few lines")
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"found a {type(values).__name__}; expected settings and their values")
+    most = {"n_layers": len(tensors)}
+    total = sum(x.numel() for x in tensors.values())
+    for name, value in values.items():
+        if isinstance(value, int) and value > most.get(name, max(total, 16)):
+            raise ValueError(f"{name}: found {value}; the weights hold {len(tensors)} tensors of {total} values in all")
+    return values
+
+
+def _check_shapes(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    for name in sorted({*expected, *tensors}):
+        a, b = (tuple(x[name].shape) if name in x else None for x in (expected, tensors))
+        if a != b:
+            raise ValueError(f"asks for {name} of shape {a}; {WEIGHTS_FILE} has {b}")
