@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--results", type=Path, default=Path(results), help=f"results file (default: {results})")
         verb.add_argument("--fast", action="store_true", help="two epochs: to see that everything runs")
         verb.add_argument("--quiet", action="store_true", help="no progress bars")
-
+        verb.add_argument(
+            "--tracker", dest="trackers", action="append", default=[], help="csv, tensorboard, wandb, ..."
+        )
         _add_machines(verb)
 
     evaluate = verbs.add_parser("evaluate", help="evaluate trained models; mean ± sd over the folders")
@@ -230,7 +232,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "fast": arguments.fast,
         "folder": arguments.folder,
         "progress": not arguments.quiet,
-        "machines": _machines(arguments),
+        "machines": {**_machines(arguments), "trackers": arguments.trackers},
         "say": print if _first() else lambda _: None,
     }
 
