@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--results", type=Path, default=Path(results), help=f"results file (default: {results})")
         verb.add_argument("--fast", action="store_true", help="two epochs: to see that everything runs")
         verb.add_argument("--quiet", action="store_true", help="no progress bars")
-
+        verb.add_argument(
+            "--tracker", dest="trackers", action="append", default=[], help="csv, tensorboard, wandb, ..."
+        )
         _add_machines(verb)
 
     evaluate = verbs.add_parser("evaluate", help="evaluate trained models; mean ± sd over the folders")
@@ -118,16 +120,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_machines(parser: argparse.ArgumentParser) -> None:
-    """Lightning's words."""
-    parser.add_argument("--devices", type=_devices, default=1, help="2, '0,1' or auto: processes sharing each batch")
-    parser.add_argument("--nodes", type=int, default=1, help="machines; start each with torchrun")
-    parser.add_argument("--strategy", default="auto", help="Lightning's, such as ddp (default: auto)")
+    parser.add_argument("--accelerator", default="auto", help="cpu, gpu, mps or auto (default: auto)")
+    parser.add_argument("--devices", type=_devices, default=1, help="processes here that share each batch, or auto")
     parser.add_argument("--precision", default="32-true", help="32-true or bf16-mixed")
+    parser.add_argument("--accumulate", type=int, default=1, help="parts that each batch is taken in (default: 1)")
+    parser.add_argument("--num-workers", type=int, default=0, help="processes that read ahead (default: 0)")
     parser.add_argument("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)")
 
 
 def _machines(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(arguments, name) for name in ("devices", "nodes", "strategy", "precision", "compile")}
+    names = ("accelerator", "devices", "precision", "accumulate", "num_workers", "compile")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def _devices(text: str) -> int | str:
@@ -136,9 +139,7 @@ def _devices(text: str) -> int | str:
 
 def _first() -> bool:
     """Whether this process speaks and writes: of those that train together, the first."""
-    from lightning.pytorch.utilities import rank_zero_only
-
-    return not rank_zero_only.rank
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _seeds(text: str) -> list[int]:
@@ -231,7 +232,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "fast": arguments.fast,
         "folder": arguments.folder,
         "progress": not arguments.quiet,
-        "machines": _machines(arguments),
+        "machines": {**_machines(arguments), "trackers": arguments.trackers},
         "say": print if _first() else lambda _: None,
     }
 

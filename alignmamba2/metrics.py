@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
 
 def classification_metrics(prediction: Tensor, target: Tensor, n_classes: int) -> dict[str, float]:
@@ -23,6 +22,8 @@ def classification_metrics(prediction: Tensor, target: Tensor, n_classes: int) -
     dict
         "accuracy"; "f1", weighted by class frequency; "f1_macro", the plain mean over classes. All in [0, 1].
     """
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score  # takes seconds
+
     _check(prediction, target)
     score = {"num_classes": n_classes}
     return {

@@ -1,8 +1,8 @@
 """Do two processes that train together follow the loss curve of one?
 
 The same recipe, seed and data (mini-mosi, synthetic; a number of samples that no batch divides; no dropout, which each
-process draws for itself) with one process and with two (PyTorch's DDP over gloo, by Lightning, on one machine). What is
-written: both curves, the largest relative difference between them, and between the weights that they end with.
+process draws for itself) with one process and with two (PyTorch's DDP over gloo, on one machine). The results hold both
+curves, the largest relative difference between them, and between the weights that they end with.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from alignmamba2.datasets import load_dataset
 from alignmamba2.storage.files import read_json, read_tensors, write_json, write_tensors
 from alignmamba2.training import fit
-from alignmamba2.training.loop import process
+from alignmamba2.training.machines import process
 from tools.results_file import keep
 
 RECIPE = {"model.d_model": 8, "model.d_state": 2, "model.n_layers": 1, "model.dropout": 0.0}
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] = ()) -> None:
     with tempfile.TemporaryDirectory(prefix="processes-") as scratch:
         for n in (1, 2):
             command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
-            command += ["-m", "alignmamba2", "bench", "processes", "--one-of", str(n), "--folder", scratch]
+            command += ["-m", "benchmarks", "processes", "--one-of", str(n), "--folder", scratch]
             command += ["--samples", str(arguments.samples), "--epochs", str(arguments.epochs)]
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
             done = subprocess.run(command, capture_output=True, text=True, env=environment)

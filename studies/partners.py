@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": f"{test.name}, {test.protocol}",
-        "machine": machine("lightning"),
+        "machine": machine("accelerate"),
         "most": most,
         "runs": rows,
     }

@@ -49,10 +49,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -190,14 +188,14 @@ def share_projection(model: AlignMamba2) -> None:
         projection.linear = first
 
 
-class Change(Callback):
-    """Changes the model once it is built: same seed, same weights, but for what is changed."""
+class Change:
+    """Change is a callback that changes a part of the model once it is built; all other weights are the seed's."""
 
     def __init__(self, change: Callable[[AlignMamba2], None]):
         self.change = change
 
-    def on_fit_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        self.change(task.model)
+    def on_start(self, model: AlignMamba2, epochs: int) -> None:
+        self.change(model)
 
 
 @dataclasses.dataclass(frozen=True)

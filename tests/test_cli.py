@@ -50,7 +50,7 @@ def test_two_processes_follow_the_curve_of_one(tmp_path):
     command += ["--set", "model.dropout=0.0", "--set", "training.batch_size=107"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     found = []
-    for options in ([], ["--devices", "2", "--strategy", "ddp"]):
+    for options in ([], ["--devices", "2"]):
         folder = tmp_path / str(len(options))
         command_here = [*command, *options, "--folder", str(folder), "--results", str(folder / "results.json")]
         done = subprocess.run(command_here, capture_output=True, text=True, env=env)

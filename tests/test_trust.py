@@ -17,8 +17,8 @@ from alignmamba2.batch import BatchError, MultimodalBatch
 from alignmamba2.datasets import DataError
 from alignmamba2.datasets.nonfinite import without_nonfinite
 from alignmamba2.storage.files import FileError, read_tensors, whole, write_tensors, write_text
+from alignmamba2.training import TrainingError
 from alignmamba2.training.checkpoint import FILE, Checkpoint, CheckpointError
-from alignmamba2.training.loop import TrainingError
 from tests.stress.kills import SUBJECTS
 
 from .conftest import make_samples
@@ -101,7 +101,7 @@ def test_an_unfinished_run_of_something_else_is_refused_by_name(splits, stop_aft
 
 
 def test_killed_at_random_moments():
-    """`bench kills` in small: the whole of it is a command."""
+    """`python -m tests.stress kills` in small."""
     if not hasattr(os, "fork"):
         pytest.skip("no fork here")
     command = [sys.executable, "-m", "tests.stress", "kills", "--kills", "1", "--results", os.devnull + "x"]
@@ -325,39 +325,47 @@ def test_labels_that_are_nan_are_named():
         MultimodalBatch.from_samples(samples)
 
 
-def test_an_exploding_loss_stops_with_the_last_good_epoch_kept(splits, tmp_path, monkeypatch):
-    from alignmamba2.training import loop
+class Poison:
+    """Poison changes the model, as it comes, before a step of an epoch."""
 
-    real = loop.Task.training_step
+    def __init__(self, change, epoch=0, step=0):
+        self.change, self.before = change, (epoch, step)
 
-    def explodes(task, batch, index):
-        if task.current_epoch == 2 and index == 1:
+    def on_start(self, model, epochs):
+        self.model = model
+        if self.before == (0, 0):
+            self.change(model)
+
+    def on_step(self, row):
+        if (row["epoch"], row["step"] + 1) == self.before:
             with torch.no_grad():
-                task.model.head.weight.fill_(float("inf"))
-        return real(task, batch, index)
+                self.change(self.model)
 
-    monkeypatch.setattr(loop.Task, "training_step", explodes)
+
+def test_an_exploding_loss_stops_with_the_last_good_epoch_kept(splits, tmp_path):
+    explosion = Poison(lambda model: model.head.weight.fill_(float("inf")), epoch=2, step=1)
     with pytest.raises(
         TrainingError, match=r"epoch 2, step 1, samples 'train-\d+', .*loss is no finite .*holds the run"
     ):
-        train(splits, folder=tmp_path)
+        train(splits, folder=tmp_path, callbacks=[explosion])
     tensors, _ = read_tensors(tmp_path / FILE)
     assert all(torch.isfinite(x).all() for x in tensors.values() if x.is_floating_point())
-    monkeypatch.undo()
     assert train(splits, folder=tmp_path).history == train(splits).history
 
 
-def test_a_gradient_that_is_none_stops_before_it_reaches_the_weights(splits, monkeypatch):
-    from alignmamba2.training import loop
+def test_a_validation_loss_that_is_none_names_its_samples(splits):
+    last = Poison(lambda model: model.head.weight.fill_(float("inf")), epoch=0, step=3)
+    with pytest.raises(TrainingError, match=r"epoch 0, validation, samples 'valid-000', .*: the loss is (nan|inf)"):
+        train(splits, callbacks=[last])
 
-    def poisoned(task, batch, index):
-        loss = task.model(batch).loss
-        task._at = "epoch 0, step 0, samples 'x'"
-        return loss + (task.model.head.weight * 0).sum().sqrt()  # 0, with the slope 0 · ∞
 
-    monkeypatch.setattr(loop.Task, "training_step", poisoned)
-    with pytest.raises(TrainingError, match=r"the gradient's norm is nan, by 'head.weight'"):
-        train(splits)
+def test_a_gradient_that_is_none_stops_before_it_reaches_the_weights(splits):
+    poison = Poison(lambda model: model.head.weight.register_hook(lambda gradient: gradient * float("nan")))
+    with pytest.raises(
+        TrainingError, match=r"epoch 0, step 0, samples 'train-\d+', .*gradient's norm is nan, by 'head.weight'"
+    ):
+        train(splits, callbacks=[poison])
+    assert poison.model.head.weight.isfinite().all()
 
 
 def test_a_single_class_is_named():

@@ -26,8 +26,8 @@ from ..metrics import calibration_error
 from ..recipes import Recipe
 from ..storage.files import FileError, read_json, write_json
 from ..training import Machines, fit, loader
-from ..training.loop import process
-from ..training.loop import scores as metrics_of
+from ..training.evaluation import scores as metrics_of
+from ..training.machines import process
 from .plan import BENCHMARKS, Variant, changed, variants
 from .runs import provenance
 from .summary import published, summarise
@@ -59,7 +59,7 @@ def reproduce(
     fast : two epochs a run: to see that everything runs
     jobs : runs at a time, each in a process of its own
     only : variants to run, by name; default: all
-    machines : devices, nodes, strategy, precision and compile of `fit`; where processes train together, `jobs` is 1,
+    machines : options of `fit` that say what trains, such as devices; where processes train together, `jobs` is 1,
         the first of them evaluates and writes, and the others get an empty report
 
     Returns
@@ -69,7 +69,7 @@ def reproduce(
         numbers and a row a variant.
     """
     machines = {k: v for k, v in (machines or {}).items() if v != MACHINES[k]}
-    if jobs > 1 and set(machines) - {"precision", "compile"}:
+    if jobs > 1 and "devices" in machines:
         raise ValueError(f"jobs: found {jobs} with {machines}; runs side by side have one device each")
     benchmarks: dict[str, Any] = {}
     plans: dict[str, tuple[dict[str, Dataset], list[Variant]]] = {}

@@ -32,7 +32,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "one shared expert only": {"model.experts": "shared"},
     "modality experts only": {"model.experts": "specific"},
 }
-PACKAGES = ("torch", "numpy", "numba", "lightning", "pot", "transformers")
+PACKAGES = ("torch", "numpy", "numba", "accelerate", "pot", "transformers")
 
 
 def run_seeds(
@@ -50,7 +50,7 @@ def run_seeds(
     """Train a recipe once a seed; evaluate each model, chosen on validation, once on the test split.
 
     Says first what data it is, unless `datasets`, splits to use instead of the recipe's, are given. `machines` are
-    the devices, nodes, strategy, precision and compile of `fit`.
+    the options of `fit` that say what trains, such as devices and precision.
 
     Returns
     -------

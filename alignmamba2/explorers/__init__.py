@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-# Where each panel lives. Imported on first use: Lightning, which one of them needs, takes seconds.
+# Where each panel lives. Imported on first use: a chapter shows one or two.
 _HOME = {
     "ComparisonExplorer": "comparison",
     "DataExplorer": "data",

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Unpack
 
 import plotly.graph_objects as go
-from lightning.pytorch.callbacks import Callback
 from plotly.subplots import make_subplots
 
 from ..figures.style import INK, QUIET, titled, whole_steps
@@ -15,12 +14,11 @@ from .panel import Explorer, PanelOptions, add_trace, choice
 PARTS = {"train/task": "task loss", "train/ot": "transport loss", "train/mmd": "MMD loss"}
 
 
-class TrainingMonitor(Explorer, Callback):
+class TrainingMonitor(Explorer):
     """Losses by part, and a validation metric, drawn while a model trains.
 
-    Show it in one cell, and give it to `fit` in the next: ``fit(recipe, callbacks=[monitor])``. It is a Lightning
-    callback; without Lightning, call `on_epoch` with one row of numbers an epoch. To end a training early, interrupt
-    the kernel.
+    Show it in one cell, and give it to `fit` in the next: ``fit(recipe, callbacks=[monitor])``. Another trainer calls
+    `on_epoch` with one row of numbers per epoch. To end a training early, interrupt the kernel.
 
     Parameters
     ----------
@@ -75,14 +73,10 @@ class TrainingMonitor(Explorer, Callback):
                 control.options, control.value = options, wanted
         self.update()
 
-    # Called by Lightning, with the epoch's row added to the task's history.
-    def on_fit_start(self, trainer: Any, task: Any) -> None:
+    def on_start(self, model: Any, epochs: int) -> None:
+        """Begin anew, with an axis as long as the training may take."""
         self.history.clear()
-        self._epochs = trainer.max_epochs or self._epochs
-
-    def on_validation_end(self, trainer: Any, task: Any) -> None:
-        if task.history:
-            self.on_epoch(task.history[-1])
+        self._epochs = epochs
 
     def _paint(self, metric: str) -> str:
         if not self.history:

@@ -1,5 +1,30 @@
 """Training: `fit` a recipe on a data set, `evaluate` a model, go on after a stop."""
 
-from .fit import Machines, build, evaluate, fit, loader, predict, training_notes
+from __future__ import annotations
 
-__all__ = ["Machines", "build", "evaluate", "fit", "loader", "predict", "training_notes"]
+import importlib
+
+# Imported on first use: `doctor`, which asks for a compiler alone, needs no trainer.
+_HOME = {
+    "FitResult": "fitting",
+    "Machines": "machines",
+    "TrainingError": "loop",
+    "build": "fitting",
+    "evaluate": "evaluation",
+    "fit": "fitting",
+    "loader": "batches",
+    "predict": "evaluation",
+    "training_notes": "notes",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

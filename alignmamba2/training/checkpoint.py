@@ -6,6 +6,7 @@ import json
 import random
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,15 @@ class Checkpoint:
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def restoring() -> Iterator[None]:
+    """Turn what goes wrong while a state is put back into a `CheckpointError`."""
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise CheckpointError(f"the checkpoint does not fit this model: {error}; resume=False starts anew") from error
 
 
 def environment() -> dict[str, Any]:

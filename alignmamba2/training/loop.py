@@ -1,288 +1,250 @@
-"""What Lightning runs for `training.fit`: the task, what watches it, and how several processes share a batch."""
+"""The training loop: epochs of steps, a validation after each epoch, the weights of the best one kept."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
-from torch import Tensor, distributed
-from torch.utils.data import BatchSampler
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm import tqdm
 
 from ..batch import MultimodalBatch
-from ..metrics import classification_metrics, regression_metrics
-from ..model.config import AlignMamba2Config
+from ..datasets import Dataset
+from ..model import AlignMamba2, ModelOutput
 from ..recipes import TrainingConfig
-from .checkpoint import CheckpointError, random_state, set_random_state
+from .batches import loader, share_of
+from .checkpoint import random_state, set_random_state
+from .evaluation import scores
+from .machines import Machines, gathered, process
+from .optimizer import alignment_warmth, optimizer_of, schedule_of
 
 
 class TrainingError(ValueError):
     """Training cannot go on; the message names epoch, step and samples."""
 
 
-def scores(prediction: Tensor, target: Tensor, config: AlignMamba2Config) -> dict[str, float | None]:
-    """The field's metrics for the model's task (see `metrics`)."""
-    if config.task == "classification":
-        return classification_metrics(prediction, target, config.n_classes)
-    return regression_metrics(prediction, target)
+@dataclass
+class Loop:
+    """Loop is a model in training, with all that changes from step to step.
 
+    Read it from `run` on: an epoch is `train_epoch`, whose steps are `backward` and `update`, then `validate`.
 
-class Task(L.LightningModule):
-    """The model, its optimiser, and a history of means over each epoch's samples.
-
-    `samples` are those of the training and of the validation split; a batch is `training.batch_size` of them over all
-    processes together. With `compile`, the call of the model is compiled and not the model, which stays what it is.
+    Attributes
+    ----------
+    model, config : what is trained, and the recipe's table on how
+    epochs : int
+    train, valid : Dataset
+        Without `valid` there is nothing to choose by: all epochs run.
+    best : Best, which hears of every validated epoch
+    machines, accelerator : Machines, and what its `start` returned
+    seed : int
+        Of the order of the training data. Dropout draws from PyTorch's own generator.
+    callbacks : see `fit`
+    save : function that is given the whole state after each epoch
     """
 
-    def __init__(
-        self, model: torch.nn.Module, training: TrainingConfig, samples: tuple[int, int], compile: bool = False
-    ):
-        super().__init__()
-        # Hardly two batches are of one size: a graph for each would never be done compiling.
-        self.run = torch.compile(model.__call__, dynamic=True) if compile else model.__call__
-        self.model, self.training_config, self.samples = model, training, samples
-        self.steps = math.ceil(samples[0] / training.batch_size)
-        self.history: list[dict[str, float]] = []
-        self._sums: dict[str, float] = {}
-        self._weights = 0
-        self._valid: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._at = ""
+    model: AlignMamba2
+    config: TrainingConfig
+    epochs: int
+    train: Dataset
+    valid: Dataset | None
+    best: Best
+    machines: Machines
+    accelerator: Accelerator
+    seed: int = 0
+    callbacks: Sequence[Any] = ()
+    save: Callable[[Mapping[str, Any]], None] | None = None
+    progress: bool = False
+    epoch: int = field(default=0, init=False)
 
-    def on_train_start(self) -> None:
-        rank, _ = process()
-        if rank:  # the weights are one process's; dropout is each one's own
-            torch.manual_seed(torch.initial_seed() + rank)
+    def __post_init__(self) -> None:
+        self._tell("on_start", self.model, self.epochs)
+        size, options = self.config.batch_size, {"share": True, "num_workers": self.machines.num_workers}
+        self.order = torch.Generator().manual_seed(self.seed)
+        self.train_batches = loader(self.train, size, self.order, parts=self.machines.accumulate, **options)
+        self.valid_batches = loader(self.valid, size, **options) if self.valid else ()
+        self.steps = math.ceil(len(self.train) / size)
+        self.total = self.steps * self.config.max_epochs
+        self.network = Network(self.model, self.machines.compile)
+        self.shared = self.accelerator.prepare(self.network)  # on its device; within PyTorch's DDP if there are several
+        self.optimizer = optimizer_of(self.model, self.config)
+        self.schedule = schedule_of(self.optimizer, self.config, self.total)
+        rank, world = process()
+        if world > 1:  # the weights are the same in each process; dropout is each one's own
+            torch.manual_seed(self.seed + rank)
 
-    def training_step(self, batch: MultimodalBatch, index: int) -> Tensor:
-        warm = round(self.training_config.alignment_warmup * self.steps * self.training_config.max_epochs)
-        self.model.alignment_warmth = min(1.0, self.global_step / warm) if warm else 1.0
-        output = self.run(batch)
-        self._at = f"epoch {self.current_epoch}, step {index}, samples {_some(batch.ids)}"
-        values = {name: float(value.detach()) for name, value in {"loss": output.loss, **output.losses}.items()}
-        if not math.isfinite(values["loss"]):
-            parts = ", ".join(f"{name} {value:g}" for name, value in values.items())
-            raise TrainingError(f"{self._at}: the loss is no finite number ({parts})")
-        own, size = self._share(index, self.samples[0])
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value * own
-        self._weights += own
-        self.log("loss", output.loss.detach(), prog_bar=True, batch_size=len(batch))
-        # The processes' gradients are averaged: each counts by its share of the samples.
-        weight = own * process()[1] / size
-        return output.loss if weight == 1 else output.loss * weight
-
-    def on_train_end(self) -> None:
+    def run(self) -> None:
+        """Train until all epochs are done, or the best one is as far back as patience reaches."""
+        while self.epoch < self.epochs and not (self.valid and self.best.is_final(self.epoch)):
+            row = {"epoch": self.epoch, **self.train_epoch()}
+            if self.valid:
+                row |= self.validate()
+                self.best.add(row, self.model)
+            self.epoch += 1
+            if self.save:
+                self.save(self.state_dict())
+            self._tell("on_epoch", row)
         self.model.alignment_warmth = 1.0  # training may have ended before the warm-up
 
-    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+    def train_epoch(self) -> dict[str, float]:
+        """Take every step of an epoch; return the means of the loss and its parts over all samples."""
+        self.model.train()
+        batches, sums = iter(self.train_batches), Counter()
+        silent = not self.progress or process()[0] > 0
+        with tqdm(total=self.steps, desc=f"epoch {self.epoch}", leave=False, disable=silent) as bar:
+            for step in range(self.steps):
+                done = self.epoch * self.steps + step
+                self.model.alignment_warmth = alignment_warmth(self.config, done, self.total)
+                of_step = Counter()
+                for part in range(self.machines.accumulate):
+                    of_step.update(self.backward(next(batches), step, part))
+                self.update()
+                sums.update(of_step)
+                losses = means_of([of_step])
+                bar.set_postfix(loss=losses["loss"], refresh=False)
+                bar.update()
+                self._tell("on_step", {"epoch": self.epoch, "step": step, **losses})
+        return {f"train/{name}": value for name, value in means_of(gathered(sums)).items()}
+
+    def backward(self, batch: MultimodalBatch, step: int, part: int) -> dict[str, float]:
+        """Add the gradient of this process's part of a batch; return the loss and its parts, summed over samples."""
+        self.place = f"epoch {self.epoch}, step {step}, samples {_some(batch.ids)}"
+        samples, size = share_of(step, len(self.train), self.config.batch_size, part, self.machines.accumulate)
+        is_last = part == self.machines.accumulate - 1
+        with nullcontext() if is_last else self.accelerator.no_sync(self.shared):  # processes meet once per step
+            output: ModelOutput = self.shared(batch.to(self.accelerator.device, non_blocking=True))
+            losses = {name: float(value.detach()) for name, value in {"loss": output.loss, **output.losses}.items()}
+            terms = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+            finite = math.isfinite(losses["loss"])
+            _stop_together("" if finite else f"{self.place}: the loss is no finite number ({terms})")
+            # The processes' gradients are averaged: each counts by its share of the samples.
+            weight = samples * process()[1] / size
+            self.accelerator.backward(output.loss if weight == 1 else output.loss * weight)
+        return {"samples": samples, **{name: value * samples for name, value in losses.items()}}
+
+    def update(self) -> None:
+        """Clip the gradient, take the optimiser's step and the schedule's."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters])
         if not norm.isfinite():
             bad = [n for n, p in self.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-            raise TrainingError(f"{self._at}: the gradient's norm is {float(norm)}, by {_some(bad)}")
-        torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val or math.inf, norm)
+            raise TrainingError(f"{self.place}: the gradient's norm is {float(norm)}, by {_some(bad)}")
+        nn.utils.clip_grads_with_norm_(parameters, self.config.grad_clip or math.inf, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.schedule.step()
 
-    def validation_step(self, batch: MultimodalBatch, index: int) -> None:
-        with self.model.swapping(seed=index):
-            output = self.run(batch)
-        loss = float(output.loss)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"epoch {self.current_epoch}, validation, samples {_some(batch.ids)}: the loss is {loss}"
-            )
-        known = ... if batch.label_mask is None else batch.label_mask
-        labels = batch.labels[known]
-        if self._share(index, self.samples[1])[0]:
-            self._valid.append((output.prediction[known].cpu(), labels.cpu(), output.loss.cpu() * labels.numel()))
-
-    def on_validation_epoch_end(self) -> None:
-        prediction, labels, loss = zip(*(row for part in gathered(self._valid) for row in part), strict=True)
-        self._valid.clear()
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Return loss and metrics on the validation split, each process's samples together."""
+        self.model.eval()
+        rows, problem = [], ""
+        for step, batch in enumerate(self.valid_batches):
+            batch = batch.to(self.accelerator.device, non_blocking=True)
+            with self.model.swapping(seed=step):
+                output: ModelOutput = self.network(batch)
+            if not math.isfinite(output.loss):
+                at = f"epoch {self.epoch}, validation, samples {_some(batch.ids)}"
+                problem = problem or f"{at}: the loss is {float(output.loss)}"
+            known = ... if batch.label_mask is None else batch.label_mask
+            labels = batch.labels[known].cpu()
+            if share_of(step, len(self.valid), self.config.batch_size)[0]:
+                rows.append((output.prediction[known].cpu(), labels, output.loss.cpu() * labels.numel()))
+        _stop_together(problem)
+        prediction, labels, loss = zip(*(row for share in gathered(rows) for row in share), strict=True)
         target = torch.cat(labels)
-        metrics = {"loss": float(sum(loss)) / len(target)}
-        metrics |= scores(torch.cat(prediction), target, self.model.config)
-        row = {"epoch": self.current_epoch}
-        row |= {f"train/{name}": value for name, value in self._means().items()}
-        row |= {f"valid/{name}": value for name, value in metrics.items() if value is not None}
-        self.history.append(row)
-        shown = ("valid/loss", "valid/accuracy")
-        for name, value in row.items():
-            if name.startswith("valid/"):
-                self.log(name, value, prog_bar=name in shown, batch_size=1)
+        metrics = {"loss": float(sum(loss)) / len(target), **scores(torch.cat(prediction), target, self.model.config)}
+        return {f"valid/{name}": value for name, value in metrics.items() if value is not None}
 
-    def _share(self, index: int, samples: int) -> tuple[int, int]:
-        """Samples of this step that are this process's (0: it has a stand-in, see `Share`), and those of all."""
-        rank, world = process()
-        size = min(self.training_config.batch_size, samples - index * self.training_config.batch_size)
-        return len(range(rank, size, world)), size
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that it takes to go on; every process has to ask for it."""
+        return {
+            "epochs": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "order": self.order.get_state(),
+            "random": gathered(random_state()),
+        }
 
-    def _means(self) -> dict[str, float]:
-        """Of each part of the loss, over the samples since the last call, of all processes."""
-        parts = gathered((self._sums, self._weights))
-        self._sums, self._weights = {}, 0
-        total = sum(weight for _, weight in parts)
-        return {name: sum(sums.get(name, 0.0) for sums, _ in parts) / total for name in parts[0][0]}
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.epoch = int(state["epochs"])
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.order.set_state(state["order"])
+        set_random_state(state["random"][process()[0]])
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        c = self.training_config
-        # As Mamba does: no decay for what is no matrix of weights (norms, biases, A and D of the scan).
-        plain = [p for name, p in self.named_parameters() if p.ndim < 2 or name.endswith("A_log")]
-        others = {id(p) for p in plain}
-        decayed = [p for p in self.parameters() if id(p) not in others]
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": c.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=c.learning_rate,
-            fused=True,
-        )
-        total = self.steps * c.max_epochs
-        warm = max(1, round(c.warmup * total))
-
-        def factor(step: int) -> float:
-            if step < warm:
-                return (step + 1) / warm
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, total - warm))))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def _tell(self, event: str, *what: Any) -> None:
+        for callback in self.callbacks:
+            if hasattr(callback, event):
+                getattr(callback, event)(*what)
 
 
-class KeepBest(Callback):
-    """The best weights so far, in memory; training ends `patience` epochs after them."""
+class Network(nn.Module):
+    """Network is the call of a model, compiled or not; the model itself stays what it is.
+
+    Hardly two batches are of one size: with static shapes, compiling would never end.
+    """
+
+    def __init__(self, model: nn.Module, compile: bool = False):
+        super().__init__()
+        self.model = model
+        self.call = torch.compile(model.__call__, dynamic=True) if compile else model.__call__
+
+    def forward(self, batch: MultimodalBatch) -> ModelOutput:
+        return self.call(batch)
+
+
+class Best:
+    """Best is the history of the epochs, one row each, with the weights of the one that is best by `monitor`."""
 
     def __init__(self, monitor: str, patience: int):
         self.monitor, self.patience = monitor, patience
-        self.mode = "min" if monitor.endswith(("loss", "mae")) else "max"
-        self.score = math.inf
-        self.epoch = -1
+        self.sign = 1 if monitor.endswith(("loss", "mae")) else -1
+        self.history: list[dict[str, float]] = []
+        self.score, self.epoch = math.inf, -1
         self.weights: dict[str, Tensor] = {}
 
-    def on_validation_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        if self.monitor not in trainer.callback_metrics:
-            raise ValueError(
-                f"training.monitor: found {self.monitor!r}; there are "
-                f"{sorted(n for n in trainer.callback_metrics if n.startswith('valid/'))}"
-            )
-        value = float(trainer.callback_metrics[self.monitor])
-        score = value if self.mode == "min" else -value
+    def add(self, row: Mapping[str, float], model: nn.Module) -> None:
+        """Add an epoch; keep the model's weights if none was better."""
+        names = sorted(name for name in row if name.startswith("valid/"))
+        if self.monitor not in names:
+            raise ValueError(f"training.monitor: found {self.monitor!r}; there are {names}")
+        self.history.append(dict(row))
+        score = self.sign * row[self.monitor]
         if score < self.score or not self.weights:
-            self.score, self.epoch = score, trainer.current_epoch
-            self.weights = {k: v.detach().clone() for k, v in task.model.state_dict().items()}
+            self.score, self.epoch = score, row["epoch"]
+            self.weights = {name: x.detach().clone() for name, x in model.state_dict().items()}
 
-    def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        if self.finished(trainer.current_epoch + 1):
-            trainer.should_stop = True
-
-    def finished(self, epochs: int) -> bool:
-        """Whether patience is at its end after so many epochs."""
+    def is_final(self, epochs: int) -> bool:
+        """Return whether patience is at its end after so many epochs."""
         return epochs - 1 - self.epoch >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
         return {"score": self.score, "epoch": self.epoch, "weights": self.weights}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> None:
         self.score, self.epoch, self.weights = float(state["score"]), int(state["epoch"]), dict(state["weights"])
+        self.history = [dict(row) for row in history]
 
 
-class Resume(Callback):
-    """Hands the whole state of training to `write` after each epoch, and begins with such a state if one is given.
-
-    `order` draws the order of the training data; `state` is what `write` was given.
-    """
-
-    def __init__(
-        self,
-        write: Callable[[Mapping[str, Any]], None],
-        order: torch.Generator,
-        state: Mapping[str, Any] | None = None,
-    ):
-        self._write, self._order, self._state = write, order, state
-
-    def on_fit_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        """Weights and epoch; here, so that they are there even if no epoch is left to train."""
-        if self._state is None:
-            return
-        with _fitting():
-            progress = trainer.fit_loop.epoch_progress.current
-            progress.processed = progress.completed = int(self._state["epochs"])
-            task.model.load_state_dict(self._state["model"])
-            task.history = [dict(row) for row in self._state["history"]]
-
-    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        if self._state is None:
-            return
-        with _fitting():
-            trainer.optimizers[0].load_state_dict(self._state["optimizer"])
-            trainer.lr_scheduler_configs[0].scheduler.load_state_dict(self._state["schedule"])
-
-    def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        if self._state is not None:  # only now: Lightning has drawn from the generators while it set up
-            with _fitting():
-                self._order.set_state(self._state["order"])
-                set_random_state(self._state["random"][process()[0]])
-            self._state = None
-
-    def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        random = gathered(random_state())
-        if process()[0]:
-            return
-        self._write(
-            {
-                "epochs": trainer.current_epoch + 1,
-                "model": task.model.state_dict(),
-                "optimizer": trainer.optimizers[0].state_dict(),
-                "schedule": trainer.lr_scheduler_configs[0].scheduler.state_dict(),
-                "history": task.history,
-                "order": self._order.get_state(),
-                "random": random,
-            }
-        )
+def means_of(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the means of what processes summed over samples; "samples" of each says how many these were."""
+    total = sum(part["samples"] for part in sums) or 1
+    return {name: sum(part.get(name, 0.0) for part in sums) / total for name in sums[0] if name != "samples"}
 
 
-@contextmanager
-def _fitting() -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"the checkpoint does not fit this model: {error}; resume=False starts anew") from error
-
-
-class Share(BatchSampler):
-    """This process's part of every batch: of n processes, the r-th takes every n-th sample, from the r-th on.
-
-    A process that would get nothing takes the first sample as a stand-in, which then counts 0.
-    """
-
-    def __init__(self, batches: BatchSampler):
-        super().__init__(batches.sampler, batches.batch_size, batches.drop_last)  # Lightning looks at them
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rank, world = process()
-        for batch in self.batches:
-            yield batch[rank::world] or batch[:1]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-def process() -> tuple[int, int]:
-    """The number of this process among those that train together, and how many these are."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
-def gathered(value: Any) -> list[Any]:
-    """The value of every process that trains with this one, by number."""
-    _, world = process()
-    values = [value] * world
-    if world > 1:
-        distributed.all_gather_object(values, value)
-    return values
+def _stop_together(problem: str) -> None:
+    """Raise on every process what one of them met, so that none waits for one that is gone."""
+    if problems := [text for text in gathered(problem) if text]:
+        raise TrainingError(problems[0])
 
 
 def _some(names: Sequence[str]) -> str:

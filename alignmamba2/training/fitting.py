@@ -1,0 +1,243 @@
+"""Fit a recipe on a data set: what is trained, what is kept on the way, what is written at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch.utils.data import ConcatDataset
+
+from ..baselines import build_model
+from ..datasets import Dataset, load_dataset
+from ..model import AlignMamba2
+from ..recipes import Recipe
+from .checkpoint import Checkpoint, restoring
+from .loop import Best, Loop, TrainingError
+from .machines import Machines, process
+from .notes import write_notes
+from .trackers import Tracking, trackers_of
+
+EVENTS = ("on_start", "on_step", "on_epoch")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """FitResult is what `fit` leaves.
+
+    Attributes
+    ----------
+    model : the best model by `monitor` on the validation split, ready to predict; with `refit`, trained anew for as
+        many epochs on the training and validation splits together
+    history : one mapping per epoch: "epoch", "train/loss", "train/task", "train/ot", "train/mmd", each pair's such as
+        "train/mmd/audio-text", "valid/loss" and the validation metrics, such as "valid/accuracy"
+    best_epoch : the epoch that the model comes from
+    datasets : the splits
+    recipe : the recipe as run, overrides included
+    seed : int
+    folder : the folder of model and history, or None
+    """
+
+    model: AlignMamba2
+    history: list[dict[str, float]]
+    best_epoch: int
+    datasets: dict[str, Dataset]
+    recipe: Recipe
+    seed: int
+    folder: Path | None
+
+
+def fit(
+    recipe: str | Path | Recipe,
+    *,
+    seed: int = 0,
+    fast: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    datasets: dict[str, Dataset] | None = None,
+    folder: str | Path | None = None,
+    resume: bool = True,
+    progress: bool = True,
+    callbacks: Sequence[Any] = (),
+    trackers: Sequence[str] = (),
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    precision: str = "32-true",
+    accumulate: int = 1,
+    num_workers: int = 0,
+    compile: bool = False,
+) -> FitResult:
+    """Train AlignMamba-2 by a recipe; choose the epoch on the validation split. The test split is not touched.
+
+    Parameters
+    ----------
+    recipe : name, path of a TOML, or a `Recipe`
+    seed : int
+        Of weights, data order and dropout. Same seed, same machine, same number of threads: same bits.
+    fast : bool
+        Two epochs: to see that everything runs.
+    overrides : mapping such as ``{"model.lambda_ot": 0.0}``
+    datasets : splits to use instead of loading the recipe's
+    folder : folder of the model, the history and the recipe; nothing is written if left out
+        After each epoch all that it takes to go on is kept there too, until training is done.
+    resume : go on where an earlier call with the same folder, recipe, seed and data was stopped
+        The weights and metrics are, bit by bit, those of a run that was never stopped. False: start anew.
+    progress : show a progress bar
+    callbacks : objects that have some of the methods ``on_start(model, epochs)``, ``on_step(row)``, ``on_epoch(row)``
+        The first is called once the model is built. A step's row has "epoch", "step", and the loss and its parts over
+        this process's samples; an epoch's row is one of `FitResult.history`. The refit calls none of them.
+    trackers : names among "csv" (history.csv in the folder), "tensorboard", "wandb" and the others of Accelerate
+    accelerator : "cpu", "gpu", "mps", or "auto" for the fastest of them that this machine has
+    devices : number of processes on this machine that share each of the recipe's batches; "auto": one per GPU
+        `fit` starts the command that runs it again for each of the others. Under torchrun or `accelerate launch`, on
+        one machine or on several, the launcher's number counts.
+    precision : "32-true" or "bf16-mixed"
+        With the latter, matrix products are in bfloat16; the scan's state, the alignment losses, the prediction and the
+        weights stay in float32.
+    accumulate : number of parts that each batch is taken in, one after the other
+        The same step, up to rounding, in less memory.
+    num_workers : number of processes that read ahead; 0: none, for data that lies in memory
+    compile : train through `torch.compile`
+        Off, for on a processor a step gains next to nothing by it (`results/README.md`); on a GPU it was not measured.
+        It needs a C++ compiler, compiles for a minute or two in the first epoch, and draws dropout in another
+        way: the same model, not the same bits. The model that comes back is an ordinary one.
+
+    Raises
+    ------
+    TrainingError
+        A loss or gradient is no finite number: epoch, step and samples are named, and what was kept of the run. Or
+        every training label is of the same class.
+    CheckpointError
+        What the folder holds is damaged or an unfinished run of something else, named setting by setting.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(recipe, overrides)
+    elif overrides:
+        raise ValueError("fit: overrides go with a recipe's name or path; this recipe is already read")
+    if fast:
+        recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, max_epochs=2))
+    for callback in callbacks:
+        if not any(hasattr(callback, event) for event in EVENTS):
+            raise ValueError(f"callbacks: found {callback!r}; expected an object with some of {', '.join(EVENTS)}")
+    machines = Machines(accelerator, devices, precision, accumulate, num_workers, compile)
+    folder = Path(folder) if folder else None
+    log_with = trackers_of(trackers, folder)
+    datasets = datasets or load_dataset(recipe.dataset, **recipe.data)
+    train, valid = datasets["train"], datasets["valid"]
+    _check_labels(train, valid)
+    checkpoint = Checkpoint(folder, _identity(recipe, seed, machines, train, valid)) if folder else None
+    state = checkpoint.read() if checkpoint and resume else None
+    best = Best(recipe.training.monitor, recipe.training.patience)
+    if state is not None:
+        with restoring():
+            best.load_state_dict(state["best"], state["history"])
+    started = machines.start(log_with=log_with, project_dir=folder)
+    run = _Run(recipe, seed, machines, started, best, checkpoint, state, progress)
+    try:
+        with Tracking(started, recipe, seed, best.history) as tracking:
+            model = run.train(train, valid, (*callbacks, tracking))
+    except TrainingError as error:
+        raise TrainingError(f"{error}. Lower the learning rate, or look at these samples; {run.kept()}") from error
+    result = FitResult(model.cpu().eval(), best.history, best.epoch, datasets, recipe, seed, folder)
+    if folder and process()[0] == 0:
+        model.save_pretrained(folder)
+        write_notes(folder, recipe.to_dict(), seed, best.epoch, best.history)
+        checkpoint.remove()
+    return result
+
+
+@dataclass
+class _Run:
+    """One call of `fit`: a loop that finds the best epoch and, with `refit`, one on both splits for as long."""
+
+    recipe: Recipe
+    seed: int
+    machines: Machines
+    accelerator: Accelerator
+    best: Best
+    checkpoint: Checkpoint | None
+    state: Mapping[str, Any] | None
+    progress: bool
+
+    def train(self, train: Dataset, valid: Dataset, callbacks: Sequence[Any]) -> AlignMamba2:
+        """Return the model of the best epoch, or of the refit; go on from the state if there is one."""
+        config, model = self.recipe.training, None
+        if not (self.state and self.state["refit"]):
+            model = self._train(train, valid, config.max_epochs, callbacks)
+            model.load_state_dict(self.best.weights)
+        if config.refit:
+            samples = ConcatDataset([train.samples, valid.samples])
+            whole = dataclasses.replace(train, split="train+valid", samples=samples)
+            model = self._train(whole, None, self.best.epoch + 1, ())
+        return model
+
+    def _train(self, train: Dataset, valid: Dataset | None, epochs: int, callbacks: Sequence[Any]) -> AlignMamba2:
+        refit = valid is None
+        set_seed(self.seed)
+        loop = Loop(
+            build(self.recipe, train),
+            self.recipe.training,
+            epochs,
+            train,
+            valid,
+            self.best,
+            self.machines,
+            self.accelerator,
+            seed=self.seed,
+            callbacks=callbacks,
+            save=functools.partial(self._save, refit) if self.checkpoint else None,
+            progress=self.progress,
+        )
+        if self.state and self.state["refit"] == refit:
+            with restoring():
+                loop.load_state_dict(self.state)
+        loop.run()
+        return loop.model
+
+    def _save(self, refit: bool, state: Mapping[str, Any]) -> None:
+        if process()[0] == 0:
+            best, history = self.best.state_dict(), self.best.history
+            self.checkpoint.write({**state, "best": best, "history": history, "refit": refit})
+
+    def kept(self) -> str:
+        """Say what is left of the run after it failed."""
+        if self.checkpoint is None or not self.checkpoint.path.is_file():
+            return "nothing was kept: no epoch was finished, or no folder was given"
+        return f"{self.checkpoint.path} holds the run as it was after the last good epoch"
+
+
+def _identity(recipe: Recipe, seed: int, machines: Machines, train: Dataset, valid: Dataset) -> dict[str, Any]:
+    """Return what has to be the same for an unfinished run to go on."""
+    digest = hashlib.sha256()
+    for m, (mean, sd) in train.statistics().items():
+        digest.update(m.encode() + mean.numpy().tobytes() + sd.numpy().tobytes())
+    data = {"train": len(train), "valid": len(valid), "statistics": digest.hexdigest()[:16]}
+    return {"recipe": recipe.to_dict(), "seed": seed, "data": data, **machines.identity()}
+
+
+def _check_labels(train: Dataset, valid: Dataset) -> None:
+    """Refuse labels of a single class in training, and warn of them in validation."""
+    for dataset in (train, valid) if train.task == "classification" else ():
+        labels = [x for x in dataset.labels if x is not None]
+        classes = torch.cat([torch.as_tensor(x).reshape(-1) for x in labels]).unique().tolist() if labels else []
+        if len(classes) > 1:
+            continue
+        problem = f"{dataset.name}, split {dataset.split!r}: every label of its {len(dataset)} samples is {classes}"
+        if dataset is train:
+            raise TrainingError(f"{problem}; expected at least two classes of {dataset.n_classes} to learn from")
+        warnings.warn(f"{problem}; the best epoch is chosen on that one class alone", stacklevel=3)
+
+
+def build(recipe: Recipe, train: Dataset) -> AlignMamba2:
+    """Return the recipe's model for this data set, standardising features by the training split's statistics."""
+    settings = {"modalities": train.modalities, "task": train.task, "n_classes": train.n_classes}
+    model = build_model({**settings, "readout": train.readout, **recipe.model})
+    model.set_statistics(train.statistics())
+    return model

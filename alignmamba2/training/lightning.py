@@ -1,0 +1,79 @@
+"""AlignMamba-2 as a LightningModule, for who brings a Trainer; the only module that imports Lightning (an extra)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+try:
+    import lightning as L
+except ImportError as error:
+    raise ImportError("Lightning is not installed: pip install 'alignmamba2[lightning]'") from error
+import torch
+from torch import Tensor, nn
+
+from ..batch import MultimodalBatch
+from ..recipes import TrainingConfig
+from .evaluation import scores
+from .optimizer import alignment_warmth, optimizer_of, schedule_of
+
+
+class AlignMambaModule(L.LightningModule):
+    """AlignMambaModule trains a model as `fit` does, step by step, under a Lightning `Trainer`.
+
+    It logs "train/loss" with the loss's parts, "valid/loss" and the validation metrics. Batches come from
+    `training.loader`; clip the gradient by the Trainer: ``L.Trainer(gradient_clip_val=config.grad_clip)``. What else
+    `fit` does (the best epoch, patience, resuming, swapping's seeds) is the Trainer's to do, or not.
+
+    Parameters
+    ----------
+    model : AlignMamba2 or a baseline, such as `training.build` makes
+    config : TrainingConfig
+        Of optimiser, schedule and warm-ups; `batch_size`, `max_epochs`, `patience`, `monitor` and `refit` are not read.
+
+    Raises
+    ------
+    ValueError
+        The Trainer has no end, so that the schedule has no length.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainingConfig | None = None):
+        super().__init__()
+        self.model, self.config = model, config or TrainingConfig()
+        self._valid: list[tuple[Tensor, Tensor]] = []
+
+    def training_step(self, batch: MultimodalBatch, index: int) -> Tensor:
+        self.model.alignment_warmth = alignment_warmth(self.config, self.global_step, self._steps())
+        output = self.model(batch)
+        losses = {"loss": output.loss, **output.losses}
+        values = {f"train/{name}": value.detach() for name, value in losses.items()}
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(batch))
+        return output.loss
+
+    def on_train_end(self) -> None:
+        self.model.alignment_warmth = 1.0
+
+    def validation_step(self, batch: MultimodalBatch, index: int) -> None:
+        with self.model.swapping(seed=index):
+            output = self.model(batch)
+        known = ... if batch.label_mask is None else batch.label_mask
+        labels = batch.labels[known]
+        self.log("valid/loss", output.loss, batch_size=labels.numel(), sync_dist=True)
+        self._valid.append((output.prediction[known].cpu(), labels.cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        prediction, labels = (torch.cat(x) for x in zip(*self._valid, strict=True))
+        self._valid.clear()
+        metrics = scores(prediction, labels, self.model.config)
+        self.log_dict({f"valid/{name}": value for name, value in metrics.items() if value is not None}, sync_dist=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = optimizer_of(self.model, self.config)
+        schedule = schedule_of(optimizer, self.config, self._steps())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _steps(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise ValueError("Trainer: found no end of training; expected max_epochs or max_steps")
+        return int(steps)

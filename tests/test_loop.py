@@ -1,0 +1,182 @@
+"""The loop: who is told what and when, parts of a batch, trackers, devices, and Lightning in its place."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from alignmamba2 import fit, load_dataset
+from alignmamba2.recipes import Recipe
+from alignmamba2.training import Machines, build, loader
+
+SMALL = {"model.d_model": 8, "model.d_state": 2, "model.n_layers": 1, "model.dropout": 0.0}
+SMALL |= {"training.max_epochs": 2, "training.batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def splits():
+    """mini-mosi, cut short: the last batch of three has 8 samples."""
+    return {k: dataclasses.replace(d, samples=d.samples[:40]) for k, d in load_dataset("mini-mosi").items()}
+
+
+def train(splits, **options):
+    overrides = {**SMALL, **options.pop("overrides", {})}
+    return fit("mini-mosi", datasets=splits, overrides=overrides, progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def plain(splits):
+    return train(splits)
+
+
+class Log:
+    def __init__(self):
+        self.events, self.rows = [], []
+
+    def on_start(self, model, epochs):
+        self.events.append(("start", epochs))
+        self.model = model
+
+    def on_step(self, row):
+        self.events.append((row["epoch"], row["step"]))
+        assert {"loss", "task", "ot", "mmd"} <= set(row)
+
+    def on_epoch(self, row):
+        self.events.append(("epoch", row["epoch"]))
+        self.rows.append(row)
+
+
+def test_callbacks_hear_of_the_start_each_step_and_each_epoch(splits, plain):
+    log = Log()
+    result = train(splits, callbacks=[log], overrides={"training.refit": True})
+    steps = [[(epoch, step) for step in range(3)] + [("epoch", epoch)] for epoch in range(2)]
+    assert log.events == [("start", 2), *steps[0], *steps[1]]  # and nothing of the refit
+    assert log.rows == result.history == plain.history
+
+
+def test_a_callback_needs_one_method_alone_and_one_it_does_need(splits):
+    class Steps:
+        losses: list[float] = []  # noqa: RUF012
+
+        def on_step(self, row):
+            self.losses.append(row["loss"])
+
+    train(splits, callbacks=[Steps()])
+    assert len(Steps.losses) == 6
+    with pytest.raises(ValueError, match=r"callbacks: found .* expected an object with some of on_start, on_step"):
+        train(splits, callbacks=[object()])
+
+
+def test_parts_of_a_batch_add_up_to_its_step(splits, plain):
+    """The last batch has 8 samples, so that of 5 parts not all are equally large; and of 16 parts, 8 are empty."""
+    for parts in (2, 5, 16):
+        result = train(splits, accumulate=parts)
+        for row, expected in zip(result.history, plain.history, strict=True):
+            assert row == pytest.approx(expected, rel=1e-3, abs=1e-5)
+        for name, x in result.model.state_dict().items():
+            torch.testing.assert_close(x, plain.model.state_dict()[name], rtol=1e-3, atol=1e-5)
+
+
+def test_workers_read_the_same_batches(splits, plain):
+    result = train(splits, num_workers=1)
+    assert result.history == plain.history
+
+
+def test_a_csv_tracker_writes_the_history(splits, tmp_path):
+    result = train(splits, folder=tmp_path, trackers=["csv"])
+    with (tmp_path / "history.csv").open() as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    assert rows == result.history
+
+
+def test_a_tracker_has_the_epochs_before_a_stop_too(splits, tmp_path):
+    class Stop:
+        def on_epoch(self, row):
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(splits, folder=tmp_path, trackers=["csv"], callbacks=[Stop()])
+    result = train(splits, folder=tmp_path, trackers=["csv"])
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 1 + len(result.history) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"accelerator": "tpu"}, "accelerator: found 'tpu'; expected one of auto, cpu, gpu, mps"),
+        ({"devices": 0}, "devices: found 0; expected a whole number of at least 1"),
+        ({"devices": "all"}, "devices: found 'all'"),
+        ({"accumulate": 0}, "accumulate: found 0; expected a whole number of at least 1"),
+        ({"num_workers": -1}, "num_workers: found -1"),
+        ({"precision": "16-mixed"}, "precision: found '16-mixed'; expected one of 32-true, bf16-mixed"),
+        ({"trackers": ["diary"]}, "trackers: found 'diary', which is unknown; expected some of csv"),
+        ({"trackers": ["csv"]}, "trackers: found csv without a folder"),
+    ],
+)
+def test_options_that_are_none_are_named(splits, options, says):
+    with pytest.raises(ValueError, match=says):
+        train(splits, **options)
+
+
+@pytest.mark.parametrize("kind", ["gpu", "mps"])
+def test_a_device_that_is_not_here_is_named(kind):
+    if {"gpu": torch.cuda.is_available, "mps": torch.backends.mps.is_available}[kind]():
+        pytest.skip(f"there is a device of kind {kind}")
+    with pytest.raises(ValueError, match=f"accelerator: found '{kind}', which PyTorch does not see"):
+        Machines(accelerator=kind)
+
+
+def test_devices_change_the_identity_of_a_run_and_workers_do_not():
+    assert Machines().identity() == {"processes": 1}
+    assert Machines(devices=2, accumulate=3).identity() == {"processes": 2, "accumulate": 3}
+    assert Machines(num_workers=2, accelerator="cpu").identity() == {"processes": 1}
+
+
+def test_two_processes_stop_together(splits, tmp_path):
+    """One of them meets a NaN; both end, the error names the sample, and the state of the last epoch is kept."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom alignmamba2 import fit\nfrom alignmamba2.training.machines import process\n"
+        "class Poison:\n"
+        "    def on_start(self, model, epochs): self.model = model\n"
+        "    def on_epoch(self, row):\n"
+        "        if process()[0] == 1: self.model.head.bias.data.fill_(float('nan'))\n"
+        "fit('mini-mosi', overrides={'model.d_model': 8, 'model.n_layers': 1, 'training.batch_size': 107},\n"
+        "    folder=sys.argv[1], devices=2, callbacks=[Poison()], progress=False)\n"
+    )
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(script), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.count("TrainingError: epoch 1, step 0, samples ") == 2 * done.stderr.count("holds the run as it")
+    assert (tmp_path / "run" / "unfinished.safetensors").is_file()
+
+
+def test_lightning_takes_the_same_steps(splits, plain):
+    L = pytest.importorskip("lightning")
+    from alignmamba2.training.lightning import AlignMambaModule
+
+    recipe = Recipe.load("mini-mosi", SMALL)
+    torch.manual_seed(0)
+    module = AlignMambaModule(build(recipe, splits["train"]), recipe.training)
+    trainer = L.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        gradient_clip_val=recipe.training.grad_clip,
+    )
+    batches = loader(splits["train"], 16, torch.Generator().manual_seed(0))
+    trainer.fit(module, batches, loader(splits["valid"], 16))
+    for name in ("train/loss", "train/ot", "valid/loss", "valid/accuracy"):
+        assert float(trainer.callback_metrics[name]) == pytest.approx(plain.history[-1][name], rel=1e-4)
