@@ -15,6 +15,7 @@ from alignmamba2.datasets.formats import csd, mosi_pickles
 from alignmamba2.datasets.mini import mosi as mini_mosi
 from alignmamba2.datasets.mini import mosi_files
 from alignmamba2.datasets.store import StoredSamples
+from alignmamba2.storage.files import FileError
 
 WIDTHS = {"mini-mosi": (5, 20), "mini-mosei": (74, 35)}
 STEPS = {"mini-mosi": (375, 500), "mini-mosei": (500, 500)}
@@ -350,7 +351,7 @@ def test_a_store_cut_anywhere_is_a_clear_error(root):
     whole = path.read_bytes()
     for size in np.random.default_rng(0).integers(0, len(whole) - 1, 200):
         path.write_bytes(whole[:size])
-        with pytest.raises(DataError, match=r"train\.safetensors: no whole file of a store"):
+        with pytest.raises(FileError, match=r"train\.safetensors: no whole file of a store"):
             StoredSamples(path)
 
 

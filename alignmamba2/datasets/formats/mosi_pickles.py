@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from ...storage.file_array import FileArray, blocks
 from ..contents import Contents, Field, Part
 from ..store import Split
-from .file_array import FileArray, blocks
 from .unpickle import read_pickle
 
 SPLITS = ("train", "valid", "test")
@@ -189,7 +189,7 @@ def _read_split(found: Utterances, name: str, tree: Mapping[str, Any], label_key
     def tokens(m: str) -> Iterator[np.ndarray]:
         low, high = spans[m]
         for start, block in blocks(features[m]):
-            yield np.concatenate([x[low[start + i] : high[start + i]] for i, x in enumerate(block)])
+            yield from (x[low[start + i] : high[start + i]] for i, x in enumerate(block))
 
     found.splits[name] = Split(
         widths={m: x.shape[2] for m, x in features.items()},

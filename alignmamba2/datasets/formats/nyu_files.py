@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ...storage.files import file_hash
 from ..base import DataError
 from ..fetch import Source
-from ..store import file_hash
 from .hdf5 import errors_named
 from .images import read_picture
 from .matlab import read_matrices
