@@ -12,7 +12,7 @@ import numpy as np
 from ...storage.files import file_hash
 from ..base import DataError
 from ..fetch import Source
-from .hdf5 import errors_named
+from .hdf5 import errors_named, opened, plain
 from .images import read_picture
 from .matlab import read_matrices
 
@@ -160,10 +160,8 @@ class MatFrames:
 
     @cached_property
     def _file(self):
-        import h5py
-
         with errors_named(self.path, "a MATLAB v7.3 file"):
-            return h5py.File(self.path, "r")
+            return opened(self.path)
 
     def _field(self, name: str, dtype: type, channels: tuple[int, ...]):
         field = self._read(name, lambda: self._file[name])
@@ -178,7 +176,7 @@ class MatFrames:
     def _strings(self, name: str) -> list[str]:
         def read() -> list[str]:
             references = np.asarray(self._file[name]).ravel()
-            return ["".join(map(chr, np.asarray(self._file[r]).ravel())) for r in references]
+            return ["".join(map(chr, np.asarray(plain(self.path, self._file[r])).ravel())) for r in references]
 
         return self._read(name, read)
 
