@@ -40,16 +40,10 @@ def whole(path: Path) -> Iterator[Path]:
     OSError
         Naming the file: the disk is full, say. `path` is as it was.
     """
-    part = _part(path)
-    try:
+    with _beside(path, "what was there before is unchanged") as part:
         yield part
         _sync(part)
         part.replace(path)
-        _sync(path.parent)
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"{path}: could not be written ({_why(error)}); what was there before is unchanged") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -64,8 +58,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     OSError
         Naming the folder: the disk is full, say.
     """
-    part = _part(folder)
-    try:
+    with _beside(folder, "it is not there") as part:
         part.mkdir(parents=True)
         yield part
         for path in part.rglob("*"):
@@ -77,11 +70,24 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         except OSError:
             if not (folder.is_dir() and any(folder.iterdir())):
                 raise
-        _sync(folder.parent)
+
+
+@contextmanager
+def _beside(path: Path, state: str) -> Iterator[Path]:
+    """Give a name beside `path` that is gone afterwards; errors of the system name `path` and say its state."""
+    part = _part(path)
+    try:
+        yield part
+        _sync(path.parent)
     except (OSError, SafetensorError) as error:
-        raise OSError(f"{folder}: could not be written ({_why(error)}); it is not there") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise OSError(f"{path}: could not be written ({reason}); {state}") from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        _remove(part)
+
+
+def _remove(part: Path) -> None:
+    shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -209,12 +215,8 @@ def _part(path: Path) -> Path:
     for part in path.parent.glob(f"{glob.escape(ours)}*.part"):
         pid = part.name.removesuffix(".part").rsplit("-", 2)[1]
         if pid.isdecimal() and not _alive(int(pid)):
-            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+            _remove(part)
     return path.with_name(f"{ours}{os.getpid()}-{secrets.token_hex(3)}.part")
-
-
-def _why(error: Exception) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def _alive(pid: int) -> bool:
