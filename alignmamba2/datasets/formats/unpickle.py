@@ -149,19 +149,21 @@ class _Reader(pickle._Unpickler):
             target.value = self.array_of(content, dtype, shape, "F" if columns_first else "C")
         self.stack[-1] = target.value
 
-    def add(self, values: list[Any]) -> None:
-        """Add values to the container on the stack."""
-        target = self.stack[-1]
+    def push(self, value: Any) -> None:
+        self.append(value)  # looked up here: a mark, once it is gone, gives the reader another stack
+
+    def fill(self, values: Any, target: Any) -> Any:
+        """Add values to a container and return it."""
+        self._take((64 if type(target) is set else 8) * len(values))
         if type(target) is list:
             target.extend(values)
-        elif type(target) in (set, dict):
-            target.update(self.set_of(values) if type(target) is set else self.dict_of(values))
+        elif type(target) is set:
+            target.update(map(self.key, values))
+        elif type(target) is dict:
+            target.update(zip(map(self.key, values[::2]), values[1::2], strict=True))
         else:
             raise self.refusal(f"adding to a {type(target).__name__}")
-
-    def append_marked(self, container: Callable[[list[Any]], Any]) -> None:
-        values = self.pop_mark()  # changes the stack that `append` appends to
-        self.append(container(values))
+        return target
 
     def refuse(self, name: str) -> None:
         raise self.refusal(f"an object or a buffer of its own ({name})")
@@ -211,16 +213,6 @@ class _Reader(pickle._Unpickler):
             self._take(LARGE)
         return value
 
-    def dict_of(self, values: list[Any]) -> dict[Any, Any]:
-        return dict(zip(map(self.key, values[::2]), values[1::2], strict=True))
-
-    def set_of(self, values: list[Any]) -> set[Any]:
-        self._take(64 * len(values))
-        return set(map(self.key, values))
-
-    def frozenset_of(self, values: list[Any]) -> frozenset[Any]:
-        return frozenset(self.set_of(values))
-
 
 KNOWN: dict[str, Callable] = {
     "numpy.ndarray": _Unbuilt,
@@ -231,8 +223,8 @@ KNOWN: dict[str, Callable] = {
     "_codecs.encode": _Reader.encoded,
     "builtins.bytes": _Reader.encoded,
     "builtins.bytearray": _Reader.encoded,
-    "builtins.set": _Reader.set_of,
-    "builtins.frozenset": _Reader.frozenset_of,
+    "builtins.set": lambda reader, values: reader.fill(values, set()),
+    "builtins.frozenset": lambda reader, values: frozenset(reader.fill(values, set())),
 }
 
 INSTRUCTIONS: dict[str, Callable[[_Reader], Any]] = {
@@ -241,11 +233,11 @@ INSTRUCTIONS: dict[str, Callable[[_Reader], Any]] = {
     "BINBYTES": lambda reader: reader.append(reader.payload("<I")),
     "BINBYTES8": lambda reader: reader.append(reader.payload("<Q")),
     "BYTEARRAY8": lambda reader: reader.append(reader.payload("<Q")),
-    "FROZENSET": lambda reader: reader.append_marked(reader.frozenset_of),
-    "DICT": lambda reader: reader.append_marked(reader.dict_of),
-    "APPEND": lambda reader: reader.add([reader.stack.pop()]),
-    "SETITEM": lambda reader: reader.add([reader.stack.pop(-2), reader.stack.pop()]),
-    **dict.fromkeys(("APPENDS", "SETITEMS", "ADDITEMS"), lambda reader: reader.add(reader.pop_mark())),
+    "FROZENSET": lambda reader: reader.push(frozenset(reader.fill(reader.pop_mark(), set()))),
+    "DICT": lambda reader: reader.push(reader.fill(reader.pop_mark(), {})),
+    "APPEND": lambda reader: reader.fill([reader.stack.pop()], reader.stack[-1]),
+    "SETITEM": lambda reader: reader.fill([reader.stack.pop(-2), reader.stack.pop()], reader.stack[-1]),
+    **dict.fromkeys(("APPENDS", "SETITEMS", "ADDITEMS"), lambda r: r.fill(r.pop_mark(), r.stack[-1])),
     "BUILD": _Reader.load_build,
     "READONLY_BUFFER": lambda reader: None,  # all that is read is read-only
 }
