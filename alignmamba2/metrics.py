@@ -1,4 +1,4 @@
-"""The field's metrics, as the field computes them."""
+"""Metrics of the benchmarks, computed as their authors compute them, and tests that compare models."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def _finite(split: Split, modality: str, replaced: dict[str, int]) -> Iterator[n
 
 
 class StoredSamples(Sequence):
-    """The samples of a split's file, each read when it is requested; a slice is a view.
+    """StoredSamples are the samples of a split's file, each read when it is requested; a slice is a view.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What encoders computed, kept on disk in a store and computed once."""
+"""Tokens of encoders, computed once and kept on disk in a store."""
 
 from __future__ import annotations
 

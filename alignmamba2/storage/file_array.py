@@ -15,7 +15,7 @@ BLOCK = 1 << 24  # bytes of a block of rows
 
 
 class FileArray:
-    """An array whose numbers lie in one piece in a file; indexing it copies just the rows asked for.
+    """FileArray is an array whose numbers lie in one piece in a file; indexing copies just the rows requested.
 
     Each access maps the file, copies, and unmaps it again: what is read through a lasting map counts as the process's
     memory until the system wants it back, so here memory is what the caller holds.

@@ -121,7 +121,7 @@ def finish(file: BinaryIO, widths: Mapping[str, int], index: np.ndarray, arrays:
 
 
 class StoredTokens:
-    """One file of a store, read where it is asked for something.
+    """StoredTokens is one file of a store, of which only the requested parts are read.
 
     Attributes
     ----------
