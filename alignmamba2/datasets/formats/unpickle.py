@@ -262,8 +262,8 @@ def _measure(value: Any, room: int, known: dict[int, tuple[int, int]], depth: in
             inner, below = _measure(part, room - size, known, depth + 1)
             size, height = size + inner, max(height, below + 1)
         known[id(value)] = size, height
-    if depth + height > DEPTH or size > room:
-        raise ValueError(
-            f"nested deeper than {DEPTH}, or more than {GROWTH} times the file's size with what it uses twice"
-        )
+    if depth + height > DEPTH:
+        raise ValueError(f"values nested deeper than {DEPTH}, or inside themselves")
+    if size > room:
+        raise ValueError(f"more than {GROWTH} times the file's size and {ROOM >> 20} MiB, with all that is used twice")
     return size, height
