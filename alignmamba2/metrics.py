@@ -1,4 +1,4 @@
-"""The field's metrics, as the field computes them."""
+"""Metrics of the benchmarks, computed as their authors compute them, and tests that compare models."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 def classification_metrics(prediction: Tensor, target: Tensor, n_classes: int) -> dict[str, float]:
-    """Accuracy and F1 of class predictions.
+    """Return accuracy and F1 of class predictions.
 
     Parameters
     ----------
-    prediction, target : int64 Tensor (N,)
+    prediction, target : int64 Tensor (N,), classes from 0 to n_classes − 1
     n_classes : int
 
     Returns
@@ -25,6 +25,8 @@ def classification_metrics(prediction: Tensor, target: Tensor, n_classes: int) -
     from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score  # takes seconds
 
     _check(prediction, target)
+    _check_classes(prediction, n_classes, "prediction")
+    _check_classes(target, n_classes, "target")
     score = {"num_classes": n_classes}
     return {
         "accuracy": float(multiclass_accuracy(prediction, target, average="micro", **score)),
@@ -34,7 +36,7 @@ def classification_metrics(prediction: Tensor, target: Tensor, n_classes: int) -
 
 
 def regression_metrics(prediction: Tensor, target: Tensor) -> dict[str, float | None]:
-    """MMSA's metrics of sentiment in [-3, 3] (thuiar/MMSA, `metricsTop.py`).
+    """Return MMSA's metrics of sentiment in [-3, 3] (thuiar/MMSA, `metricsTop.py`).
 
     Returns
     -------
@@ -62,7 +64,7 @@ def regression_metrics(prediction: Tensor, target: Tensor) -> dict[str, float | 
 
 
 def mean_and_sd(values: Sequence[float | None]) -> tuple[float, float] | None:
-    """Mean and sample standard deviation (n − 1; 0 for a single value); None if any value is undefined."""
+    """Return mean and sample standard deviation (n − 1; 0 for a single value); None if any value is undefined."""
     if any(v is None for v in values):
         return None
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
@@ -77,33 +79,40 @@ def _check(prediction: Tensor, target: Tensor) -> None:
         raise ValueError("metrics: NaN or infinity in prediction or target; expected finite numbers")
 
 
+def _check_classes(classes: Tensor, n_classes: int, name: str) -> None:
+    wrong = classes if classes.is_floating_point() else classes[(classes < 0) | (classes >= n_classes)]
+    if len(wrong):
+        raise ValueError(f"metrics: {name} holds {wrong[0].item()}; expected integers from 0 to {n_classes - 1}")
+
+
 def calibration_error(probabilities: Tensor, target: Tensor, bins: int = 15) -> float:
-    r"""Expected calibration error: how far confidence is from accuracy (Guo et al. 2017).
+    r"""Return the expected calibration error, how far confidence is from accuracy (Guo et al. 2017).
 
     .. math:: \sum_b \frac{n_b}{N} \left| \mathrm{acc}_b - \mathrm{conf}_b \right|
 
-    over `bins` equal bins (l, r] of the confidence, the largest probability.
+    over `bins` equal bins [l, r) of the confidence, the largest probability; a confidence of 1 has a bin of its own.
 
     Parameters
     ----------
     probabilities : Tensor (N, C), rows that sum to 1
     target : int64 Tensor (N,)
     """
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     if probabilities.ndim != 2 or len(probabilities) != len(target) or not len(target):
         raise ValueError(
             f"metrics: probabilities {tuple(probabilities.shape)}, target {tuple(target.shape)}; expected (N, C), (N,)"
         )
-    confidence, guess = probabilities.double().max(1)
-    right = (guess == target).double()
-    place = (confidence * bins).ceil().clamp(1, bins).long() - 1
-    gap = torch.zeros(bins, dtype=torch.float64).index_add(0, place, right - confidence)
-    return float(gap.abs().sum() / len(target))
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise ValueError("metrics: probabilities outside [0, 1], or NaN; expected rows that sum to 1, not logits")
+    _check_classes(target, probabilities.shape[1], "target")
+    return float(multiclass_calibration_error(probabilities, target, probabilities.shape[1], n_bins=bins))
 
 
 def interval(
     scores: np.ndarray, units: np.ndarray, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean score, over seeds and over samples.
+    """Return the percentile bootstrap interval of a mean score, over seeds and over samples.
 
     Parameters
     ----------
@@ -114,23 +123,18 @@ def interval(
         Predictions of one unit (the utterances of a video) are drawn together.
     """
     sums, counts = _by_unit(scores, units)
-    rng = np.random.default_rng(seed)
-    means = np.empty(draws)
-    for i in range(draws):
-        drawn = rng.integers(0, len(counts), len(counts))
-        runs = rng.integers(0, len(sums), len(sums))
-        means[i] = sums[runs][:, drawn].sum() / (len(sums) * counts[drawn].sum())
+    means = _bootstrap([sums], counts, draws, np.random.default_rng(seed))
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def paired_test(a: np.ndarray, b: np.ndarray, units: np.ndarray, draws: int = 5000, seed: int = 0) -> dict[str, float]:
-    """Whether two models differ on the same samples, over their seeds.
+    """Test whether two models differ on the same samples, over their seeds.
 
     Parameters
     ----------
     a, b : float arrays (S, N), (S', N)
-        Scores of each prediction, larger is better; one row a seed.
+        Scores of each prediction, larger is better; one row per seed.
     units : int array (N,), as in `interval`
 
     Returns
@@ -146,20 +150,26 @@ def paired_test(a: np.ndarray, b: np.ndarray, units: np.ndarray, draws: int = 50
     observed = sums[0].sum()
     flips = rng.choice((-1.0, 1.0), (draws, len(counts))) @ sums[0]
     p = (1 + int((np.abs(flips) >= abs(observed) - 1e-9).sum())) / (draws + 1)
-    # Seeds of two models are drawn apart: nothing pairs them but their number.
-    (sums_a, _), (sums_b, _) = _by_unit(a, units), _by_unit(b, units)
-    means = np.empty(2000)
-    for i in range(len(means)):
-        drawn = rng.integers(0, len(counts), len(counts))
-        runs_a, runs_b = (rng.integers(0, len(s), len(s)) for s in (sums_a, sums_b))
-        gap = sums_a[runs_a].mean(0) - sums_b[runs_b].mean(0)
-        means[i] = gap[drawn].sum() / counts[drawn].sum()
+    means = _bootstrap([_by_unit(a, units)[0], _by_unit(b, units)[0]], counts, 2000, rng)
     low, high = np.quantile(means, [0.025, 0.975])
     return {"difference": float(observed / total), "low": float(low), "high": float(high), "p": float(p)}
 
 
+def _bootstrap(sides: Sequence[np.ndarray], counts: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Return mean scores (draws,), of one side or of the difference of two, each of other units and seeds.
+
+    Seeds of two models are drawn apart: nothing pairs them but their number.
+    """
+    means = np.empty(draws)
+    for i in range(draws):
+        units = rng.integers(0, len(counts), len(counts))
+        sums = np.subtract.reduce([side[rng.integers(0, len(side), len(side))].mean(0) for side in sides])
+        means[i] = sums[units].sum() / counts[units].sum()
+    return means
+
+
 def holm(p: Sequence[float]) -> list[float]:
-    """p values corrected for their number (Holm 1979)."""
+    """Return p values corrected for their number (Holm 1979)."""
     order, corrected, largest = np.argsort(p, kind="stable"), [0.0] * len(p), 0.0
     for rank, i in enumerate(order):
         largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
@@ -168,7 +178,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _by_unit(scores: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of scores (S, U) and number of predictions (U,) of each unit."""
+    """Return sums of scores (S, U) and number of predictions (U,) of each unit."""
     if scores.ndim != 2 or scores.shape[1] != len(units) or not len(units):
         raise ValueError(f"metrics: scores {scores.shape}, units {np.shape(units)}; expected (S, N) and (N,)")
     _, place, counts = np.unique(units, return_inverse=True, return_counts=True)

@@ -87,7 +87,7 @@ def _row(stage: str, amount: float, folder: Path, arguments: argparse.Namespace)
         _row("store", amount, folder, arguments)
     options = ["--samples", str(arguments.samples), "--folder", str(folder), "--stage", stage, "--amount", str(amount)]
     options += ["--steps", str(arguments.steps)] if arguments.steps else []
-    command = [sys.executable, "-m", "alignmamba2", "bench", "big", *options]
+    command = [sys.executable, "-m", "benchmarks", "big", *options]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return {"stage": stage, **json.loads(done.stdout.splitlines()[-1])}
 

@@ -1,6 +1,6 @@
 """A step of training on data of any size, and on samples of any length: time and memory of each (see `big.py`).
 
-**Size.** A store of N utterances of MOSEI's unaligned shape, which `datasets/store.py` reads. Only the utterances that
+**Size.** A store of N utterances of MOSEI's unaligned shape, which `token_store.py` reads. Only the utterances that
 the steps draw are written; the others are a hole in the file, which the system reads as zeros and which takes no disk.
 So it is the size that grows, in the index, in the draw of an order and in where the reads go, and not the disk that is
 measured: what is read comes from memory.
@@ -8,9 +8,7 @@ measured: what is read comes from memory.
 
 from __future__ import annotations
 
-import hashlib
 import statistics
-import struct
 import time
 import zlib
 from pathlib import Path
@@ -21,11 +19,12 @@ import torch
 
 from alignmamba2.batch import MultimodalBatch
 from alignmamba2.datasets.base import Dataset
-from alignmamba2.datasets.store import Split, StoredSamples, head
+from alignmamba2.datasets.store import StoredSamples
 from alignmamba2.model import AlignMamba2
 from alignmamba2.model.config import AlignMamba2Config
 from alignmamba2.recipes import Recipe
 from alignmamba2.stopwatch import peak_extra_mib
+from alignmamba2.storage.token_store import HEADER, finish, packed
 
 SHAPES = {"text": (50, 768), "audio": (500, 74), "vision": (500, 35)}
 BATCH, STEPS = 16, 12
@@ -87,37 +86,28 @@ def of_length(tokens: int) -> dict[str, Any]:
 
 
 def sparse_store(path: Path, samples: int) -> None:
-    """A store's file, whole but for holes where utterances are not drawn; checksums of zeros are made once."""
-    lengths = {m: np.full(samples, n) for m, (n, _) in SHAPES.items()}
-    split = Split(
-        widths={m: d for m, (_, d) in SHAPES.items()},
-        lengths=lengths,
-        tokens=lambda m: iter(()),
-        labels=np.random.default_rng(SEED).uniform(-3, 3, samples),
-        ids=[f"synthetic{i:08d}" for i in range(samples)],
-    )
-    raw, small = head(split)
+    """Write a store's file, whole but for holes where utterances are not drawn; checksums of zeros are made once."""
     zero = 0
     for n, d in SHAPES.values():
         zero = zlib.crc32(bytes(4 * n * d), zero)
-    crc, rows = np.full(samples, zero, "<i8"), drawn(samples)
-    crc[rows] = 0
-    digest = hashlib.sha256(raw)
+    index = np.empty((samples + 1, len(SHAPES) + 1), "<i8")
+    index[:, :-1] = np.arange(samples + 1)[:, None] * [n for n, _ in SHAPES.values()]
+    index[:, -1], rows = zero, np.array(drawn(samples))
+    index[rows + 1, -1] = 0
+    labels = np.random.default_rng(SEED).uniform(-3, 3, samples).astype("<f4")
+    names = packed("ids", [f"synthetic{i:08d}" for i in range(samples)])
     with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(raw)) + raw)
-        for array in small.values():
-            file.write(array.tobytes())
-            digest.update(array.tobytes())
+        file.seek(HEADER)
         for number, (n, d) in enumerate(SHAPES.values()):
             begin, size = file.tell(), 4 * n * d
-            for i in rows:
+            for i in rows.tolist():
                 tokens = np.random.default_rng([SEED, number, i]).standard_normal((n, d), np.float32).tobytes()
-                crc[i] = zlib.crc32(tokens, int(crc[i]))
+                index[i + 1, -1] = zlib.crc32(tokens, int(index[i + 1, -1]))
                 file.seek(begin + i * size)
                 file.write(tokens)
             file.seek(begin + samples * size)
-        digest.update(crc.tobytes())
-        file.write(crc.tobytes() + digest.digest())
+        widths = {m: d for m, (_, d) in SHAPES.items()}
+        finish(file, widths, index, {"label": labels, **names, **packed("texts", ())})
 
 
 def _dataset(samples: StoredSamples) -> Dataset:

@@ -194,7 +194,7 @@ def test_minilm_embeddings_are_cached_and_repeatable(tmp_path):
     words = ["it was really good", "i did not like it at all, not one bit of it", "ok"]
     first = MiniLM().encode(words, tmp_path)
     assert first.shape == (3, MiniLM.width)
-    (cached,) = tmp_path.glob("minilm-*.safetensors")
+    (cached,) = tmp_path.glob("tokens-*/*.safetensors")
     written = cached.stat().st_mtime_ns
     assert torch.equal(MiniLM().encode(words, tmp_path), first)
     assert cached.stat().st_mtime_ns == written

@@ -15,6 +15,7 @@ from alignmamba2.datasets.formats import csd, mosi_pickles
 from alignmamba2.datasets.mini import mosi as mini_mosi
 from alignmamba2.datasets.mini import mosi_files
 from alignmamba2.datasets.store import StoredSamples
+from alignmamba2.storage.files import FileError
 
 WIDTHS = {"mini-mosi": (5, 20), "mini-mosei": (74, 35)}
 STEPS = {"mini-mosi": (375, 500), "mini-mosei": (500, 500)}
@@ -113,7 +114,7 @@ def test_csd_has_the_sdks_tree(tmp_path):
                 assert entry.shape == (1,)
                 json.loads(entry[0])
     words = csd.Csd(paths[0])
-    said = np.concatenate([words.features(v) for v in words.videos])
+    said = np.concatenate([words.read(v)[0] for v in words.videos])
     assert said.dtype.kind == "S"
     assert b"sp" in said
     assert "synthetic" in words.metadata()["computational sequence description"]
@@ -278,8 +279,8 @@ def test_values_that_are_no_numbers_are_counted(root):
     [
         (lambda t: t["train"].pop("audio"), "neither MMSA's nor MulT's"),
         (lambda t: t["valid"].update(regression_labels=np.array([9.0] * 4)), "4 labels are not in"),
-        (lambda t: t["valid"].update(regression_labels=np.zeros((4, 4, 2))), r"\(4, 4, 2\).*one number an utterance"),
-        (lambda t: t["test"].update(audio=np.zeros((3, 5, 3))), "rows, where regression_labels has 4"),
+        (lambda t: t["valid"].update(regression_labels=np.zeros((4, 4, 2))), r"\(4, 4, 2\).*one number per utterance"),
+        (lambda t: t["test"].update(audio=np.zeros((3, 5, 3))), "rows; regression_labels has 4"),
         (lambda t: t["test"].update(text=np.zeros((4, 5, 6))), "widths differ"),
         (lambda t: t["test"].update(text=np.zeros((4, 5))), r"test/text: shape \(4, 5\)"),
         (lambda t: t.pop("test"), "neither MMSA's nor MulT's"),
@@ -343,6 +344,42 @@ def test_a_file_cut_anywhere_is_a_clear_error(kind, tmp_path):
             csd.Csd(cut) if kind == "csd" else mosi_pickles.read(cut)
 
 
+@pytest.mark.parametrize(
+    ("features", "intervals", "says"),
+    [
+        (np.zeros((0, 74)), np.zeros((0, 2)), ""),
+        (np.zeros(0), np.zeros(0), ""),
+        (np.zeros((3, 7)), np.zeros((3, 2)), r"features \(3, 7\); those of other videos are \(T, 74\)"),
+        (np.zeros((3, 74)), np.zeros((2, 2)), r"intervals \(2, 2\) for features \(3, 74\)"),
+    ],
+)
+@pytest.mark.parametrize("alignment", ["aligned", "unaligned"])
+def test_a_video_without_frames_is_silent_and_one_of_another_shape_is_named(
+    features, intervals, says, alignment, tmp_path, root
+):
+    import h5py
+
+    make("mini-mosi", "csd", tmp_path)
+    (path,) = (p for p in tmp_path.rglob("*COVAREP*.csd"))
+    with h5py.File(path, "a") as file:
+        video = file[next(iter(file))]["data"]["synthetic0001"]
+        for name, values in (("features", features), ("intervals", intervals)):
+            del video[name]
+            video[name] = values
+    if says:
+        with pytest.raises(DataError, match=rf"COVAREP\.csd: .*synthetic0001: {says}"):
+            load_dataset("mosi", root=path.parent, alignment=alignment)
+        return
+    sound = [
+        s.features["audio"]
+        for d in load_dataset("mosi", root=path.parent, alignment=alignment).values()
+        for s in d
+        if s.id.startswith("synthetic0001")
+    ]
+    assert sound
+    assert not any(x.any() for x in sound)
+
+
 def test_a_store_cut_anywhere_is_a_clear_error(root):
     make("mini-mosi", "mmsa", root, 4)
     load_dataset("mosi")
@@ -350,7 +387,7 @@ def test_a_store_cut_anywhere_is_a_clear_error(root):
     whole = path.read_bytes()
     for size in np.random.default_rng(0).integers(0, len(whole) - 1, 200):
         path.write_bytes(whole[:size])
-        with pytest.raises(DataError, match=r"train\.safetensors: no whole file of a store"):
+        with pytest.raises(FileError, match=r"train\.safetensors: no whole file of a store"):
             StoredSamples(path)
 
 

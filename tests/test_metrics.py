@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torchmetrics.functional.classification  # noqa: F401 (the library imports it late, which takes seconds)
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
@@ -59,6 +60,31 @@ def test_what_cannot_be_measured_is_refused(p, t):
         regression_metrics(torch.tensor(p), torch.tensor(t))
 
 
+@pytest.mark.parametrize(
+    ("p", "t", "says"),
+    [
+        ([3, 0], [0, 1], "prediction holds 3; expected integers from 0 to 1"),
+        ([-1, 0], [0, 1], "prediction holds -1"),
+        ([0, 1], [0, 5], "target holds 5"),
+        ([0.5, 1.0], [0, 1], "prediction holds 0.5"),
+    ],
+)
+def test_classes_out_of_range_are_named(p, t, says):
+    with pytest.raises(ValueError, match=says):
+        classification_metrics(torch.tensor(p), torch.tensor(t), 2)
+
+
+def test_calibration_refuses_what_is_no_probability():
+    target = torch.tensor([0, 1])
+    for logits in ([[2.0, -1.0], [0.0, 1.0]], [[float("nan"), 1.0], [0.0, 1.0]]):
+        with pytest.raises(ValueError, match="probabilities outside"):
+            calibration_error(torch.tensor(logits), target)
+    with pytest.raises(ValueError, match="target holds 2"):
+        calibration_error(torch.tensor([[0.5, 0.5]]), torch.tensor([2]))
+    with pytest.raises(ValueError, match=r"expected \(N, C\)"):
+        calibration_error(torch.tensor([0.5, 0.5]), target)
+
+
 def test_mean_and_sd():
     assert mean_and_sd([1.0, 3.0]) == pytest.approx((2.0, 2**0.5))
     assert mean_and_sd([2.0]) == (2.0, 0.0)
@@ -73,11 +99,11 @@ def test_calibration_against_the_definition(seed, n, classes):
     confidence, right = probabilities.max(1), probabilities.argmax(1) == target
     expected = 0.0
     for low, high in zip(np.arange(10) / 10, np.arange(1, 11) / 10, strict=True):
-        inside = (confidence > low) & (confidence <= high)
+        inside = (confidence >= low) & (confidence < high)
         if inside.any():
             expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
     found = calibration_error(torch.tensor(probabilities), torch.tensor(target), bins=10)
-    assert found == pytest.approx(expected, abs=1e-9)
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_edge_cases_of_regression():

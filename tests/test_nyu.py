@@ -276,9 +276,9 @@ def test_tables_of_matlab_are_read_as_scipy_reads_them(tmp_path, compressed):
 
 def test_a_table_that_unpacks_to_more_than_it_may_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "tables.mat"
-    savemat(path, {"zeros": np.zeros(5000)}, do_compression=True)
-    monkeypatch.setattr(matlab, "LARGEST", 1000)
-    with pytest.raises(DataError, match=r"tables.mat: .*cut off, or larger than"):
+    savemat(path, {f"zeros{i}": np.zeros(50) for i in range(5)}, do_compression=True)
+    monkeypatch.setattr(matlab, "ROOM", 1000)
+    with pytest.raises(DataError, match=r"tables.mat: .*cut off, or they are larger than"):
         read_matrices(path)
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pooch
 
+from ..storage.files import file_hash
 from .base import DataError
-from .store import file_hash
 
 MIRROR_VARIABLE = "ALIGNMAMBA2_MIRROR"
 ROOT_VARIABLE = "ALIGNMAMBA2_DATA"

@@ -24,13 +24,13 @@ import numpy as np
 import torch
 
 from ..batch import Sample
+from ..storage.files import file_hash
 from .base import DataError, Dataset, splits_of
 from .contents import Contents, Field, Part
 from .fetch import Source, data_root
 from .formats.hdf5 import reading
 from .options import chosen_modalities
 from .registry import Entry
-from .store import file_hash
 
 NAME = "ict-mmmo"
 MODALITIES = {"text": 300, "audio": 74, "video": 36}

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..storage.files import file_hash
+from ..storage.token_store import folder_of, read_notes
 from . import store
 from .base import DataError, Dataset, splits_of
 from .contents import Contents, Field, Part
@@ -125,9 +127,9 @@ def _stored(path: Path, cache: Path, alignment: str | None, folds: str | Path | 
         lists = Path(folds) if folds else path / csd.FOLDS
         files = [*sorted(path.glob("*.csd")), *([lists] if lists.is_file() else [])]
         options = {"alignment": alignment or "aligned"}
-    hashes = {p.name: store.file_hash(p, cache) for p in files}
-    folder = store.folder_of(cache, hashes=hashes, **options)
-    if store.read_notes(folder):
+    hashes = {p.name: file_hash(p, cache) for p in files}
+    folder = folder_of(cache, "store", hashes=hashes, **options)
+    if read_notes(folder):
         return folder
     utterances = read(path, alignment, folds)
     if utterances.problems:
@@ -163,7 +165,7 @@ def _published(hashes: dict[str, str]) -> list[str]:
 
 
 def _open(name: str, path: Path, folder: Path) -> dict[str, Dataset]:
-    about = store.read_notes(folder)
+    about = read_notes(folder)
     widths = tuple(about["widths"][m] for m in ("audio", "video"))
     for other in STANDARD:
         if other != name and path.is_file() and widths == WIDTHS[other]:
@@ -208,7 +210,7 @@ def inspect(path: Path) -> Contents | None:
     else:
         return None
     utterances = read(path)
-    hashes = {p.name: store.file_hash(p, _cache(None)) for p in files}
+    hashes = {p.name: file_hash(p, _cache(None)) for p in files}
     utterances.notes += _published(hashes)
     return utterances.contents(path, hashes)
 
@@ -226,7 +228,7 @@ def _inspect_labels(path: Path) -> Contents | None:
     problems = [f"{s}: labels are not in [-3, 3]" for s, p in parts.items() if not (np.abs(p.labels) <= 3).all()]
     if sizes != STANDARD["mosi"]:
         problems.append(f"{sizes} labels; the standard split has {STANDARD['mosi']}")
-    hashes = {name: store.file_hash(path / name, _cache(None)) for name in LABELS.values()}
+    hashes = {name: file_hash(path / name, _cache(None)) for name in LABELS.values()}
     return Contents(path, "labels of CMU-MOSI, without features", parts, problems=problems, hashes=hashes)
 
 

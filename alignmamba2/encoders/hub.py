@@ -1,4 +1,4 @@
-"""Hugging Face models by name or folder; what is in a folder is never looked up on a hub."""
+"""Hugging Face models by name or folder; a folder's model is never looked up on a hub."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ INSTALL = "pip install 'transformers>=4.50'"
 
 
 def load(name: str, settings_file: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
-    """The bare model (`AutoModel`), in float32, and what a JSON file beside it says; {} if there is none.
+    """Return the bare model (`AutoModel`) in float32, and the content of a JSON file beside it; {} if there is none.
 
     Raises
     ------
     ImportError
         With the command that installs transformers.
     ValueError
-        Naming the model, where neither the folder nor the hub has it.
+        Naming the model, if neither the folder nor the hub has it.
     """
     transformers = require()
     folder = Path(name).is_dir()
@@ -40,7 +40,7 @@ def load(name: str, settings_file: str | None = None) -> tuple[nn.Module, dict[s
 
 
 def require():
-    """The transformers package."""
+    """Return the transformers package, or say how to install it."""
     if importlib.util.find_spec("transformers") is None:
         raise ImportError(f"Hugging Face encoders need transformers. Install it with: {INSTALL}")
     import transformers

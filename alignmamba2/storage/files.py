@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pooch
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -29,7 +30,7 @@ class FileError(ValueError):
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write a file to: once it is written and on the disk, it takes the place of `path`.
+    """Give a path beside `path` to write a file to: once it is on the disk, it takes the place of `path`.
 
     Whatever happens in between (an error, `kill -9`, a full disk, a power cut), a reader finds the old file or the new
     one. What a killed process left behind is swept away by the next one that writes the same file.
@@ -39,32 +40,25 @@ def whole(path: Path) -> Iterator[Path]:
     OSError
         Naming the file: the disk is full, say. `path` is as it was.
     """
-    part = _part(path)
-    try:
+    with _beside(path, "what was there before is unchanged") as part:
         yield part
         _sync(part)
         part.replace(path)
-        _sync(path.parent)
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"{path}: could not be written ({_why(error)}); what was there before is unchanged") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` to write files into: once they are all there, it takes the place of `folder`.
+    """Give a folder beside `folder` to write files into: once all are there, it takes the place of `folder`.
 
-    As with `whole`, a reader finds all of it or nothing. `folder` may be there empty; where it holds something when
-    all is written, another process was faster, and its folder stays.
+    As with `whole`, a reader finds all of it or nothing. `folder` may be there empty. Where it holds something when all
+    is written, another process was faster, and its folder stays.
 
     Raises
     ------
     OSError
         Naming the folder: the disk is full, say.
     """
-    part = _part(folder)
-    try:
+    with _beside(folder, "it is not there") as part:
         part.mkdir(parents=True)
         yield part
         for path in part.rglob("*"):
@@ -76,11 +70,24 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         except OSError:
             if not (folder.is_dir() and any(folder.iterdir())):
                 raise
-        _sync(folder.parent)
+
+
+@contextmanager
+def _beside(path: Path, state: str) -> Iterator[Path]:
+    """Give a name beside `path` that is gone afterwards; errors of the system name `path` and say its state."""
+    part = _part(path)
+    try:
+        yield part
+        _sync(path.parent)
     except (OSError, SafetensorError) as error:
-        raise OSError(f"{folder}: could not be written ({_why(error)}); it is not there") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise OSError(f"{path}: could not be written ({reason}); {state}") from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        _remove(part)
+
+
+def _remove(part: Path) -> None:
+    shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -95,7 +102,7 @@ def write_json(path: Path, notes: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path, *, sealed: bool = True) -> dict[str, Any]:
-    """What `write_json` wrote; with `sealed=False` also a file that has no SHA-256, as earlier versions wrote it.
+    """Return what `write_json` wrote; with `sealed=False` also a file of earlier versions, which have no SHA-256.
 
     Raises
     ------
@@ -115,6 +122,22 @@ def read_json(path: Path, *, sealed: bool = True) -> dict[str, Any]:
     return notes
 
 
+def file_hash(path: Path, cache: Path) -> str:
+    """Return a file's SHA-256; one of the same size and time as when it was last read is not read again."""
+    notes = cache / "hashes.json"
+    try:
+        known = read_json(notes)
+    except (OSError, FileError):  # none yet, or damaged: it only saves time
+        known = {}
+    status, name = path.stat(), str(path.resolve())
+    state = [status.st_size, status.st_mtime_ns]
+    if known.get(name, [None, None])[0] != state:
+        known[name] = [state, pooch.file_hash(path)]
+        cache.mkdir(parents=True, exist_ok=True)
+        write_json(notes, known)
+    return known[name][1]
+
+
 def _json_digest(notes: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(notes, sort_keys=True).encode()).hexdigest()
 
@@ -124,11 +147,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str,
     tensors = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
     notes = dict(notes or {})
     with whole(path) as part:
-        save_file(tensors, part, metadata={**notes, DIGEST: _digest(tensors, notes)})
+        save_file(tensors, part, metadata={**notes, DIGEST: tensors_digest(tensors, notes)})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and notes of a safetensors file. Nothing in it is executed.
+    """Return the tensors and notes of a safetensors file. Nothing in it is executed.
 
     Raises
     ------
@@ -148,13 +171,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     expected = notes.pop(DIGEST, None)
     # Damage may have hit the digest's own name: then its value stands under another one.
     lost = expected is None and any(re.fullmatch("[0-9a-f]{64}", value) for value in notes.values())
-    if lost or (expected is not None and expected != _digest(tensors, notes)):
+    if lost or (expected is not None and expected != tensors_digest(tensors, notes)):
         raise FileError(f"{path}: damaged: its content does not have the SHA-256 that was written with it")
     return tensors, notes
 
 
-def _digest(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(notes, sort_keys=True).encode())
+def tensors_digest(tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> str:
+    """Return the SHA-256 over contiguous tensors of the CPU by name, with their types and shapes, and over notes."""
+    digest = hashlib.sha256(json.dumps(notes or {}, sort_keys=True).encode())
     for name in sorted(tensors):
         x = tensors[name]
         digest.update(f"{name} {x.dtype} {tuple(x.shape)}\n".encode())
@@ -163,7 +187,7 @@ def _digest(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
 
 
 def pack(state: Any, tensors: dict[str, Tensor], name: str = "") -> Any:
-    """Plain data of nested dicts, lists and tensors: the tensors go into `tensors`, what is left can be JSON."""
+    """Move the tensors of nested dicts and lists into `tensors`, by name; return the rest, which can be JSON."""
     if isinstance(state, Tensor):
         tensors[name] = state
         return {"tensor": name}
@@ -177,7 +201,7 @@ def pack(state: Any, tensors: dict[str, Tensor], name: str = "") -> Any:
 
 
 def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """What `pack` took apart; tuples have become lists."""
+    """Return what `pack` took apart; tuples have become lists."""
     if isinstance(packed, list):
         return [unpack(v, tensors) for v in packed]
     if isinstance(packed, dict):
@@ -186,17 +210,13 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _part(path: Path) -> Path:
-    """A name beside `path` of this process's own. Those of processes of this machine which are no more are removed."""
+    """Return a name beside `path` of this process's own; remove those of processes of this machine that have ended."""
     ours = f"{path.name}.{socket.gethostname()}-"
     for part in path.parent.glob(f"{glob.escape(ours)}*.part"):
         pid = part.name.removesuffix(".part").rsplit("-", 2)[1]
         if pid.isdecimal() and not _alive(int(pid)):
-            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+            _remove(part)
     return path.with_name(f"{ours}{os.getpid()}-{secrets.token_hex(3)}.part")
-
-
-def _why(error: Exception) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def _alive(pid: int) -> bool:

@@ -25,6 +25,7 @@ from alignmamba2.model import AlignMamba2
 from alignmamba2.model.config import AlignMamba2Config
 from alignmamba2.recipes import FOLDER, Recipe
 from alignmamba2.storage.files import read_json, read_tensors, write_json
+from alignmamba2.storage.token_store import read_notes
 from alignmamba2.training.checkpoint import Checkpoint
 
 
@@ -107,7 +108,7 @@ def _stored(folder: Path) -> None:
 
 
 def _store(folder: Path) -> None:
-    store.read_notes(folder / "store")
+    read_notes(folder / "store")
     for path in sorted((folder / "store").glob("*.safetensors")):
         split = store.StoredSamples(path)
         for i in range(len(split)):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ...encoders import Tokens, image_encoder
@@ -17,19 +17,31 @@ from ..base import DataError
 SIZE = 224  # pixels a side: what the benchmarks' baselines see
 GRID = 7  # patches a side
 BLOCKS, DIRECTIONS = 4, 8
+# Each is decoded by Pillow itself; others, such as EPS, start a program.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+PIXELS = 1 << 26
+LONGEST = 8  # times its shorter side: more of a picture's longer side is cut off before it is scaled
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """A file as (H, W, 3) uint8.
+    """Return a picture (H, W, 3) uint8, turned as its EXIF orientation says; 16-bit grey becomes 8-bit.
 
     Raises
     ------
     DataError
-        Naming the file: not there, no picture, or cut off.
+        Naming the file: not there, no picture of `FORMATS`, too large, of floats or 32-bit numbers, or cut off.
     """
     try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
+        with Image.open(path, formats=FORMATS) as picture:
+            if picture.width * picture.height > PIXELS:
+                raise ValueError(f"{picture.width} × {picture.height} pixels; at most {PIXELS} are read")
+            whole = ImageOps.exif_transpose(picture)
+            if whole.mode.startswith("I;16") or (whole.mode == "I" and picture.format == "PNG"):
+                grey = np.asarray(whole).astype(np.float64) / 257  # 65535 becomes 255
+                return np.repeat(grey.round().astype(np.uint8)[..., None], 3, axis=-1)
+            if whole.mode in ("I", "F"):
+                raise ValueError(f"pixels of mode {whole.mode!r}; expected 8 or 16 bits per channel")
+            return np.asarray(whole.convert("RGB"))
     except FileNotFoundError:
         raise DataError(f"{path}: not found") from None
     # Pillow's decoders raise almost anything on broken files; nothing else runs here.
@@ -52,7 +64,10 @@ def nearest(depth: np.ndarray, size: int = SIZE) -> np.ndarray:
 
 
 def central(picture: np.ndarray, short: int = 256, size: int = SIZE) -> np.ndarray:
-    """Resize (H, W, 3) uint8 so that its shorter side is `short`, bilinear; then the central size × size."""
+    """Resize (H, W, 3) uint8 so that its shorter side is `short`, bilinear; return the central size × size."""
+    longest = LONGEST * min(picture.shape[:2])
+    top, left = (max(0, n - longest) // 2 for n in picture.shape[:2])
+    picture = np.ascontiguousarray(picture[top : top + longest, left : left + longest])
     height, width = picture.shape[:2]
     scale = short / min(height, width)
     shape = max(short, round(width * scale)), max(short, round(height * scale))
@@ -62,9 +77,9 @@ def central(picture: np.ndarray, short: int = 256, size: int = SIZE) -> np.ndarr
 
 
 def patches(picture: np.ndarray, grid: int = GRID) -> np.ndarray:
-    """A picture as grid × grid tokens, row by row: what each patch looks like, without any learning (our choice).
+    """Return a picture's grid × grid patches as tokens, row by row, without any learning (our choice).
 
-    A token holds the means of 4 × 4 blocks of its patch, a channel at a time, and a histogram over 8 directions (modulo
+    A token holds the means of 4 × 4 blocks of its patch, channel by channel, and a histogram over 8 directions (modulo
     180°) of the gradients of the mean over channels, weighted by their lengths and divided by the patch's pixels.
 
     Parameters

@@ -1,7 +1,7 @@
-"""MATLAB's v5 files (`.mat`), as far as tables of numbers go.
+"""Reads tables of numbers of MATLAB's v5 files (`.mat`).
 
-`scipy.io.loadmat` reads more, but a damaged file can end the interpreter (a read out of bounds; seen with SciPy 1.17
-when mutated files were tried). Here every length is checked before it is believed.
+`scipy.io.loadmat` reads more, but a damaged file can end the interpreter (a read out of bounds in SciPy 1.17, seen with
+mutated files). Here every length is checked before it is believed.
 
 Source: "MAT-File Format", MathWorks: a header of 128 bytes, then elements (type uint32, size uint32, content, padded to
 8 bytes; or packed in 8 bytes, sizes of 1 to 4), each a matrix, or one compressed by zlib.
@@ -23,11 +23,11 @@ HEADER = 128
 MATRIX, COMPRESSED = 14, 15
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 COMPLEX = 0x0800  # among a matrix's flags
-LARGEST = 1 << 26  # bytes that a matrix may take, unpacked
+ROOM = 1 << 26  # bytes that all compressed parts may take, unpacked
 
 
 def read_matrices(path: Path) -> dict[str, np.ndarray]:
-    """Real matrices of numbers by name, as they are stored (a double may be kept as int8); others are left out.
+    """Return real matrices of numbers by name, as they are stored (a double may be kept as int8), and no others.
 
     Raises
     ------
@@ -38,24 +38,25 @@ def read_matrices(path: Path) -> dict[str, np.ndarray]:
     order = {b"IM": "<", b"MI": ">"}.get(content[HEADER - 2 : HEADER])
     if order is None:
         raise DataError(f"{path}: no MATLAB v5 file: its header of {HEADER} bytes is cut off or another one")
-    found = {}
+    matrices, room = {}, ROOM
     try:
         for kind, data in _elements(content[HEADER:], order):
             if kind == COMPRESSED:
                 unpack = zlib.decompressobj()
-                data = unpack.decompress(data, LARGEST)
+                data = unpack.decompress(data, max(1, room))
+                room -= len(data)
                 if not unpack.eof:
-                    raise ValueError(f"a compressed part is cut off, or larger than {LARGEST >> 20} MiB")
+                    raise ValueError(f"a compressed part is cut off, or they are larger than {ROOM >> 20} MiB")
                 kind, data = next(_elements(data, order), (0, b""))
             if kind == MATRIX:
-                found |= _matrix(data, order)
+                matrices |= _matrix(data, order)
     except (ValueError, zlib.error, struct.error) as error:
         raise DataError(f"{path}: no readable MATLAB v5 file ({error}); it may be cut off: bring it again") from error
-    return found
+    return matrices
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-    """Type and content of one element after the other."""
+    """Yield type and content of one element after the other."""
     at = 0
     while at + 8 <= len(data):
         kind, size = struct.unpack_from(order + "II", data, at)
@@ -72,7 +73,7 @@ def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _matrix(data: bytes, order: str) -> dict[str, np.ndarray]:
-    """{name: array} of a real matrix of numbers, {} of anything else."""
+    """Return {name: array} of a real matrix of numbers, {} of anything else."""
     parts = list(_elements(data, order))
     if len(parts) != 4 or parts[3][0] not in NUMBERS:  # flags, sizes, name, numbers
         return {}

@@ -38,7 +38,7 @@ BRING = "data/README.md#mvsa says where the files come from"
 
 @dataclass(frozen=True)
 class Pair:
-    """A tweet: its text, where its picture should be, its class, and the split that the files put it in, or ""."""
+    """A pair is a tweet: its text, the path of its picture, its class, and its split in the files, or ""."""
 
     id: str
     text: str
@@ -48,7 +48,7 @@ class Pair:
 
 
 def read_labels(path: Path) -> dict[str, tuple[str, str]]:
-    """Both annotations, (text, image), of every pair in `labelResultAll.txt`; line ends LF or CRLF."""
+    """Return both annotations, (text, image), of every pair in `labelResultAll.txt`; line ends LF or CRLF."""
     lines = _text(path, "gb18030").splitlines()
     if not lines or lines[0].strip() != HEADER:
         raise DataError(f"{path}: first line is {lines[0] if lines else ''!r}; expected {HEADER!r}")
@@ -67,7 +67,7 @@ def read_labels(path: Path) -> dict[str, tuple[str, str]]:
 
 
 def by_protocol(labels: Mapping[str, tuple[str, str]], merge: bool) -> dict[str, str]:
-    """The pairs that a protocol keeps, and their class, from both annotations of each.
+    """Return the classes of the pairs that a protocol keeps, by id, from both annotations of each.
 
     Parameters
     ----------
@@ -76,16 +76,16 @@ def by_protocol(labels: Mapping[str, tuple[str, str]], merge: bool) -> dict[str,
         False, agree-2592: the two annotations must be equal. True, merged-4511: a neutral one yields to the other;
         positive against negative is left out.
     """
-    kept = {}
+    classes = {}
     for i, pair in labels.items():
         sides = set(pair) - {"neutral"} or {"neutral"} if merge else set(pair)
         if len(sides) == 1:
-            kept[i] = sides.pop()
-    return kept
+            classes[i] = sides.pop()
+    return classes
 
 
 def read_jsonl(folder: Path) -> list[Pair]:
-    """The pairs of train, dev and test.jsonl, with their splits and with their texts repaired.
+    """Return the pairs of train, dev and test.jsonl, with their splits and with their texts repaired.
 
     With `labelResultAll.txt` beside them, they must be the pairs whose two annotations agree, every one once.
     """
@@ -131,36 +131,38 @@ def repaired(text: str) -> str:
 
 
 def read_folder(folder: Path, merge: bool) -> list[Pair]:
-    """The pairs of `labelResultAll.txt` and data/{id}.txt that the protocol keeps, by number.
+    """Return the pairs of `labelResultAll.txt` and data/{id}.txt that the protocol keeps, by number.
 
     Parameters
     ----------
     merge : as of `by_protocol`
     """
     labels = read_labels(folder / LABELS)
-    kept = {i: CLASSES.index(name) for i, name in by_protocol(labels, merge).items()}
+    classes = {i: CLASSES.index(name) for i, name in by_protocol(labels, merge).items()}
     data = folder / "data"
     there = {p.stem for p in data.glob("*.txt")}
-    missing = sorted(set(kept) - there, key=int)
+    missing = sorted(set(classes) - there, key=int)
     if missing:
-        raise DataError(f"{data}: no text of {len(missing)} of {len(kept)} pairs, the first {missing[0]}.txt. {BRING}")
+        raise DataError(
+            f"{data}: no text of {len(missing)} of {len(classes)} pairs, the first {missing[0]}.txt. {BRING}"
+        )
     stray = sorted(there - set(labels))
     if stray:
         raise DataError(f"{folder / LABELS}: no row for {len(stray)} texts in data/, the first {stray[0]}.txt. "
                         "It may be cut off: bring it again")  # fmt: skip
-    order = sorted(kept, key=int)
-    return [Pair(i, read_text(data / f"{i}.txt"), data / f"{i}.jpg", kept[i]) for i in order]
+    order = sorted(classes, key=int)
+    return [Pair(i, read_text(data / f"{i}.txt"), data / f"{i}.jpg", classes[i]) for i in order]
 
 
 def read_text(path: Path) -> str:
-    """A tweet: gb18030; what is no gb18030 becomes U+FFFD."""
+    """Return a tweet, which is gb18030; bytes that are not become U+FFFD."""
     return path.read_bytes().decode("gb18030", errors="replace").strip()
 
 
 def survey(pairs: Sequence[Pair], cache: Path) -> tuple[dict[str, str], str]:
-    """What is wrong with pictures, "missing" or "unreadable" by id, and a key of all of them.
+    """Return the pictures that are "missing" or "unreadable", by id, and a key of all pictures.
 
-    Every picture is decoded once, whole; what was found is kept in `cache` as long as sizes and times do not change.
+    Decodes every picture once, whole, and keeps the result in `cache` as long as sizes and times do not change.
     """
     digest = hashlib.sha256()
     for pair in pairs:
@@ -188,7 +190,7 @@ def survey(pairs: Sequence[Pair], cache: Path) -> tuple[dict[str, str], str]:
 
 
 def repeated(texts: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """How many samples of every other split have a text that is also in train."""
+    """Count the samples of every other split whose text is also in train."""
     known = set(texts["train"])
     return {split: sum(t in known for t in own) for split, own in texts.items() if split != "train"}
 

@@ -1,4 +1,4 @@
-"""The files of NYU-Depth V2, in both layouts, read a frame at a time (see `nyu`)."""
+"""The files of NYU-Depth V2, in both layouts, read frame by frame (see `nyu`)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ...storage.files import file_hash
 from ..base import DataError
 from ..fetch import Source
-from ..store import file_hash
-from .hdf5 import errors_named
+from .hdf5 import errors_named, opened, plain
 from .images import read_picture
 from .matlab import read_matrices
 
@@ -20,38 +20,15 @@ NAME = "nyu"
 MAT, SPLITS, FOLDERS = "nyu_depth_v2_labeled.mat", "splits.mat", "nyud2_trainvaltest"
 # In the order of sorted folder names, which is QMF's.
 CLASSES = (
-    "bathroom",
-    "bedroom",
-    "bookstore",
-    "classroom",
-    "dining_room",
-    "home_office",
-    "kitchen",
-    "living_room",
-    "office",
+    "bathroom", "bedroom", "bookstore", "classroom", "dining_room", "home_office", "kitchen", "living_room", "office",
     "others",
-)
+)  # fmt: skip
+# "excercise_room" is the file's own spelling in some copies.
 OTHERS = (
-    "basement",
-    "cafe",
-    "computer_lab",
-    "conference_room",
-    "dinette",
-    "exercise_room",
-    "excercise_room",  # the file's own spelling in some copies
-    "foyer",
-    "furniture_store",
-    "home_storage",
-    "indoor_balcony",
-    "laundry_room",
-    "office_kitchen",
-    "playroom",
-    "printer_room",
-    "reception_room",
-    "student_lounge",
-    "study",
-    "study_room",
-)
+    "basement", "cafe", "computer_lab", "conference_room", "dinette", "exercise_room", "excercise_room", "foyer",
+    "furniture_store", "home_storage", "indoor_balcony", "laundry_room", "office_kitchen", "playroom", "printer_room",
+    "reception_room", "student_lounge", "study", "study_room",
+)  # fmt: skip
 SOURCE = Source(
     folder="nyuv2",
     url="https://raw.githubusercontent.com/ankurhanda/nyuv2-meta-data/b92d15c506876dada1ac4086938e30ebc4deb49b/",
@@ -63,7 +40,7 @@ BRING = "data/README.md#nyu says where the files come from"
 
 
 def scene_class(scene_type: str) -> int:
-    """The class, an index into `CLASSES`, of one of the 27 scene types.
+    """Return the class, an index into `CLASSES`, of one of the 27 scene types.
 
     Raises
     ------
@@ -79,7 +56,7 @@ def scene_class(scene_type: str) -> int:
 
 
 class FolderFrames:
-    """The frames of `nyud2_trainvaltest/{train,test}/<class>/*.png`."""
+    """FolderFrames are the frames of `nyud2_trainvaltest/{train,test}/<class>/*.png`."""
 
     layout, depth, scenes = "folders as in QMF", "stored", None
 
@@ -119,7 +96,7 @@ class FolderFrames:
 
 
 class MatFrames:
-    """The frames of `nyu_depth_v2_labeled.mat`, read one by one.
+    """MatFrames are the frames of `nyu_depth_v2_labeled.mat`, read one by one.
 
     Raises
     ------
@@ -141,7 +118,7 @@ class MatFrames:
                 raise DataError(f"{self.path}: {name} has another number of frames than images, {n}")
         types = self._strings("sceneTypes")
         if len(types) != n:
-            raise DataError(f"{self.path}: {len(types)} sceneTypes; expected {n}, one a frame")
+            raise DataError(f"{self.path}: {len(types)} sceneTypes; expected {n}, one per frame")
         try:
             self.classes = np.array([scene_class(t) for t in types], dtype=np.int64)
         except DataError as error:
@@ -160,10 +137,8 @@ class MatFrames:
 
     @cached_property
     def _file(self):
-        import h5py
-
         with errors_named(self.path, "a MATLAB v7.3 file"):
-            return h5py.File(self.path, "r")
+            return opened(self.path)
 
     def _field(self, name: str, dtype: type, channels: tuple[int, ...]):
         field = self._read(name, lambda: self._file[name])
@@ -178,7 +153,7 @@ class MatFrames:
     def _strings(self, name: str) -> list[str]:
         def read() -> list[str]:
             references = np.asarray(self._file[name]).ravel()
-            return ["".join(map(chr, np.asarray(self._file[r]).ravel())) for r in references]
+            return ["".join(map(chr, np.asarray(plain(self.path, self._file[r])).ravel())) for r in references]
 
         return self._read(name, read)
 
@@ -192,11 +167,11 @@ class MatFrames:
             return read()
 
     def picture(self, index: int) -> np.ndarray:
-        """(480, 640, 3) uint8."""
+        """Return the picture (480, 640, 3) uint8."""
         return np.ascontiguousarray(self._frame("images", index).transpose(2, 1, 0))
 
     def depth_map(self, index: int, filled: bool) -> np.ndarray:
-        """(480, 640) float32, metres."""
+        """Return the depth (480, 640) float32 in metres."""
         name = "depths" if filled else "rawDepths"
         depth = self._frame(name, index).T
         if not (np.isfinite(depth).all() and (depth >= 0).all()):
@@ -205,7 +180,7 @@ class MatFrames:
 
 
 def read_splits(path: Path, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers, from 0, of train and test frames in `splits.mat` (`trainNdxs`, `testNdxs`, from 1)."""
+    """Return the rows, from 0, of train and test frames in `splits.mat` (`trainNdxs`, `testNdxs`, from 1)."""
     table = read_matrices(path)
     parts = []
     for name in ("trainNdxs", "testNdxs"):
@@ -226,9 +201,6 @@ def _classes(path: Path) -> tuple[str, ...]:
 
 
 def _stamp(paths: Sequence[Path]) -> str:
-    """A key of files without reading them: names, sizes and times of change."""
-    digest = hashlib.sha256()
-    for path in paths:
-        stat = path.stat()
-        digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+    """Return a key of files without reading them: names, sizes and times of change."""
+    states = [f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in paths]
+    return hashlib.sha256("".join(states).encode()).hexdigest()
