@@ -1,4 +1,4 @@
-"""The report of `reproduce` as one HTML page, which opens without a server."""
+"""Write the report of `reproduce` as one HTML page, which opens without a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""README's tables, written from the results files: no number is typed."""
+"""Write the tables of README.md and results/README.md from the results files: no number is typed."""
 
 from __future__ import annotations
 

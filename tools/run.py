@@ -1,4 +1,4 @@
-"""Execute a notebook and leave a page of it to open."""
+"""Execute one notebook and write a page of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import nbformat
 
 from .build import NotebookError, build_notebook, notebook_cell, with_solutions, write_notebook
-from .pages import write_page
+from .notebook_page import write_page
 
 CELL_TIMEOUT = 1800  # seconds: a cell may train several models, on a machine that others use too
 OUTPUT_TIMEOUT = 120  # seconds that a cell's output may take to arrive; nbclient's 4 fail on a machine that is busy

@@ -1,4 +1,4 @@
-"""What the notebooks are, counted from the notebooks: questions, minutes, parameters, sizes.
+"""Count what the notebooks hold: questions, minutes, parameters, sizes.
 
 python -m tools syllabus           # print reading time, longest cell, size in git
 python -m tools syllabus --write   # write the tables of notebooks/README.md

@@ -36,7 +36,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from course.leaks import scores as known_labels
 
 from alignmamba2 import evaluate, figures, fit, load_dataset
 from alignmamba2.datasets import ENTRIES, inspect, is_present
@@ -46,8 +45,8 @@ from alignmamba2.explorers import TrainingMonitor
 from alignmamba2.figures.contents import contents
 from alignmamba2.metrics import regression_metrics
 from alignmamba2.training import predict
-
-from ..course import check
+from course import check
+from course.leaks import scores as known_labels
 
 # %%
 pd.options.display.max_colwidth = None

@@ -51,8 +51,7 @@ from alignmamba2.explorers import DataExplorer
 from alignmamba2.metrics import classification_metrics
 from alignmamba2.stopwatch import peak_extra_mib
 from alignmamba2.training import predict
-
-from ..course import check
+from course import check
 
 # %%
 pd.options.display.max_colwidth = None

@@ -42,8 +42,7 @@ from alignmamba2.baselines import matching_width, parameter_count
 from alignmamba2.experiments import ABLATIONS, stored_results
 from alignmamba2.explorers import ComparisonExplorer
 from alignmamba2.metrics import holm, interval, paired_test
-
-from ..course import check
+from course import check
 
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")

@@ -1,4 +1,4 @@
-"""An executed notebook as one HTML page, which opens without a server or a network."""
+"""Write an executed notebook as one HTML page, which opens without a server or a network."""
 
 from __future__ import annotations
 
