@@ -31,7 +31,7 @@ def test_the_house_names_every_breach(tmp_path):
     files = {
         "__init__.py": "",
         "a/__init__.py": "from .x import f\n",
-        "a/x.py": 'from ..b import g\n\n\ndef f():\n    """Say.\n\n    More.\n    """\n\n    # why\n    return (\n        1\n    )\n',
+        "a/x.py": 'from ..b import g\n\ndef f():\n    """Say.\n\n    More.\n    """\n    # why\n    return (\n        1\n    )\n',
         "b.py": "def g():\n    from house.a import x\n\n    return x\n",
         "c.py": "def h():\n" + "    pass\n" * house.FUNCTION_LINES,
     }

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "encoders": {"storage"},
     "datasets": {"batch", "encoders", "storage"},
     "training": {"baselines", "batch", "datasets", "metrics", "model", "recipes", "storage"},
-    "experiments": {"baselines", "datasets", "metrics", "model", "recipes", "storage", "training"},
+    "experiments": {"baselines", "batch", "datasets", "metrics", "model", "recipes", "storage", "training"},
     "figures": {"model"},
     "explorers": {"alignment", "figures", "metrics", "model"},
     "launch": {"datasets", "model", "storage", "training"},

@@ -1,17 +1,9 @@
 """Experiments: seeds, ablations and baselines on the same protocol; what is finished is never done again."""
 
-from .plan import BENCHMARKS, Benchmark, benchmark_names
+from .benchmarks import ABLATIONS, BENCHMARKS, Benchmark, benchmark_names
 from .reproduction import reproduce
-from .runs import (
-    ABLATIONS,
-    evaluate_folders,
-    provenance,
-    run_ablations,
-    run_seeds,
-    stored_results,
-    table,
-    write_results,
-)
+from .results import provenance, table, write_results
+from .seeds import evaluate_folders, run_ablations, run_seeds
 
 __all__ = [
     "ABLATIONS",
@@ -23,7 +15,6 @@ __all__ = [
     "reproduce",
     "run_ablations",
     "run_seeds",
-    "stored_results",
     "table",
     "write_results",
 ]

@@ -15,8 +15,9 @@ from typing import Any
 
 from .checking import Verdict, compare
 from .exercise import Exercise
+from .results import stored_results
 
-__all__ = ["Exercise", "Verdict", "check", "exercises", "hint", "solution"]
+__all__ = ["Exercise", "Verdict", "check", "exercises", "hint", "solution", "stored_results"]
 
 _asked: dict[str, int] = {}
 

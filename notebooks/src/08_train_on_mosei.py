@@ -46,7 +46,7 @@ import torch
 from alignmamba2 import MultimodalBatch, evaluate, figures, fit, load_dataset
 from alignmamba2.datasets import ENTRIES, mosi
 from alignmamba2.datasets.formats.unpickle import read_pickle
-from alignmamba2.experiments.plan import BENCHMARKS
+from alignmamba2.experiments import BENCHMARKS
 from alignmamba2.explorers import DataExplorer
 from alignmamba2.metrics import classification_metrics
 from alignmamba2.stopwatch import peak_extra_mib
