@@ -31,7 +31,7 @@ def test_the_house_names_every_breach(tmp_path):
     files = {
         "__init__.py": "",
         "a/__init__.py": "from .x import f\n",
-        "a/x.py": 'from ..b import g\n\ndef f():\n    """Say.\n\n    More.\n    """\n    # why\n    return (\n        1\n    )\n',
+        "a/x.py": "from ..b import g\n\ndef f():\n    '''Say.\n    '''\n    # why\n    return (\n        1\n    )\n",
         "b.py": "def g():\n    from house.a import x\n\n    return x\n",
         "c.py": "def h():\n" + "    pass\n" * house.FUNCTION_LINES,
     }
@@ -111,11 +111,11 @@ def test_readme_code_runs(monkeypatch, tmp_path):
     exec(code.replace("seed=0)", "seed=0, fast=True, progress=False)"), {})
     assert (tmp_path / "runs" / "my-model" / "model.safetensors").is_file()
 
-    from alignmamba2.__main__ import _parser
+    from alignmamba2.__main__ import parser
 
     commands = re.findall(r"-m alignmamba2 (.*?)(?:  +#.*)?$", readme, re.MULTILINE)
     for command in commands:
         if "--help" not in command and "`" not in command and "report" not in command:
-            assert _parser().parse_args(command.split()).do
+            assert parser().parse_args(command.split()).do
     for target in re.findall(r"(?<!data )make (\w+)", readme):
         assert f"\n{target}:" in (ROOT / "Makefile").read_text("utf-8")

@@ -2,7 +2,7 @@
 
 from .benchmarks import ABLATIONS, BENCHMARKS, Benchmark, benchmark_names
 from .reproduction import reproduce
-from .results import provenance, table, write_results
+from .results import comparison, provenance, table, write_results
 from .seeds import evaluate_folders, run_ablations, run_seeds
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "BENCHMARKS",
     "Benchmark",
     "benchmark_names",
+    "comparison",
     "evaluate_folders",
     "provenance",
     "reproduce",

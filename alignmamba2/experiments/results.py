@@ -95,5 +95,26 @@ def table(results: Mapping[str, Mapping[str, Any]], split: str = "test") -> str:
     return "\n".join(lines)
 
 
-def _spread(sd: float | None) -> str:
-    return "" if sd is None else f" ± {100 * sd:.2f}"
+def _spread(sd: float | None, digits: int = 2) -> str:
+    return "" if sd is None else f" ± {100 * sd:.{digits}f}"
+
+
+def comparison(report: Mapping[str, Any]) -> list[str]:
+    """Return what `reproduce` measured as lines of Markdown: accuracies, one table per benchmark."""
+    lines = []
+    for name, benchmark in report["benchmarks"].items():
+        if "missing" in benchmark:
+            lines += ["", f"{name}: data not present. {benchmark['missing']}"]
+            continue
+        label = name + (" (synthetic)" if benchmark["synthetic"] else "")
+        lines += ["", f"| {label}, accuracy in % | | full minus this | p | parameters |", "|---|---|---|---|---|"]
+        for variant, row in benchmark["rows"].items():
+            score, test = row["test"]["accuracy"], row["against_full"].get("accuracy")
+            low, high = (100 * x for x in row["interval"]["accuracy"])
+            cells = [variant, f"{100 * score['mean']:.1f}{_spread(score['sd'], 1)} [{low:.1f}, {high:.1f}]", "", ""]
+            if test:
+                middle, low, high = (f"{100 * test[k]:+.1f}" for k in ("difference", "low", "high"))
+                p = "< 0.001" if test["p_holm"] < 0.001 else f"{test['p_holm']:.3f}"
+                cells[2:] = [f"{middle} [{low}, {high}]", p]
+            lines.append("| " + " | ".join([*cells, f"{row['parameters']:,}"]) + " |")
+    return lines
