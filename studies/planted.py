@@ -14,7 +14,8 @@ well than 800 words do that are read and heard. Tested with all that there is, a
                    them, mispaired against unaligned what they do without.
     in order       For L_OT, the mean cost of the i-th sound to the i-th word: right where nothing is late.
 
-For `late`, how much of their mass the plans of the test split put on true partners is reported too (`bench partners`).
+For `late`, the share of their mass that the plans of the test split put on true partners is reported too (see
+`python -m studies partners`).
 
 Experts. At each step a word in every one of eight modalities, of the same codes and equally often. The label of a step
 is the sum of what its words count. All modalities share the map from features to tokens; a scale and a shift after it
@@ -142,7 +143,7 @@ def _splits(world: int, kind: str, readout: str, sample: Callable[[np.random.Gen
             name=kind,
             split=split,
             protocol=f"synthetic, seed {world}",
-            description="synthetic: see `bench planted`",
+            description="synthetic: see `python -m studies planted --help`",
             synthetic=True,
             task="regression",
             n_classes=1,

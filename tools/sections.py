@@ -291,7 +291,8 @@ def test_matrix(found: Found) -> Lines:
 
 
 def coverage(found: Found) -> Lines:
-    parts = ((name, found["tests"]["results"][name]) for name in ("library", "benches", "all"))
+    names = [name for name in found["tests"]["results"] if name != "files"]
+    parts = ((name, found["tests"]["results"][name]) for name in names)
     rows = []
     for name, part in parts:
         shares = [(f"{part[what]:,}", f"{part[f'{what}_covered_percent']:.1f} %") for what in ("lines", "branches")]

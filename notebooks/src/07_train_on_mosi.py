@@ -332,4 +332,4 @@ check("07.3", stop)
 # - Features that have seen the training labels make every split of the training data look good.
 #
 # MMSA is thuiar/MMSA (`metricsTop.py`, `results/result-stat.md`); mosi-utterances is Poria et al., ACL 2017. `python -m
-# alignmamba2 bench leaks` measures the leak in full. [Next](08_train_on_mosei.ipynb): ten times as much of everything.
+# studies leaks` measures the leak in full. [Next](08_train_on_mosei.ipynb): ten times as much of everything.

@@ -117,7 +117,7 @@ print(f"40 sentences of sound: {store.stat().st_size:,} bytes; padded to 500 ste
 # %% [markdown]
 # ## The library's version
 #
-# `load_dataset` does that once, for all modalities (`datasets/store.py`, a safetensors file a split), and opens the
+# `load_dataset` does that once, for all modalities (into a token store: one safetensors file per split), and opens the
 # store from then on. How far does the memory of this very process grow, on the way from a file to a batch?
 
 # %%

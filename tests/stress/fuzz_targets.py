@@ -1,4 +1,4 @@
-"""What `bench fuzz` mutates: for every format that is read here, what makes small files and what reads them."""
+"""What `fuzz` mutates: for every format that is read here, what makes small files and what reads them."""
 
 from __future__ import annotations
 
@@ -235,4 +235,12 @@ TARGETS = {
     "safetensors": Target(_unfinished, _each(read_tensors)),
     "notes": Target(lambda f: write_json(f / "a.json", {"a": [1, 2.5, "b"]}), _each(read_json)),
     "recipe": Target(_recipes, _recipe),
+}
+# The formats of further data sets that write generated files: of those above, real files are larger or lie in folders.
+BY_HAND = ("mini-mosi", "mini-mosei", "mini-nyu", "mini-mvsa")
+TARGETS |= {
+    f"{name}-{form}": Target(_mini(name, form, 4), inspect)
+    for name, entry in ENTRIES.items()
+    if entry.make and name not in BY_HAND
+    for form in entry.formats
 }
