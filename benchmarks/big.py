@@ -75,7 +75,7 @@ def main(argv: Sequence[str] = ()) -> None:
             rows = []
             for stage, amount in PARTS[part]:
                 rows.append(_row(stage, amount, folder, arguments))
-                print(_told(part, rows[-1]), flush=True)
+                print(_line(part, rows[-1]), flush=True)
             print(f"written: {keep(arguments.results, {part: rows}, words)}", flush=True)
     finally:
         if not arguments.folder:
@@ -87,14 +87,14 @@ def _row(stage: str, amount: float, folder: Path, arguments: argparse.Namespace)
         _row("store", amount, folder, arguments)
     options = ["--samples", str(arguments.samples), "--folder", str(folder), "--stage", stage, "--amount", str(amount)]
     options += ["--steps", str(arguments.steps)] if arguments.steps else []
-    command = [sys.executable, "-m", "alignmamba2", "bench", "big", *options]
+    command = [sys.executable, "-m", "benchmarks", "big", *options]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return {"stage": stage, **json.loads(done.stdout.splitlines()[-1])}
 
 
-def _told(part: str, row: Mapping[str, Any]) -> str:
-    shown = ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in row.items() if isinstance(v, (int, float)))
-    return f"{part:8s} {row['stage']:8s} {shown}"
+def _line(part: str, row: Mapping[str, Any]) -> str:
+    columns = ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in row.items() if isinstance(v, (int, float)))
+    return f"{part:8s} {row['stage']:8s} {columns}"
 
 
 def write_pickle(path: Path, sizes: dict[str, int], seed: int = 0) -> None:

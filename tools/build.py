@@ -65,11 +65,11 @@ def with_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     solved = nbformat.from_dict(json.loads(json.dumps(notebook)))
     for cell in solved.cells:
         if "exercise" in cell.metadata.get("tags", ()):
-            found = EXERCISE.search(cell.source)
-            if not found:
+            ending = EXERCISE.search(cell.source)
+            if not ending:
                 raise NotebookError(f'the exercise “{notebook_cell(cell.source)}” must end in check("NN.K", answer)')
-            exercise = exercises(found["name"].partition(".")[0])[found["name"]]
-            cell.source = f"{exercise.source(found['answer'])}\n\n\n{found[0]}"
+            exercise = exercises(ending["name"].partition(".")[0])[ending["name"]]
+            cell.source = f"{exercise.source(ending['answer'])}\n\n\n{ending[0]}"
     return solved
 
 

@@ -64,20 +64,20 @@ def other_results(folder: Path) -> str:
 
 def planted(report: Mapping[str, Any]) -> list[str]:
     """Return lines of Markdown: what `python -m studies planted` measured."""
-    found = report["results"]
+    results = report["results"]
     lines = [
-        f"Is found what is planted, and nothing where nothing is? Synthetic, {len(found['worlds'])} worlds "
+        f"Is found what is planted, and nothing where nothing is? Synthetic, {len(results['worlds'])} worlds "
         "(`python -m studies planted --help` says what each is); gain: by how much the mean absolute error is smaller "
         "with the part than without it, with its 95 % interval (Student's t over worlds; p corrected by Holm):",
         "",
         "| synthetic | with | without | gain | p |",
         "|---|---|---|---|---|",
     ]
-    for title, row in found["questions"].items():
+    for title, row in results["questions"].items():
         p = "< 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"
         gain = f"{row['gain']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
         lines.append(f"| {title} | {row['mae_with']:.3f} | {row['mae_without']:.3f} | {gain} | {p} |")
-    mass = ", ".join(f"{name} {fmean(values):.1f}" for name, values in found["partners"].items())
+    mass = ", ".join(f"{name} {fmean(values):.1f}" for name, values in results["partners"].items())
     lines += ["", f"Mass that the transport plans of `late` put on true partners, over chance: {mass}."]
     return [*lines, "", f"`results/{PLANTED}`, {report['date'][:10]}: `{report['command']}`  "]
 

@@ -55,18 +55,18 @@ def run_notebook(
     notebook = with_solutions(notebook) if solutions else notebook
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        given, done = (str(Path(scratch, name)) for name in ("given.ipynb", "done.ipynb"))
-        nbformat.write(notebook, given)
+        prepared, finished = (str(Path(scratch, name)) for name in ("given.ipynb", "done.ipynb"))
+        nbformat.write(notebook, prepared)
         # papermill only warns about a name that it does not know, and runs with the default.
-        known = set(papermill.inspect_notebook(given))
+        known = set(papermill.inspect_notebook(prepared))
         unknown = sorted(set(parameters or {}) - known)
         if unknown:
             raise NotebookError(f"{source}: unknown parameters {unknown}; it has {sorted(known)}")
         try:
             with _kernel_settings():
                 papermill.execute_notebook(
-                    given,
-                    done,
+                    prepared,
+                    finished,
                     dict(parameters or {}),
                     kernel_name="python3",
                     progress_bar=False,
@@ -76,7 +76,7 @@ def run_notebook(
         except PapermillExecutionError as error:
             failed = notebook_cell(error.source)
             raise NotebookError(f"{source}: the cell “{failed}” failed: {error.ename}: {error.evalue}") from error
-        executed = nbformat.read(done, as_version=4)
+        executed = nbformat.read(finished, as_version=4)
     problems = widget_errors(executed)
     if problems:
         raise NotebookError(f"{source}: error in a widget: {'; '.join(problems)}")

@@ -56,9 +56,9 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def _utterances(path: Path) -> None:
-    found = mosi.read(path)
-    found.contents(path, {})
-    for split in found.splits.values():
+    utterances = mosi.read(path)
+    utterances.contents(path, {})
+    for split in utterances.splits.values():
         for m in split.widths:
             sum(len(block) for block in split.tokens(m))
 
