@@ -1,4 +1,4 @@
-"""python -m alignmamba2: data, train, evaluate, ablate, reproduce, start, explore, doctor."""
+"""Bring data, train, evaluate, ablate and reproduce on the command line: ``python -m alignmamba2 VERB``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,25 @@ from typing import Any
 MOVED = {
     **dict.fromkeys(("run", "report", "build", "gallery", "syllabus"), "tools"),
     **dict.fromkeys(("folds", "leaks", "partners", "planted"), "studies"),
-    **dict.fromkeys(("fuzz", "kills", "explorers", "repeat", "newcomer"), "tests.stress"),
+    **dict.fromkeys(("browser", "explorers", "fuzz", "kills", "newcomer", "repeat"), "tests.stress"),
 }
+
+
+Option = tuple[tuple[str, ...], dict[str, Any]]  # of argparse's `add_argument`
+
+
+def option(*names: str, **settings: Any) -> Option:
+    return names, settings
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A word of the command line: what help says of it, what does it, its options."""
+
+    help: str
+    do: Callable[[argparse.Namespace], None]
+    options: Sequence[Option] = ()
+    machines: bool = False  # whether it takes `_add_machines`, too
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         home = MOVED.get(name, "benchmarks")
         print(f"error: {words[0]}: no longer part of the package; in a clone: python -m {home} {name}", file=sys.stderr)
         return 2
-    arguments = _parser().parse_args(words)
+    arguments = parser().parse_args(words)
     try:
         arguments.do(arguments)
     except (ValueError, OSError, ImportError) as error:  # what the library raises on bad input: a message, no trace
@@ -39,84 +57,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m alignmamba2", description=__doc__)
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs. Nothing heavy is imported before a verb is done."""
+    root = argparse.ArgumentParser(prog="python -m alignmamba2", description=__doc__.replace("`", ""))
+    verbs = root.add_subparsers(required=True, metavar="VERB")
+    data = verbs.add_parser("data", help="bring, make and check data sets")
+    _add_verbs(data.add_subparsers(required=True, metavar="WHAT"), DATA)
+    _add_verbs(verbs, VERBS)
+    return root
 
-    data = verbs.add_parser("data", help="bring, make and check data sets").add_subparsers(
-        required=True, metavar="WHAT"
-    )
-    fetch = data.add_parser("fetch", help="download a data set's files from their public home, checked by hash")
-    fetch.add_argument("name")
-    fetch.add_argument("--root", help="folder of all data sets (default: $ALIGNMAMBA2_DATA, else data/)")
-    fetch.set_defaults(do=_fetch)
-    check = data.add_parser("check", help="what a file or folder of data holds, leaks between splits, what is wrong")
-    check.add_argument("path", type=Path)
-    check.add_argument("--page", type=Path, metavar="OUT.html", help="write it as a page with plots, too")
-    check.set_defaults(do=_check)
-    make = data.add_parser("make", help="write a generated data set in the real files' format")
-    make.add_argument("name")
-    make.add_argument("--format", help="the real format to write (default: the first that there is)")
-    make.add_argument("--folder", type=Path, help="where to (default: a folder of that name among the data sets)")
-    make.add_argument("--seed", type=int, default=0)
-    make.add_argument("--size", type=int, help="training samples")
-    make.set_defaults(do=_make)
-    listing = data.add_parser("list", help="the data sets, and whether their files are here")
-    listing.set_defaults(do=_list)
 
-    train = verbs.add_parser("train", help="train recipes, one run a seed; report test accuracy and F1")
-    train.add_argument("recipes", nargs="+", metavar="RECIPE", help="a recipe's name, or a .toml file")
-    train.set_defaults(do=_train)
-    ablate = verbs.add_parser("ablate", help="train a recipe and its ablations on the same protocol")
-    ablate.add_argument("recipes", nargs=1, metavar="RECIPE")
-    ablate.set_defaults(do=_ablate)
-    for verb, results in ((train, "runs/results.json"), (ablate, "runs/ablations.json")):
-        verb.add_argument("--seed", "--seeds", dest="seeds", type=_seeds, default=[1111], help="1111, or 1111-1115")
-        verb.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], type=_override)
-        verb.add_argument("--folder", type=Path, default=Path("runs"), help="where models go (default: runs)")
-        verb.add_argument("--results", type=Path, default=Path(results), help=f"results file (default: {results})")
-        verb.add_argument("--fast", action="store_true", help="two epochs: to see that everything runs")
-        verb.add_argument("--quiet", action="store_true", help="no progress bars")
-        verb.add_argument(
-            "--tracker", dest="trackers", action="append", default=[], help="csv, tensorboard, wandb, ..."
-        )
-        _add_machines(verb)
-
-    evaluate = verbs.add_parser("evaluate", help="evaluate trained models; mean ± sd over the folders")
-    evaluate.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders that train wrote")
-    evaluate.add_argument("--split", default="test", choices=("train", "valid", "test"))
-    evaluate.add_argument("--results", type=Path, help="write a results file")
-    evaluate.set_defaults(do=_evaluate)
-
-    again = verbs.add_parser("reproduce", help="AlignMamba-2, baselines and ablations on benchmarks; one report")
-    again.add_argument("names", nargs="*", default=["all"], metavar="BENCHMARK", help="names, 'mini-*', or all")
-    again.add_argument("--seed", "--seeds", dest="seeds", type=_seeds, default=_seeds("1111-1115"))
-    again.add_argument("--fast", action="store_true", help="two epochs a run: to see that everything runs")
-    again.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    again.add_argument("--only", nargs="+", metavar="VARIANT", help="these rows alone")
-    again.add_argument("--folder", type=Path, default=Path("runs/reproduce"), help="of finished runs and the report")
-    again.add_argument("--results", type=Path, help="also write the report's numbers here")
-    again.add_argument("--quiet", action="store_true", help="no progress bar")
-    _add_machines(again)
-    again.set_defaults(do=_reproduce)
-
-    start = verbs.add_parser("start", help="JupyterLab on the course, on this machine alone, behind a token")
-    start.add_argument("target", nargs="?", type=Path, default=Path("notebooks"), help="default: notebooks")
-    start.set_defaults(do=_start)
-    explore = verbs.add_parser(
-        "explore", help="JupyterLab with every explorer on a model that train wrote, and its data"
-    )
-    explore.add_argument("checkpoint", type=Path, metavar="FOLDER", help="a folder that train wrote")
-    explore.add_argument("--split", default="test", help="of the data (default: test)")
-    explore.add_argument("--folder", type=Path, default=Path("runs/explore"), help="where the notebook goes")
-    explore.set_defaults(do=_explore)
-    for verb in (start, explore):
-        verb.add_argument("--port", type=int, default=8888, help="the first one free from here on (default: 8888)")
-        verb.add_argument("--no-browser", action="store_true", help="only print the address")
-
-    doctor = verbs.add_parser("doctor", help="what works on this machine, and the command that adds what is missing")
-    doctor.set_defaults(do=_doctor)
-    return parser
+def _add_verbs(choices: Any, verbs: Mapping[str, Verb]) -> None:
+    for name, verb in verbs.items():
+        parser = choices.add_parser(name, help=verb.help)
+        for names, settings in verb.options:
+            parser.add_argument(*names, **settings)
+        if verb.machines:
+            _add_machines(parser)
+        parser.set_defaults(do=verb.do)
 
 
 def _add_machines(parser: argparse.ArgumentParser) -> None:
@@ -260,7 +218,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _reproduce(arguments: argparse.Namespace) -> None:
-    from .experiments import benchmark_names, reproduce
+    from .experiments import benchmark_names, comparison, reproduce
     from .storage.files import write_text
 
     if arguments.jobs < 1:
@@ -284,9 +242,9 @@ def _reproduce(arguments: argparse.Namespace) -> None:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(report, indent=1) + "\n")
-    print(
-        f"written: {arguments.folder / 'report.json'}; its page, from a clone: python -m tools page {arguments.folder}"
-    )
+    print("\n" + "\n".join(comparison(report)))
+    print(f"\nwritten: {arguments.folder / 'report.json'}")
+    print(f"its page, with intervals and tests, from a clone: python -m tools page {arguments.folder}")
 
 
 def _start(arguments: argparse.Namespace) -> None:
@@ -317,6 +275,110 @@ def _doctor(arguments: argparse.Namespace) -> None:
     if why:
         print(f"  {'':19s} add it with: {ADD_COMPILER}")
 
+
+NAME = option("name")
+DATA = {
+    "fetch": Verb(
+        "download a data set's files from their public home, checked by hash",
+        _fetch,
+        [NAME, option("--root", help="folder of all data sets (default: $ALIGNMAMBA2_DATA, else data/)")],
+    ),
+    "check": Verb(
+        "say what a file or folder of data holds, leaks between splits, and what is wrong",
+        _check,
+        [
+            option("path", type=Path),
+            option("--page", type=Path, metavar="OUT.html", help="also write it as a page with plots"),
+        ],
+    ),
+    "make": Verb(
+        "write a generated data set in the real files' format",
+        _make,
+        [
+            NAME,
+            option("--format", help="the real format to write (default: the first of its formats)"),
+            option("--folder", type=Path, help="where to (default: a folder of that name among the data sets)"),
+            option("--seed", type=int, default=0),
+            option("--size", type=int, help="training samples"),
+        ],
+    ),
+    "list": Verb("list the data sets, and whether their files are here", _list),
+}
+
+
+def _runs(results: str) -> list[Option]:
+    """The options of `train` and `ablate`, and where their results go."""
+    return [
+        option("--seed", "--seeds", dest="seeds", type=_seeds, default=[1111], help="1111, or 1111-1115"),
+        option("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], type=_override),
+        option("--folder", type=Path, default=Path("runs"), help="where models go (default: runs)"),
+        option("--results", type=Path, default=Path(results), help=f"results file (default: {results})"),
+        option("--fast", action="store_true", help="two epochs: to see that everything runs"),
+        option("--quiet", action="store_true", help="no progress bars"),
+        option("--tracker", dest="trackers", action="append", default=[], help="csv, tensorboard, wandb, ..."),
+    ]
+
+
+RECIPE = {"metavar": "RECIPE", "help": "a recipe's name, or a .toml file"}
+MODEL = {"type": Path, "metavar": "FOLDER", "help": "a folder that train wrote"}
+SERVER = [
+    option("--port", type=int, default=8888, help="the first one free from here on (default: 8888)"),
+    option("--no-browser", action="store_true", help="only print the address"),
+]
+VERBS = {
+    "train": Verb(
+        "train recipes, one run per seed; report test accuracy and F1",
+        _train,
+        [option("recipes", nargs="+", **RECIPE), *_runs("runs/results.json")],
+        machines=True,
+    ),
+    "evaluate": Verb(
+        "evaluate trained models; mean ± sd over the folders",
+        _evaluate,
+        [
+            option("folders", nargs="+", **MODEL),
+            option("--split", default="test", choices=("train", "valid", "test")),
+            option("--results", type=Path, help="write a results file"),
+        ],
+    ),
+    "ablate": Verb(
+        "train a recipe and its ablations on the same protocol",
+        _ablate,
+        [option("recipes", nargs=1, **RECIPE), *_runs("runs/ablations.json")],
+        machines=True,
+    ),
+    "reproduce": Verb(
+        "train AlignMamba-2, baselines and ablations on benchmarks; one report",
+        _reproduce,
+        [
+            option("names", nargs="*", default=["all"], metavar="BENCHMARK", help="names, 'mini-*', or all"),
+            option("--seed", "--seeds", dest="seeds", type=_seeds, default=_seeds("1111-1115")),
+            option("--fast", action="store_true", help="two epochs per run: to see that everything runs"),
+            option("--jobs", type=int, default=1, help="runs at a time"),
+            option("--only", nargs="+", metavar="VARIANT", help="these rows alone"),
+            option("--folder", type=Path, default=Path("runs/reproduce"), help="of finished runs and the report"),
+            option("--results", type=Path, help="also write the report's numbers here"),
+            option("--quiet", action="store_true", help="no progress bar"),
+        ],
+        machines=True,
+    ),
+    "start": Verb(
+        "open JupyterLab on the course, on this machine alone, behind a token",
+        _start,
+        [option("target", nargs="?", type=Path, default=Path("notebooks"), help="default: notebooks"), *SERVER],
+    ),
+    "explore": Verb(
+        "open JupyterLab with every explorer on a trained model and its data",
+        _explore,
+        [
+            option("checkpoint", **MODEL),
+            option("--split", default="test", help="of the data (default: test)"),
+            option("--folder", type=Path, default=Path("runs/explore"), help="where the notebook goes"),
+            *SERVER,
+        ],
+    ),
+    "doctor": Verb("say what works on this machine, and the command that adds what is missing", _doctor),
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -86,8 +86,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
     print(f"{about['machine']['processor']}, {arguments.threads} threads, torch {about['machine']['torch']}, float32")
     report = json.loads(arguments.out.read_text("utf-8")) if arguments.only and arguments.out.exists() else {}
     for part in arguments.only or parts:
-        found = {"rows": parts[part](), "date": datetime.now(UTC).isoformat(timespec="seconds"), **about}
-        report.setdefault(f"threads {arguments.threads}", {})[part] = found
+        measured = {"rows": parts[part](), "date": datetime.now(UTC).isoformat(timespec="seconds"), **about}
+        report.setdefault(f"threads {arguments.threads}", {})[part] = measured
     write_text(arguments.out, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     print(f"written: {arguments.out}")
     return report
@@ -203,11 +203,11 @@ def small_epsilon(seed: int) -> list[dict]:
     print("\nSmall ε, 8 problems of 50 × 50, float32: distance against float64; finite?")
     for epsilon in (0.1, 0.05, 0.02, 0.01, 0.005, 0.001):
         options = {"epsilon": epsilon, "max_iterations": 2000}
-        found = transport(x, y, tolerance=1e-4, **options)
+        result = transport(x, y, tolerance=1e-4, **options)
         truth = transport(x.double(), y.double(), solver="log", tolerance=1e-6, **options)
-        error = (found.distance - truth.distance).abs().max().item()
-        finite = bool(torch.isfinite(found.plan).all() and torch.isfinite(found.distance).all())
-        rows.append({"epsilon": epsilon, "error": error, "finite": finite, "iterations": int(found.iterations.max())})
+        error = (result.distance - truth.distance).abs().max().item()
+        finite = bool(torch.isfinite(result.plan).all() and torch.isfinite(result.distance).all())
+        rows.append({"epsilon": epsilon, "error": error, "finite": finite, "iterations": int(result.iterations.max())})
         print(f"  ε {epsilon:<6} error {error:.1e}  finite {finite}  iterations {rows[-1]['iterations']}")
     return rows
 
@@ -295,13 +295,13 @@ def discrepancy(n: int, repeats: int, seed: int) -> dict:
         row["memory"] = {n: memory(_mmd_call, n, row["method"])}
     title = f"MMD, 5 bandwidths, {n} tokens a side, d = 128"
     repeats = max(2, min(repeats, 3 if n > 2000 else repeats))
-    found = table(title, rows, runs, repeats)
+    measured = table(title, rows, runs, repeats)
     z = torch.cat([x, y]).detach()
     alone = medians({"forward": lambda: _products(z, False), "both": lambda: _products(z, True)}, 0, repeats)
     limits = {p: rows[-1][p]["ms"] / alone[p]["ms"] for p in PHASES}
     cells = [f"{alone[p]['ms']:9.1f} ({limits[p]:.1f}× at most)" for p in PHASES]
     print(f"{'the matrix products alone':34}{cells[0]:>26}{cells[1]:>26}")
-    return found | {"products": {**alone, "limit": limits}}
+    return measured | {"products": {**alone, "limit": limits}}
 
 
 def _products(z: Tensor, both: bool) -> None:

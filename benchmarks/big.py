@@ -75,7 +75,7 @@ def main(argv: Sequence[str] = ()) -> None:
             rows = []
             for stage, amount in PARTS[part]:
                 rows.append(_row(stage, amount, folder, arguments))
-                print(_told(part, rows[-1]), flush=True)
+                print(_line(part, rows[-1]), flush=True)
             print(f"written: {keep(arguments.results, {part: rows}, words)}", flush=True)
     finally:
         if not arguments.folder:
@@ -92,9 +92,9 @@ def _row(stage: str, amount: float, folder: Path, arguments: argparse.Namespace)
     return {"stage": stage, **json.loads(done.stdout.splitlines()[-1])}
 
 
-def _told(part: str, row: Mapping[str, Any]) -> str:
-    shown = ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in row.items() if isinstance(v, (int, float)))
-    return f"{part:8s} {row['stage']:8s} {shown}"
+def _line(part: str, row: Mapping[str, Any]) -> str:
+    columns = ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in row.items() if isinstance(v, (int, float)))
+    return f"{part:8s} {row['stage']:8s} {columns}"
 
 
 def write_pickle(path: Path, sizes: dict[str, int], seed: int = 0) -> None:

@@ -49,9 +49,9 @@ def main(argv: Sequence[str] = ()) -> None:
             row = {"samples": shape[0], "tokens": shape[1], "pass": name}
             rows.append(row | measure(model, batch, calls, 0.2 if arguments.fast else arguments.budget))
             print(describe(rows[-1]), flush=True)
-    found = {"recipe": recipe.name, "widths": WIDTHS, "on": machine("numba"), "times": rows}
+    measured = {"recipe": recipe.name, "widths": WIDTHS, "on": machine("numba"), "times": rows}
     words = " ".join(["python -m benchmarks compile", *argv])
-    print(f"written: {keep(arguments.results, {'compile': found}, words)}")
+    print(f"written: {keep(arguments.results, {'compile': measured}, words)}")
 
 
 def batch_of(size: int, steps: int) -> MultimodalBatch:
@@ -96,10 +96,10 @@ def measure(model: AlignMamba2, batch: MultimodalBatch, calls: Callable, budget:
     with fresh_cache():
         expected = run[EAGER]()
         start = time.perf_counter()
-        found = run[COMPILED]()
+        actual = run[COMPILED]()
         seconds = time.perf_counter() - start
         if expected is not None:
-            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4)
         times = medians(run, budget)
     breaks = sum(counters["graph_break"].values())
     graphs = counters["stats"]["unique_graphs"]

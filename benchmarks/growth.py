@@ -1,6 +1,6 @@
 """A step of training on data of any size, and on samples of any length: time and memory of each (see `big.py`).
 
-**Size.** A store of N utterances of MOSEI's unaligned shape, which `token_store.py` reads. Only the utterances that
+**Size.** A store of N utterances of MOSEI's unaligned shape, which the token store reads. Only the utterances that
 the steps draw are written; the others are a hole in the file, which the system reads as zeros and which takes no disk.
 So it is the size that grows, in the index, in the draw of an order and in where the reads go, and not the disk that is
 measured: what is read comes from memory.

@@ -63,26 +63,26 @@ def layers(batch: int, length: int, d_model: int) -> dict[str, tuple[nn.Module, 
     torch.manual_seed(0)
     modality = torch.arange(length) % len(MODALITIES)
     settings = {BASE: {"experts": "shared"}, "modality-aware": {}, "gated": {"routing": "gated"}}
-    found: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]] = {}
+    methods: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]] = {}
     for name, options in settings.items():
         layer = ModalityAwareMamba(MODALITIES, d_model, **options)
-        found[name] = layer, lambda x, layer=layer: layer(x, modality)
+        methods[name] = layer, lambda x, layer=layer: layer(x, modality)
     if batch * length * d_model > SLOW_PATH_LIMIT:
-        return found
+        return methods
     try:
         from transformers import MambaConfig
         from transformers.models.mamba.modeling_mamba import MambaMixer
     except ImportError:
         print("missing peer: Hugging Face (pip install transformers)")
-        return found
+        return methods
     mixer = MambaMixer(MambaConfig(hidden_size=d_model, state_size=16, num_hidden_layers=1), layer_idx=0)
-    shared = found[BASE][0]
+    shared = methods[BASE][0]
     shared.load_mamba(mixer.state_dict())
-    found["Hugging Face"] = mixer, mixer
+    methods["Hugging Face"] = mixer, mixer
     x = torch.randn(2, length, d_model)
     with torch.no_grad():
-        torch.testing.assert_close(found[BASE][1](x), mixer(x), rtol=1e-3, atol=1e-4)
-    return found
+        torch.testing.assert_close(methods[BASE][1](x), mixer(x), rtol=1e-3, atol=1e-4)
+    return methods
 
 
 def measure(shape: tuple[int, int, int], budget: float) -> dict:

@@ -26,25 +26,25 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parser.add_argument("--out", type=Path, default=Path("results/bench-lengths.json"))
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    lengths, found = LENGTHS[:3] if arguments.fast else LENGTHS, models()
+    lengths, networks = LENGTHS[:3] if arguments.fast else LENGTHS, models()
     options = {"budget": 0.05 if arguments.fast else arguments.budget}
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine("numba"),
         "settings": {"threads": arguments.threads, "dtype": "float32", "seed": 0, "samples": 1, **options},
-        "parameters": {name: sum(p.numel() for p in model.parameters()) for name, model in found.items()},
+        "parameters": {name: sum(p.numel() for p in model.parameters()) for name, model in networks.items()},
         "lengths": lengths,
-        "ms": {what: measure(found, lengths, what=what, **options) for what in CALLS},
-        "mib": {what: measure(found, lengths[:-1], what=what, memory=True) for what in CALLS},
+        "ms": {what: measure(networks, lengths, what=what, **options) for what in CALLS},
+        "mib": {what: measure(networks, lengths[:-1], what=what, memory=True) for what in CALLS},
     }
     for kind, unit in (("ms", "ms"), ("mib", "MiB more")):
         for what, rows in result[kind].items():
             print(f"\n{what}, {unit}, at {list(lengths)} tokens")
             for name, row in rows.items():
                 pairs = [(x, y) for x, y in zip(lengths, row, strict=False) if y == y and y > 0][-3:]
-                told = f"  {name:12}" + " ".join(f"{v:9.1f}" for v in row)
+                line = f"  {name:12}" + " ".join(f"{v:9.1f}" for v in row)
                 print(
-                    told + (f"   L^{slope([x for x, _ in pairs], [y for _, y in pairs]):.2f}" if len(pairs) > 1 else "")
+                    line + (f"   L^{slope([x for x, _ in pairs], [y for _, y in pairs]):.2f}" if len(pairs) > 1 else "")
                 )
     write_text(arguments.out, json.dumps(result, indent=1).replace("NaN", "null") + "\n")
     print(f"\nwritten: {arguments.out}")

@@ -53,13 +53,13 @@ def main(argv: Sequence[str] = ()) -> None:
             weights[n], _ = read_tensors(Path(scratch) / f"{n}.safetensors")
     apart = max(abs(a - b) / abs(a) for a, b in zip(curves[1], curves[2], strict=True))
     moved = max(float((weights[1][k] - x).abs().max() / weights[1][k].abs().max()) for k, x in weights[2].items())
-    found = {"loss_one_process": curves[1], "loss_two_processes": curves[2]}
-    found |= {"largest_relative_difference": apart, "of_weights": moved, "samples": arguments.samples, **RECIPE}
+    measured = {"loss_one_process": curves[1], "loss_two_processes": curves[2]}
+    measured |= {"largest_relative_difference": apart, "of_weights": moved, "samples": arguments.samples, **RECIPE}
     print(f"loss, one process:   {' '.join(f'{x:.7f}' for x in curves[1])}")
     print(f"loss, two processes: {' '.join(f'{x:.7f}' for x in curves[2])}")
     print(f"largest relative difference: of the loss {apart:.1e}, of the weights {moved:.1e}")
     words = " ".join(["python -m benchmarks processes", *argv])
-    print(f"written: {keep(arguments.results, {'mini-mosi, synthetic': found}, words)}")
+    print(f"written: {keep(arguments.results, {'mini-mosi, synthetic': measured}, words)}")
 
 
 def _train(arguments: argparse.Namespace) -> None:

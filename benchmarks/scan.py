@@ -123,7 +123,7 @@ def _shape(text: str) -> tuple[int, int, int]:
 
 def methods(mamba_ssm: Path | None) -> tuple[dict[str, Scan], dict[str, str]]:
     """What can be measured here, by name, each with mamba-ssm's signature; and what is missing, and why."""
-    found: dict[str, Scan] = {}
+    scans: dict[str, Scan] = {}
     missing: dict[str, str] = {}
     for name, load in (
         ("mamba-ssm ref", lambda: mamba_ssm_reference(mamba_ssm, unbind=False)),
@@ -131,12 +131,12 @@ def methods(mamba_ssm: Path | None) -> tuple[dict[str, Scan], dict[str, str]]:
         ("mambapy", mambapy_scan),
     ):
         try:
-            found[name] = load()
+            scans[name] = load()
         except (ImportError, OSError) as error:
             missing[name] = str(error)
     for backend in OURS:
-        found[backend] = lambda *args, backend=backend: selective_scan(*args, backend=backend)
-    return found, missing
+        scans[backend] = lambda *args, backend=backend: selective_scan(*args, backend=backend)
+    return scans, missing
 
 
 def mamba_ssm_reference(folder: Path | None, unbind: bool) -> Scan:
@@ -222,10 +222,10 @@ def _run_python(code: str, *args: str, environment: dict[str, str] | None = None
 
 def measure_times(settings: str) -> dict:
     """Forward, and forward + backward, of all methods in turns; the settings as JSON from `in_own_process`."""
-    given = json.loads(settings)
-    shape, threads, budget = tuple(given["shape"]), given["threads"], given["budget"]
-    scans, _ = methods(given["mamba_ssm"] and Path(given["mamba_ssm"]))
-    leaves, args, gy = problem(shape, given["seed"])
+    options = json.loads(settings)
+    shape, threads, budget = tuple(options["shape"]), options["threads"], options["budget"]
+    scans, _ = methods(options["mamba_ssm"] and Path(options["mamba_ssm"]))
+    leaves, args, gy = problem(shape, options["seed"])
     torch.set_num_threads(threads)
     backward = {
         name: lambda scan=scan: torch.autograd.grad(scan(*args), leaves, gy)

@@ -68,23 +68,23 @@ def run_fold(recipe: str, change: Mapping[str, Any], fold: int, seeds: Sequence[
 
 def summary(folds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Mean and sd over folds of each metric's mean over seeds."""
-    found = {}
+    scores = {}
     for m in METRICS:
         values = [fold["test"][m] for fold in folds]
-        found[m] = {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0}
-    return found
+        scores[m] = {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0}
+    return scores
 
 
 def differences(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Accuracy of the fused arm minus each other arm's, fold by fold: mean, sd, and in how many folds it is above 0."""
     accuracy = {name: np.array([row["test"]["accuracy"] for row in arm["folds"]]) for name, arm in arms.items()}
-    found = {}
+    gains = {}
     for name, values in accuracy.items():
         if name != FUSED:
             d = accuracy[FUSED] - values
             sd = float(d.std(ddof=1)) if len(d) > 1 else 0.0
-            found[name] = {"mean": float(d.mean()), "sd": sd, "folds_above": int((d > 0).sum())}
-    return found
+            gains[name] = {"mean": float(d.mean()), "sd": sd, "folds_above": int((d > 0).sum())}
+    return gains
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -114,9 +114,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         arms[name] = {"recipe": recipe, "folds": mine, "test": summary(mine), "synthetic": False}
         score = arms[name]["test"]["accuracy"]
         print(f"  {name:28s} {100 * score['mean']:.1f} ± {100 * score['sd']:.1f}")
-    found = differences(arms)
-    for name, d in found.items():
+    gains = differences(arms)
+    for name, d in gains.items():
         print(f"  {FUSED} − {name}: {100 * d['mean']:+.1f} ± {100 * d['sd']:.1f}, above 0 in {d['folds_above']} folds")
-    results = {"arms": arms, "differences": found, "candidates": CANDIDATES, "fast": arguments.fast}
+    results = {"arms": arms, "differences": gains, "candidates": CANDIDATES, "fast": arguments.fast}
     command = " ".join(["python -m studies folds", *(argv or ())])
     print(f"written: {write_results(arguments.results, results, command)}")

@@ -14,7 +14,8 @@ well than 800 words do that are read and heard. Tested with all that there is, a
                    them, mispaired against unaligned what they do without.
     in order       For L_OT, the mean cost of the i-th sound to the i-th word: right where nothing is late.
 
-For `late`, how much of their mass the plans of the test split put on true partners is reported too (`bench partners`).
+For `late`, the share of their mass that the plans of the test split put on true partners is reported too (see
+`python -m studies partners`).
 
 Experts. At each step a word in every one of eight modalities, of the same codes and equally often. The label of a step
 is the sum of what its words count. All modalities share the map from features to tokens; a scale and a shift after it
@@ -98,9 +99,9 @@ def heard(world: int, late: int = LATE, strangers: bool = False) -> dict[str, Da
         read = rng.integers(WORDS, size=rng.integers(8, 13))
         arrival = np.arange(len(read)) + rng.integers(0, late + 1, len(read))
         order = np.argsort(arrival, kind="stable")
-        said = rng.integers(WORDS, size=len(read)) if strangers else read[order]
+        spoken = rng.integers(WORDS, size=len(read)) if strangers else read[order]
         nuisance = LOUDNESS * np.sqrt(2 / NUISANCES) * rng.standard_normal((len(read), NUISANCES))
-        features = {"text": words[read] @ text, "audio": np.concatenate([words[said], nuisance], 1) @ sound}
+        features = {"text": words[read] @ text, "audio": np.concatenate([words[spoken], nuisance], 1) @ sound}
         label = polarity[read].sum() / np.sqrt(20 / 3)
         partners = {} if strangers else {("audio", "text"): torch.from_numpy(order)}
         return Sample(_noisy(features, rng), torch.tensor(float(label)), partners=partners)
@@ -120,9 +121,9 @@ def languages(world: int, same: bool = False) -> dict[str, Dataset]:
         counts[:] = counts[0]
 
     def sample(rng: np.random.Generator) -> Sample:
-        said = rng.integers(VOCABULARY, size=(LANGUAGES, STEPS))
-        features = {"abcdefgh"[i]: codes[w] for i, w in enumerate(said)}
-        label = np.take_along_axis(counts, said, 1).sum(0) / np.sqrt(LANGUAGES)
+        spoken = rng.integers(VOCABULARY, size=(LANGUAGES, STEPS))
+        features = {"abcdefgh"[i]: codes[w] for i, w in enumerate(spoken)}
+        label = np.take_along_axis(counts, spoken, 1).sum(0) / np.sqrt(LANGUAGES)
         return Sample(_noisy(features, rng), torch.from_numpy(label).float())
 
     return _splits(world, "languages", "per_step", sample)
@@ -140,7 +141,7 @@ def _splits(world: int, kind: str, readout: str, sample: Callable[[np.random.Gen
             name=kind,
             split=split,
             protocol=f"synthetic, seed {world}",
-            description="synthetic: see `bench planted`",
+            description="synthetic: see `python -m studies planted --help`",
             synthetic=True,
             task="regression",
             n_classes=1,
@@ -300,7 +301,7 @@ def measure(world: int, fast: bool) -> Found:
                 changes = [Change(variant.change)] if variant.change else []
                 models.append(fit(RECIPE, seed=1000 * number + world, callbacks=changes, **options).model)
             valid = made[kind]["valid"]
-            trained[kind, name] = min(models, key=lambda found: examine(found, valid, ())[0]["mae"])
+            trained[kind, name] = min(models, key=lambda candidate: examine(candidate, valid, ())[0]["mae"])
         return trained[kind, name]
 
     def error(kind: str, name: str, only: tuple[str, ...]) -> float:
@@ -347,16 +348,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         for world, one in zip(worlds, pool.map(run, worlds), strict=True):
             each.append(one)
             print(f"  world {world}: " + "; ".join(f"{r['without'] - r['with']:+.3f}" for r in one.errors), flush=True)
-    found = {
+    errors = {
         question.title: {side: [one.errors[i][side] for one in each] for side in ("with", "without")}
         for i, question in enumerate(QUESTIONS)
     }
     for title, (first, second) in BEYOND.items():
-        found[title] = {s: np.subtract(found[first][s], found[second][s]).tolist() for s in ("with", "without")}
-    rows = {title: compared(row) for title, row in found.items()}
+        errors[title] = {s: np.subtract(errors[first][s], errors[second][s]).tolist() for s in ("with", "without")}
+    rows = {title: compared(row) for title, row in errors.items()}
     results: dict[str, Any] = {}
     for (title, row), p in zip(rows.items(), holm([r["p"] for r in rows.values()]), strict=True):
-        results[title] = {**row, "p_holm": p, "errors": found[title]}
+        results[title] = {**row, "p_holm": p, "errors": errors[title]}
         print(
             f"{title:64s} {row['mae_with']:.3f} against {row['mae_without']:.3f}: {row['gain']:+.3f} "
             f"[{row['low']:+.3f}, {row['high']:+.3f}], p {p:.3f}"

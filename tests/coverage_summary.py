@@ -1,7 +1,4 @@
-"""What `make coverage` measured, in results/coverage.json: lines and branches, of every file and of all.
-
-Benches are counted apart: they are measurements, most of which no test makes in full.
-"""
+"""Write what `make coverage` measured to results/coverage.json: lines and branches of the library and of each file."""
 
 from __future__ import annotations
 
@@ -38,16 +35,14 @@ def main() -> None:
         measured.json_report(outfile=str(path))
         files = json.loads(path.read_text("utf-8"))["files"]
     parts = {Path(os.path.relpath(name, ROOT)).as_posix(): f["summary"] for name, f in sorted(files.items())}
-    bench = [p for name, p in parts.items() if "/bench/" in name]
-    library = [p for name, p in parts.items() if "/bench/" not in name]
-    found = {"library": share(library), "benches": share(bench), "all": share([*library, *bench])}
-    found["files"] = {name: share([p]) for name, p in parts.items()}
+    summary = {"library": share([*parts.values()]), "files": {name: share([p]) for name, p in parts.items()}}
+    library = summary["library"]
+    print(
+        f"library {library['lines_covered_percent']:6.2f} % of {library['lines']:6,} lines, "
+        f"{library['branches_covered_percent']:6.2f} % of {library['branches']:6,} branches"
+    )
     command = " ".join(["make coverage", *sys.argv[1:]])
-    for name in ("library", "benches", "all"):
-        told = found[name]
-        print(f"{name:8s} {told['lines_covered_percent']:6.2f} % of {told['lines']:6,} lines, "
-              f"{told['branches_covered_percent']:6.2f} % of {told['branches']:6,} branches")  # fmt: skip
-    print(f"written: {keep(ROOT / 'results' / 'coverage.json', {'tests': found}, command)}")
+    print(f"written: {keep(ROOT / 'results' / 'coverage.json', {'tests': summary}, command)}")
 
 
 if __name__ == "__main__":

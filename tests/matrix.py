@@ -58,16 +58,18 @@ def link_torch(source: str, python: Path, site: Path) -> None:
 
 def tried(version: str, versions: str, arguments: argparse.Namespace) -> dict[str, object]:
     """Install and test one combination."""
-    found = interpreter(version)
-    if found is None:
+    base = interpreter(version)
+    if base is None:
         return {"outcome": f"not run: no Python {version} here"}
     folder, started = arguments.folder / f"{version}-{versions}", time.perf_counter()
     try:
-        subprocess.run([found, "-m", "venv", folder], check=True)
+        subprocess.run([base, "-m", "venv", folder], check=True)
         python = folder / "bin" / "python"
         site = next((folder / "lib").glob("python*/site-packages"))
-        own = subprocess.run([arguments.torch_from or found, "--version"], capture_output=True, text=True).stdout
-        if arguments.torch_from and own.startswith(f"Python {version}."):
+        version_line = subprocess.run(
+            [arguments.torch_from or base, "--version"], capture_output=True, text=True
+        ).stdout
+        if arguments.torch_from and version_line.startswith(f"Python {version}."):
             link_torch(arguments.torch_from, python, site)
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         done = subprocess.run([*pip, *requirements(versions == "lowest")], capture_output=True, text=True)
@@ -109,9 +111,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="matrix-") as scratch:
         arguments.folder = arguments.folder or Path(scratch)
         for row in chosen:
-            found = tried(*row, arguments)
-            print(f"Python {row[0]}, {row[1]:7s} {found['outcome']} {' '.join(found.get('said', ()))}", flush=True)
-            rows["-".join(row)] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **found}
+            outcome = tried(*row, arguments)
+            print(f"Python {row[0]}, {row[1]:7s} {outcome['outcome']} {' '.join(outcome.get('said', ()))}", flush=True)
+            rows["-".join(row)] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **outcome}
             arguments.results.parent.mkdir(parents=True, exist_ok=True)
             arguments.results.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return any(rows["-".join(row)]["outcome"] in ("failed", "not installed") for row in chosen)

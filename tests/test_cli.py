@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from alignmamba2.__main__ import main
+from tools.commands import commands_of
 
 QUICK = ["--fast", "--quiet", "--set", "model.d_model=8", "--set", "model.n_layers=1", "--set", "model.d_state=2"]
 
@@ -89,3 +90,56 @@ def test_doctor_and_list(capsys):
     printed = capsys.readouterr().out
     assert "chunked" in printed
     assert "mini-mosi" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "home"),
+    [
+        (["bench", "scan"], "benchmarks scan"),
+        (["bench", "planted", "--fast"], "studies planted"),
+        (["bench", "kills"], "tests.stress kills"),
+        (["bench"], "benchmarks NAME"),
+        (["gallery", "--fast"], "tools gallery"),
+        (["report"], "tools report"),
+    ],
+)
+def test_a_verb_that_moved_says_where_it_went(words, home, capsys):
+    assert main(words) == 2
+    assert capsys.readouterr().err == (
+        f"error: {words[0]}: no longer part of the package; in a clone: python -m {home}\n"
+    )
+    package, _, name = home.partition(" ")
+    assert name == "NAME" or name in commands_of(package)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom alignmamba2.__main__ import main\n"
+        "try:\n    main(['train', '--help'])\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'torch', 'numpy', 'numba', 'pandas', 'plotly', 'scipy'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: python -m alignmamba2 train")
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_reproduce_prints_its_table_and_where_the_report_is(tmp_path, capsys):
+    command = [
+        "reproduce",
+        "mini-mosi",
+        "--fast",
+        "--seeds",
+        "1",
+        "--only",
+        "tfn",
+        "--quiet",
+        "--folder",
+        str(tmp_path),
+    ]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    row = json.loads((tmp_path / "report.json").read_text())["benchmarks"]["mini-mosi"]["rows"]["tfn"]
+    assert "| mini-mosi (synthetic), accuracy in % |" in printed
+    assert f"| tfn | {100 * row['test']['accuracy']['mean']:.1f} [" in printed
+    assert f"written: {tmp_path / 'report.json'}" in printed
+    assert f"python -m tools page {tmp_path}" in printed

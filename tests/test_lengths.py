@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from alignmamba2.experiments import ABLATIONS, stored_results
+from alignmamba2.experiments import ABLATIONS
 from benchmarks import lengths as bench
-from notebooks.course import lengths
+from notebooks.course import lengths, stored_results
 from tests.stress import newcomer
 
 
@@ -72,5 +72,5 @@ def test_kept_results_hold_what_chapter_11_reads():
     assert all(len(row["runs"]) == len(rows["full"]["runs"]) for row in rows.values())
     against = stored_results("reproduce.json")["benchmarks"]["mosi-utterances"]["rows"]["mamba"]["against_full"]
     assert {"difference", "low", "high", "p", "p_holm"} <= set(against["accuracy"])
-    with pytest.raises(FileNotFoundError, match="comes with the repository"):
+    with pytest.raises(FileNotFoundError, match="in a clone of the repository"):
         stored_results("nothing.json")

@@ -15,7 +15,7 @@ import pytest
 from alignmamba2.datasets import emoji
 from tools.build import NotebookError, build_notebook, build_notebooks, with_solutions
 from tools.gallery import build_gallery
-from tools.pages import FIGURE, FORMULA, PLOTLY, WIDGET
+from tools.notebook_page import FIGURE, FORMULA, PLOTLY, WIDGET
 from tools.run import data_set, run_notebook
 from tools.syllabus import facts, syllabus, with_tables
 

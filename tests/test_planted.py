@@ -1,4 +1,4 @@
-"""`bench planted`: its worlds hold what they say, and its statistics are Student's."""
+"""`studies.planted`: its worlds hold what they say, and its statistics are Student's."""
 
 import dataclasses
 import math

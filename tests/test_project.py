@@ -11,61 +11,48 @@ import pytest
 import yaml
 
 import alignmamba2
+from tools import house
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "alignmamba2"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
-# Who may import whom, inside the package (design: arrows run one way).
-MAY_IMPORT = {
-    "cpu": {"alignment"},
-    "scan": {"cpu"},
-    "alignment": {"cpu"},
-    "stopwatch": set(),
-    "metrics": set(),
-    "batch": set(),
-    "storage": set(),
-    "recipes": set(),
-    "model": {"alignment", "batch", "scan", "storage"},
-    "baselines": {"alignment", "batch", "model"},
-    "encoders": {"storage"},
-    "datasets": {"batch", "encoders", "storage"},
-    "training": {"baselines", "batch", "datasets", "metrics", "model", "recipes", "storage"},
-    "experiments": {"baselines", "datasets", "metrics", "model", "recipes", "storage", "training"},
-    "figures": {"model"},
-    "explorers": {"alignment", "figures", "metrics", "model"},
-    "launch": {"datasets", "model", "storage", "training"},
-}
+
+@pytest.mark.xfail(strict=True, reason="the library is still being made smaller; remove this mark once it is in order")
+def test_the_house_is_in_order(capsys):
+    """Lines, files, arrows, circles and long functions, as `python -m tools house` prints them."""
+    status = house.main([])
+    printed = capsys.readouterr().out
+    assert "importable lines" in printed
+    assert status == 0, printed
 
 
-def imported(path: Path) -> set[str]:
-    """The package's own top-level parts that a file imports."""
-    here = path.relative_to(PACKAGE).parts
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = list(here[:-1])[: len(here) - node.level]
-            names = [node.module] if node.module else [a.name for a in node.names]
-            found |= {(*base, *name.split("."))[0] for name in names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("alignmamba2"):
-            found |= {node.module.split(".")[1]} if "." in node.module else {a.name for a in node.names}
-        elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("alignmamba2.")}
-    return found - {here[0].removesuffix(".py")}
-
-
-@pytest.mark.parametrize("part", MAY_IMPORT)
-def test_imports_run_one_way(part):
-    path = PACKAGE / part
-    files = list(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
-    assert files
-    for file in files:
-        assert imported(file) <= MAY_IMPORT[part], file.name
-
-
-def test_every_part_has_its_place():
-    parts = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}
-    assert parts - {"__init__", "__main__"} == set(MAY_IMPORT)
+def test_the_house_names_every_breach(tmp_path):
+    files = {
+        "__init__.py": "",
+        "a/__init__.py": "from .x import f\n",
+        "a/x.py": "from ..b import g\n\ndef f():\n    '''Say.\n    '''\n    # why\n    return (\n        1\n    )\n",
+        "b.py": "def g():\n    from house.a import x\n\n    return x\n",
+        "c.py": "def h():\n" + "    pass\n" * house.FUNCTION_LINES,
+    }
+    for name, text in files.items():
+        path = tmp_path / "house" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    modules = house.read_package(tmp_path / "house")
+    assert modules["a.x"].functions == (("f", 4),)
+    assert {name: set(module.imports) for name, module in modules.items()} == {
+        "": set(), "a": {"a.x"}, "a.x": {"b"}, "b": {"a.x"}, "c": set()
+    }  # fmt: skip
+    found = house.breaches(modules, {"a": {"b"}, "b": set(), "d": set()})
+    assert found[0] in ("circle of imports: a.x → b → a.x", "circle of imports: b → a.x → b")
+    assert found[1:] == [
+        "c: has no row in MAY_IMPORT",
+        "d: has a row in MAY_IMPORT and no file",
+        "b: imports a.x",
+        f"c.h: {house.FUNCTION_LINES + 1} lines of code; at most {house.FUNCTION_LINES}",
+    ]
+    assert house.breaches(modules | {"c": house.Module("c", house.LINES)}, {})[0].startswith("importable lines: 19,0")
 
 
 def test_the_environment_installs_from_pyproject():
@@ -124,11 +111,11 @@ def test_readme_code_runs(monkeypatch, tmp_path):
     exec(code.replace("seed=0)", "seed=0, fast=True, progress=False)"), {})
     assert (tmp_path / "runs" / "my-model" / "model.safetensors").is_file()
 
-    from alignmamba2.__main__ import _parser
+    from alignmamba2.__main__ import parser
 
     commands = re.findall(r"-m alignmamba2 (.*?)(?:  +#.*)?$", readme, re.MULTILINE)
     for command in commands:
         if "--help" not in command and "`" not in command and "report" not in command:
-            assert _parser().parse_args(command.split()).do
+            assert parser().parse_args(command.split()).do
     for target in re.findall(r"(?<!data )make (\w+)", readme):
         assert f"\n{target}:" in (ROOT / "Makefile").read_text("utf-8")

@@ -19,9 +19,9 @@ import torch
 from alignmamba2 import load_dataset
 from alignmamba2.baselines import build_model
 from alignmamba2.experiments import BENCHMARKS, benchmark_names, reproduce
-from alignmamba2.experiments.plan import FULL, variants
+from alignmamba2.experiments.benchmarks import FULL, variants
 from alignmamba2.experiments.reproduction import examine, fingerprint
-from alignmamba2.experiments.summary import labels_and_units
+from alignmamba2.experiments.statistics import labels_and_units
 from alignmamba2.recipes import Recipe
 from alignmamba2.storage import files
 from tools.page import main as page
@@ -212,10 +212,10 @@ def test_a_modality_that_is_missing_is_not_seen():
 def test_names_on_the_command_line():
     assert benchmark_names(["all"]) == list(BENCHMARKS)
     assert benchmark_names(["mini-*", "mini-nyu", "emoji"]) == [
-        "mini-mosi",
         "mini-mosei",
-        "mini-nyu",
+        "mini-mosi",
         "mini-mvsa",
+        "mini-nyu",
         "emoji",
     ]
     with pytest.raises(ValueError, match="benchmark 'moso': unknown"):

@@ -101,7 +101,7 @@ def test_an_unfinished_run_of_something_else_is_refused_by_name(splits, stop_aft
 
 
 def test_killed_at_random_moments():
-    """`python -m tests.stress kills` in small."""
+    """`tests.stress.kills` in small: the whole of it is a command."""
     if not hasattr(os, "fork"):
         pytest.skip("no fork here")
     command = [sys.executable, "-m", "tests.stress", "kills", "--kills", "1", "--results", os.devnull + "x"]
@@ -220,7 +220,7 @@ def test_an_error_or_a_full_disk_leaves_the_old_file(tmp_path):
 
 
 def test_a_full_disk_is_an_error_and_with_room_it_goes_on(tmp_path):
-    """Each subject of `bench kills`, with a limit on the size of files in the disk's place."""
+    """Each subject of `tests.stress.kills`, with a limit on the size of files in the disk's place."""
     pytest.importorskip("resource")
     script = (
         "import resource, sys; from pathlib import Path\n"
@@ -430,7 +430,7 @@ def test_same_seed_same_bits_on_one_thread_and_on_two(splits, threads):
 
 
 def test_mutated_files_are_read_or_refused(tmp_path):
-    """`bench fuzz` in small, without its processes: the whole of it is a command."""
+    """`tests.stress.fuzz` in small, without its processes: the whole of it is a command."""
     names = ("pickle-that-runs", "model", "unfinished-run", "recipe")
     code = "import sys, json; from tests.stress import fuzz\n"
     code += "said = []\nfor n in sys.argv[1:]: fuzz.run(n, 0, 60, 5, lambda m, n=n: said.append((n, *m)))\n"

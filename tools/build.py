@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import jupytext
 import nbformat
 
 from alignmamba2.storage.files import write_text
@@ -21,30 +22,21 @@ class NotebookError(ValueError):
 
 
 def build_notebook(source: str | Path) -> nbformat.NotebookNode:
-    """A notebook without outputs from a text source in the percent format.
+    """Return a notebook without outputs from a text source in jupytext's percent format.
 
-    A cell begins at a line ``# %%``; ``# %% [markdown]`` makes it text, whose lines stand behind ``# ``;
-    ``tags=["parameters"]`` tags it. Comments before the first cell stay behind.
-    Cell ids are the file's name and the cell's number.
+    Comments before the first cell stay out of it. Cell ids are the file's name and the cell's number.
     """
     source = Path(source)
-    head, *blocks = re.split(r"^# %%(.*)$", source.read_text("utf-8"), flags=re.MULTILINE)
+    head, mark, body = source.read_text("utf-8").partition("# %%")
     if any(line.strip() and not line.startswith("#") for line in head.splitlines()):
         raise NotebookError(f"{source}: code before the first '# %%'; expected a cell or a comment")
+    notebook = jupytext.reads(mark + body, fmt="py:percent")
     stem = re.sub(r"[^A-Za-z0-9-]+", "-", source.stem)
-    cells = []
-    for number, (kind, body) in enumerate(zip(blocks[::2], blocks[1::2], strict=True)):
-        tags = re.search(r"tags=(\[.*?\])", kind)
-        options = {"id": f"{stem}-{number:02d}", "metadata": {"tags": json.loads(tags[1])} if tags else {}}
-        if "[markdown]" in kind:
-            text = re.sub(r"^# ?", "", body.strip("\n"), flags=re.MULTILINE)
-            cells.append(nbformat.v4.new_markdown_cell(text, **options))
-        else:
-            cells.append(nbformat.v4.new_code_cell(body.strip("\n"), **options))
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"{stem}-{number:02d}"
+        cell.metadata = {"tags": cell.metadata["tags"]} if "tags" in cell.metadata else {}
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook = nbformat.v4.new_notebook(
-        cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}}
-    )
+    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     nbformat.validate(notebook)
     return notebook
 
@@ -73,11 +65,11 @@ def with_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     solved = nbformat.from_dict(json.loads(json.dumps(notebook)))
     for cell in solved.cells:
         if "exercise" in cell.metadata.get("tags", ()):
-            found = EXERCISE.search(cell.source)
-            if not found:
+            ending = EXERCISE.search(cell.source)
+            if not ending:
                 raise NotebookError(f'the exercise “{notebook_cell(cell.source)}” must end in check("NN.K", answer)')
-            exercise = exercises(found["name"].partition(".")[0])[found["name"]]
-            cell.source = f"{exercise.source(found['answer'])}\n\n\n{found[0]}"
+            exercise = exercises(ending["name"].partition(".")[0])[ending["name"]]
+            cell.source = f"{exercise.source(ending['answer'])}\n\n\n{ending[0]}"
     return solved
 
 

@@ -1,4 +1,4 @@
-"""The gallery: all notebooks executed, as pages that open without a server or a network.
+"""Execute all notebooks and write them as pages that open without a server or a network.
 
 python -m tools gallery --folder runs/gallery [--fast] [--solutions]
 """
@@ -19,7 +19,7 @@ import nbformat
 
 from alignmamba2.storage.files import write_text
 
-from .pages import DARK_STYLE, STYLE, write_page
+from .notebook_page import DARK_STYLE, STYLE, write_page
 from .run import parameter, run_notebook
 from .syllabus import Entry, syllabus
 

@@ -1,4 +1,4 @@
-"""The report of `reproduce` as one HTML page, which opens without a server."""
+"""Write the report of `reproduce` as one HTML page, which opens without a server."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ GROUPS = {"ours": "", "baseline": "baselines, as wide as makes them equally larg
 def write_page(path: Path, report: Mapping[str, Any]) -> Path:
     """Write the report's page; returns its path."""
     parts = [_head(report)]
-    for name, found in report["benchmarks"].items():
+    for name, benchmark in report["benchmarks"].items():
         parts.append(f'<h2 id="{_(name)}">{_(name)}</h2>')
-        if "missing" in found:
-            parts.append(f'<p class="missing"><b>data not present</b>. {_(found["missing"])}</p>')
-            parts.append(_published(found))
+        if "missing" in benchmark:
+            parts.append(f'<p class="missing"><b>data not present</b>. {_(benchmark["missing"])}</p>')
+            parts.append(_published(benchmark))
         else:
-            parts.append(_benchmark(found))
+            parts.append(_benchmark(benchmark))
     parts.append(_foot(report))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(
@@ -78,17 +78,17 @@ def _head(report: Mapping[str, Any]) -> str:
         "(and in mean absolute error, positive where the full model's is smaller) with its interval and the p of a "
         f"paired permutation test, corrected for the number of rows (Holm). Seconds are wall-clock: they compare "
         f"models only where the machine did nothing else.{fast}</p>"
-        f"<nav>{''.join(_link(name, found) for name, found in report['benchmarks'].items())}</nav>"
+        f"<nav>{''.join(_link(name, benchmark) for name, benchmark in report['benchmarks'].items())}</nav>"
     )
 
 
-def _link(name: str, found: Mapping[str, Any]) -> str:
-    kind = "data not present" if "missing" in found else "synthetic" if found["synthetic"] else "real"
+def _link(name: str, benchmark: Mapping[str, Any]) -> str:
+    kind = "data not present" if "missing" in benchmark else "synthetic" if benchmark["synthetic"] else "real"
     return f'<span><a href="#{_(name)}">{_(name)}</a> <small>{kind}</small></span> '
 
 
-def _published(found: Mapping[str, Any]) -> str:
-    if not found.get("published"):
+def _published(benchmark: Mapping[str, Any]) -> str:
+    if not benchmark.get("published"):
         return ""
     rows = [
         [
@@ -96,22 +96,22 @@ def _published(found: Mapping[str, Any]) -> str:
             f"{p['accuracy']:g}" + (f" / {p['accuracy_non0']:g}" if p["accuracy_non0"] else ""),
             _(p["source"]),
         ]
-        for p in found["published"]
+        for p in benchmark["published"]
     ]
-    both = " (Has0 / Non0)" if any(p["accuracy_non0"] for p in found["published"]) else ""
+    both = " (Has0 / Non0)" if any(p["accuracy_non0"] for p in benchmark["published"]) else ""
     return "<h3>Published</h3>" + _table(["method", f"accuracy, %{both}", "source"], rows, text=(2,))
 
 
-def _benchmark(found: Mapping[str, Any]) -> str:
-    regression = found["task"] == "regression"
+def _benchmark(benchmark: Mapping[str, Any]) -> str:
+    regression = benchmark["task"] == "regression"
     parts = []
-    if found["synthetic"]:
+    if benchmark["synthetic"]:
         parts.append(
             '<p class="synthetic"><b>Synthetic</b>: generated data with planted structure, not a benchmark.</p>'
         )
-    samples = ", ".join(f"{k} {v}" for k, v in found["samples"].items())
-    parts.append(f"<p>{_(found['description'])}<br>Protocol: {_(found['protocol'])}<br>Samples: {samples}</p>")
-    parts.append(_published(found))
+    samples = ", ".join(f"{k} {v}" for k, v in benchmark["samples"].items())
+    parts.append(f"<p>{_(benchmark['description'])}<br>Protocol: {_(benchmark['protocol'])}<br>Samples: {samples}</p>")
+    parts.append(_published(benchmark))
     measures = [
         "accuracy",
         *(
@@ -124,7 +124,7 @@ def _benchmark(found: Mapping[str, Any]) -> str:
     head += ["mae: full minus this", "p"] if regression else []
     head += ["parameters", "s a run"]
     rows, classes, group = [], [], None
-    for name, row in found["rows"].items():
+    for name, row in benchmark["rows"].items():
         if row["group"] != group:
             group = row["group"]
             if GROUPS[group]:
@@ -144,16 +144,16 @@ def _benchmark(found: Mapping[str, Any]) -> str:
         ("only", "Accuracy with nothing but these modalities"),
         ("noise", "Accuracy under noise, by severity"),
     ):
-        columns = list(next(iter(found["rows"].values()))[key])
+        columns = list(next(iter(benchmark["rows"].values()))[key])
         rows = [
             [_(n), _mean(r["test"]["accuracy"])] + [_mean(r[key][c]["accuracy"]) for c in columns]
-            for n, r in found["rows"].items()
+            for n, r in benchmark["rows"].items()
         ]
         parts.append(f"<h3>{title}</h3>" + _table(["", "clean", *columns], rows))
-    hashes = "".join(f"<li><code>{_(k)}</code> {_(v)}</li>" for k, v in found["sha256"].items())
+    hashes = "".join(f"<li><code>{_(k)}</code> {_(v)}</li>" for k, v in benchmark["sha256"].items())
     parts.append(
-        f"<p><small>Recipe <code>{_(found['recipe'])}</code>; data as loaded, "
-        f"SHA-256 {_(found['fingerprint'])}</small></p>"
+        f"<p><small>Recipe <code>{_(benchmark['recipe'])}</code>; data as loaded, "
+        f"SHA-256 {_(benchmark['fingerprint'])}</small></p>"
     )
     if hashes:
         parts.append(f"<details><summary>files</summary><ul>{hashes}</ul></details>")
@@ -180,8 +180,8 @@ def _table(head: list[str], rows: list[list[str]], classes: list[str] | None = N
     def row(cells, tag, kind=""):
         if len(cells) < len(head):  # a line over the rows that follow
             return f'<tr class="{kind}"><td colspan="{len(head)}">{cells[0]}</td></tr>'
-        shown = "".join(f"<{tag}{' class=text' if i in text else ''}>{c}</{tag}>" for i, c in enumerate(cells))
-        return f'<tr class="{kind}">{shown}</tr>'
+        content = "".join(f"<{tag}{' class=text' if i in text else ''}>{c}</{tag}>" for i, c in enumerate(cells))
+        return f'<tr class="{kind}">{content}</tr>'
 
     body = "".join(row(r, "td", k) for r, k in zip(rows, classes or [""] * len(rows), strict=True))
     return f'<div class="wide"><table>{row(head, "th")}{body}</table></div>'

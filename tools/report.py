@@ -1,4 +1,4 @@
-"""README's tables, written from the results files: no number is typed."""
+"""Write the tables of README.md and results/README.md from the results files: no number is typed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from alignmamba2.experiments import table
+from alignmamba2.experiments import comparison, table
 from alignmamba2.storage.files import write_text
 
 from .sections import sections
@@ -48,7 +48,7 @@ def results_section(folder: Path) -> str:
         ),
     ]
     if (folder / COMPARED).is_file():
-        lines += ["", *comparison(folder / COMPARED)]
+        lines += ["", *measured_by_reproduce(folder / COMPARED)]
     return "\n".join(lines)
 
 
@@ -56,58 +56,45 @@ def other_results(folder: Path) -> str:
     """The page beside the results files: emoji, the miniatures, what is planted in them, and everything measured."""
     lines = ["# Measured beside CMU-MOSI", "", "Written by `python -m tools report`, do not edit."]
     for path in sorted(folder.glob("reproduce-*.json")):
-        lines += ["", f"## {path.stem}", "", *comparison(path)]
+        lines += ["", f"## {path.stem}", "", *measured_by_reproduce(path)]
     if (folder / PLANTED).is_file():
         lines += ["", "## planted", "", *planted(json.loads((folder / PLANTED).read_text("utf-8")))]
     return "\n".join([*lines, *sections(folder)]) + "\n"
 
 
 def planted(report: Mapping[str, Any]) -> list[str]:
-    """Lines of Markdown: what `bench planted` measured."""
-    found = report["results"]
+    """Return lines of Markdown: what `python -m studies planted` measured."""
+    results = report["results"]
     lines = [
-        f"Is found what is planted, and nothing where nothing is? Synthetic, {len(found['worlds'])} worlds "
-        "(`bench planted` says what each is); gain: by how much the mean absolute error is smaller with the part than "
-        "without it, with its 95 % interval (Student's t over worlds; p corrected by Holm):",
+        f"Is found what is planted, and nothing where nothing is? Synthetic, {len(results['worlds'])} worlds "
+        "(`python -m studies planted --help` says what each is); gain: by how much the mean absolute error is smaller "
+        "with the part than without it, with its 95 % interval (Student's t over worlds; p corrected by Holm):",
         "",
         "| synthetic | with | without | gain | p |",
         "|---|---|---|---|---|",
     ]
-    for title, row in found["questions"].items():
+    for title, row in results["questions"].items():
         p = "< 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"
         gain = f"{row['gain']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
         lines.append(f"| {title} | {row['mae_with']:.3f} | {row['mae_without']:.3f} | {gain} | {p} |")
-    mass = ", ".join(f"{name} {fmean(values):.1f}" for name, values in found["partners"].items())
+    mass = ", ".join(f"{name} {fmean(values):.1f}" for name, values in results["partners"].items())
     lines += ["", f"Mass that the transport plans of `late` put on true partners, over chance: {mass}."]
     return [*lines, "", f"`results/{PLANTED}`, {report['date'][:10]}: `{report['command']}`  "]
 
 
-def comparison(path: Path) -> list[str]:
-    """Lines of Markdown: a table a benchmark of what `reproduce` measured."""
+def measured_by_reproduce(path: Path) -> list[str]:
+    """Return lines of Markdown: what `reproduce` measured, a table per benchmark."""
     report = json.loads(path.read_text("utf-8"))
     seeds = report["seeds"]
-    lines = [
+    return [
         "Against baselines on the same batch and trainer, as wide as makes them equally large (`reproduce`; "
         f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}). In brackets, 95 % intervals over "
         "seeds and samples; p of a paired permutation test against the full model, corrected for the number of rows "
         "(Holm):",
+        *comparison(report),
+        "",
+        f"`results/{path.name}`, {report['date'][:10]}: `{report['command']}`  ",
     ]
-    for name, found in report["benchmarks"].items():
-        if "missing" in found:
-            lines += ["", f"{name}: data not present. {found['missing']}"]
-            continue
-        label = name + (" (synthetic)" if found["synthetic"] else "")
-        lines += ["", f"| {label}, accuracy in % | | full minus this | p | parameters |", "|---|---|---|---|---|"]
-        for variant, row in found["rows"].items():
-            score, test = row["test"]["accuracy"], row["against_full"].get("accuracy")
-            spread = "" if score["sd"] is None else f" ± {100 * score['sd']:.1f}"
-            low, high = (100 * x for x in row["interval"]["accuracy"])
-            cells = [variant, f"{100 * score['mean']:.1f}{spread} [{low:.1f}, {high:.1f}]", "", ""]
-            if test:
-                a, b, c = (f"{100 * test[k]:+.1f}" for k in ("difference", "low", "high"))
-                cells[2:] = [f"{a} [{b}, {c}]", "< 0.001" if test["p_holm"] < 0.001 else f"{test['p_holm']:.3f}"]
-            lines.append("| " + " | ".join([*cells, f"{row['parameters']:,}"]) + " |")
-    return [*lines, "", f"`results/{path.name}`, {report['date'][:10]}: `{report['command']}`  "]
 
 
 def write_report(readme: Path, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Execute a notebook and leave a page of it to open."""
+"""Execute one notebook and write a page of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import nbformat
 
 from .build import NotebookError, build_notebook, notebook_cell, with_solutions, write_notebook
-from .pages import write_page
+from .notebook_page import write_page
 
 CELL_TIMEOUT = 1800  # seconds: a cell may train several models, on a machine that others use too
 OUTPUT_TIMEOUT = 120  # seconds that a cell's output may take to arrive; nbclient's 4 fail on a machine that is busy
@@ -55,18 +55,18 @@ def run_notebook(
     notebook = with_solutions(notebook) if solutions else notebook
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        given, done = (str(Path(scratch, name)) for name in ("given.ipynb", "done.ipynb"))
-        nbformat.write(notebook, given)
+        prepared, finished = (str(Path(scratch, name)) for name in ("given.ipynb", "done.ipynb"))
+        nbformat.write(notebook, prepared)
         # papermill only warns about a name that it does not know, and runs with the default.
-        known = set(papermill.inspect_notebook(given))
+        known = set(papermill.inspect_notebook(prepared))
         unknown = sorted(set(parameters or {}) - known)
         if unknown:
             raise NotebookError(f"{source}: unknown parameters {unknown}; it has {sorted(known)}")
         try:
             with _kernel_settings():
                 papermill.execute_notebook(
-                    given,
-                    done,
+                    prepared,
+                    finished,
                     dict(parameters or {}),
                     kernel_name="python3",
                     progress_bar=False,
@@ -76,7 +76,7 @@ def run_notebook(
         except PapermillExecutionError as error:
             failed = notebook_cell(error.source)
             raise NotebookError(f"{source}: the cell “{failed}” failed: {error.ename}: {error.evalue}") from error
-        executed = nbformat.read(done, as_version=4)
+        executed = nbformat.read(finished, as_version=4)
     problems = widget_errors(executed)
     if problems:
         raise NotebookError(f"{source}: error in a widget: {'; '.join(problems)}")

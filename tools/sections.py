@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 Lines = list[str]
-Found = Mapping[str, Any]
+Content = Mapping[str, Any]
 
 
 def sections(folder: Path) -> Lines:
@@ -19,19 +19,19 @@ def sections(folder: Path) -> Lines:
     for name, (section, command) in SECTIONS.items():
         path = folder / f"{name}.json"
         if path.is_file():
-            found = json.loads(path.read_text("utf-8"))
+            content = json.loads(path.read_text("utf-8"))
             dates: dict[str, set[str]] = {}
-            for part in _dated(found):
+            for part in _dated(content):
                 dates.setdefault(part.get("command", command).strip(), set()).add(part["date"][:10])
             sources = (f"`results/{path.name}`, {', '.join(sorted(when))}: `{what}`  " for what, when in dates.items())
-            lines += ["", f"## {name}", "", *section(found), "", *sources]
+            lines += ["", f"## {name}", "", *section(content), "", *sources]
     return lines
 
 
-def _dated(found: Found) -> list[Found]:
+def _dated(content: Content) -> list[Content]:
     """The innermost parts of a file that hold a date: each is of its own command."""
-    inner = [part for value in found.values() if isinstance(value, Mapping) for part in _dated(value)]
-    return inner or ([found] if "date" in found else [])
+    inner = [part for value in content.values() if isinstance(value, Mapping) for part in _dated(value)]
+    return inner or ([content] if "date" in content else [])
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> Lines:
@@ -43,7 +43,7 @@ def _row(cells: Iterable[object]) -> str:
     return "| " + " | ".join("–" if cell is None else str(cell) for cell in cells) + " |"
 
 
-def _times(rows: Iterable[Found], kind: str, by: Callable[[Found], list[object]], head: Lines) -> Lines:
+def _times(rows: Iterable[Content], kind: str, by: Callable[[Content], list[object]], head: Lines) -> Lines:
     """Milliseconds of every method, a row each; – where a method was not run."""
     rows = list(rows)
     methods = list(dict.fromkeys(method for row in rows for method in row[kind]))
@@ -54,9 +54,9 @@ def _times(rows: Iterable[Found], kind: str, by: Callable[[Found], list[object]]
 # --- Against peers ----------------------------------------------------------------------------------------
 
 
-def scan(found: Found) -> Lines:
+def scan(content: Content) -> Lines:
     rows = []
-    for r in found["times"]:
+    for r in content["times"]:
         for kind in ("forward", "forward+backward"):
             peer = min((r[kind][p]["ms"], p) for p in ("mamba-ssm unbind", "mambapy") if p in r[kind])
             ours = [f"{x:.2f} (×{peer[0] / x:.1f})" for x in (r[kind][name]["ms"] for name in ("chunked", "cpu"))]
@@ -64,7 +64,7 @@ def scan(found: Found) -> Lines:
             rows.append([shape, r["threads"], kind, f"{peer[1]} {peer[0]:.1f}", *ours])
     against = [
         [name, *(f"{x['slope of ' + what]:.2f}" for what in ("time", "memory"))]
-        for name, x in found["against length"].items()
+        for name, x in content["against length"].items()
     ]
     return [
         "The selective scan in PyTorch (`chunked`) and in numba (`cpu`) beside the better peer of those whose time is "
@@ -78,21 +78,21 @@ def scan(found: Found) -> Lines:
     ]
 
 
-def layer(found: Found) -> Lines:
-    def shape(row: Found) -> list[object]:
+def layer(content: Content) -> Lines:
+    def shape(row: Content) -> list[object]:
         return [" × ".join(map(str, row["shape"])), row["threads"]]
 
     return [
         "The Modality-Aware Mamba layer beside the same layer with one shared expert and a plain Mamba of a peer, "
         "forward and backward, median wall milliseconds:",
         "",
-        *_times(found["times"], "forward+backward", shape, ["B × L × d", "threads"]),
+        *_times(content["times"], "forward+backward", shape, ["B × L × d", "threads"]),
     ]
 
 
-def alignment(found: Found) -> Lines:
+def alignment(content: Content) -> Lines:
     lines = ["The dual alignment beside its peers, forward and backward, median wall milliseconds:"]
-    for threads, part in found.items():
+    for threads, part in content.items():
         cells = []
         for problem in (p for kind in ("sinkhorn", "mmd") if kind in part for p in part[kind]["rows"]):
             for r in (r for r in problem["rows"] if "both" in r):
@@ -114,8 +114,8 @@ def alignment(found: Found) -> Lines:
     return lines
 
 
-def compiled(found: Found) -> Lines:
-    measured, rows = found["compile"]["results"], []
+def compiled(content: Content) -> Lines:
+    measured, rows = content["compile"]["results"], []
     for r in measured["times"]:
         a, b = r["as it is"], r["compiled"]
         rows.append([f"{r['samples']} × {r['tokens']}", r["pass"]])
@@ -134,16 +134,16 @@ def compiled(found: Found) -> Lines:
 # --- Size, damage, several processes ----------------------------------------------------------------------
 
 
-def big(found: Found) -> Lines:
+def big(content: Content) -> Lines:
     what = {"write": "written", "convert": "converted", "open": "opened", "train": "trained on for an epoch"}
-    epoch = [[what[r["stage"]], r.get("utterances"), r["seconds"], r["peak_mib"]] for r in found["mosei"]["results"]]
+    epoch = [[what[r["stage"]], r.get("utterances"), r["seconds"], r["peak_mib"]] for r in content["mosei"]["results"]]
     sizes = [
         [f"{r['samples']:,}", r["gb"], r["open_ms"], r["read_ms_a_sample"], r["train_ms_a_sample"], r["peak_mib"]]
-        for r in found["sizes"]["results"]
+        for r in content["sizes"]["results"]
     ]
     lengths = [
         [f"{r['tokens']:,}", f"{r['tokens_a_sample']:,}", r["train_us_a_token"], r["extra_kib_a_token"], r["peak_mib"]]
-        for r in found["lengths"]["results"]
+        for r in content["lengths"]["results"]
     ]
     return [
         "Synthetic data of the size of MOSEI's unaligned file:",
@@ -165,10 +165,10 @@ def big(found: Found) -> Lines:
     ]
 
 
-def fuzz(found: Found) -> Lines:
+def fuzz(content: Content) -> Lines:
     columns = ("inputs", "read", "refused", "found")
-    rows = [[name, *(f"{part['results'][c]:,}" for c in columns)] for name, part in found.items()]
-    rows.append(["all", *(f"{sum(part['results'][c] for part in found.values()):,}" for c in columns)])
+    rows = [[name, *(f"{part['results'][c]:,}" for c in columns)] for name, part in content.items()]
+    rows.append(["all", *(f"{sum(part['results'][c] for part in content.values()):,}" for c in columns)])
     return [
         "Mutated files against every reader: read, refused with an error that says why, or a finding (any other error, "
         "a crash, too much memory or time, something run or written):",
@@ -177,9 +177,9 @@ def fuzz(found: Found) -> Lines:
     ]
 
 
-def kills(found: Found) -> Lines:
+def kills(content: Content) -> Lines:
     parts = {
-        name: p["results"] for name, p in found.items() if isinstance(p, Mapping) and "kills" in p.get("results", {})
+        name: p["results"] for name, p in content.items() if isinstance(p, Mapping) and "kills" in p.get("results", {})
     }
     rows = [[name, r["kills"], r["same_bits_after"], r["unfinished_left"]] for name, r in parts.items()]
     return [
@@ -190,9 +190,9 @@ def kills(found: Found) -> Lines:
     ]
 
 
-def processes(found: Found) -> Lines:
-    (name,) = found
-    r = found[name]["results"]
+def processes(content: Content) -> Lines:
+    (name,) = content
+    r = content[name]["results"]
     apart = (f"{r[k]:.1e}" for k in ("largest_relative_difference", "of_weights"))
     return [
         "Two processes that train together beside one, on one machine (DDP over gloo):",
@@ -207,25 +207,25 @@ def processes(found: Found) -> Lines:
 # --- What the models learn --------------------------------------------------------------------------------
 
 
-def partners(found: Found) -> Lines:
+def partners(content: Content) -> Lines:
     def spread(values: Iterable[float]) -> str:
         values = list(values)
         return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
 
     rows = [
-        [name, *(spread(run["partners"][m] for run in runs) for m in found["most"])]
-        for name, runs in found["runs"].items()
+        [name, *(spread(run["partners"][m] for run in runs) for m in content["most"])]
+        for name, runs in content["runs"].items()
     ]
-    rows.append(["the most there is", *(f"{x:.2f}" for x in found["most"].values())])
+    rows.append(["the most there is", *(f"{x:.2f}" for x in content["most"].values())])
     return [
         "Mass of the transport plans on the true partners, over that of chance; mean ± sd over seeds:",
         "",
-        *_table([found["data"], *found["most"]], rows),
+        *_table([content["data"], *content["most"]], rows),
     ]
 
 
-def folds(found: Found) -> Lines:
-    arms, gains = found["results"]["arms"], found["results"]["differences"]
+def folds(content: Content) -> Lines:
+    arms, gains = content["results"]["arms"], content["results"]["differences"]
     rows = []
     for name, arm in arms.items():
         scores = [arm["test"][metric] for metric in ("accuracy", "f1_macro")]
@@ -246,41 +246,42 @@ def folds(found: Found) -> Lines:
 # --- The kit itself ---------------------------------------------------------------------------------------
 
 
-def explorers(found: Found) -> Lines:
+def explorers(content: Content) -> Lines:
     rows = [
         [name, *(p.get(where, {}).get(k) for where in ("python_ms", "browser_ms") for k in ("median", "largest"))]
-        for name, p in found["panels"].items()
+        for name, p in content["panels"].items()
     ]
     return [
-        f"How long an explorer takes to answer a slider, in Python and from key to picture ({found['data']}), in ms:",
+        f"How long an explorer takes to answer a slider, in Python and from key to picture ({content['data']}), in ms:",
         "",
         *_table(["", "Python, median", "largest", "key to picture, median", "largest"], rows),
     ]
 
 
-def browser(found: Found) -> Lines:
-    passed = sum(run.get("passed", 0) for run in found["runs"])
+def browser(content: Content) -> Lines:
+    passed = sum(run.get("passed", 0) for run in content["runs"])
     return [
         "The tests in a real browser, again and again:",
         "",
         *_table(
-            ["", "runs", "all green", "tests passed"], [[found["browser"], found["asked"], found["green"], passed]]
+            ["", "runs", "all green", "tests passed"],
+            [[content["browser"], content["asked"], content["green"], passed]],
         ),
     ]
 
 
-def newcomer(found: Found) -> Lines:
+def newcomer(content: Content) -> Lines:
     return [
         "From nothing to the first interactive picture, in a fresh clone"
-        f"{'' if found['pip cache'] else ' without pip’s cache'}:",
+        f"{'' if content['pip cache'] else ' without pip’s cache'}:",
         "",
-        *_table(["", "s"], [[f"`{c['command']}`", c["seconds"]] for c in found["commands"]]),
+        *_table(["", "s"], [[f"`{c['command']}`", c["seconds"]] for c in content["commands"]]),
     ]
 
 
-def test_matrix(found: Found) -> Lines:
+def test_matrix(content: Content) -> Lines:
     rows = []
-    for name, run in found.items():
+    for name, run in content.items():
         counts = next((x for line in run["said"] if (x := re.search(r"\d+ passed[^=]*?(?= in )", line))), None)
         rows.append([name, run["outcome"], counts and counts[0], run["versions"]["numpy"], run["date"][:10]])
     return [
@@ -290,8 +291,9 @@ def test_matrix(found: Found) -> Lines:
     ]
 
 
-def coverage(found: Found) -> Lines:
-    parts = ((name, found["tests"]["results"][name]) for name in ("library", "benches", "all"))
+def coverage(content: Content) -> Lines:
+    names = [name for name in content["tests"]["results"] if name != "files"]
+    parts = ((name, content["tests"]["results"][name]) for name in names)
     rows = []
     for name, part in parts:
         shares = [(f"{part[what]:,}", f"{part[f'{what}_covered_percent']:.1f} %") for what in ("lines", "branches")]
@@ -304,7 +306,7 @@ def coverage(found: Found) -> Lines:
 
 
 # The command is of files that do not hold it.
-SECTIONS: dict[str, tuple[Callable[[Found], Lines], str]] = {
+SECTIONS: dict[str, tuple[Callable[[Content], Lines], str]] = {
     "bench-scan": (scan, "python -m benchmarks scan"),
     "bench-layer": (layer, "python -m benchmarks layer"),
     "bench-alignment": (alignment, "python -m benchmarks alignment"),

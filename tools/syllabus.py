@@ -1,4 +1,4 @@
-"""What the notebooks are, counted from the notebooks: questions, minutes, parameters, sizes.
+"""Count what the notebooks hold: questions, minutes, parameters, sizes.
 
 python -m tools syllabus           # print reading time, longest cell, size in git
 python -m tools syllabus --write   # write the tables of notebooks/README.md
@@ -82,12 +82,12 @@ def _entry(source: Path) -> Entry:
 
 
 def _parameters(cell: str) -> dict[str, tuple[Any, str]]:
-    found = {}
+    parameters = {}
     for line in cell.splitlines():
         assigned = re.match(r"(\w+) = (.+?)(?:  # (.*))?$", line)
         if assigned:
-            found[assigned[1]] = (ast.literal_eval(assigned[2]), assigned[3] or "")
-    return found
+            parameters[assigned[1]] = (ast.literal_eval(assigned[2]), assigned[3] or "")
+    return parameters
 
 
 def facts(entries: Sequence[Entry], seconds: Mapping[str, float] | None = None) -> str:
@@ -128,8 +128,8 @@ def with_tables(text: str, entries: Sequence[Entry]) -> str:
     """A page with its two tables written anew between their marks."""
     for name, table in (("course", course_table(entries)), ("parameters", parameter_table(entries))):
         begin, end = BEGIN.format(name), END.format(name)
-        before, found, rest = text.partition(begin)
-        if not found or end not in rest:
+        before, mark, rest = text.partition(begin)
+        if not mark or end not in rest:
             raise ValueError(f"README: no place for the table {name!r}; expected {begin} … {end}")
         text = f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
     return text

@@ -1,4 +1,4 @@
-"""Recipes: one TOML a benchmark, with every hyperparameter and where it comes from."""
+"""Recipes: one TOML file per benchmark, with every hyperparameter and where it comes from."""
 
 from __future__ import annotations
 
@@ -86,19 +86,13 @@ class Recipe:
         RecipeError
             Naming the file and the key. Keys of [model] and [data] are checked by those who take them.
         """
-        path = Path(name) if str(name).endswith(".toml") else FOLDER / f"{name}.toml"
-        if not path.is_file():
-            raise RecipeError(f"recipe {str(name)!r}: not found; there are {', '.join(names())}, or give a .toml file")
-        try:
-            tables = tomllib.loads(path.read_text("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: {error}") from error
+        path, tables = _path(name), read(name)
         for key, value in (overrides or {}).items():
             table, _, setting = key.partition(".")
             if table not in ("data", "model", "training") or not setting:
                 raise RecipeError(f"override {key!r}: expected data.NAME, model.NAME or training.NAME")
             tables.setdefault(table, {})[setting] = value
-        unknown = sorted(set(tables) - {"dataset", "data", "model", "training"})
+        unknown = sorted(set(tables) - {"dataset", "data", "model", "training", "benchmark"})
         if unknown or "dataset" not in tables:
             raise RecipeError(f'{path}: unknown {unknown}; expected dataset = "...", [data], [model], [training]')
         known = [f.name for f in dataclasses.fields(TrainingConfig)]
@@ -115,6 +109,27 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
+def read(name: str | Path) -> dict[str, Any]:
+    """Return a recipe file's tables as they stand there; beside those of `Recipe`, [benchmark] for `reproduce`.
+
+    Raises
+    ------
+    RecipeError
+        The file is not there, or is no TOML.
+    """
+    path = _path(name)
+    if not path.is_file():
+        raise RecipeError(f"recipe {str(name)!r}: not found; there are {', '.join(names())}, or give a .toml file")
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def _path(name: str | Path) -> Path:
+    return Path(name) if str(name).endswith(".toml") else FOLDER / f"{name}.toml"
+
+
 def names() -> list[str]:
-    """The recipes that come with the package."""
+    """Return the names of the recipes that come with the package."""
     return sorted(p.stem for p in FOLDER.glob("*.toml"))

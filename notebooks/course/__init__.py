@@ -15,8 +15,9 @@ from typing import Any
 
 from .checking import Verdict, compare
 from .exercise import Exercise
+from .results import stored_results
 
-__all__ = ["Exercise", "Verdict", "check", "exercises", "hint", "solution"]
+__all__ = ["Exercise", "Verdict", "check", "exercises", "hint", "solution", "stored_results"]
 
 _asked: dict[str, int] = {}
 
@@ -42,11 +43,11 @@ def check(name: str, answer: Any, seed: int = 0) -> Verdict:
 def hint(name: str) -> None:
     """Print the next hint; after the last one, the solution."""
     exercise = _exercise(name)
-    asked = _asked.get(name, 0)
-    _asked[name] = asked + 1
-    if asked < len(exercise.hints):
-        left = len(exercise.hints) - asked - 1
-        print(f"{name}, hint {asked + 1} of {len(exercise.hints)}: {exercise.hints[asked]}")
+    earlier = _asked.get(name, 0)
+    _asked[name] = earlier + 1
+    if earlier < len(exercise.hints):
+        left = len(exercise.hints) - earlier - 1
+        print(f"{name}, hint {earlier + 1} of {len(exercise.hints)}: {exercise.hints[earlier]}")
         print(f"({left} more hints; ask again)" if left else "(Ask once more for the solution.)")
     else:
         print(f"{name}, the solution:\n\n{exercise.source()}")
@@ -74,8 +75,8 @@ def _exercise(name: str) -> Exercise:
 
 
 def _chapters() -> set[str]:
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return {name.removeprefix("chapter_") for name in found if name.startswith("chapter_")}
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    return {name.removeprefix("chapter_") for name in modules if name.startswith("chapter_")}
 
 
 def _load(chapter: str) -> dict[str, Exercise]:

@@ -68,21 +68,21 @@ def _judge_value(exercise: Exercise, answer: Any, seed: int) -> str:
     if isinstance(right, str):
         if not isinstance(answer, str):
             raise _Wrong(f"found {answer!r}; expected a word in quotes")
-        given = answer.strip().lower()
+        word = answer.strip().lower()
         for mistake in exercise.mistakes:
-            if given == mistake.answer.lower():
+            if word == mistake.answer.lower():
                 raise _Wrong(mistake.message)
-        if given != right.lower():
+        if word != right.lower():
             raise _Wrong(f"found {answer!r}, which is none of the choices")
         return "right."
-    found = _numbers(answer)
-    if found is None or found.size != 1:
+    numbers = _numbers(answer)
+    if numbers is None or numbers.size != 1:
         raise _Wrong(f"found {answer!r}; expected a number")
     for mistake in exercise.mistakes:
-        if _near(found, mistake.answer, exercise.tolerance):
+        if _near(numbers, mistake.answer, exercise.tolerance):
             raise _Wrong(mistake.message)
-    if not _near(found, right, exercise.tolerance):
-        value = float(found.reshape(()))
+    if not _near(numbers, right, exercise.tolerance):
+        value = float(numbers.reshape(()))
         size = f"{abs(value / right):.3g} times the size it should have" if right else f"{value:.3g} away from it"
         raise _Wrong(f"{value:.6g} is too {'large' if value > right else 'small'}; {size}.")
     return f"right; {right:.6g} to {exercise.tolerance:.0%}."
@@ -95,41 +95,41 @@ def _judge_function(exercise: Exercise, answer: Any, seed: int) -> str:
         raise _Wrong(f"found {type(answer).__name__}; expected a function. Give its name, without brackets behind it.")
     draw = torch.Generator().manual_seed(seed)
     inputs = [exercise.inputs(draw) for _ in range(DRAWS)]
-    expected = [_run(exercise.solution, given) for given in inputs]
-    found = [_answer_to(exercise, answer, given) for given in inputs]
-    off = [_largest_difference(f, e) for f, e in zip(found, expected, strict=True)]
+    expected = [_run(exercise.solution, example) for example in inputs]
+    output = [_answer_to(exercise, answer, example) for example in inputs]
+    off = [_largest_difference(f, e) for f, e in zip(output, expected, strict=True)]
     if all(d <= exercise.tolerance for d in off):
         return f"right, on {DRAWS} random inputs. Largest difference from the reference: {max(off):.0e}."
     which = next(i for i, d in enumerate(off) if not d <= exercise.tolerance)
-    message = _difference(found[which], expected[which], exercise.tolerance)
+    message = _difference(output[which], expected[which], exercise.tolerance)
     for mistake in exercise.mistakes:
-        if all(_same(mistake, given, f, exercise.tolerance) for given, f in zip(inputs, found, strict=True)):
+        if all(_same(mistake, example, f, exercise.tolerance) for example, f in zip(inputs, output, strict=True)):
             # What to do about it first; how far off it is, behind.
             raise _Wrong(f"{mistake.message} ({message[0].upper() + message[1:].rstrip('.')}.)")
     raise _Wrong(f"on random input {which + 1} of {DRAWS}, {_shapes(exercise.solution, inputs[which])}: {message}")
 
 
-def _run(function: Callable, given: tuple) -> Any:
-    return function(*(x.clone() if isinstance(x, torch.Tensor) else x for x in given))
+def _run(function: Callable, example: tuple) -> Any:
+    return function(*(x.clone() if isinstance(x, torch.Tensor) else x for x in example))
 
 
-def _answer_to(exercise: Exercise, answer: Callable, given: tuple) -> Any:
+def _answer_to(exercise: Exercise, answer: Callable, example: tuple) -> Any:
     """The answer's output for one input, once it is known to be comparable and the input untouched."""
-    arguments = [x.clone() if isinstance(x, torch.Tensor) else x for x in given]
-    shapes = _shapes(exercise.solution, given)
+    arguments = [x.clone() if isinstance(x, torch.Tensor) else x for x in example]
+    shapes = _shapes(exercise.solution, example)
     try:
-        found = answer(*arguments)
+        output = answer(*arguments)
     except NotImplementedError:
         raise _Unfinished from None
     except Exception as error:
         raise _Wrong(f"your function raised {type(error).__name__}: {error} (for {shapes})") from error
-    if found is None or found is ...:
+    if output is None or output is ...:
         raise _Unfinished
     names = list(inspect.signature(exercise.solution).parameters)
-    for name, before, after in zip(names, given, arguments, strict=True):
+    for name, before, after in zip(names, example, arguments, strict=True):
         if isinstance(before, torch.Tensor) and not _unchanged(before, after):
             raise _Wrong(f"your function changes its argument {name!r}; the caller still needs it. Work on a copy.")
-    return found
+    return output
 
 
 def _unchanged(before: torch.Tensor, after: torch.Tensor) -> bool:
@@ -137,10 +137,10 @@ def _unchanged(before: torch.Tensor, after: torch.Tensor) -> bool:
     return bool(same.all())
 
 
-def _shapes(function: Callable, given: tuple) -> str:
+def _shapes(function: Callable, example: tuple) -> str:
     """ "x (3, 4), epsilon = 0.1": the arguments in words."""
     words = []
-    for name, x in zip(inspect.signature(function).parameters, given, strict=True):
+    for name, x in zip(inspect.signature(function).parameters, example, strict=True):
         words.append(f"{name} {tuple(x.shape)}" if isinstance(x, torch.Tensor) else f"{name} = {_brief(x)}")
     return ", ".join(words)
 
@@ -169,9 +169,9 @@ def _near(a: Any, b: Any, tolerance: float) -> bool:
     return _largest_difference(a, b) <= tolerance
 
 
-def _largest_difference(found: Any, expected: Any) -> float:
+def _largest_difference(output: Any, expected: Any) -> float:
     """Largest |found − expected|, relative to the largest |expected|; infinite where they cannot be compared."""
-    f, e = _parts(found), _parts(expected)
+    f, e = _parts(output), _parts(expected)
     if len(f) != len(e):
         return float("inf")
     worst = 0.0
@@ -183,22 +183,22 @@ def _largest_difference(found: Any, expected: Any) -> float:
     return worst
 
 
-def _same(mistake: Any, given: tuple, found: Any, tolerance: float) -> bool:
+def _same(mistake: Any, example: tuple, output: Any, tolerance: float) -> bool:
     """Does the answer do what this mistake does? NaN counts as equal to NaN."""
     try:
-        made = _parts(_run(mistake.answer, given))
+        made = _parts(_run(mistake.answer, example))
     except Exception:  # a mistake may not be able to do every input
         return False
-    pairs = list(zip(map(_numbers, _parts(found)), map(_numbers, made), strict=False))
+    pairs = list(zip(map(_numbers, _parts(output)), map(_numbers, made), strict=False))
     return len(pairs) == len(made) and all(
         a is not None and a.shape == b.shape and np.allclose(a, b, rtol=tolerance, atol=1e-9, equal_nan=True)
         for a, b in pairs
     )
 
 
-def _difference(found: Any, expected: Any, tolerance: float) -> str:
+def _difference(output: Any, expected: Any, tolerance: float) -> str:
     """What is wrong, in one sentence, and how far off."""
-    f, e = _parts(found), _parts(expected)
+    f, e = _parts(output), _parts(expected)
     if len(f) != len(e):
         return f"it returns {len(f)} things; expected {len(e)}"
     for i, (a, b) in enumerate(zip(f, e, strict=True)):
@@ -208,10 +208,10 @@ def _difference(found: Any, expected: Any, tolerance: float) -> str:
     raise AssertionError("no difference")
 
 
-def _one_difference(found: Any, right: np.ndarray, tolerance: float) -> str:
-    f = _numbers(found)
+def _one_difference(output: Any, right: np.ndarray, tolerance: float) -> str:
+    f = _numbers(output)
     if f is None:
-        return f"found {type(found).__name__}; expected numbers of shape {right.shape}"
+        return f"found {type(output).__name__}; expected numbers of shape {right.shape}"
     if f.shape != right.shape:
         turned = f.ndim >= 2 and f.swapaxes(-1, -2).shape == right.shape and _near(f.swapaxes(-1, -2), right, tolerance)
         more = ". It is the transpose of what it should be" if turned else ""

@@ -26,13 +26,13 @@ NAN = float("nan")
 def models(kinds: Sequence[str] = KINDS, d_model: int = 32, seed: int = 0, **settings: Any) -> dict[str, FusionModel]:
     """One untrained model a kind, all as large as AlignMamba-2 at this width; `settings` as in its config."""
     settings = {"modalities": MODALITIES, "d_model": d_model, "task": "regression", "dropout": 0.0, **settings}
-    target, found = parameter_count(settings), {}
+    target, networks = parameter_count(settings), {}
     for kind in kinds:
         torch.manual_seed(seed)
-        own = {**settings, "kind": kind}
-        width = d_model if kind == OURS else matching_width(own, target)
-        found[kind] = build_model({**own, "d_model": width}).eval()
-    return found
+        config = {**settings, "kind": kind}
+        width = d_model if kind == OURS else matching_width(config, target)
+        networks[kind] = build_model({**config, "d_model": width}).eval()
+    return networks
 
 
 def batch_of(length: int, samples: int = 1, seed: int = 0) -> MultimodalBatch:
@@ -63,7 +63,7 @@ CALLS = {"prediction": predict, "training step": train_step}
 
 
 def measure(
-    found: Mapping[str, FusionModel],
+    networks: Mapping[str, FusionModel],
     lengths: Sequence[int],
     *,
     what: str = "prediction",
@@ -79,11 +79,11 @@ def measure(
     budget : seconds a length, for all models together; at least three calls each
     patience : seconds a call may take, else the model is not asked at longer lengths
     """
-    rows: dict[str, list[float]] = {name: [] for name in found}
+    rows: dict[str, list[float]] = {name: [] for name in networks}
     tired: set[str] = set()
     for length in lengths:
         batch = batch_of(length)
-        calls = {n: partial(CALLS[what], m, batch) for n, m in found.items() if n not in tired}
+        calls = {n: partial(CALLS[what], m, batch) for n, m in networks.items() if n not in tired}
         if memory:
             values = {name: peak_extra_mib(call) for name, call in calls.items()}
         else:

@@ -57,8 +57,7 @@ from alignmamba2.datasets.check import leaks, report
 from alignmamba2.datasets.formats import mvsa_files, nyu_files
 from alignmamba2.datasets.formats.unpickle import UnsafePickle, read_pickle
 from alignmamba2.explorers import DataExplorer
-
-from ..course import check
+from course import check
 
 print("Data set: miniatures of all four benchmarks, synthetic\nThe real files:")
 for name in ("mosi", "mosei", "nyu", "mvsa", "mosi-utterances"):

@@ -40,8 +40,7 @@ import torch
 from alignmamba2 import figures, fit, load_dataset, selective_scan
 from alignmamba2.explorers import ScanExplorer
 from alignmamba2.model.trace import Scan
-
-from ..course import check
+from course import check
 
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")

@@ -36,8 +36,7 @@ from alignmamba2 import ModalityAwareMamba, evaluate, figures, fit, load_dataset
 from alignmamba2.explorers import RoutingExplorer
 from alignmamba2.model.layers import ModalityAwareLinear
 from alignmamba2.model.ordering import order_tokens
-
-from ..course import check
+from course import check
 
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")

@@ -38,8 +38,7 @@ import torch
 
 from alignmamba2 import figures, load_dataset, transport
 from alignmamba2.explorers import TransportExplorer
-
-from ..course import check
+from course import check
 
 data = load_dataset("mini-mosi")
 train, test = data["train"], data["test"]

@@ -40,8 +40,7 @@ import torch.nn.functional as F
 
 from alignmamba2 import figures, fit, load_dataset
 from alignmamba2.explorers import SampleExplorer
-
-from ..course import check
+from course import check
 
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")

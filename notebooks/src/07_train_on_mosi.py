@@ -36,18 +36,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from course.leaks import scores as known_labels
 
 from alignmamba2 import evaluate, figures, fit, load_dataset
 from alignmamba2.datasets import ENTRIES, inspect, is_present
 from alignmamba2.datasets.check import histograms, lengths
-from alignmamba2.experiments.plan import BENCHMARKS
+from alignmamba2.experiments import BENCHMARKS
 from alignmamba2.explorers import TrainingMonitor
 from alignmamba2.figures.contents import contents
 from alignmamba2.metrics import regression_metrics
 from alignmamba2.training import predict
-
-from ..course import check
+from course import check
+from course.leaks import scores as known_labels
 
 # %%
 pd.options.display.max_colwidth = None
@@ -333,4 +332,4 @@ check("07.3", stop)
 # - Features that have seen the training labels make every split of the training data look good.
 #
 # MMSA is thuiar/MMSA (`metricsTop.py`, `results/result-stat.md`); mosi-utterances is Poria et al., ACL 2017. `python -m
-# alignmamba2 bench leaks` measures the leak in full. [Next](08_train_on_mosei.ipynb): ten times as much of everything.
+# studies leaks` measures the leak in full. [Next](08_train_on_mosei.ipynb): ten times as much of everything.

@@ -46,13 +46,12 @@ import torch
 from alignmamba2 import MultimodalBatch, evaluate, figures, fit, load_dataset
 from alignmamba2.datasets import ENTRIES, mosi
 from alignmamba2.datasets.formats.unpickle import read_pickle
-from alignmamba2.experiments.plan import BENCHMARKS
+from alignmamba2.experiments import BENCHMARKS
 from alignmamba2.explorers import DataExplorer
 from alignmamba2.metrics import classification_metrics
 from alignmamba2.stopwatch import peak_extra_mib
 from alignmamba2.training import predict
-
-from ..course import check
+from course import check
 
 # %%
 pd.options.display.max_colwidth = None
@@ -118,8 +117,8 @@ print(f"40 sentences of sound: {store.stat().st_size:,} bytes; padded to 500 ste
 # %% [markdown]
 # ## The library's version
 #
-# `load_dataset` does that once, for all modalities (`storage/token_store.py`, a safetensors file per split), and opens
-# the store from then on. How far does the memory of this very process grow, on the way from a file to a batch?
+# `load_dataset` does that once, for all modalities (into a token store: one safetensors file per split), and opens the
+# store from then on. How far does the memory of this very process grow, on the way from a file to a batch?
 
 # %%
 steps = {

@@ -48,8 +48,7 @@ from alignmamba2.datasets.hha import CX, FX, gravity, hha, points
 from alignmamba2.datasets.mini import nyu as mini_nyu
 from alignmamba2.explorers import TransportExplorer
 from alignmamba2.training import predict
-
-from ..course import check
+from course import check
 
 root = root or None
 name = dataset or ("nyu" if is_present("nyu", root) else "mini-nyu")

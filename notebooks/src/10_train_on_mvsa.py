@@ -53,8 +53,7 @@ from alignmamba2.datasets.formats import mvsa_files
 from alignmamba2.datasets.mini import mvsa as mini_mvsa
 from alignmamba2.explorers import SampleExplorer
 from alignmamba2.training import predict
-
-from ..course import check
+from course import check
 
 root = root or None
 name = dataset or ("mvsa" if is_present("mvsa", root) else "mini-mvsa")

@@ -37,8 +37,7 @@ from sklearn.manifold import trustworthiness
 
 from alignmamba2 import AlignMamba2, figures, fit, load_dataset
 from alignmamba2.explorers import EmbeddingExplorer
-
-from ..course import check
+from course import check
 
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")

@@ -40,8 +40,7 @@ import torch
 from alignmamba2 import MultimodalBatch, evaluate, figures, fit, load_dataset
 from alignmamba2.datasets.corruptions import KINDS, corrupt, dice
 from alignmamba2.explorers import SampleExplorer
-
-from ..course import check
+from course import check
 
 data = load_dataset("mini-mosi")
 modalities = tuple(data["train"].modalities)

@@ -2,6 +2,6 @@
 
 import sys
 
-from tools.door import open_door
+from tools.commands import run_command
 
-sys.exit(open_door("tests.stress"))
+sys.exit(run_command("tests.stress"))

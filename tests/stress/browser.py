@@ -47,8 +47,8 @@ def missing() -> str:
 def chromium() -> str | None:
     """The path of a Chromium or Chrome."""
     names = ("chromium", "chromium-browser", "google-chrome")
-    found = (os.environ.get("CHROMIUM"), *map(shutil.which, names), "/usr/bin/chromium")
-    return next((path for path in found if path and Path(path).is_file()), None)
+    candidates = (os.environ.get("CHROMIUM"), *map(shutil.which, names), "/usr/bin/chromium")
+    return next((path for path in candidates if path and Path(path).is_file()), None)
 
 
 @contextlib.contextmanager

@@ -149,7 +149,7 @@ def _late(*_: object) -> None:
 def fuzz(name: str, inputs: int, seed: int = 0) -> dict[str, Any]:
     """How many inputs were read and refused, and what was found; a dead worker is a finding, and is replaced."""
     counts: Counter[str] = Counter()
-    found: dict[str, dict[str, Any]] = {}
+    findings: dict[str, dict[str, Any]] = {}
     context = multiprocessing.get_context("spawn")
     done, started = 0, time.perf_counter()
     while done < inputs:
@@ -166,20 +166,20 @@ def fuzz(name: str, inputs: int, seed: int = 0) -> dict[str, Any]:
                     done = number + 1
                     counts[outcome] += 1
                     if outcome == "found":
-                        found.setdefault(detail, {"first": number, "times": 0})["times"] += 1
+                        findings.setdefault(detail, {"first": number, "times": 0})["times"] += 1
         except EOFError:
             worker.join()
         if done < inputs:
             if not began:
                 raise ValueError(f"fuzz {name}: the worker ended before its first input, status {worker.exitcode}")
             counts["found"] += 1
-            found.setdefault(f"the interpreter died, status {worker.exitcode}", {"first": current, "times": 0})[
+            findings.setdefault(f"the interpreter died, status {worker.exitcode}", {"first": current, "times": 0})[
                 "times"
             ] += 1
             done = current + 1
     seconds = round(time.perf_counter() - started, 1)
-    told = {k: counts[k] for k in ("read", "refused", "found")}
-    return {"inputs": inputs, **told, "what": found, "seconds": seconds}
+    tally = {k: counts[k] for k in ("read", "refused", "found")}
+    return {"inputs": inputs, **tally, "what": findings, "seconds": seconds}
 
 
 def _work(name: str, first: int, last: int, seed: int, pipe) -> None:

@@ -1,4 +1,4 @@
-"""What `bench fuzz` mutates: for every format that is read here, what makes small files and what reads them."""
+"""What `fuzz` mutates: for every format that is read here, what makes small files and what reads them."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def _utterances(path: Path) -> None:
-    found = mosi.read(path)
-    found.contents(path, {})
-    for split in found.splits.values():
+    utterances = mosi.read(path)
+    utterances.contents(path, {})
+    for split in utterances.splits.values():
         for m in split.widths:
             sum(len(block) for block in split.tokens(m))
 
@@ -236,4 +236,12 @@ TARGETS = {
     "safetensors": Target(_unfinished, _each(read_tensors)),
     "notes": Target(lambda f: write_json(f / "a.json", {"a": [1, 2.5, "b"]}), _each(read_json)),
     "recipe": Target(_recipes, _recipe),
+}
+# The formats of further data sets that write generated files: of those above, real files are larger or lie in folders.
+BY_HAND = ("mini-mosi", "mini-mosei", "mini-nyu", "mini-mvsa")
+TARGETS |= {
+    f"{name}-{form}": Target(_mini(name, form, 4), inspect)
+    for name, entry in ENTRIES.items()
+    if entry.make and name not in BY_HAND
+    for form in entry.formats
 }

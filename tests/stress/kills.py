@@ -137,10 +137,10 @@ def main(argv: Sequence[str] = ()) -> None:
     words, bad = " ".join(["python -m tests.stress kills", *argv]), []
     print(f"{'':12s}{'kills':>8s}{'same bits after':>18s}{'unfinished left':>18s}")
     for name in arguments.subjects or SUBJECTS:
-        found = survived(SUBJECTS[name], arguments.kills, random.Random(f"{arguments.seed} {name}"))
-        print(f"{name:12s}{found['kills']:8d}{found['same_bits_after']:18d}{found['unfinished_left']:18d}", flush=True)
-        keep(arguments.results, {name: found}, words)
-        if found["same_bits_after"] != found["kills"] or found["unfinished_left"]:
+        tally = survived(SUBJECTS[name], arguments.kills, random.Random(f"{arguments.seed} {name}"))
+        print(f"{name:12s}{tally['kills']:8d}{tally['same_bits_after']:18d}{tally['unfinished_left']:18d}", flush=True)
+        keep(arguments.results, {name: tally}, words)
+        if tally["same_bits_after"] != tally["kills"] or tally["unfinished_left"]:
             bad.append(name)
     print(f"written: {arguments.results}")
     if bad:

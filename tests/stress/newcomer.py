@@ -65,8 +65,8 @@ def walk(command: str, folder: Path, cache: bool) -> float:
     """
     clone = folder / "alignmamba2"
     # Nothing of the environment that runs this: no package path, no active environment.
-    own = ("PYTHONPATH", "VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL")
-    environment = {k: v for k, v in os.environ.items() if k not in own}
+    inherited = ("PYTHONPATH", "VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL")
+    environment = {k: v for k, v in os.environ.items() if k not in inherited}
     environment |= {} if cache else {"PIP_NO_CACHE_DIR": "1"}
     start = time.perf_counter()
     where = clone if clone.is_dir() else folder
@@ -85,7 +85,7 @@ def count_pictures(page: Path) -> int:
     ValueError
         There is no such page, or it has none.
     """
-    found = len(re.findall(r"Plotly\.newPlot\(", page.read_text("utf-8"))) if page.is_file() else 0
-    if not found:
+    pictures = len(re.findall(r"Plotly\.newPlot\(", page.read_text("utf-8"))) if page.is_file() else 0
+    if not pictures:
         raise ValueError(f"{page.name}: no interactive picture in it; the commands did not lead to one")
-    return found
+    return pictures

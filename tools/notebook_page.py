@@ -1,4 +1,4 @@
-"""An executed notebook as one HTML page, which opens without a server or a network."""
+"""Write an executed notebook as one HTML page, which opens without a server or a network."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def write_page(notebook: nbformat.NotebookNode, path: str | Path, navigation: st
     for cell in notebook.cells:
         cell["outputs"] = [o for o in cell.get("outputs", ()) if _readable(o)]
         if cell.cell_type == "markdown":
-            cell.source = FORMULA.sub(lambda found: _set_aside(found, formulas), cell.source)
+            cell.source = FORMULA.sub(lambda match: _set_aside(match, formulas), cell.source)
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(notebook)
     for i, formula in enumerate(formulas):
@@ -120,12 +120,12 @@ def write_page(notebook: nbformat.NotebookNode, path: str | Path, navigation: st
     return path
 
 
-def _set_aside(found: re.Match, formulas: list[str]) -> str:
+def _set_aside(match: re.Match, formulas: list[str]) -> str:
     """A formula as MathML, kept out of Markdown's sight: its place in the list stands for it."""
     from latex2mathml.converter import convert
 
-    display = "block" if found[1] is not None else "inline"
-    formulas.append(convert((found[1] or found[2]).strip(), display=display))
+    display = "block" if match[1] is not None else "inline"
+    formulas.append(convert((match[1] or match[2]).strip(), display=display))
     return f"FORMULA{len(formulas) - 1}END"
 
 

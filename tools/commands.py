@@ -1,4 +1,4 @@
-"""The door of a folder of commands: ``python -m FOLDER NAME ...`` calls ``FOLDER/NAME.py``'s `main`."""
+"""Run a folder of commands: ``python -m FOLDER NAME ...`` calls `main` of ``FOLDER/NAME.py``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def open_door(package: str, argv: Sequence[str] | None = None) -> int:
+def run_command(package: str, argv: Sequence[str] | None = None) -> int:
     """Run ``main(rest)`` of the module that the first word names; without one, list them. Returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     commands = commands_of(package)
@@ -22,17 +22,17 @@ def open_door(package: str, argv: Sequence[str] | None = None) -> int:
         print(f"error: NAME: found {arguments[0]!r}; expected one of {', '.join(commands)}", file=sys.stderr)
         return 2
     try:
-        importlib.import_module(f"{package}.{arguments[0]}").main(arguments[1:])
+        status = importlib.import_module(f"{package}.{arguments[0]}").main(arguments[1:])
     except (ValueError, OSError, ImportError) as error:  # bad input: a line, no traceback
         if os.environ.get("ALIGNMAMBA2_DEBUG"):
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+    return status if isinstance(status, int) else 0  # a benchmark returns what it measured
 
 
 def commands_of(package: str) -> dict[str, str]:
-    """The modules of a folder that have a `main`, with the first line of what they say of themselves."""
+    """Return the modules of a folder that have a `main`, each with the first line of its docstring."""
     folder = Path(importlib.import_module(package).__path__[0])
     trees = {path.stem: ast.parse(path.read_text("utf-8")) for path in sorted(folder.glob("[a-z]*.py"))}
     return {

@@ -1,4 +1,4 @@
-"""Records of runs → rows: mean and sd over seeds, intervals, and paired tests against the full model."""
+"""Turn records of runs into rows: mean and sd over seeds, intervals, and paired tests against the full model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..datasets import Dataset
 from ..metrics import holm, interval, mean_and_sd, paired_test
-from .plan import FULL, Benchmark, Variant
+from .benchmarks import FULL, Benchmark, Variant
 
 
 def summarise(
@@ -19,11 +19,11 @@ def summarise(
     variants: Sequence[Variant],
     records: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """All that the report says of one benchmark.
+    """Return all that the report says of one benchmark.
 
-    A prediction's score is whether it is right; in regression, whether its sign is (as in "accuracy"), and for "mae"
-    its negative error. Tests compare each variant with the full model, on both where it is regression; p is corrected
-    for the number of variants (Holm).
+    A prediction's score is whether it is right: its class, or in regression its sign (as in "accuracy"). Regression
+    has a second score, "mae", the negative error. Tests compare each variant with the full model on each score; p is
+    corrected for the number of variants (Holm).
     """
     test = datasets["test"]
     target, units = labels_and_units(test)
@@ -41,25 +41,21 @@ def summarise(
             "parameters": runs[0]["parameters"],
             "seconds": float(np.mean([r["seconds"] for r in runs])),
             "seeds": [r["seed"] for r in runs],
-            "test": _means([r["test"] for r in runs]),
-            "valid": _means([r["valid"] for r in runs]),
-            "only": {k: _means([r["only"][k] for r in runs]) for k in runs[0]["only"]},
-            "noise": {k: _means([r["noise"][k] for r in runs]) for k in runs[0]["noise"]},
+            "test": mean_and_sd_of([r["test"] for r in runs]),
+            "valid": mean_and_sd_of([r["valid"] for r in runs]),
+            "only": {k: mean_and_sd_of([r["only"][k] for r in runs]) for k in runs[0]["only"]},
+            "noise": {k: mean_and_sd_of([r["noise"][k] for r in runs]) for k in runs[0]["noise"]},
             "interval": {m: _signed(interval(s, units), m) for m, s in scores[variant.name].items()},
             "against_full": {},
         }
     others = [name for name in rows if name != FULL and FULL in rows]
     for m in measures:
         tests = [paired_test(scores[FULL][m], scores[name][m], units) for name in others]
-        for name, found, p in zip(others, tests, holm([t["p"] for t in tests]), strict=True):
-            rows[name]["against_full"][m] = {**found, "p_holm": p}
+        for name, test_result, p in zip(others, tests, holm([t["p"] for t in tests]), strict=True):
+            rows[name]["against_full"][m] = {**test_result, "p_holm": p}
     return {
-        "protocol": test.protocol,
-        "description": test.description,
-        "synthetic": test.synthetic,
+        **describe(datasets),
         "task": test.task,
-        "samples": {split: len(d) for split, d in datasets.items()},
-        "sha256": dict(test.hashes),
         "recipe": benchmark.recipe,
         "published": published(benchmark),
         "rows": rows,
@@ -67,12 +63,12 @@ def summarise(
 
 
 def published(benchmark: Benchmark) -> list[dict[str, Any]]:
-    """What others report on the benchmark."""
+    """Return what others report on the benchmark, as mappings."""
     return [dataclasses.asdict(p) for p in benchmark.published]
 
 
 def labels_and_units(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (N,), one a prediction, and the number of the sample that each belongs to (N,)."""
+    """Return labels (N,), one per prediction, and the number of the sample that each belongs to (N,)."""
     labels = [np.atleast_1d(s.label.numpy()) for s in dataset]
     return np.concatenate(labels), np.repeat(np.arange(len(labels)), [len(x) for x in labels])
 
@@ -89,10 +85,23 @@ def _signed(limits: tuple[float, float], measure: str) -> list[float]:
     return [-limits[1], -limits[0]] if measure == "mae" else list(limits)
 
 
-def _means(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    found = {}
-    for name in metrics[0]:
-        both = mean_and_sd([m.get(name) for m in metrics])
-        sd = both[1] if both and len(metrics) > 1 else None  # one seed says nothing about spread
-        found[name] = None if both is None else {"mean": both[0], "sd": sd}
-    return found
+def mean_and_sd_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return "mean" and "sd" over runs of every metric; None where a run has none, and no sd of a single run."""
+    summary: dict[str, Any] = {}
+    for name in runs[0]:
+        moments = mean_and_sd([run.get(name) for run in runs])
+        sd = moments[1] if moments and len(runs) > 1 else None
+        summary[name] = None if moments is None else {"mean": moments[0], "sd": sd}
+    return summary
+
+
+def describe(datasets: Mapping[str, Dataset]) -> dict[str, Any]:
+    """Return what a result says of its data: protocol, description, whether synthetic, sizes and hashes."""
+    test = datasets["test"]
+    return {
+        "protocol": test.protocol,
+        "description": test.description,
+        "synthetic": test.synthetic,
+        "samples": {split: len(d) for split, d in datasets.items()},
+        "sha256": dict(test.hashes),
+    }

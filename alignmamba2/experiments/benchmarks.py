@@ -1,0 +1,111 @@
+"""What is compared on each benchmark: the model, baselines as large as it, its ablations, and published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import recipes
+from ..baselines import matching_width, parameter_count
+from ..datasets import Dataset
+from ..recipes import Recipe
+
+FULL = "AlignMamba-2"
+# Each ablation changes the recipe in one place. "full" is the recipe itself.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "without OT": {"model.lambda_ot": 0.0},
+    "without MMD": {"model.lambda_mmd": 0.0},
+    "without OT and MMD": {"model.lambda_ot": 0.0, "model.lambda_mmd": 0.0},
+    "one shared expert only": {"model.experts": "shared"},
+    "modality experts only": {"model.experts": "specific"},
+}
+# The baselines that fit a kind of data, by the word that a recipe's [benchmark] says.
+BASELINES: dict[str, tuple[str, ...]] = {
+    "sequences": ("early-lstm", "late-lstm", "tfn", "lmf", "mult", "transformer", "mamba", "alignmamba-v1"),
+    # One token a step: transporting tokens between steps would mix up the labels, so v1 is left out.
+    "steps": ("bc-lstm", "early-lstm", "late-lstm", "tfn", "lmf", "mult", "transformer", "mamba"),
+    "pairs": ("late-mean", "concat-mean", "tfn", "lmf", "mult", "transformer", "mamba", "alignmamba-v1"),
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number that others report, in %, and where it can be read."""
+
+    method: str
+    accuracy: float
+    source: str
+    accuracy_non0: float | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A recipe, the baselines that fit its data, and what is published."""
+
+    recipe: str
+    baselines: Sequence[str]
+    published: Sequence[Published] = ()
+
+
+def read_benchmarks() -> dict[str, Benchmark]:
+    """Return the benchmark of every recipe that has a table [benchmark], by its name; miniatures last.
+
+    The table's keys: "baselines", a key of `BASELINES`; "published", tables with the fields of `Published`; "name",
+    where it is not the recipe's.
+    """
+    benchmarks = {}
+    for name in recipes.names():
+        table = recipes.read(name).get("benchmark")
+        if table is not None:
+            published = tuple(Published(**row) for row in table.get("published", ()))
+            benchmarks[table.get("name", name)] = Benchmark(name, BASELINES[table["baselines"]], published)
+    return dict(sorted(benchmarks.items(), key=lambda item: (item[0].startswith("mini-"), item[0])))
+
+
+BENCHMARKS = read_benchmarks()
+
+
+def benchmark_names(words: Sequence[str]) -> list[str]:
+    """Return the benchmarks that words on the command line mean: names, "mini-*" or "all".
+
+    Raises
+    ------
+    ValueError
+        Naming the word that means none.
+    """
+    names: list[str] = []
+    for word in words:
+        start = "" if word == "all" else word[:-1] if word.endswith("*") else None
+        matching = [n for n in BENCHMARKS if (n == word if start is None else n.startswith(start))]
+        if not matching:
+            raise ValueError(f"benchmark {word!r}: unknown; there are {', '.join(BENCHMARKS)}, 'mini-*' and 'all'")
+        names += [n for n in matching if n not in names]
+    return names
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a benchmark's table: a name, its group, and what it changes in the recipe."""
+
+    name: str
+    group: str  # "ours", "baseline" or "ablation"
+    overrides: Mapping[str, Any]
+    note: str = ""
+
+
+def variants(benchmark: Benchmark, recipe: Recipe, train: Dataset) -> list[Variant]:
+    """Return the rows: the recipe itself; each baseline, as wide as makes it as large; each ablation."""
+    fitting = {"modalities": train.modalities, "task": train.task, "n_classes": train.n_classes}
+    settings = {**fitting, "readout": train.readout, **recipe.model}
+    target = parameter_count(settings)
+    rows = [Variant(FULL, "ours", {})]
+    for kind in benchmark.baselines:
+        note = ""
+        try:
+            width = matching_width({**settings, "kind": kind}, target)
+        except ValueError:
+            width, note = settings.get("d_model", 64), "not at equal parameters: its narrowest model is larger"
+        rows.append(Variant(kind, "baseline", {"model.kind": kind, "model.d_model": width}, note))
+    return rows + [Variant(name, "ablation", change) for name, change in ABLATIONS.items() if change]

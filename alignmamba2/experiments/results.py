@@ -1,0 +1,120 @@
+"""Results files: what was measured, with all that it takes to read it later; and their table."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..storage.files import write_text
+
+PACKAGE = Path(__file__).parents[1]
+LIBRARIES = ("torch", "numpy", "numba", "accelerate", "pot", "transformers")
+
+
+def write_results(path: str | Path, results: Mapping[str, Any], command: str) -> Path:
+    """Write results with their provenance; the file is whole or not there. Returns its path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps({**provenance(command), "results": results}, indent=2) + "\n")
+    return path
+
+
+def provenance(command: str) -> dict[str, Any]:
+    """Return date, command, git commit, versions and machine of a measurement."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "git_commit": _git_commit(),
+        "source_sha256": _source_hash(),
+        "versions": {
+            "alignmamba2": _version("alignmamba2"),
+            "python": platform.python_version(),
+            **{library: _version(library) for library in LIBRARIES},
+        },
+        "machine": {
+            "platform": platform.platform(),
+            "processor": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the package's source, "+changes" behind it where files differ; None where git does not hold it.
+
+    An installed package may lie inside another project's clone; git does not know its files then.
+    """
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(PACKAGE), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", ".")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+changes" if changes else "")
+
+
+def _source_hash() -> str:
+    """One hash over the package's Python and TOML files: tells two states of the code apart without git."""
+    digest = hashlib.sha256()
+    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.toml")]):
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def table(results: Mapping[str, Mapping[str, Any]], split: str = "test") -> str:
+    """Return results as a Markdown table: per row the metrics of a split as mean ± sd over seeds."""
+    names = ["accuracy", "f1"]
+    lines = ["| | " + " | ".join(names) + " | seeds | parameters |", "|---" * (len(names) + 3) + "|"]
+    for row, result in results.items():
+        scores = [result[split].get(name) for name in names]
+        cells = ["–" if s is None else f"{100 * s['mean']:.2f}{_spread(s['sd'])}" for s in scores]
+        cells += [str(len(result["runs"])), f"{result['model']['parameters']:,}"]
+        label = row + (" (synthetic)" if result["data"]["synthetic"] else "")
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _spread(sd: float | None, digits: int = 2) -> str:
+    return "" if sd is None else f" ± {100 * sd:.{digits}f}"
+
+
+def comparison(report: Mapping[str, Any]) -> list[str]:
+    """Return what `reproduce` measured as lines of Markdown: accuracies, one table per benchmark."""
+    lines = []
+    for name, benchmark in report["benchmarks"].items():
+        if "missing" in benchmark:
+            lines += ["", f"{name}: data not present. {benchmark['missing']}"]
+            continue
+        label = name + (" (synthetic)" if benchmark["synthetic"] else "")
+        lines += ["", f"| {label}, accuracy in % | | full minus this | p | parameters |", "|---|---|---|---|---|"]
+        for variant, row in benchmark["rows"].items():
+            score, test = row["test"]["accuracy"], row["against_full"].get("accuracy")
+            low, high = (100 * x for x in row["interval"]["accuracy"])
+            cells = [variant, f"{100 * score['mean']:.1f}{_spread(score['sd'], 1)} [{low:.1f}, {high:.1f}]", "", ""]
+            if test:
+                middle, low, high = (f"{100 * test[k]:+.1f}" for k in ("difference", "low", "high"))
+                p = "< 0.001" if test["p_holm"] < 0.001 else f"{test['p_holm']:.3f}"
+                cells[2:] = [f"{middle} [{low}, {high}]", p]
+            lines.append("| " + " | ".join([*cells, f"{row['parameters']:,}"]) + " |")
+    return lines

@@ -1,0 +1,120 @@
+"""Train a recipe with several seeds, train its ablations, evaluate saved models: mean and sd of each metric."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..baselines import load_model
+from ..datasets import Dataset, load_dataset
+from ..model import FusionModel
+from ..recipes import Recipe
+from ..training import evaluate, fit, training_notes
+from .benchmarks import ABLATIONS
+from .statistics import describe, mean_and_sd_of
+
+
+def run_seeds(
+    recipe: str | Path,
+    seeds: Sequence[int],
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    fast: bool = False,
+    folder: Path | None = None,
+    datasets: dict[str, Dataset] | None = None,
+    progress: bool = True,
+    say: Callable[[str], None] = print,
+    machines: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train a recipe once per seed; evaluate each model, chosen on validation, once on the test split.
+
+    Parameters
+    ----------
+    overrides : mapping such as ``{"model.d_model": 32}``
+    folder : where models go, ``NAME/seed-N`` each; None: they are not kept
+    datasets : splits to use in place of the recipe's, which are otherwise loaded and described through `say`
+    machines : the options of `fit` that say what trains, such as devices and precision
+
+    Returns
+    -------
+    dict
+        The recipe as run, the protocol and hashes of the data, one entry per seed ("seed", "best_epoch", "valid",
+        "test", "seconds") and "test": mean and sd of each metric over seeds.
+    """
+    loaded = Recipe.load(recipe, overrides)
+    datasets = datasets or load_described(loaded, say)
+    runs = []
+    for seed in seeds:
+        started = time.perf_counter()
+        where = folder / loaded.name / f"seed-{seed}" if folder else None
+        options = {"fast": fast, "folder": where, "progress": progress, **(machines or {})}
+        result = fit(loaded, seed=seed, datasets=datasets, **options)
+        run = {
+            "seed": seed,
+            "best_epoch": result.best_epoch,
+            "valid": validation_metrics(result.history[result.best_epoch]),
+            "test": evaluate(result.model, datasets["test"]),
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+        runs.append(run)
+        say(f"  seed {seed}: test {_line(run['test'])} (epoch {run['best_epoch']}, {run['seconds']} s)")
+    return {
+        **_description(result.recipe.to_dict(), result.model, datasets),
+        "fast": fast,
+        "runs": runs,
+        "test": mean_and_sd_of([run["test"] for run in runs]),
+    }
+
+
+def run_ablations(recipe: str | Path, seeds: Sequence[int], **options: Any) -> dict[str, Any]:
+    """Return `run_seeds` of each of `ABLATIONS`, on the same data, seeds and protocol."""
+    say = options.get("say", print)
+    base = options.pop("overrides", None) or {}
+    folder = options.pop("folder", None)
+    datasets = load_described(Recipe.load(recipe, base), say)  # ablations change the model alone
+    rows = {}
+    for name, change in ABLATIONS.items():
+        say(f"{name}:")
+        where = folder / name.replace(" ", "-") if folder else None
+        rows[name] = run_seeds(recipe, seeds, overrides={**base, **change}, folder=where, datasets=datasets, **options)
+    return rows
+
+
+def evaluate_folders(folders: Sequence[Path], split: str = "test") -> dict[str, Any]:
+    """Evaluate models that `fit` wrote into folders; those of one recipe are one row, mean and sd over them."""
+    results: dict[str, Any] = {}
+    for folder in folders:
+        model = load_model(folder)
+        notes = training_notes(folder)
+        recipe = notes["recipe"]
+        datasets = load_dataset(recipe["dataset"], **recipe["data"])
+        run = {"seed": notes["seed"], "best_epoch": notes["best_epoch"], split: evaluate(model, datasets[split])}
+        row = results.setdefault(recipe["name"], {**_description(recipe, model, datasets), "runs": []})
+        row["runs"].append(run)
+    for result in results.values():
+        result[split] = mean_and_sd_of([run[split] for run in result["runs"]])
+    return results
+
+
+def validation_metrics(row: Mapping[str, float]) -> dict[str, float]:
+    """Return the validation metrics of a row of the history, by which the epoch was chosen."""
+    return {name.removeprefix("valid/"): value for name, value in row.items() if name.startswith("valid/")}
+
+
+def load_described(recipe: Recipe, say: Callable[[str], None], name: str = "") -> dict[str, Dataset]:
+    """Load the recipe's data and say what they are, under a name other than the recipe's if one is given."""
+    datasets = load_dataset(recipe.dataset, **recipe.data)
+    say(f"{name or recipe.name}: {datasets['test'].description}\n  protocol: {datasets['test'].protocol}")
+    return datasets
+
+
+def _description(recipe: Mapping[str, Any], model: FusionModel, datasets: Mapping[str, Dataset]) -> dict[str, Any]:
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"recipe": dict(recipe), "model": {"parameters": parameters}, "data": describe(datasets)}
+
+
+def _line(metrics: Mapping[str, float | None]) -> str:
+    scores = {name: metrics[name] for name in ("accuracy", "f1") if metrics.get(name) is not None}
+    return ", ".join(f"{name} {100 * value:.2f}" for name, value in scores.items())

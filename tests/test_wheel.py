@@ -1,0 +1,83 @@
+"""The wheel alone is the library: nothing beside `alignmamba2` is in it, and the main job runs without the clone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+NOT_SOURCES = shutil.ignore_patterns(".*", "build", "dist", "runs", "data", "*.egg-info", "__pycache__")
+FIT = """
+from pathlib import Path
+import alignmamba2 as am
+from alignmamba2.datasets.fetch import data_root
+from alignmamba2.experiments import provenance
+
+result = am.fit("mini-mosi", seed=0, fast=True, progress=False, folder="model")
+data = am.load_dataset("mini-mosi")
+assert am.evaluate(am.AlignMamba2.from_pretrained("model"), data["test"]) == am.evaluate(result.model, data["test"])
+assert provenance("")["git_commit"] is None
+assert data_root().resolve() == Path("data").resolve()
+print(am.__file__)
+"""
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Built from a copy, so that nothing is left beside the sources."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT, folder / "sources", ignore=NOT_SOURCES)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run([*command, "--wheel-dir", folder, folder / "sources"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory) -> Path:
+    """A new environment with the wheel, which borrows from this one what the wheel depends on."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*pip, wheel], check=True)
+    (site,) = (path.parent for path in folder.rglob("site-packages/alignmamba2"))
+    # A .pth file adds folders, and heeds no .pth file in them: an editable install of the clone is not seen.
+    libraries = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(Path(torch.__file__).parents[1])}
+    (site / "libraries.pth").write_text("\n".join(sorted(libraries)) + "\n", encoding="utf-8")
+    return python
+
+
+def run(python: Path, folder: Path, *words: str) -> str:
+    """What a command prints in an empty folder, without what this process was told of the clone and of data."""
+    settings = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("ALIGNMAMBA2")}
+    done = subprocess.run([python, *words], cwd=folder, env=settings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"alignmamba2"}
+    packed = {name for name in names if name.startswith("alignmamba2/")}
+    sources = [p for p in (ROOT / "alignmamba2").rglob("*") if p.is_file() and p.parent.name != "__pycache__"]
+    assert packed == {path.relative_to(ROOT).as_posix() for path in sources}
+
+
+def test_fit_runs_with_the_wheel_alone(python, tmp_path):
+    assert Path(run(python, tmp_path, "-c", FIT).strip()).is_relative_to(python.parents[1])
+
+
+def test_doctor_runs_with_the_wheel_alone(python, tmp_path):
+    assert "chunked" in run(python, tmp_path, "-m", "alignmamba2", "doctor")
