@@ -18,7 +18,7 @@ needs_numba = pytest.mark.skipif(not STATUS["cpu"].works, reason=STATUS["cpu"].r
 
 @needs_numba
 def test_one_and_two_threads_give_the_same_bits(monkeypatch):
-    from alignmamba2.scan import cpu
+    from alignmamba2.cpu import scan as cpu
 
     monkeypatch.setattr(cpu, "WORTH_A_THREAD", 1)
     args = problem(b=3, d=300, length=40, n=16)
@@ -36,7 +36,7 @@ def test_one_and_two_threads_give_the_same_bits(monkeypatch):
 
 @needs_numba
 def test_several_callers_at_once(monkeypatch):
-    from alignmamba2.scan import cpu
+    from alignmamba2.cpu import scan as cpu
 
     monkeypatch.setattr(cpu, "WORTH_A_THREAD", 1)
     args = problem(b=4, d=64, length=40, n=4)
@@ -110,7 +110,7 @@ def test_torch_compile(backend):
 @needs_numba
 @pytest.mark.parametrize("optional", [True, False])
 def test_the_operator_keeps_pytorchs_rules(optional):
-    from alignmamba2.scan import cpu
+    from alignmamba2.cpu import scan as cpu
 
     args = {k: v.requires_grad_() for k, v in problem(d=20, length=18, n=4, groups=2).items()}
     if not optional:

@@ -113,7 +113,7 @@ def test_a_forked_child_has_threads_of_its_own():
 
 def test_a_scan_is_the_same_on_either(monkeypatch):
     pytest.importorskip("numba")
-    from alignmamba2.scan import cpu
+    from alignmamba2.cpu import scan as cpu
 
     from .test_scan import problem, values_and_gradients
 

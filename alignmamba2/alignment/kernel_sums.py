@@ -11,14 +11,13 @@ stored or computed twice. Of a set with itself only the tiles on and above the d
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .. import cpu
 from .costs import refuse_second_derivative
-from .sinkhorn import numba_is_there
 
 KERNELS = ("gaussian", "laplacian", "rational_quadratic")
 
@@ -49,19 +48,6 @@ def kernel_and_slope(squared: Tensor, rate: Tensor, kernel: str) -> tuple[Tensor
     return k, rate * k * k
 
 
-def _fits_numba(tokens: Tensor) -> bool:
-    return tokens.device.type == "cpu" and tokens.dtype == torch.float32 and numba_is_there()
-
-
-def _threads(tokens: Tensor) -> AbstractContextManager:
-    """As many threads for numba as torch has: set once for all tiles."""
-    if not _fits_numba(tokens):
-        return nullcontext()
-    from ..cpu.sinkhorn import torch_threads
-
-    return torch_threads()
-
-
 class Kernel(NamedTuple):
     """What an elementwise pass must know beside the numbers."""
 
@@ -70,7 +56,7 @@ class Kernel(NamedTuple):
     ladder: bool  # a Gaussian's rates, each 4 times the one before: exp(−4x) is exp(−x), squared twice
 
 
-def weigh(
+def weigh_pairs(
     products: Tensor,
     u_norms: Tensor,
     v_norms: Tensor,
@@ -123,9 +109,8 @@ def add_kernel_sum(one: _Side, other: _Side, factor: Tensor, rates: Tensor, kern
     The two sides may be the same one. factor : (B,);  rates : (B, S)
     """
     u, v, same = one.tokens, other.tokens, one is other
-    elementwise = weigh
-    if _fits_numba(u):
-        from ..cpu.kernel_sums import weigh_numba as elementwise
+    compiled = u.device.type == "cpu" and u.dtype == torch.float32 and cpu.available()
+    weigh = cpu.weigh_pairs if compiled else weigh_pairs
     # Of a set with itself a tile stands for its mirror image too, so it counts twice.
     p = one.weights * (2 * factor if same else factor).unsqueeze(1)
     slopes = one.pull is not None or other.pull is not None
@@ -143,7 +128,7 @@ def add_kernel_sum(one: _Side, other: _Side, factor: Tensor, rates: Tensor, kern
                 tile = room[: ui.shape[0] * ui.shape[1] * vj.shape[1]].view(*ui.shape[:2], -1)
                 torch.bmm(ui, vj.transpose(1, 2), out=tile)
                 norms, weights = (one.norms[s, i], other.norms[s, j]), (p[s, i], other.weights[s, j])
-                values, row_mass, column_mass = elementwise(tile, *norms, *weights, rates[s], kernel, slopes)
+                values, row_mass, column_mass = weigh(tile, *norms, *weights, rates[s], kernel, slopes)
                 # On the diagonal a tile is its own mirror image: its pairs are there twice, its gradient is whole.
                 diagonal = same and i.stop > j.start
                 total[s] += (0.5 if diagonal else 1) * values.sum(1, dtype=torch.float64)
@@ -163,10 +148,9 @@ class _Discrepancy(torch.autograd.Function):
         ladder = kernel == "gaussian" and torch.allclose(rates[:, 1:], 4 * rates[:, :-1], rtol=1e-6, atol=0)
         kernel = Kernel(kernel, RESOLUTION * torch.finfo(x.dtype).eps, ladder)
         sides = [_Side(*side) for side in zip((x, y), (p, q), ctx.needs_input_grad, strict=False)]
-        with _threads(x):
-            value = add_kernel_sum(sides[0], sides[0], xx, rates, kernel)
-            value += add_kernel_sum(sides[1], sides[1], yy, rates, kernel)
-            value += add_kernel_sum(*sides, xy, rates, kernel)
+        value = add_kernel_sum(sides[0], sides[0], xx, rates, kernel)
+        value += add_kernel_sum(sides[1], sides[1], yy, rates, kernel)
+        value += add_kernel_sum(*sides, xy, rates, kernel)
         ctx.save_for_backward(*(side.gradient() for side in sides))
         return value.to(x.dtype)
 
@@ -180,7 +164,7 @@ class _Discrepancy(torch.autograd.Function):
 @torch.compiler.disable
 def discrepancy(x: Tensor, y: Tensor, a: Tensor, b: Tensor, sigma: Tensor, kernel: str, biased: bool) -> Tensor:
     """MMD² (B,) from all pairs, between the tokens where the masks a (B, Tx), b (B, Ty) are True. sigma : (B, S)."""
-    p, q = a.to(x.dtype), b.to(x.dtype)
+    p, q = a.to(x.dtype).contiguous(), b.to(x.dtype).contiguous()  # a transposed mask's type keeps its strides
     n, m = p.sum(1, dtype=torch.float64), q.sum(1, dtype=torch.float64)
     defined = torch.minimum(n, m) >= (1 if biased else 2)
     # Inner products lose digits when the tokens lie far from the origin, so move the origin among them.

@@ -6,7 +6,7 @@ For weights a (Tx,), b (Ty,) that sum to 1, cost C (Tx, Ty) and ε > 0, the prob
 
 and its dual  max over f, g  of  ⟨a, f⟩ + ⟨b, g⟩ − ε (Σ_ij P_ij − 1)  with  P_ij = a_i b_j exp((f_i + g_j − C_ij)/ε).
 
-Three solvers, one contract: `solve_numba` (float32 on the CPU, any ε), `solve_kernel_domain` (two matrix-vector
+Three solvers, one contract: `cpu.solve_transport` (float32 on the CPU, any ε), `solve_kernel_domain` (two matrix-vector
 products an iteration; only where exp(−C/ε) is safe) and `solve_log_domain` (any ε, any device; also the
 unbalanced problem). `solve` chooses.
 
@@ -24,13 +24,13 @@ References
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .. import cpu
 
 SOLVERS = ("auto", "numba", "kernel", "log")
 
@@ -68,7 +68,7 @@ def solve(
     if penalty is not None:
         return solve_log_domain(cost, a, b, epsilon, scaling=scaling, penalty=penalty, **options)
     fits_numba = cost.device.type == "cpu" and cost.dtype == torch.float32
-    if solver == "auto" and fits_numba and numba_is_there():
+    if solver == "auto" and fits_numba and cpu.available():
         solver = "numba"
     if solver in ("auto", "kernel"):
         safe = scaling is None and bool((_range(cost, a, b) <= SAFE_RANGE[cost.dtype] * epsilon).all())
@@ -81,17 +81,13 @@ def solve(
     if solver == "numba":
         if not fits_numba:
             raise ValueError(f"solver='numba': found {cost.dtype} on {cost.device}; expected float32 on the CPU")
-        from ..cpu.sinkhorn import solve_numba  # here, so that importing the package does not wait for numba
-
-        return Solution(*solve_numba(cost, a, b, epsilon, scaling=scaling, **options))
+        if not cpu.available():
+            reason, fix = cpu.obstacle()
+            raise RuntimeError(f"solver='numba': {reason}; expected numba to compile: {fix}")
+        return Solution(*cpu.solve_transport(cost, a, b, epsilon, scaling=scaling, **options))
     if solver == "kernel":
         return solve_kernel_domain(cost, a, b, epsilon, **options)
     return solve_log_domain(cost, a, b, epsilon, scaling=scaling, **options)
-
-
-@cache
-def numba_is_there() -> bool:
-    return importlib.util.find_spec("numba") is not None
 
 
 def _pairs(a: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The elementwise half of `kernel_sums`, in numba: a tile of inner products becomes kernel weights in one pass.
+"""The elementwise half of an MMD's sums: a tile of inner products becomes kernel weights in one pass.
 
 Sixteen pairs at a time, in the processor's vector registers: an inner product is read once, its weight is written in
 its place, and the sums over rows and columns are taken on the way, always in the same order.
@@ -6,17 +6,25 @@ its place, and the sums over rows and columns are taken on the way, always in th
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit
 from torch import Tensor
 
-from ..alignment.kernel_sums import KERNELS, Kernel
-from .lanes import LOG2E, WIDTH, above, at_least, doubled, exp2, load, load_first, spread, sqrt, store, store_first
-from .lanes import total as sum_of
+from .compiler import arrays, boolean, compiled, float32, float64, int64
+from .lanes.arithmetic import above, at_least, doubled, spread, sqrt
+from .lanes.arithmetic import total as sum_of
+from .lanes.functions import exp2
+from .lanes.memory import load, load_first, store, store_first
+from .lanes.vectors import LOG2E, WIDTH
+from .threads import share
 
 f32 = np.float32
+KINDS = ("gaussian", "laplacian", "rational_quadratic")
 ROWS = 64  # a task's; each task has its own sums over columns
+WORTH_A_THREAD = 50_000  # pairs that outweigh handing work to another thread
 FARTHEST = -40 * LOG2E  # 2 to this power is 4e-18: nothing beside 1
 NEGLIGIBLE = f32(1.2e-19)  # its square is a normal number still; denormal ones are slow
 SMALLEST = f32(1.2e-38)
@@ -24,7 +32,7 @@ SMALLEST = f32(1.2e-38)
 
 @njit(forceinline=True)
 def _kernel_and_slope(squared, rates, kind, ladder):
-    """`kernel_sums.kernel_and_slope` summed over the rates.
+    """Return k and w = −dk/dr² at r² = `squared`, summed over the rates.
 
     On a ladder an error of exp in the last place grows by 4 with every rung, to 2e-5 on the fifth.
     """
@@ -57,7 +65,7 @@ def _kernel_and_slope(squared, rates, kind, ladder):
 def _weigh_rows(
     products, u_norms, v_norms, p, q, rates, kind, ladder, resolution, slopes, start, stop, values, row_mass, mass
 ):
-    """Rows start … stop − 1 of `kernel_sums.weigh`; `mass` are the sums over columns of these rows."""
+    """Do rows start … stop − 1 of a sample; `mass` are the sums over columns of these rows."""
     columns = products.shape[1]
     for i in range(start, stop):
         norm, weight = u_norms[i], p[i]
@@ -87,10 +95,12 @@ def _weigh_rows(
         row_mass[i] = sum_of(moved)
 
 
-@njit(parallel=True, cache=True)
-def _weigh(products, u_norms, v_norms, p, q, rates, kind, ladder, resolution, slopes, values, row_mass, column_mass):
+def _weigh(
+    start, stop, products, u_norms, v_norms, p, q, rates, kind, ladder, resolution, slopes,
+    values, row_mass, column_mass,
+):  # fmt: skip
     rows, blocks = products.shape[1], column_mass.shape[1]
-    for task in prange(products.shape[0] * blocks):
+    for task in range(start, stop):
         s, block = task // blocks, task % blocks
         _weigh_rows(
             *(products[s], u_norms[s], v_norms[s], p[s], q[s], rates[s], kind, ladder, resolution, slopes),
@@ -98,21 +108,33 @@ def _weigh(products, u_norms, v_norms, p, q, rates, kind, ladder, resolution, sl
         )
 
 
-def weigh_numba(
+@functools.cache
+def _kernel():
+    inputs = [*arrays(float32, 3, layout="C"), *arrays(float32, 2, 2, 2, 2, 2), int64, boolean, float32, boolean]
+    return compiled(_weigh, *inputs, *arrays(float64, 2, layout="C"), *arrays(float32, 2, 3, layout="C"))
+
+
+def weigh_pairs(
     products: Tensor,
     u_norms: Tensor,
     v_norms: Tensor,
     p: Tensor,
     q: Tensor,
     rates: Tensor,
-    kernel: Kernel,
+    kernel: tuple[str, float, bool],
     slopes: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `kernel_sums.weigh`, for float32 on the CPU; within `torch_threads`."""
+    """Turn ⟨u_i, v_j⟩ into W_ij in place and return sums, as `alignment.kernel_sums.weigh_pairs` does, in float32.
+
+    The last axis of all tensors lies side by side; kernel: its name, resolution, ladder.
+    """
     samples, rows, columns = products.shape
     values, row_mass = np.empty((samples, rows)), np.empty((samples, rows), f32)
     column_mass = np.zeros((samples, -(-rows // ROWS), columns), f32)
-    arrays = [t.numpy() for t in (products, u_norms, v_norms, p, q, rates)]
-    kind = KERNELS.index(kernel.name)
-    _weigh(*arrays, kind, kernel.ladder, f32(kernel.resolution), slopes, values, row_mass, column_mass)
+    name, resolution, ladder = kernel
+    inputs = [t.numpy() for t in (products, u_norms, v_norms, p, q, rates)]
+    share(
+        *(_kernel(), samples * column_mass.shape[1], 1 + products.numel() // WORTH_A_THREAD),
+        *(*inputs, KINDS.index(name), ladder, f32(resolution), slopes, values, row_mass, column_mass),
+    )
     return torch.from_numpy(values), torch.from_numpy(row_mass), torch.from_numpy(column_mass.sum(1))

@@ -24,22 +24,15 @@ ELEMENTS = 900_000  # states of a chunk: three such buffers fit a third-level ca
 STEP = 131_072  # states of a step on a processor: enough for two threads; more samples go part after part
 
 
-def scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    initial_state: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """u, delta, z (B, D, L); B, C (D, N) or (B, G, N, L); the rest as `selective_scan` → y, last state."""
+def scan(*tensors: Tensor | None, delta_softplus: bool) -> tuple[Tensor, Tensor]:
+    """Return y and the last state, for the tensors of `selective_scan` in its order.
+
+    u, delta, z (B, D, L); B, C (D, N) or (B, G, N, L); all of one type.
+    """
+    u, _, A, *_, initial_state = tensors
     if initial_state is None:
         initial_state = u.new_zeros(u.shape[0], u.shape[1], A.shape[1])
-    return _ChunkedScan.apply(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
+    return _ChunkedScan.apply(*tensors[:-1], initial_state, delta_softplus)
 
 
 class _Chunks:
@@ -144,7 +137,7 @@ class _ChunkedScan(torch.autograd.Function):
     """The scan with its gradient, both a chunk at a time."""
 
     @staticmethod
-    def forward(ctx, u, delta, A, B, C, D, z, delta_bias, softplus, initial_state):
+    def forward(ctx, u, delta, A, B, C, D, z, delta_bias, initial_state, softplus):
         keep = any(ctx.needs_input_grad)
         with torch.autocast(u.device.type, enabled=False):
             chunks = _Chunks(u, delta, A, B, C, D, z, delta_bias, softplus)
@@ -234,7 +227,7 @@ class _ChunkedScan(torch.autograd.Function):
         gB, gC = (x if x.dim() == 4 else chunks.from_fixed(xs[0]) for x, xs in ((gB, gBs), (gC, gCs)))
         gD = None if D is None else gD.flatten()
         gbias = None if delta_bias is None else gdelta.sum((0, 2))
-        return gu, gdelta, chunks.from_fixed(gA), gB, gC, gD, gz, gbias, None, chunks.from_state(gfirst)
+        return gu, gdelta, chunks.from_fixed(gA), gB, gC, gD, gz, gbias, chunks.from_state(gfirst), None
 
 
 def _contiguous(x: Tensor) -> Tensor:

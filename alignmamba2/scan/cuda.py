@@ -48,18 +48,12 @@ def fits(u: Tensor, A: Tensor, differentiable_state: bool, initial_state: Tensor
     return u.dtype != torch.float64 and A.shape[1] <= 256 and initial_state is None and not differentiable_state
 
 
-def scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> tuple[Tensor, Tensor]:
-    """`selective_scan_fn`: sequences in the dtype of u, parameters in float32 → y, last state."""
+def scan(*tensors: Tensor | None, delta_softplus: bool) -> tuple[Tensor, Tensor]:
+    """Return y and the last state by `selective_scan_fn`, for the tensors of `selective_scan` without initial_state.
+
+    Sequences go there in the dtype of u, parameters in float32.
+    """
+    u, delta, A, B, C, D, z, delta_bias = tensors
     delta, z = (None if x is None else x.to(u.dtype) for x in (delta, z))
     B, C = (x.float() if x.dim() == 2 else x.to(u.dtype) for x in (B, C))
     A, D, delta_bias = (None if x is None else x.float() for x in (A, D, delta_bias))

@@ -7,14 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .. import cpu
 from . import chunked, cuda, reference
-
-try:
-    from . import cpu
-except Exception as error:  # numba refuses a NumPy that it does not know with more than ImportError
-    cpu, NUMBA_ERROR = None, f"numba does not import ({error})"
-else:
-    NUMBA_ERROR = ""
 
 BACKENDS = ("auto", "cuda", "cpu", "chunked", "reference")
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -87,19 +81,20 @@ def selective_scan(
     """
     B, C = _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
-    if _choose(backend, u.device.type) == "cuda":
+    backend = _choose(backend, u.device.type)
+    if backend == "cuda":
         differentiable_state = return_last_state and _needs_grad(tensors)
         if cuda.fits(u, A, differentiable_state, initial_state) and cuda.kernel_or_warning():
-            y, last_state = cuda.scan(*tensors[:-1], delta_softplus)
+            y, last_state = cuda.scan(*tensors[:-1], delta_softplus=delta_softplus)
             return (y, last_state) if return_last_state else y
-        run = chunked.scan
-    else:
-        run = _scan_of(_choose(backend, u.device.type))
     state_dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
     if any(x is not None and x.dtype != state_dtype for x in tensors):
         tensors = tuple(None if x is None else x.to(state_dtype) for x in tensors)
-    *tensors, initial_state = tensors
-    y, last_state = run(*tensors, delta_softplus, initial_state)
+    if backend == "reference":
+        run = reference.scan
+    else:  # B and C fixed over time, which no Mamba has, are left to PyTorch
+        run = cpu.selective_scan if backend == "cpu" and B.dim() == C.dim() == 4 else chunked.scan
+    y, last_state = run(*tensors, delta_softplus=delta_softplus)
     if y.dtype != u.dtype:
         y = y.to(u.dtype)
     return (y, last_state) if return_last_state else y
@@ -152,7 +147,7 @@ def selective_step(
 
 
 def available_backends() -> list[BackendStatus]:
-    """Each backend, fastest first: whether it works on this machine, why or why not, the command that adds it."""
+    """Return each backend, fastest first: whether it works on this machine, why, and the command that adds it."""
     if not torch.cuda.is_available():
         gpu = BackendStatus("cuda", False, "PyTorch sees no NVIDIA GPU", "")
     else:
@@ -160,31 +155,26 @@ def available_backends() -> list[BackendStatus]:
         gpu = BackendStatus("cuda", True, reason if kernel else f"in its slower PyTorch form: {reason}", fix)
     return [
         gpu,
-        BackendStatus("cpu", not NUMBA_ERROR, NUMBA_ERROR or "numba", "pip install numba" if NUMBA_ERROR else ""),
+        BackendStatus("cpu", cpu.available(), *(cpu.obstacle() or ("numba", ""))),
         BackendStatus("chunked", True, "PyTorch alone", ""),
         BackendStatus("reference", True, "PyTorch alone; slow, for checks", ""),
     ]
 
 
 def _choose(backend: str, device: str) -> str:
-    """The backend for "auto"; one asked for by name, if it works for tensors on this device."""
+    """Return the backend for "auto"; one asked for by name, if it works for tensors on this device."""
     if backend not in BACKENDS:
         raise ValueError(f"backend: found {backend!r}, expected one of {BACKENDS}")
     if backend == "auto":
         if device == "cuda":
             return "cuda"
-        return "cpu" if device == "cpu" and not NUMBA_ERROR else "chunked"
+        return "cpu" if device == "cpu" and cpu.available() else "chunked"
     if backend in ("cuda", "cpu") and device != backend:
         raise RuntimeError(f"backend: found {backend!r} for tensors on {device!r}, expected them on {backend!r}")
-    if backend == "cpu" and NUMBA_ERROR:
-        raise RuntimeError(f"backend: found 'cpu', but {NUMBA_ERROR}; expected numba: pip install numba")
+    if backend == "cpu" and not cpu.available():
+        reason, fix = cpu.obstacle()
+        raise RuntimeError(f"backend: found 'cpu', but {reason}; expected numba to compile: {fix}")
     return backend
-
-
-def _scan_of(backend: str):
-    if backend == "cpu":
-        return cpu.scan
-    return chunked.scan if backend == "chunked" else reference.scan
 
 
 def _needs_grad(tensors) -> bool:

@@ -50,8 +50,8 @@ def scan(
     D: Tensor | None,
     z: Tensor | None,
     delta_bias: Tensor | None,
-    delta_softplus: bool,
     initial_state: Tensor | None,
+    delta_softplus: bool,
 ) -> tuple[Tensor, Tensor]:
     """`step` over the whole sequence: u, delta, z (B, D, L); B, C (D, N) or (B, G, N, L) → y, last state."""
     batch, channels, length = u.shape
