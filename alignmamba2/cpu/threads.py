@@ -6,7 +6,8 @@ want. So kernels that run between its operations do best on the same threads, wh
 either. GNU's OpenMP hands them out by `GOMP_parallel`, the function that a compiler makes of `#pragma omp parallel`,
 and so does LLVM's on Linux; PyTorch's library is linked with one of them. macOS and Windows have no such function, and
 in a child process made by a fork GNU's waits for ever for threads that the child does not have. There a pool of threads
-does the work: right too, and slower by the spinning, which GOMP_SPINCOUNT=0 in the environment stops.
+does the work: right too, and slower by the spinning, which GOMP_SPINCOUNT=0 in the environment stops. PyTorch's own
+operations wait for ever in such a child unless it calls torch.set_num_threads(1), as a DataLoader's workers do.
 """
 
 from __future__ import annotations
@@ -70,9 +71,12 @@ def run(work: Callable[[], None], threads: int) -> None:
 
 @functools.cache
 def _openmp() -> Callable | None:
-    """Return PyTorch's void GOMP_parallel(void (*work)(void *), void *data, unsigned threads, unsigned flags), if any."""
+    """Return `GOMP_parallel` of the library that PyTorch is linked with, or None.
+
+    void GOMP_parallel(void (*work)(void *), void *data, unsigned threads, unsigned flags)
+    """
     try:
-        parallel = ctypes.CDLL(torch._C.__file__).GOMP_parallel  # found in what PyTorch is linked with
+        parallel = ctypes.CDLL(torch._C.__file__).GOMP_parallel
     except (OSError, AttributeError):
         return None
     parallel.argtypes, parallel.restype = (_Work, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
