@@ -48,29 +48,31 @@ def kernel_and_slope(squared: Tensor, rate: Tensor, kernel: str) -> tuple[Tensor
     return k, rate * k * k
 
 
+class Tile(NamedTuple):
+    """A tile is pairs of tokens u_i, v_j of B samples, with all that their kernel needs."""
+
+    products: Tensor  # (B, n, m) ⟨u_i, v_j⟩
+    u_norms: Tensor  # (B, n) ‖u_i‖²
+    v_norms: Tensor  # (B, m)
+    p: Tensor  # (B, n) weights
+    q: Tensor  # (B, m)
+    rates: Tensor  # (B, S)
+
+
 class Kernel(NamedTuple):
-    """What an elementwise pass must know beside the numbers."""
+    """A kernel is its name and how it is to be computed."""
 
     name: str
     resolution: float
     ladder: bool  # a Gaussian's rates, each 4 times the one before: exp(−4x) is exp(−x), squared twice
 
 
-def weigh_pairs(
-    products: Tensor,
-    u_norms: Tensor,
-    v_norms: Tensor,
-    p: Tensor,
-    q: Tensor,
-    rates: Tensor,
-    kernel: Kernel,
-    slopes: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def weigh_pairs(tile: Tile, kernel: Kernel, slopes: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Turn ⟨u_i, v_j⟩ into W_ij in place; return p_i Σ_j q_j k_ij, summed over the bandwidths, Σ_j W_ij and Σ_i W_ij.
 
-    products : (B, n, m);  u_norms, p : (B, n);  v_norms, q : (B, m);  rates : (B, S)  →  (B, n), (B, n), (B, m)
-    Without `slopes` only the first of the three means anything.
+    Returns (B, n), (B, n), (B, m). Without `slopes` only the first of the three means anything.
     """
+    products, u_norms, v_norms, p, q, rates = tile
     lengths = u_norms[:, :, None] + v_norms[:, None]
     squared = lengths - 2 * products
     squared = torch.where(squared > kernel.resolution * lengths, squared, 0)
@@ -125,16 +127,16 @@ def add_kernel_sum(one: _Side, other: _Side, factor: Tensor, rates: Tensor, kern
             vj = v[s, j]
             for i in (slice(k, k + rows) for k in range(0, min(n, j.stop) if same else n, rows)):
                 ui = u[s, i]
-                tile = room[: ui.shape[0] * ui.shape[1] * vj.shape[1]].view(*ui.shape[:2], -1)
-                torch.bmm(ui, vj.transpose(1, 2), out=tile)
-                norms, weights = (one.norms[s, i], other.norms[s, j]), (p[s, i], other.weights[s, j])
-                values, row_mass, column_mass = weigh(tile, *norms, *weights, rates[s], kernel, slopes)
+                products = room[: ui.shape[0] * ui.shape[1] * vj.shape[1]].view(*ui.shape[:2], -1)
+                torch.bmm(ui, vj.transpose(1, 2), out=products)
+                tile = Tile(products, one.norms[s, i], other.norms[s, j], p[s, i], other.weights[s, j], rates[s])
+                values, row_mass, column_mass = weigh(tile, kernel, slopes)
                 # On the diagonal a tile is its own mirror image: its pairs are there twice, its gradient is whole.
                 diagonal = same and i.stop > j.start
                 total[s] += (0.5 if diagonal else 1) * values.sum(1, dtype=torch.float64)
-                one.add(s, i, tile, vj, row_mass)
+                one.add(s, i, products, vj, row_mass)
                 if not diagonal:
-                    other.add(s, j, tile.transpose(1, 2), ui, column_mass)
+                    other.add(s, j, products.transpose(1, 2), ui, column_mass)
     return total
 
 

@@ -10,14 +10,14 @@ import functools
 
 import numpy as np
 import torch
-from numba import njit
+from numba import njit, types
 from torch import Tensor
 
 from .compiler import arrays, boolean, compiled, float32, float64, int64
 from .lanes.arithmetic import above, at_least, doubled, spread, sqrt
 from .lanes.arithmetic import total as sum_of
 from .lanes.functions import exp2
-from .lanes.memory import load, load_first, store, store_first
+from .lanes.memory import load_first, store_first
 from .lanes.vectors import LOG2E, WIDTH
 from .threads import share
 
@@ -61,80 +61,48 @@ def _kernel_and_slope(squared, rates, kind, ladder):
     return k, w
 
 
-@njit
-def _weigh_rows(
-    products, u_norms, v_norms, p, q, rates, kind, ladder, resolution, slopes, start, stop, values, row_mass, mass
-):
-    """Do rows start … stop − 1 of a sample; `mass` are the sums over columns of these rows."""
-    columns = products.shape[1]
-    for i in range(start, stop):
-        norm, weight = u_norms[i], p[i]
-        # The value is a difference of large sums, hence double precision.
-        value, moved = spread(0.0), spread(f32(0))
-        for j in range(0, columns, WIDTH):
-            count = columns - j
-            if count >= WIDTH:
-                product, norms, weights = load(products, (i, j)), load(v_norms, (j,)), load(q, (j,))
-            else:
-                product = load_first(products, (i, j), count)
-                norms, weights = load_first(v_norms, (j,), count), load_first(q, (j,), count)
-            lengths = norms + norm
-            squared = above(lengths - product * f32(2), lengths * resolution)
-            k, w = _kernel_and_slope(squared, rates, kind, ladder)
-            value = value + doubled(weights * k)
-            if slopes:
-                w = w * (weights * weight)
-                moved = moved + w
-                if count >= WIDTH:
-                    store(products, (i, j), w)
-                    store(mass, (j,), load(mass, (j,)) + w)
-                else:
-                    store_first(products, (i, j), count, w)
-                    store_first(mass, (j,), count, load_first(mass, (j,), count) + w)
-        values[i] = weight * sum_of(value)
-        row_mass[i] = sum_of(moved)
-
-
-def _weigh(
-    start, stop, products, u_norms, v_norms, p, q, rates, kind, ladder, resolution, slopes,
-    values, row_mass, column_mass,
-):  # fmt: skip
-    rows, blocks = products.shape[1], column_mass.shape[1]
+def _weigh(start, stop, tile, kind, resolution, ladder, slopes, values, row_mass, column_mass):
+    """Do tasks start … stop − 1: ROWS rows of a sample each. `column_mass` (B, tasks per sample, m) starts at zero."""
+    products, u_norms, v_norms, p, q, rates = tile
+    (_, rows, columns), blocks = products.shape, column_mass.shape[1]
     for task in range(start, stop):
         s, block = task // blocks, task % blocks
-        _weigh_rows(
-            *(products[s], u_norms[s], v_norms[s], p[s], q[s], rates[s], kind, ladder, resolution, slopes),
-            *(block * ROWS, min(rows, (block + 1) * ROWS), values[s], row_mass[s], column_mass[s, block]),
-        )
+        for i in range(block * ROWS, min(rows, (block + 1) * ROWS)):
+            # The value is a difference of large sums, hence double precision.
+            value, mass = spread(0.0), spread(f32(0))
+            for j in range(0, columns, WIDTH):
+                count = columns - j
+                weights, lengths = load_first(q, (s, j), count), load_first(v_norms, (s, j), count) + u_norms[s, i]
+                squared = lengths - load_first(products, (s, i, j), count) * f32(2)
+                k, w = _kernel_and_slope(above(squared, lengths * resolution), rates[s], kind, ladder)
+                value = value + doubled(weights * k)
+                if slopes:
+                    w = w * (weights * p[s, i])
+                    mass = mass + w
+                    store_first(products, (s, i, j), count, w)
+                    place = (s, block, j)
+                    store_first(column_mass, place, count, load_first(column_mass, place, count) + w)
+            values[s, i], row_mass[s, i] = p[s, i] * sum_of(value), sum_of(mass)
 
 
 @functools.cache
 def _kernel():
-    inputs = [*arrays(float32, 3, layout="C"), *arrays(float32, 2, 2, 2, 2, 2), int64, boolean, float32, boolean]
-    return compiled(_weigh, *inputs, *arrays(float64, 2, layout="C"), *arrays(float32, 2, 3, layout="C"))
+    tile = types.Tuple([*arrays(float32, 3, layout="C"), *arrays(float32, 2, 2, 2, 2, 2)])
+    outputs = [*arrays(float64, 2, layout="C"), *arrays(float32, 2, 3, layout="C")]
+    return compiled(_weigh, tile, int64, float32, boolean, boolean, *outputs)
 
 
 def weigh_pairs(
-    products: Tensor,
-    u_norms: Tensor,
-    v_norms: Tensor,
-    p: Tensor,
-    q: Tensor,
-    rates: Tensor,
-    kernel: tuple[str, float, bool],
-    slopes: bool,
+    tile: tuple[Tensor, ...], kernel: tuple[str, float, bool], slopes: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn ⟨u_i, v_j⟩ into W_ij in place and return sums, as `alignment.kernel_sums.weigh_pairs` does, in float32.
-
-    The last axis of all tensors lies side by side; kernel: its name, resolution, ladder.
-    """
-    samples, rows, columns = products.shape
+    """Do what `alignment.kernel_sums.weigh_pairs` says, in float32. The last axes of the tensors lie side by side."""
+    samples, rows, columns = tile[0].shape
     values, row_mass = np.empty((samples, rows)), np.empty((samples, rows), f32)
     column_mass = np.zeros((samples, -(-rows // ROWS), columns), f32)
     name, resolution, ladder = kernel
-    inputs = [t.numpy() for t in (products, u_norms, v_norms, p, q, rates)]
     share(
-        *(_kernel(), samples * column_mass.shape[1], 1 + products.numel() // WORTH_A_THREAD),
-        *(*inputs, KINDS.index(name), ladder, f32(resolution), slopes, values, row_mass, column_mass),
+        *(_kernel(), samples * column_mass.shape[1], 1 + tile[0].numel() // WORTH_A_THREAD),
+        *(tuple(x.numpy() for x in tile), KINDS.index(name), f32(resolution), ladder, slopes),
+        *(values, row_mass, column_mass),
     )
     return torch.from_numpy(values), torch.from_numpy(row_mass), torch.from_numpy(column_mass.sum(1))

@@ -53,8 +53,7 @@ def _gibbs_kernel(cost, f, g, epsilon, n, m, k):
     rate = f32(LOG2E) / epsilon
     for i in range(n):
         for j in range(0, m, WIDTH):
-            c = load(cost, (i, j)) if j + WIDTH <= m else load_first(cost, (i, j), m - j)
-            exponent = (load(g, (j,)) + f[i] - c) * rate
+            exponent = (load(g, (j,)) + f[i] - load_first(cost, (i, j), m - j)) * rate
             # The upper limit only ever holds at padding, whose potentials mean nothing.
             store(k, (i, j), exp2(at_most(at_least(exponent, LEAST_EXPONENT), LARGEST_EXPONENT)))
 
@@ -137,10 +136,7 @@ def _write_plan(k, u, v, a, b, total, n, m, plan):
         row, ui = spread(f32(0)), u[i]
         for j in range(0, m, WIDTH):
             p = load(k, (i, j)) * load(v, (j,)) * ui
-            if j + WIDTH <= m:
-                store(plan, (i, j), p)
-            else:
-                store_first(plan, (i, j), m - j, p)
+            store_first(plan, (i, j), m - j, p)
             row = row + p
             store(total, (j,), load(total, (j,)) + p)
         moved = sum_of(row)
