@@ -54,8 +54,7 @@ def scan(*tensors: Tensor | None, delta_softplus: bool) -> tuple[Tensor, Tensor]
     Sequences go there in the dtype of u, parameters in float32.
     """
     u, delta, A, B, C, D, z, delta_bias = tensors
-    delta, z = (None if x is None else x.to(u.dtype) for x in (delta, z))
-    B, C = (x.float() if x.dim() == 2 else x.to(u.dtype) for x in (B, C))
+    delta, B, C, z = (None if x is None else x.to(u.dtype) for x in (delta, B, C, z))
     A, D, delta_bias = (None if x is None else x.float() for x in (A, D, delta_bias))
     with torch.autocast("cuda", enabled=False):
         return kernel_or_warning()(u, delta, A, B, C, D, z, delta_bias, delta_softplus, True)

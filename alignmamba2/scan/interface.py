@@ -50,8 +50,9 @@ def selective_scan(
         float32 otherwise. Transposed views of (B, L, D) memory are read in place, and y then is such a view.
     A : Tensor (D, N)
         Negative for a state that decays.
-    B, C : Tensor (D, N), (B, N, L) or (B, G, N, L)
-        Fixed, a step, or a step and group of D / G neighbouring channels.
+    B, C : Tensor (B, N, L), (B, G, N, L) or (D, N)
+        Per step; per step and group of D / G neighbouring channels; per channel and the same at every step, which no
+        Mamba has: it runs as D groups, and takes their time.
     D : Tensor (D,), optional
         Skip connection.
     z : Tensor (B, D, L), optional
@@ -90,10 +91,10 @@ def selective_scan(
     state_dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
     if any(x is not None and x.dtype != state_dtype for x in tensors):
         tensors = tuple(None if x is None else x.to(state_dtype) for x in tensors)
-    if backend == "reference":
-        run = reference.scan
-    else:  # B and C fixed over time, which no Mamba has, are left to PyTorch
-        run = cpu.selective_scan if backend == "cpu" and B.dim() == C.dim() == 4 else chunked.scan
+    if backend == "cpu":
+        run = cpu.selective_scan
+    else:
+        run = reference.scan if backend == "reference" else chunked.scan
     y, last_state = run(*tensors, delta_softplus=delta_softplus)
     if y.dtype != u.dtype:
         y = y.to(u.dtype)
@@ -140,7 +141,7 @@ def selective_step(
 
     B4, C4 = _check(step_last(u), step_last(delta), A, per_step(B), per_step(C), D, step_last(z), delta_bias, state)
     dtype = state.dtype
-    B4, C4 = (x.to(dtype) if x.dim() == 2 else x[..., 0].to(dtype) for x in (B4, C4))
+    B4, C4 = (x[..., 0].to(dtype) for x in (B4, C4))
     optional = [None if x is None else x.to(dtype) for x in (D, z, delta_bias)]
     state, y = reference.step(state, u.to(dtype), delta.to(dtype), A.to(dtype), B4, C4, *optional, delta_softplus)
     return state, y.to(u.dtype)
@@ -182,17 +183,13 @@ def _needs_grad(tensors) -> bool:
 
 
 def _check(u, delta, A, B, C, D, z, delta_bias, initial_state) -> tuple[Tensor, Tensor]:
-    """Raise for what does not fit; return B and C as (D, N) or (B, G, N, L)."""
-    for name, x in zip(
-        ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state"),
-        (u, delta, A, B, C, D, z, delta_bias, initial_state),
-        strict=True,
-    ):
-        if x is None:
-            continue
-        if x.dtype not in FLOATS:
+    """Raise for what does not fit; return B and C as (B, G, N, L)."""
+    tensors = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z}
+    tensors |= {"delta_bias": delta_bias, "initial_state": initial_state}
+    for name, x in tensors.items():
+        if x is not None and x.dtype not in FLOATS:
             raise TypeError(f"{name}: found dtype {x.dtype}, expected one of {FLOATS}")
-        if x.device != u.device:
+        if x is not None and x.device != u.device:
             raise ValueError(f"{name}: found on {x.device}, expected on {u.device}, where u is")
     if u.dim() != 3 or u.shape[2] == 0:
         raise ValueError(f"u: found shape {tuple(u.shape)}, expected (B, D, L) with L ≥ 1")
@@ -200,29 +197,20 @@ def _check(u, delta, A, B, C, D, z, delta_bias, initial_state) -> tuple[Tensor, 
     if A.dim() != 2 or A.shape[0] != channels:
         raise ValueError(f"A: found shape {tuple(A.shape)}, expected (D, N) with D = {channels} as in u")
     states = A.shape[1]
-    _expect("delta", delta, (batch, channels, length))
-    _expect("D", D, (channels,))
-    _expect("z", z, (batch, channels, length))
-    _expect("delta_bias", delta_bias, (channels,))
-    _expect("initial_state", initial_state, (batch, channels, states))
-    B, C = (_check_per_step(n, x, batch, channels, states, length) for n, x in (("B", B), ("C", C)))
-    if B.dim() == C.dim() == 4 and B.shape[1] != C.shape[1]:
-        # One group beside several: the single one serves all.
-        groups = max(B.shape[1], C.shape[1])
-        if min(B.shape[1], C.shape[1]) != 1:
-            raise ValueError(f"C: found {C.shape[1]} groups, expected {B.shape[1]} as in B")
-        B, C = (x.expand(-1, groups, -1, -1) for x in (B, C))
-    return B, C
+    shapes = dict.fromkeys(("delta", "z"), (batch, channels, length)) | dict.fromkeys(("D", "delta_bias"), (channels,))
+    for name, shape in (shapes | {"initial_state": (batch, channels, states)}).items():
+        if tensors[name] is not None and tensors[name].shape != shape:
+            raise ValueError(f"{name}: found shape {tuple(tensors[name].shape)}, expected {shape}")
+    B, C = (_per_step(name, tensors[name], batch, channels, states, length) for name in ("B", "C"))
+    groups = max(B.shape[1], C.shape[1])
+    if groups % B.shape[1] or groups % C.shape[1]:
+        raise ValueError(f"C: found {C.shape[1]} groups, expected {B.shape[1]} as in B, or a multiple or divisor of it")
+    return tuple(x if x.shape[1] == groups else x.repeat_interleave(groups // x.shape[1], 1) for x in (B, C))
 
 
-def _expect(name: str, x: Tensor | None, shape: tuple[int, ...]) -> None:
-    if x is not None and x.shape != shape:
-        raise ValueError(f"{name}: found shape {tuple(x.shape)}, expected {shape}")
-
-
-def _check_per_step(name: str, x: Tensor, batch: int, channels: int, states: int, length: int) -> Tensor:
-    if x.shape == (channels, states):
-        return x
+def _per_step(name: str, x: Tensor, batch: int, channels: int, states: int, length: int) -> Tensor:
+    if channels and x.shape == (channels, states):
+        return x[None, :, :, None].expand(batch, -1, -1, length)
     if x.shape == (batch, states, length):
         return x.unsqueeze(1)
     groups = x.shape[1] if x.dim() == 4 else 0
