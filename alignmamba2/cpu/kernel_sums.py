@@ -14,9 +14,9 @@ from numba import njit, types
 from torch import Tensor
 
 from .compiler import arrays, boolean, compiled, float32, float64, int64
-from .lanes.arithmetic import above, at_least, doubled, spread, sqrt
+from .lanes.arithmetic import above, at_least, doubled, spread
 from .lanes.arithmetic import total as sum_of
-from .lanes.functions import exp2
+from .lanes.functions import exp2, sqrt
 from .lanes.memory import load_first, store_first
 from .lanes.vectors import LOG2E, WIDTH
 from .threads import share

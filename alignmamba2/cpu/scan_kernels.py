@@ -42,6 +42,17 @@ def _zeros(shape, dtype):
 
 
 @njit
+def _in_lanes(table, factor, first, channels):
+    """Return channels first … first + channels − 1 of a table (D, N), times a factor, as (blocks, padded N, WIDTH)."""
+    states = table.shape[1]
+    lanes = _zeros(((channels + WIDTH - 1) // WIDTH, _padded(states)), table.dtype)
+    for i in range(channels):
+        for n in range(states):
+            lanes[i // WIDTH, n, i % WIDTH] = table[first + i, n] * factor
+    return lanes
+
+
+@njit
 def _split(task, channels, groups):
     """Task → (sample, group, first channel, channels): the channels of a group in runs of SLICE · WIDTH."""
     width, run = channels // groups, SLICE * WIDTH
@@ -63,17 +74,13 @@ def _forward_slice(task, inputs, gated, positive, keep, first, y, last, kept):
     b, g, c0, channels = _split(task, u.shape[2], B.shape[1])
     dtype, states, length = A.dtype, A.shape[1], u.shape[1]
     blocks, padded = (channels + WIDTH - 1) // WIDTH, _padded(states)
-    rates = _zeros((blocks, padded), dtype)  # A · log₂ e
-    current = _zeros((blocks, padded), dtype)  # states
+    rates, current = _in_lanes(A, LOG2E, c0, channels), _in_lanes(first[b], 1.0, c0, channels)  # A · log₂ e, states
     per_channel = _zeros((blocks, 2), dtype)  # D, bias
     step = _zeros((blocks, CHUNK, 4), dtype)  # Δ, Δu, Du and later y, gate
     Bs, Cs = np.zeros((CHUNK, padded), dtype), np.zeros((CHUNK, padded), dtype)
     for i in range(channels):
         block, lane = divmod(i, WIDTH)
         per_channel[block, 0, lane], per_channel[block, 1, lane] = D[c0 + i], bias[c0 + i]
-        for n in range(states):
-            rates[block, n, lane] = A[c0 + i, n] * LOG2E
-            current[block, n, lane] = first[b, c0 + i, n]
 
     for t0 in range(0, length, CHUNK):
         steps = min(CHUNK, length - t0)
@@ -148,8 +155,8 @@ def _backward_slice(task, inputs, gated, positive, kept, gy, g_last, g_sequences
     dtype, states, length = A.dtype, A.shape[1], u.shape[1]
     blocks, padded = (channels + WIDTH - 1) // WIDTH, _padded(states)
     # Of each block of channels, for the whole way back:
-    rates = _zeros((blocks, padded), dtype)  # A · log₂ e
-    carries = _zeros((blocks, padded), dtype)  # gradients of the states to come
+    rates = _in_lanes(A, LOG2E, c0, channels)  # A · log₂ e
+    carries = _in_lanes(g_last[b], 1.0, c0, channels)  # gradients of the states to come
     gAs = _zeros((blocks, padded), dtype)
     per_channel = _zeros((blocks, 4), dtype)  # D, bias, and their gradients
     # Of each block and step of a chunk: u, Δ, Δu, gradient of y before the gate, slope of softplus, what y is
@@ -167,9 +174,6 @@ def _backward_slice(task, inputs, gated, positive, kept, gy, g_last, g_sequences
     for i in range(channels):
         block, lane = divmod(i, WIDTH)
         per_channel[block, 0, lane], per_channel[block, 1, lane] = D[c0 + i], bias[c0 + i]
-        for n in range(states):
-            rates[block, n, lane] = A[c0 + i, n] * LOG2E
-            carries[block, n, lane] = g_last[b, c0 + i, n]
 
     for chunk in range((length - 1) // CHUNK, -1, -1):
         t0 = chunk * CHUNK

@@ -91,10 +91,9 @@ def selective_scan(
     state_dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
     if any(x is not None and x.dtype != state_dtype for x in tensors):
         tensors = tuple(None if x is None else x.to(state_dtype) for x in tensors)
+    run = reference.scan if backend == "reference" else chunked.scan
     if backend == "cpu":
         run = cpu.selective_scan
-    else:
-        run = reference.scan if backend == "reference" else chunked.scan
     y, last_state = run(*tensors, delta_softplus=delta_softplus)
     if y.dtype != u.dtype:
         y = y.to(u.dtype)

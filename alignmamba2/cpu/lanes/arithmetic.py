@@ -6,10 +6,9 @@ import operator
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .vectors import WIDTH, Lanes, constants, llvm_suffix, rows_of, table_of
+from .vectors import WIDTH, Lanes, constants, rows_of, table_of
 
 CONTRACT = ("contract",)  # a product and a sum may fuse
 
@@ -38,6 +37,19 @@ def _binary(emit):
         return lanes(a, b), codegen
 
     return operation
+
+
+def unary(emit):
+    """Return an intrinsic that does emit(builder, vector, dtype) to every row."""
+
+    @intrinsic
+    def function(typingctx, x):
+        def codegen(context, builder, signature, args):
+            return table_of(builder, [emit(builder, row, x.dtype) for row in rows_of(context, builder, x, x, args[0])])
+
+        return x(x), codegen
+
+    return function
 
 
 def _overload(op, instruction: str) -> None:
@@ -88,17 +100,6 @@ def doubled(typingctx, x):
         return builder.fpext(args[0], context.get_value_type(signature.return_type))
 
     return Lanes(types.float64)(x), codegen
-
-
-@intrinsic
-def sqrt(typingctx, x):
-    """Return square roots."""
-
-    def codegen(context, builder, signature, args):
-        kind, name = ir.FunctionType(args[0].type, [args[0].type]), f"llvm.sqrt.{llvm_suffix(x.dtype)}"
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
-
-    return x(x), codegen
 
 
 # --- Over lanes and rows ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""exp2, sigmoid and softplus of Lanes and tables, by polynomials."""
+"""Functions of Lanes and tables: square roots by the processor; exp2, sigmoid and softplus by polynomials."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
+from numba.core import cgutils
 
-from .arithmetic import CONTRACT, at_least, at_most, larger, smaller
-from .vectors import LN2, LOG2E, WIDTH, rows_of, table_of
+from .arithmetic import CONTRACT, at_least, at_most, larger, smaller, unary
+from .vectors import LN2, LOG2E, WIDTH, llvm_suffix
 
 # 2^f on [-½, ½], highest power first, exactly 1 at 0: minimax (relative error 9e-8), Taylor (2e-16).
 _EXP2 = {
@@ -21,19 +21,6 @@ _LOG1P = {
     types.float32: tuple(2 / (2 * k + 1) for k in range(7, -1, -1)),
     types.float64: tuple(2 / (2 * k + 1) for k in range(16, -1, -1)),
 }
-
-
-def _unary(emit):
-    """Return an intrinsic that does emit(builder, vector, dtype) to every row."""
-
-    @intrinsic
-    def function(typingctx, x):
-        def codegen(context, builder, signature, args):
-            return table_of(builder, [emit(builder, row, x.dtype) for row in rows_of(context, builder, x, x, args[0])])
-
-        return x(x), codegen
-
-    return function
 
 
 def _constant(like, number: float):
@@ -61,8 +48,14 @@ def _exp2(builder, x, dtype):
     return builder.bitcast(builder.add(builder.bitcast(p, integer), shifted), x.type)
 
 
-exp2 = _unary(_exp2)  # within two units in the last place; 0 and infinity out of range, NaN for NaN
-_log1p_series = _unary(lambda builder, x, dtype: _polynomial(builder, x, _LOG1P[dtype]))
+def _sqrt(builder, x, dtype):
+    kind, name = ir.FunctionType(x.type, [x.type]), f"llvm.sqrt.{llvm_suffix(dtype)}"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [x])
+
+
+sqrt = unary(_sqrt)
+exp2 = unary(_exp2)  # within two units in the last place; 0 and infinity out of range, NaN for NaN
+_log1p_series = unary(lambda builder, x, dtype: _polynomial(builder, x, _LOG1P[dtype]))
 
 
 @njit(inline="always")

@@ -111,50 +111,45 @@ def _call(builder, name: str, result, arguments):
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
-def _first(builder, count):
+def _mask(builder, count):
     """Return the mask of the lanes below `count`: LLVM's masked loads and stores leave the memory of others alone."""
     numbers = ir.Constant(ir.VectorType(count.type, WIDTH), list(range(WIDTH)))
     return builder.icmp_signed("<", numbers, in_every_lane(builder, count))
 
 
 @intrinsic
-def load_first(typingctx, array, index, count):
-    """Return the first `count` lanes of `load`; the others are zero, and their memory is not touched."""
-
+def _load_masked(typingctx, array, index, count):
     def codegen(context, builder, signature, args):
         (address,), align = _vectors_at(context, builder, signature, args)
         vector = context.get_value_type(signature.return_type)
-        whole = builder.icmp_signed(">=", args[2], ir.Constant(args[2].type, WIDTH))
-        with builder.if_else(whole, likely=True) as (then, otherwise):
-            with then:
-                every = builder.load(address, align=align)
-                from_whole = builder.block
-            with otherwise:
-                zeros = ir.Constant(vector, [0.0] * WIDTH)
-                arguments = [address, ir.IntType(32)(align), _first(builder, args[2]), zeros]
-                some = _call(builder, f"llvm.masked.load.{llvm_suffix(array.dtype)}.p0", vector, arguments)
-                from_part = builder.block
-        result = builder.phi(vector)
-        result.add_incoming(every, from_whole)
-        result.add_incoming(some, from_part)
-        return result
+        zeros = ir.Constant(vector, [0.0] * WIDTH)
+        arguments = [address, ir.IntType(32)(align), _mask(builder, args[2]), zeros]
+        return _call(builder, f"llvm.masked.load.{llvm_suffix(array.dtype)}.p0", vector, arguments)
 
     return Lanes(array.dtype)(array, index, count), codegen
 
 
 @intrinsic
-def store_first(typingctx, array, index, count, value):
-    """Write the first `count` lanes alone."""
-
+def _store_masked(typingctx, array, index, count, value):
     def codegen(context, builder, signature, args):
         (address,), align = _vectors_at(context, builder, signature, args)
-        whole = builder.icmp_signed(">=", args[2], ir.Constant(args[2].type, WIDTH))
-        with builder.if_else(whole, likely=True) as (then, otherwise):
-            with then:
-                builder.store(args[3], address, align=align)
-            with otherwise:
-                arguments = [args[3], address, ir.IntType(32)(align), _first(builder, args[2])]
-                _call(builder, f"llvm.masked.store.{llvm_suffix(array.dtype)}.p0", ir.VoidType(), arguments)
+        arguments = [args[3], address, ir.IntType(32)(align), _mask(builder, args[2])]
+        _call(builder, f"llvm.masked.store.{llvm_suffix(array.dtype)}.p0", ir.VoidType(), arguments)
         return context.get_dummy_value()
 
     return types.void(array, index, count, value), codegen
+
+
+@njit(forceinline=True)
+def load_first(array, index, count):
+    """Return the first `count` lanes of `load`; the others are zero, and their memory is not touched."""
+    return load(array, index) if count >= WIDTH else _load_masked(array, index, count)
+
+
+@njit(forceinline=True)
+def store_first(array, index, count, value):
+    """Write the first `count` lanes alone."""
+    if count >= WIDTH:
+        store(array, index, value)
+    else:
+        _store_masked(array, index, count, value)
