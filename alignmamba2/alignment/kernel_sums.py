@@ -30,12 +30,12 @@ RESOLUTION = 8
 
 
 def rates_of(sigma: Tensor, kernel: str) -> Tensor:
-    """1/(2σ²), which multiplies r²; for the Laplacian kernel 1/σ, which multiplies r."""
+    """Return 1/(2σ²), which multiplies r²; for the Laplacian kernel 1/σ, which multiplies r."""
     return 1 / sigma if kernel == "laplacian" else 0.5 / sigma.square()
 
 
 def kernel_and_slope(squared: Tensor, rate: Tensor, kernel: str) -> tuple[Tensor, Tensor]:
-    """k and w = −dk/dr² at r² = `squared`, elementwise. The Laplacian kernel's slope at r = 0 counts as 0."""
+    """Return k and w = −dk/dr² at r² = `squared`, elementwise. The Laplacian kernel's slope at r = 0 counts as 0."""
     if kernel == "gaussian":
         k = torch.exp(-rate * squared)
         return k, rate * k
@@ -86,7 +86,7 @@ def weigh_pairs(tile: Tile, kernel: Kernel, slopes: bool) -> tuple[Tensor, Tenso
 
 
 class _Side:
-    """One of the two token sets, (B, n, d), with the weights (B, n) of its tokens, and its gradient, as it grows.
+    """A side is one of the two token sets (B, n, d), the weights (B, n) of its tokens, and its gradient, as it grows.
 
     *Half* the gradient is pull_i − mass_i u_i; pull_i collects Σ_j W_ij v_j over all tiles, mass_i collects Σ_j W_ij.
     """
@@ -106,7 +106,7 @@ class _Side:
 
 
 def add_kernel_sum(one: _Side, other: _Side, factor: Tensor, rates: Tensor, kernel: Kernel) -> Tensor:
-    """factor · Σ_ij p_i q_j k_ij (B,) in float64, summed over the bandwidths; its gradient is added to both sides.
+    """Return factor · Σ_ij p_i q_j k_ij (B,) in float64, over all bandwidths, and add its gradient to both sides.
 
     The two sides may be the same one. factor : (B,);  rates : (B, S)
     """
@@ -141,7 +141,7 @@ def add_kernel_sum(one: _Side, other: _Side, factor: Tensor, rates: Tensor, kern
 
 
 class _Discrepancy(torch.autograd.Function):
-    """Σ over (xx, yy, xy) of factor · kernel sum; the gradient is ready when the value is."""
+    """The sum over (xx, yy, xy) of factor · kernel sum; its gradient is ready when the value is."""
 
     @staticmethod
     def forward(ctx, x, y, p, q, rates, factors, kernel):
@@ -165,7 +165,7 @@ class _Discrepancy(torch.autograd.Function):
 
 @torch.compiler.disable
 def discrepancy(x: Tensor, y: Tensor, a: Tensor, b: Tensor, sigma: Tensor, kernel: str, biased: bool) -> Tensor:
-    """MMD² (B,) from all pairs, between the tokens where the masks a (B, Tx), b (B, Ty) are True. sigma : (B, S)."""
+    """Return MMD² (B,) from all pairs of tokens where the masks a (B, Tx), b (B, Ty) are True. sigma : (B, S)."""
     p, q = a.to(x.dtype).contiguous(), b.to(x.dtype).contiguous()  # a transposed mask's type keeps its strides
     n, m = p.sum(1, dtype=torch.float64), q.sum(1, dtype=torch.float64)
     defined = torch.minimum(n, m) >= (1 if biased else 2)

@@ -7,7 +7,7 @@ Memory is (B, L, D) here, neighbouring channels side by side, rows at any stride
 The forward keeps the states before every CHUNK-th step. The backward goes through the chunks from last to first:
 it computes a chunk's states again, then runs its steps backwards.
 
-Sums over channels (gradients of B and C) and over samples (of A, D and the bias) come out in parts, one a task,
+Sums over channels (gradients of B and C) and over samples (of A, D and the bias) come out in parts, one per task,
 for the caller to add in a fixed order: the same bits for any number of threads.
 """
 
@@ -54,7 +54,7 @@ def _in_lanes(table, factor, first, channels):
 
 @njit
 def _split(task, channels, groups):
-    """Task → (sample, group, first channel, channels): the channels of a group in runs of SLICE · WIDTH."""
+    """Return a task's sample, group, first channel and channels: a group's channels in runs of SLICE · WIDTH."""
     width, run = channels // groups, SLICE * WIDTH
     runs = (width + run - 1) // run
     within = task % runs * run
@@ -64,7 +64,7 @@ def _split(task, channels, groups):
 
 @njit
 def _padded(states):
-    """The number of states in whole runs. Those beyond N have A = B = C = 0, and stay 0."""
+    """Return the number of states in whole runs. Those beyond N have A = B = C = 0, and stay 0."""
     return (states + RUN - 1) // RUN * RUN
 
 
@@ -134,7 +134,7 @@ def _forward_slice(task, inputs, gated, positive, keep, first, y, last, kept):
 
 
 def parts(channels: int, groups: int) -> int:
-    """Number of slices of a group; a task is a slice of a group of a sample."""
+    """Return the number of slices of a group; a task is a slice of a group of a sample."""
     return -(-(channels // groups) // (SLICE * WIDTH))
 
 

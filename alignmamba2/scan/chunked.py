@@ -1,11 +1,11 @@
 """The scan in plain PyTorch, a chunk at a time: any device, no compiler, memory like the input.
 
 A chunk is some samples by some steps, few enough that its states stay in the processor's cache. All its exponentials
-are one call; only the recurrence itself is a Python loop, one `addcmul_` a step. Softplus, D and the gate are taken
+are one call; only the recurrence itself is a Python loop, one `addcmul_` per step. Softplus, D and the gate are taken
 chunk by chunk too: over the whole sequence, their intermediate tensors would cost more in new memory than in
 arithmetic. The forward keeps the state at the start of each chunk and, for the gradient of the gate, what is gated;
 the backward computes a chunk's states again (our choice: the (B, L, D, N) tensor of all states is 16 times the input).
-What has a chunk's size is written into buffers that all chunks share, and results where they belong.
+Intermediate results are written into buffers that all chunks share, and final ones where they belong.
 
 A chunk's tensors are (B, T, G, N, P): B samples, T steps, G groups of P = D / G channels. Channels are innermost, for
 everything but B and C varies with them; samples outermost, for PyTorch cuts an operation between its threads there, on
@@ -38,7 +38,7 @@ def scan(*tensors: Tensor | None, delta_softplus: bool) -> tuple[Tensor, Tensor]
 class _Chunks:
     """The inputs, cut into chunks: for one part of the samples after the other, its chunks in order of time.
 
-    What varies with time is a list of (B, T, G, 1 or N, P or 1), one for each chunk; what does not, (G, 1 or N, P).
+    Inputs that vary with time are lists of (B, T, G, 1 or N, P or 1), one for each chunk; the others (G, 1 or N, P).
     """
 
     def __init__(self, u, delta, A, B, C, D, z, delta_bias, softplus: bool):
@@ -52,7 +52,7 @@ class _Chunks:
         self.in_time = -(-self.length // self.steps)  # chunks of the same samples
         self.u, self.delta, self.z = self.cut(u), self.cut(delta), None if z is None else self.cut(z)
         self.B, self.C = (self.split(x.permute(0, 3, 1, 2).contiguous().unsqueeze(-1)) for x in (B, C))
-        self.A, self.softplus = self.fixed(A), softplus
+        self.A, self.softplus = A.view(self.groups, self.width, self.state_size).transpose(1, 2).contiguous(), softplus
         self.rate = self.A * LOG2E
         self.D, self.bias = (None if x is None else x.view(self.groups, 1, self.width) for x in (D, delta_bias))
         self._memory: dict[str, Tensor] = {}
@@ -71,14 +71,6 @@ class _Chunks:
     def split(self, x: Tensor) -> list[Tensor]:
         """(B, L, ...) → (B, T, ...) each, the same memory."""
         return [chunk for part in x.split(self.samples) for chunk in part.split(self.steps, 1)]
-
-    def fixed(self, x: Tensor) -> Tensor:
-        """(D, N) → (G, N, P)"""
-        return x.view(self.groups, self.width, self.state_size).transpose(1, 2).contiguous()
-
-    def from_fixed(self, x: Tensor) -> Tensor:
-        """(G, N, P) → (D, N)"""
-        return x.transpose(1, 2).reshape(self.channels, self.state_size)
 
     def to_state(self, state: Tensor) -> tuple[Tensor, ...]:
         """(B, D, N) → (B, G, N, P) for each part of the samples"""
@@ -225,4 +217,4 @@ class _ChunkedScan(torch.autograd.Function):
         gB, gC = (x.permute(0, 2, 3, 1) for x in (gB, gC))
         gD = None if D is None else gD.flatten()
         gbias = None if delta_bias is None else gdelta.sum((0, 2))
-        return gu, gdelta, chunks.from_fixed(gA), gB, gC, gD, gz, gbias, chunks.from_state(gfirst), None
+        return gu, gdelta, gA.transpose(1, 2).reshape(A.shape), gB, gC, gD, gz, gbias, chunks.from_state(gfirst), None

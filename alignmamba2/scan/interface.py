@@ -15,11 +15,11 @@ FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class BackendStatus(NamedTuple):
-    """Whether a backend works on this machine."""
+    """The status of a backend on this machine."""
 
     name: str
     works: bool
-    reason: str  # why, or why not
+    reason: str  # for working, or for not working
     fix: str  # the command that adds it; empty if it works or cannot be added
 
 
@@ -112,7 +112,7 @@ def selective_step(
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """One token of `selective_scan`, for streams: (state, token) → (new state, output).
+    """Do one token of `selective_scan`, for streams: (state, token) → (new state, output).
 
     Parameters
     ----------

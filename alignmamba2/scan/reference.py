@@ -1,6 +1,6 @@
-"""The definition, one step at a time: what every other backend must equal.
+"""The definition, one step at a time, which every other backend must equal.
 
-Slow, and its backward keeps a (B, D, N) state a step; use it to read and to check, in float64.
+It is slow, and its backward keeps a (B, D, N) state per step: to be read, and for checks in float64.
 Letters: B batch, D channels, L length, N state size, G groups.
 """
 
@@ -23,7 +23,7 @@ def step(
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """One token: (state h_{t-1}, token) → (state h_t, output y_t).
+    """Do one token: (state h_{t-1}, token) → (state h_t, output y_t).
 
     state (B, D, N); u, delta, z (B, D); A (D, N); B, C (B, G, N); D, delta_bias (D,).
     """
@@ -53,7 +53,7 @@ def scan(
     initial_state: Tensor | None,
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor]:
-    """`step` over the whole sequence: u, delta, z (B, D, L); B, C (B, G, N, L) → y, last state."""
+    """Do `step` over the whole sequence: u, delta, z (B, D, L); B, C (B, G, N, L) → y, last state."""
     batch, channels, length = u.shape
     state = u.new_zeros(batch, channels, A.shape[1]) if initial_state is None else initial_state
     # unbind, not x[:, :, t]: the backward of an index fills a whole zero tensor at every step, L² work.
