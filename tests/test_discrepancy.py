@@ -92,6 +92,14 @@ def test_tiles_change_nothing(monkeypatch, dtype):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_the_layout_of_a_mask_changes_nothing():
+    """A transposed mask keeps its strides when its type changes; the kernels want neighbours side by side."""
+    x, y = tokens(n=40, m=50, dtype=torch.float32)
+    random = torch.Generator().manual_seed(1)
+    x_mask, y_mask = (torch.rand(t, 3, generator=random).T > 0.3 for t in (40, 50))
+    assert torch.equal(mmd(x, y, x_mask, y_mask), mmd(x, y, x_mask.contiguous(), y_mask.contiguous()))
+
+
 def test_memory_is_linear_in_the_tokens():
     from torch.profiler import ProfilerActivity, profile
 

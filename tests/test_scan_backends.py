@@ -8,7 +8,8 @@ import warnings
 import pytest
 import torch
 
-from alignmamba2.scan import available_backends, cuda, interface, selective_scan
+from alignmamba2 import cpu
+from alignmamba2.scan import available_backends, cuda, selective_scan
 
 from .test_scan import BACKENDS, problem, values_and_gradients, weighed
 
@@ -18,9 +19,9 @@ needs_numba = pytest.mark.skipif(not STATUS["cpu"].works, reason=STATUS["cpu"].r
 
 @needs_numba
 def test_one_and_two_threads_give_the_same_bits(monkeypatch):
-    from alignmamba2.scan import cpu
+    from alignmamba2.cpu import scan
 
-    monkeypatch.setattr(cpu, "WORTH_A_THREAD", 1)
+    monkeypatch.setattr(scan, "WORTH_A_THREAD", 1)
     args = problem(b=3, d=300, length=40, n=16)
     before = torch.get_num_threads()
     results = []
@@ -36,9 +37,9 @@ def test_one_and_two_threads_give_the_same_bits(monkeypatch):
 
 @needs_numba
 def test_several_callers_at_once(monkeypatch):
-    from alignmamba2.scan import cpu
+    from alignmamba2.cpu import scan
 
-    monkeypatch.setattr(cpu, "WORTH_A_THREAD", 1)
+    monkeypatch.setattr(scan, "WORTH_A_THREAD", 1)
     args = problem(b=4, d=64, length=40, n=4)
     expected = values_and_gradients(args, "cpu")
     results = []
@@ -110,16 +111,16 @@ def test_torch_compile(backend):
 @needs_numba
 @pytest.mark.parametrize("optional", [True, False])
 def test_the_operator_keeps_pytorchs_rules(optional):
-    from alignmamba2.scan import cpu
+    from alignmamba2.cpu import scan
 
     args = {k: v.requires_grad_() for k, v in problem(d=20, length=18, n=4, groups=2).items()}
     if not optional:
         args |= dict.fromkeys(("D", "z", "delta_bias", "initial_state"))
     args = [None if x is None else x.detach() for x in args.values()]
-    torch.library.opcheck(cpu._scan, (*args, True, True))
+    torch.library.opcheck(scan._scan, (*args, True, True))
     *inputs, first = args
-    _, last, kept = cpu._scan(*inputs, first, True, True)
-    torch.library.opcheck(cpu._scan_backward, (*inputs, True, kept, args[0], last))
+    _, last, kept = scan._scan(*inputs, first, True, True)
+    torch.library.opcheck(scan._scan_backward, (*inputs, True, kept, args[0], last))
 
 
 @needs_numba
@@ -137,7 +138,7 @@ def test_torch_func_grad():
 
 
 def test_auto_without_numba_takes_the_chunked_form(monkeypatch):
-    monkeypatch.setattr(interface, "NUMBA_ERROR", "numba does not import (test)")
+    monkeypatch.setattr(cpu, "obstacle", lambda: ("numba does not import (test)", "pip install numba"))
     args = problem()
     assert torch.equal(selective_scan(**args), selective_scan(**args, backend="chunked"))
     with pytest.raises(RuntimeError, match="pip install numba"):

@@ -4,12 +4,11 @@ import json
 import pytest
 import torch
 
-from alignmamba2 import AlignMamba2, evaluate, fit, load_dataset
+from alignmamba2 import AlignMamba2, cpu, evaluate, fit, load_dataset
 from alignmamba2.alignment import losses
 from alignmamba2.baselines import KINDS
 from alignmamba2.model import layers
 from alignmamba2.recipes import Recipe
-from alignmamba2.scan import cpu
 from alignmamba2.training import build, predict
 
 SMALL = {"model.d_model": 16, "model.d_state": 4, "model.n_layers": 1, "training.max_epochs": 3}
@@ -127,11 +126,11 @@ def test_mixed_precision_keeps_states_losses_and_predictions_in_float32(splits, 
     change = {**SMALL, "model.dropout": 0.0}
     plain = fit("mini-mosi", overrides=change, datasets=splits, progress=False)
     scanned, aligned, products = set(), set(), set()
-    scan, transport, linear = cpu.scan, losses.transport, layers.F.linear
+    scan, transport, linear = cpu.selective_scan, losses.transport, layers.F.linear
 
-    def spied_scan(*tensors):
-        scanned.update(x.dtype for x in tensors if isinstance(x, torch.Tensor))
-        return scan(*tensors)
+    def spied_scan(*tensors, **options):
+        scanned.update(x.dtype for x in tensors if x is not None)
+        return scan(*tensors, **options)
 
     def spied_transport(x, *rest, **options):
         found = transport(x, *rest, **options)
@@ -142,7 +141,7 @@ def test_mixed_precision_keeps_states_losses_and_predictions_in_float32(splits, 
         products.add(linear(*tensors).dtype)
         return linear(*tensors)
 
-    monkeypatch.setattr(cpu, "scan", spied_scan)
+    monkeypatch.setattr(cpu, "selective_scan", spied_scan)
     monkeypatch.setattr(losses, "transport", spied_transport)
     monkeypatch.setattr(layers.F, "linear", spied_linear)
     mixed = fit("mini-mosi", overrides=change, datasets=splits, progress=False, precision="bf16-mixed")

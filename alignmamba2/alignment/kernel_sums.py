@@ -11,14 +11,13 @@ stored or computed twice. Of a set with itself only the tiles on and above the d
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .. import cpu
 from .costs import refuse_second_derivative
-from .sinkhorn import numba_is_there
 
 KERNELS = ("gaussian", "laplacian", "rational_quadratic")
 
@@ -31,12 +30,12 @@ RESOLUTION = 8
 
 
 def rates_of(sigma: Tensor, kernel: str) -> Tensor:
-    """1/(2σ²), which multiplies r²; for the Laplacian kernel 1/σ, which multiplies r."""
+    """Return 1/(2σ²), which multiplies r²; for the Laplacian kernel 1/σ, which multiplies r."""
     return 1 / sigma if kernel == "laplacian" else 0.5 / sigma.square()
 
 
 def kernel_and_slope(squared: Tensor, rate: Tensor, kernel: str) -> tuple[Tensor, Tensor]:
-    """k and w = −dk/dr² at r² = `squared`, elementwise. The Laplacian kernel's slope at r = 0 counts as 0."""
+    """Return k and w = −dk/dr² at r² = `squared`, elementwise. The Laplacian kernel's slope at r = 0 counts as 0."""
     if kernel == "gaussian":
         k = torch.exp(-rate * squared)
         return k, rate * k
@@ -49,42 +48,31 @@ def kernel_and_slope(squared: Tensor, rate: Tensor, kernel: str) -> tuple[Tensor
     return k, rate * k * k
 
 
-def _fits_numba(tokens: Tensor) -> bool:
-    return tokens.device.type == "cpu" and tokens.dtype == torch.float32 and numba_is_there()
+class Tile(NamedTuple):
+    """A tile is pairs of tokens u_i, v_j of B samples, with all that their kernel needs."""
 
-
-def _threads(tokens: Tensor) -> AbstractContextManager:
-    """As many threads for numba as torch has: set once for all tiles."""
-    if not _fits_numba(tokens):
-        return nullcontext()
-    from ..cpu.sinkhorn import torch_threads
-
-    return torch_threads()
+    products: Tensor  # (B, n, m) ⟨u_i, v_j⟩
+    u_norms: Tensor  # (B, n) ‖u_i‖²
+    v_norms: Tensor  # (B, m)
+    p: Tensor  # (B, n) weights
+    q: Tensor  # (B, m)
+    rates: Tensor  # (B, S)
 
 
 class Kernel(NamedTuple):
-    """What an elementwise pass must know beside the numbers."""
+    """A kernel is its name and how it is to be computed."""
 
     name: str
     resolution: float
     ladder: bool  # a Gaussian's rates, each 4 times the one before: exp(−4x) is exp(−x), squared twice
 
 
-def weigh(
-    products: Tensor,
-    u_norms: Tensor,
-    v_norms: Tensor,
-    p: Tensor,
-    q: Tensor,
-    rates: Tensor,
-    kernel: Kernel,
-    slopes: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def weigh_pairs(tile: Tile, kernel: Kernel, slopes: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Turn ⟨u_i, v_j⟩ into W_ij in place; return p_i Σ_j q_j k_ij, summed over the bandwidths, Σ_j W_ij and Σ_i W_ij.
 
-    products : (B, n, m);  u_norms, p : (B, n);  v_norms, q : (B, m);  rates : (B, S)  →  (B, n), (B, n), (B, m)
-    Without `slopes` only the first of the three means anything.
+    Returns (B, n), (B, n), (B, m). Without `slopes` only the first of the three means anything.
     """
+    products, u_norms, v_norms, p, q, rates = tile
     lengths = u_norms[:, :, None] + v_norms[:, None]
     squared = lengths - 2 * products
     squared = torch.where(squared > kernel.resolution * lengths, squared, 0)
@@ -98,7 +86,7 @@ def weigh(
 
 
 class _Side:
-    """One of the two token sets, (B, n, d), with the weights (B, n) of its tokens, and its gradient, as it grows.
+    """A side is one of the two token sets (B, n, d), the weights (B, n) of its tokens, and its gradient, as it grows.
 
     *Half* the gradient is pull_i − mass_i u_i; pull_i collects Σ_j W_ij v_j over all tiles, mass_i collects Σ_j W_ij.
     """
@@ -118,14 +106,13 @@ class _Side:
 
 
 def add_kernel_sum(one: _Side, other: _Side, factor: Tensor, rates: Tensor, kernel: Kernel) -> Tensor:
-    """factor · Σ_ij p_i q_j k_ij (B,) in float64, summed over the bandwidths; its gradient is added to both sides.
+    """Return factor · Σ_ij p_i q_j k_ij (B,) in float64, over all bandwidths, and add its gradient to both sides.
 
     The two sides may be the same one. factor : (B,);  rates : (B, S)
     """
     u, v, same = one.tokens, other.tokens, one is other
-    elementwise = weigh
-    if _fits_numba(u):
-        from ..cpu.kernel_sums import weigh_numba as elementwise
+    compiled = u.device.type == "cpu" and u.dtype == torch.float32 and cpu.available()
+    weigh = cpu.weigh_pairs if compiled else weigh_pairs
     # Of a set with itself a tile stands for its mirror image too, so it counts twice.
     p = one.weights * (2 * factor if same else factor).unsqueeze(1)
     slopes = one.pull is not None or other.pull is not None
@@ -140,21 +127,21 @@ def add_kernel_sum(one: _Side, other: _Side, factor: Tensor, rates: Tensor, kern
             vj = v[s, j]
             for i in (slice(k, k + rows) for k in range(0, min(n, j.stop) if same else n, rows)):
                 ui = u[s, i]
-                tile = room[: ui.shape[0] * ui.shape[1] * vj.shape[1]].view(*ui.shape[:2], -1)
-                torch.bmm(ui, vj.transpose(1, 2), out=tile)
-                norms, weights = (one.norms[s, i], other.norms[s, j]), (p[s, i], other.weights[s, j])
-                values, row_mass, column_mass = elementwise(tile, *norms, *weights, rates[s], kernel, slopes)
+                products = room[: ui.shape[0] * ui.shape[1] * vj.shape[1]].view(*ui.shape[:2], -1)
+                torch.bmm(ui, vj.transpose(1, 2), out=products)
+                tile = Tile(products, one.norms[s, i], other.norms[s, j], p[s, i], other.weights[s, j], rates[s])
+                values, row_mass, column_mass = weigh(tile, kernel, slopes)
                 # On the diagonal a tile is its own mirror image: its pairs are there twice, its gradient is whole.
                 diagonal = same and i.stop > j.start
                 total[s] += (0.5 if diagonal else 1) * values.sum(1, dtype=torch.float64)
-                one.add(s, i, tile, vj, row_mass)
+                one.add(s, i, products, vj, row_mass)
                 if not diagonal:
-                    other.add(s, j, tile.transpose(1, 2), ui, column_mass)
+                    other.add(s, j, products.transpose(1, 2), ui, column_mass)
     return total
 
 
 class _Discrepancy(torch.autograd.Function):
-    """Σ over (xx, yy, xy) of factor · kernel sum; the gradient is ready when the value is."""
+    """The sum over (xx, yy, xy) of factor · kernel sum; its gradient is ready when the value is."""
 
     @staticmethod
     def forward(ctx, x, y, p, q, rates, factors, kernel):
@@ -163,10 +150,9 @@ class _Discrepancy(torch.autograd.Function):
         ladder = kernel == "gaussian" and torch.allclose(rates[:, 1:], 4 * rates[:, :-1], rtol=1e-6, atol=0)
         kernel = Kernel(kernel, RESOLUTION * torch.finfo(x.dtype).eps, ladder)
         sides = [_Side(*side) for side in zip((x, y), (p, q), ctx.needs_input_grad, strict=False)]
-        with _threads(x):
-            value = add_kernel_sum(sides[0], sides[0], xx, rates, kernel)
-            value += add_kernel_sum(sides[1], sides[1], yy, rates, kernel)
-            value += add_kernel_sum(*sides, xy, rates, kernel)
+        value = add_kernel_sum(sides[0], sides[0], xx, rates, kernel)
+        value += add_kernel_sum(sides[1], sides[1], yy, rates, kernel)
+        value += add_kernel_sum(*sides, xy, rates, kernel)
         ctx.save_for_backward(*(side.gradient() for side in sides))
         return value.to(x.dtype)
 
@@ -179,8 +165,8 @@ class _Discrepancy(torch.autograd.Function):
 
 @torch.compiler.disable
 def discrepancy(x: Tensor, y: Tensor, a: Tensor, b: Tensor, sigma: Tensor, kernel: str, biased: bool) -> Tensor:
-    """MMD² (B,) from all pairs, between the tokens where the masks a (B, Tx), b (B, Ty) are True. sigma : (B, S)."""
-    p, q = a.to(x.dtype), b.to(x.dtype)
+    """Return MMD² (B,) from all pairs of tokens where the masks a (B, Tx), b (B, Ty) are True. sigma : (B, S)."""
+    p, q = a.to(x.dtype).contiguous(), b.to(x.dtype).contiguous()  # a transposed mask's type keeps its strides
     n, m = p.sum(1, dtype=torch.float64), q.sum(1, dtype=torch.float64)
     defined = torch.minimum(n, m) >= (1 if biased else 2)
     # Inner products lose digits when the tokens lie far from the origin, so move the origin among them.

@@ -6,7 +6,7 @@ For weights a (Tx,), b (Ty,) that sum to 1, cost C (Tx, Ty) and ε > 0, the prob
 
 and its dual  max over f, g  of  ⟨a, f⟩ + ⟨b, g⟩ − ε (Σ_ij P_ij − 1)  with  P_ij = a_i b_j exp((f_i + g_j − C_ij)/ε).
 
-Three solvers, one contract: `solve_numba` (float32 on the CPU, any ε), `solve_kernel_domain` (two matrix-vector
+Three solvers, one contract: `cpu.solve_transport` (float32 on the CPU, any ε), `solve_kernel_domain` (two matrix-vector
 products an iteration; only where exp(−C/ε) is safe) and `solve_log_domain` (any ε, any device; also the
 unbalanced problem). `solve` chooses.
 
@@ -24,13 +24,13 @@ References
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .. import cpu
 
 SOLVERS = ("auto", "numba", "kernel", "log")
 
@@ -42,7 +42,7 @@ LOOK_EVERY = 10
 
 
 class Solution(NamedTuple):
-    """What a solver returns, for B problems; nothing of it carries a gradient."""
+    """The solution of B problems, by any solver; nothing of it carries a gradient."""
 
     value: Tensor  # (B,) dual value
     plan: Tensor  # (B, Tx, Ty)
@@ -57,18 +57,16 @@ def solve(
     b: Tensor,
     epsilon: Tensor,
     *,
-    tolerance: float,
-    max_iterations: int,
     scaling: float | None = None,
     penalty: float | None = None,
     solver: str = "auto",
+    **limits: float,
 ) -> Solution:
     """Solve with `solver`, or with the quickest one that is safe here; the rest as in `solve_log_domain`."""
-    options = {"tolerance": tolerance, "max_iterations": max_iterations}
     if penalty is not None:
-        return solve_log_domain(cost, a, b, epsilon, scaling=scaling, penalty=penalty, **options)
+        return solve_log_domain(cost, a, b, epsilon, scaling=scaling, penalty=penalty, **limits)
     fits_numba = cost.device.type == "cpu" and cost.dtype == torch.float32
-    if solver == "auto" and fits_numba and numba_is_there():
+    if solver == "auto" and fits_numba and cpu.available():
         solver = "numba"
     if solver in ("auto", "kernel"):
         safe = scaling is None and bool((_range(cost, a, b) <= SAFE_RANGE[cost.dtype] * epsilon).all())
@@ -81,17 +79,13 @@ def solve(
     if solver == "numba":
         if not fits_numba:
             raise ValueError(f"solver='numba': found {cost.dtype} on {cost.device}; expected float32 on the CPU")
-        from ..cpu.sinkhorn import solve_numba  # here, so that importing the package does not wait for numba
-
-        return Solution(*solve_numba(cost, a, b, epsilon, scaling=scaling, **options))
+        if not cpu.available():
+            reason, fix = cpu.obstacle()
+            raise RuntimeError(f"solver='numba': {reason}; expected numba to compile: {fix}")
+        return Solution(*cpu.solve_transport(cost, a, b, epsilon, scaling=scaling, **limits))
     if solver == "kernel":
-        return solve_kernel_domain(cost, a, b, epsilon, **options)
-    return solve_log_domain(cost, a, b, epsilon, scaling=scaling, **options)
-
-
-@cache
-def numba_is_there() -> bool:
-    return importlib.util.find_spec("numba") is not None
+        return solve_kernel_domain(cost, a, b, epsilon, **limits)
+    return solve_log_domain(cost, a, b, epsilon, scaling=scaling, **limits)
 
 
 def _pairs(a: Tensor, b: Tensor) -> Tensor:
@@ -99,7 +93,7 @@ def _pairs(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _range(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """(B,) largest less smallest cost between tokens that have a weight."""
+    """Return (B,) the largest less the smallest cost between tokens that have a weight."""
     pairs = _pairs(a, b)
     most = torch.where(pairs, cost, -torch.inf).amax((1, 2))
     return most - torch.where(pairs, cost, torch.inf).amin((1, 2))
@@ -134,10 +128,8 @@ def _repeat(
     return x, y, iterations, last
 
 
-def solve_kernel_domain(
-    cost: Tensor, a: Tensor, b: Tensor, epsilon: Tensor, *, tolerance: float, max_iterations: int
-) -> Solution:
-    """Sinkhorn on the scalings u = a exp(f/ε), v = b exp(g/ε) [1]_; arguments as in `solve_log_domain`.
+def solve_kernel_domain(cost: Tensor, a: Tensor, b: Tensor, epsilon: Tensor, **limits: float) -> Solution:
+    """Iterate on the scalings u = a exp(f/ε), v = b exp(g/ε) [1]_; arguments as in `solve_log_domain`.
 
     Only where range(C)/ε ≤ `SAFE_RANGE`; beyond, exp(−C/ε) underflows and NaN follows.
     """
@@ -158,7 +150,7 @@ def solve_kernel_domain(
     def error(old: Tensor, u: Tensor, v: Tensor, t: int) -> Tensor:
         return (u * rows(v) - a).abs().sum(1)
 
-    u, v, iterations, _ = _repeat(update, error, a, b, tolerance, max_iterations)
+    u, v, iterations, _ = _repeat(update, error, a, b, **limits)
     plan = u[:, :, None] * k * v[:, None]
     f = epsilon[:, None] * torch.where(a > 0, u / a, 1).log() + least[:, None]
     g = epsilon[:, None] * torch.where(b > 0, v / b, 1).log()
@@ -171,12 +163,11 @@ def solve_log_domain(
     b: Tensor,
     epsilon: Tensor,
     *,
-    tolerance: float,
-    max_iterations: int,
     scaling: float | None = None,
     penalty: float | None = None,
+    **limits: float,
 ) -> Solution:
-    """Sinkhorn on the potentials f, g [2]_: slow, and safe for every ε; also the unbalanced problem [3]_.
+    """Iterate on the potentials f, g [2]_: slow, and safe for every ε; also the unbalanced problem [3]_.
 
     Parameters
     ----------
@@ -184,12 +175,12 @@ def solve_log_domain(
     a : Tensor (B, Tx);  b : Tensor (B, Ty)
         Rows sum to 1; a weight of 0 takes the token out of the problem.
     epsilon : Tensor (B,)
-    tolerance, max_iterations
-        As in `transport`.
     scaling : float in (0, 1), optional
         Iterate with max(ε, range(C) · scalingᵗ) in iteration t instead of ε.
     penalty : float ρ, optional
         Replace the constraints on the marginals by ρ KL(P1 ‖ a) + ρ KL(Pᵀ1 ‖ b).
+    **limits
+        `tolerance` and `max_iterations`, as in `transport`.
     """
     log_a, log_b = a.log(), b.log()  # −∞ for a weight of 0, whose token then never counts in a sum
     spread = _range(cost, a, b) if scaling else torch.zeros_like(epsilon)
@@ -215,14 +206,14 @@ def solve_log_domain(
             e = ((f - old).abs() * (a > 0)).amax(1) / epsilon
         return torch.where(now(t) > epsilon, torch.inf, e)
 
-    f, g, iterations, last = _repeat(update, error, torch.zeros_like(a), torch.zeros_like(b), tolerance, max_iterations)
+    f, g, iterations, last = _repeat(update, error, torch.zeros_like(a), torch.zeros_like(b), **limits)
     plan = log_plan(f, g).exp()
     value = _dual_value(f, g, a, b, plan, epsilon, penalty)
     return Solution(value, plan, iterations, marginal_error(plan, a, b) if penalty is None else last)
 
 
 def marginal_error(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """(B,) ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁."""
+    """Return (B,) ‖P1 − a‖₁ + ‖Pᵀ1 − b‖₁."""
     return (plan.sum(2) - a).abs().sum(1) + (plan.sum(1) - b).abs().sum(1)
 
 

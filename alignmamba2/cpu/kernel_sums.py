@@ -1,4 +1,4 @@
-"""The elementwise half of `kernel_sums`, in numba: a tile of inner products becomes kernel weights in one pass.
+"""The elementwise half of an MMD's sums: a tile of inner products becomes kernel weights in one pass.
 
 Sixteen pairs at a time, in the processor's vector registers: an inner product is read once, its weight is written in
 its place, and the sums over rows and columns are taken on the way, always in the same order.
@@ -6,17 +6,25 @@ its place, and the sums over rows and columns are taken on the way, always in th
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit, types
 from torch import Tensor
 
-from ..alignment.kernel_sums import KERNELS, Kernel
-from .lanes import LOG2E, WIDTH, above, at_least, doubled, exp2, load, load_first, spread, sqrt, store, store_first
-from .lanes import total as sum_of
+from .compiler import arrays, boolean, compiled, float32, float64, int64
+from .lanes.arithmetic import above, at_least, doubled, spread
+from .lanes.arithmetic import total as sum_of
+from .lanes.functions import exp2, sqrt
+from .lanes.memory import load_first, store_first
+from .lanes.vectors import LOG2E, WIDTH
+from .threads import share
 
 f32 = np.float32
+KINDS = ("gaussian", "laplacian", "rational_quadratic")
 ROWS = 64  # a task's; each task has its own sums over columns
+WORTH_A_THREAD = 50_000  # pairs that outweigh handing work to another thread
 FARTHEST = -40 * LOG2E  # 2 to this power is 4e-18: nothing beside 1
 NEGLIGIBLE = f32(1.2e-19)  # its square is a normal number still; denormal ones are slow
 SMALLEST = f32(1.2e-38)
@@ -24,7 +32,7 @@ SMALLEST = f32(1.2e-38)
 
 @njit(forceinline=True)
 def _kernel_and_slope(squared, rates, kind, ladder):
-    """`kernel_sums.kernel_and_slope` summed over the rates.
+    """Return k and w = −dk/dr² at r² = `squared`, summed over the rates.
 
     On a ladder an error of exp in the last place grows by 4 with every rung, to 2e-5 on the fifth.
     """
@@ -53,66 +61,48 @@ def _kernel_and_slope(squared, rates, kind, ladder):
     return k, w
 
 
-@njit
-def _weigh_rows(
-    products, u_norms, v_norms, p, q, rates, kind, ladder, resolution, slopes, start, stop, values, row_mass, mass
-):
-    """Rows start … stop − 1 of `kernel_sums.weigh`; `mass` are the sums over columns of these rows."""
-    columns = products.shape[1]
-    for i in range(start, stop):
-        norm, weight = u_norms[i], p[i]
-        # The value is a difference of large sums, hence double precision.
-        value, moved = spread(0.0), spread(f32(0))
-        for j in range(0, columns, WIDTH):
-            count = columns - j
-            if count >= WIDTH:
-                product, norms, weights = load(products, (i, j)), load(v_norms, (j,)), load(q, (j,))
-            else:
-                product = load_first(products, (i, j), count)
-                norms, weights = load_first(v_norms, (j,), count), load_first(q, (j,), count)
-            lengths = norms + norm
-            squared = above(lengths - product * f32(2), lengths * resolution)
-            k, w = _kernel_and_slope(squared, rates, kind, ladder)
-            value = value + doubled(weights * k)
-            if slopes:
-                w = w * (weights * weight)
-                moved = moved + w
-                if count >= WIDTH:
-                    store(products, (i, j), w)
-                    store(mass, (j,), load(mass, (j,)) + w)
-                else:
-                    store_first(products, (i, j), count, w)
-                    store_first(mass, (j,), count, load_first(mass, (j,), count) + w)
-        values[i] = weight * sum_of(value)
-        row_mass[i] = sum_of(moved)
-
-
-@njit(parallel=True, cache=True)
-def _weigh(products, u_norms, v_norms, p, q, rates, kind, ladder, resolution, slopes, values, row_mass, column_mass):
-    rows, blocks = products.shape[1], column_mass.shape[1]
-    for task in prange(products.shape[0] * blocks):
+def _weigh(start, stop, tile, kind, resolution, ladder, slopes, values, row_mass, column_mass):
+    """Do tasks start … stop − 1: ROWS rows of a sample each. `column_mass` (B, tasks per sample, m) starts at zero."""
+    products, u_norms, v_norms, p, q, rates = tile
+    (_, rows, columns), blocks = products.shape, column_mass.shape[1]
+    for task in range(start, stop):
         s, block = task // blocks, task % blocks
-        _weigh_rows(
-            *(products[s], u_norms[s], v_norms[s], p[s], q[s], rates[s], kind, ladder, resolution, slopes),
-            *(block * ROWS, min(rows, (block + 1) * ROWS), values[s], row_mass[s], column_mass[s, block]),
-        )
+        for i in range(block * ROWS, min(rows, (block + 1) * ROWS)):
+            # The value is a difference of large sums, hence double precision.
+            value, mass = spread(0.0), spread(f32(0))
+            for j in range(0, columns, WIDTH):
+                count = columns - j
+                weights, lengths = load_first(q, (s, j), count), load_first(v_norms, (s, j), count) + u_norms[s, i]
+                squared = lengths - load_first(products, (s, i, j), count) * f32(2)
+                k, w = _kernel_and_slope(above(squared, lengths * resolution), rates[s], kind, ladder)
+                value = value + doubled(weights * k)
+                if slopes:
+                    w = w * (weights * p[s, i])
+                    mass = mass + w
+                    store_first(products, (s, i, j), count, w)
+                    place = (s, block, j)
+                    store_first(column_mass, place, count, load_first(column_mass, place, count) + w)
+            values[s, i], row_mass[s, i] = p[s, i] * sum_of(value), sum_of(mass)
 
 
-def weigh_numba(
-    products: Tensor,
-    u_norms: Tensor,
-    v_norms: Tensor,
-    p: Tensor,
-    q: Tensor,
-    rates: Tensor,
-    kernel: Kernel,
-    slopes: bool,
+@functools.cache
+def _kernel():
+    tile = types.Tuple([*arrays(float32, 3, layout="C"), *arrays(float32, 2, 2, 2, 2, 2)])
+    outputs = [*arrays(float64, 2, layout="C"), *arrays(float32, 2, 3, layout="C")]
+    return compiled(_weigh, tile, int64, float32, boolean, boolean, *outputs)
+
+
+def weigh_pairs(
+    tile: tuple[Tensor, ...], kernel: tuple[str, float, bool], slopes: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `kernel_sums.weigh`, for float32 on the CPU; within `torch_threads`."""
-    samples, rows, columns = products.shape
+    """Do what `alignment.kernel_sums.weigh_pairs` says, in float32. The last axes of the tensors lie side by side."""
+    samples, rows, columns = tile[0].shape
     values, row_mass = np.empty((samples, rows)), np.empty((samples, rows), f32)
     column_mass = np.zeros((samples, -(-rows // ROWS), columns), f32)
-    arrays = [t.numpy() for t in (products, u_norms, v_norms, p, q, rates)]
-    kind = KERNELS.index(kernel.name)
-    _weigh(*arrays, kind, kernel.ladder, f32(kernel.resolution), slopes, values, row_mass, column_mass)
+    name, resolution, ladder = kernel
+    share(
+        *(_kernel(), samples * column_mass.shape[1], 1 + tile[0].numel() // WORTH_A_THREAD),
+        *(tuple(x.numpy() for x in tile), KINDS.index(name), f32(resolution), ladder, slopes),
+        *(values, row_mass, column_mass),
+    )
     return torch.from_numpy(values), torch.from_numpy(row_mass), torch.from_numpy(column_mass.sum(1))

@@ -7,33 +7,23 @@ Memory is (B, L, D) here, neighbouring channels side by side, rows at any stride
 The forward keeps the states before every CHUNK-th step. The backward goes through the chunks from last to first:
 it computes a chunk's states again, then runs its steps backwards.
 
-Sums over channels (gradients of B and C) and over samples (of A, D and the bias) come out in parts, one a task,
+Sums over channels (gradients of B and C) and over samples (of A, D and the bias) come out in parts, one per task,
 for the caller to add in a fixed order: the same bits for any number of threads.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+import functools
+from collections.abc import Callable
 
-from .lanes import (
-    LN2,
-    LOG2E,
-    WIDTH,
-    add_products,
-    exp2,
-    load,
-    load_first,
-    load_rows,
-    prefetch,
-    sigmoid,
-    softplus,
-    spread_rows,
-    store,
-    store_first,
-    store_rows,
-    total,
-)
+import numpy as np
+from numba import njit, types
+
+from .compiler import arrays, boolean, compiled
+from .lanes.arithmetic import add_products, total
+from .lanes.functions import exp2, sigmoid, softplus
+from .lanes.memory import aligned, load, load_first, load_rows, prefetch, spread_rows, store, store_first
+from .lanes.vectors import LN2, LOG2E, WIDTH
 
 CHUNK = 16  # steps between kept states; keeping them takes N / CHUNK times the memory of u
 RUN = 4  # states taken through a chunk at a time: with their rates and gradients they fit the registers
@@ -41,16 +31,30 @@ SLICE = 8  # blocks of WIDTH channels whose shares in the gradients of B and C o
 
 
 @njit
-def _zeros(rows, dtype):
-    """(rows, WIDTH) zeros that start at a cache line: a vector across two lines costs twice."""
-    flat = np.zeros((rows + 1) * WIDTH, dtype)
-    skip = -(flat.ctypes.data // flat.itemsize) % WIDTH
-    return flat[skip : skip + rows * WIDTH].reshape(rows, WIDTH)
+def _zeros(shape, dtype):
+    """Return zeros (*shape, WIDTH)."""
+    count = WIDTH
+    for size in shape:
+        count *= size
+    flat = aligned(count, dtype)
+    flat[:] = 0
+    return flat.reshape((*shape, WIDTH))
+
+
+@njit
+def _in_lanes(table, factor, first, channels):
+    """Return channels first … first + channels − 1 of a table (D, N), times a factor, as (blocks, padded N, WIDTH)."""
+    states = table.shape[1]
+    lanes = _zeros(((channels + WIDTH - 1) // WIDTH, _padded(states)), table.dtype)
+    for i in range(channels):
+        for n in range(states):
+            lanes[i // WIDTH, n, i % WIDTH] = table[first + i, n] * factor
+    return lanes
 
 
 @njit
 def _split(task, channels, groups):
-    """Task → (sample, group, first channel, channels): the channels of a group in runs of SLICE · WIDTH."""
+    """Return a task's sample, group, first channel and channels: a group's channels in runs of SLICE · WIDTH."""
     width, run = channels // groups, SLICE * WIDTH
     runs = (width + run - 1) // run
     within = task % runs * run
@@ -60,25 +64,23 @@ def _split(task, channels, groups):
 
 @njit
 def _padded(states):
-    """The number of states in whole runs. Those beyond N have A = B = C = 0, and stay 0."""
+    """Return the number of states in whole runs. Those beyond N have A = B = C = 0, and stay 0."""
     return (states + RUN - 1) // RUN * RUN
 
 
 @njit
-def _forward_slice(b, g, c0, channels, u, delta, A, B, C, D, z, bias, gated, positive, keep, first, y, last, kept):
+def _forward_slice(task, inputs, gated, positive, keep, first, y, last, kept):
+    u, delta, A, B, C, D, z, bias = inputs
+    b, g, c0, channels = _split(task, u.shape[2], B.shape[1])
     dtype, states, length = A.dtype, A.shape[1], u.shape[1]
     blocks, padded = (channels + WIDTH - 1) // WIDTH, _padded(states)
-    rates = _zeros(blocks * padded, dtype).reshape(blocks, padded, WIDTH)  # A · log₂ e
-    current = _zeros(blocks * padded, dtype).reshape(blocks, padded, WIDTH)  # states
-    per_channel = _zeros(blocks * 2, dtype).reshape(blocks, 2, WIDTH)  # D, bias
-    step = _zeros(blocks * CHUNK * 4, dtype).reshape(blocks, CHUNK, 4, WIDTH)  # Δ, Δu, Du and later y, gate
+    rates, current = _in_lanes(A, LOG2E, c0, channels), _in_lanes(first[b], 1.0, c0, channels)  # A · log₂ e, states
+    per_channel = _zeros((blocks, 2), dtype)  # D, bias
+    step = _zeros((blocks, CHUNK, 4), dtype)  # Δ, Δu, Du and later y, gate
     Bs, Cs = np.zeros((CHUNK, padded), dtype), np.zeros((CHUNK, padded), dtype)
     for i in range(channels):
         block, lane = divmod(i, WIDTH)
         per_channel[block, 0, lane], per_channel[block, 1, lane] = D[c0 + i], bias[c0 + i]
-        for n in range(states):
-            rates[block, n, lane] = A[c0 + i, n] * LOG2E
-            current[block, n, lane] = first[b, c0 + i, n]
 
     for t0 in range(0, length, CHUNK):
         steps = min(CHUNK, length - t0)
@@ -117,7 +119,7 @@ def _forward_slice(b, g, c0, channels, u, delta, A, B, C, D, z, bias, gated, pos
                     h = exp2(dt * rate) * h + x * spread_rows(Bs, (i, n), RUN)
                     yt = add_products(load(step, (block, i, 2, 0)), h, spread_rows(Cs, (i, n), RUN))
                     store(step, (block, i, 2, 0), yt)
-                store_rows(current, (block, n, 0), h)
+                store(current, (block, n, 0), h)
         for i in range(steps):  # and written row by row
             for block in range(blocks):
                 c, count = c0 + block * WIDTH, min(WIDTH, channels - block * WIDTH)
@@ -132,52 +134,46 @@ def _forward_slice(b, g, c0, channels, u, delta, A, B, C, D, z, bias, gated, pos
 
 
 def parts(channels: int, groups: int) -> int:
-    """Number of slices of a group; a task is a slice of a group of a sample."""
+    """Return the number of slices of a group; a task is a slice of a group of a sample."""
     return -(-(channels // groups) // (SLICE * WIDTH))
 
 
-def forward(start, stop, u, delta, A, B, C, D, z, bias, gated, positive, keep, first, y, last, kept):
-    """Tasks start … stop - 1: write y, last and, if `keep`, kept (B, ⌈L / CHUNK⌉ · N, D).
+def forward(start, stop, inputs, gated, positive, keep, first, y, last, kept):
+    """Do tasks start … stop − 1: write y, last and, if `keep`, kept (B, ⌈L / CHUNK⌉ · N, D).
 
-    `gated`: z counts; `positive`: softplus is wanted.
+    inputs: u, delta, A, B, C, D, z, bias; `gated`: z counts; `positive`: softplus is wanted.
     """
     for task in range(start, stop):
-        b, g, c, channels = _split(task, u.shape[2], B.shape[1])
-        _forward_slice(
-            b, g, c, channels, u, delta, A, B, C, D, z, bias, gated, positive, keep, first, y, last, kept
-        )  # fmt: skip
+        _forward_slice(task, inputs, gated, positive, keep, first, y, last, kept)
 
 
 @njit
-def _backward_slice(
-    b, g, c0, channels, part, u, delta, A, B, C, D, z, bias, gated, positive, kept, gy, g_last,
-    gu, g_delta, gz, g_first, g_channel, gB, gC,
-):  # fmt: skip
+def _backward_slice(task, inputs, gated, positive, kept, gy, g_last, g_sequences, g_first, g_channel, gB, gC):
+    (u, delta, A, B, C, D, z, bias), (gu, g_delta, gz) = inputs, g_sequences
+    b, g, c0, channels = _split(task, u.shape[2], B.shape[1])
+    part = task % gB.shape[0]
     dtype, states, length = A.dtype, A.shape[1], u.shape[1]
     blocks, padded = (channels + WIDTH - 1) // WIDTH, _padded(states)
     # Of each block of channels, for the whole way back:
-    rates = _zeros(blocks * padded, dtype).reshape(blocks, padded, WIDTH)  # A · log₂ e
-    carries = _zeros(blocks * padded, dtype).reshape(blocks, padded, WIDTH)  # gradients of the states to come
-    gAs = _zeros(blocks * padded, dtype).reshape(blocks, padded, WIDTH)
-    per_channel = _zeros(blocks * 4, dtype).reshape(blocks, 4, WIDTH)  # D, bias, and their gradients
+    rates = _in_lanes(A, LOG2E, c0, channels)  # A · log₂ e
+    carries = _in_lanes(g_last[b], 1.0, c0, channels)  # gradients of the states to come
+    gAs = _zeros((blocks, padded), dtype)
+    per_channel = _zeros((blocks, 4), dtype)  # D, bias, and their gradients
     # Of each block and step of a chunk: u, Δ, Δu, gradient of y before the gate, slope of softplus, what y is
     # multiplied with in the gradient of z; and sums over the states: y, gradients of Δu and, over ln 2, of Δ.
-    step = _zeros(blocks * CHUNK * 9, dtype).reshape(blocks, CHUNK, 9, WIDTH)
+    step = _zeros((blocks, CHUNK, 9), dtype)
     Bs, Cs = np.zeros((CHUNK, padded), dtype), np.zeros((CHUNK, padded), dtype)
     # Of a run of states and each step of a chunk, for the block at hand:
-    first = _zeros(RUN, dtype)
-    decays = _zeros(CHUNK * RUN, dtype).reshape(CHUNK, RUN, WIDTH)
-    before = _zeros(CHUNK * RUN, dtype).reshape(CHUNK, RUN, WIDTH)  # the states that decay
+    first = _zeros((RUN,), dtype)
+    decays = _zeros((CHUNK, RUN), dtype)
+    before = _zeros((CHUNK, RUN), dtype)  # the states that decay
     # The same over all blocks, lane by lane:
-    sum_B = _zeros(CHUNK * RUN, dtype).reshape(CHUNK, RUN, WIDTH)
-    sum_C = _zeros(CHUNK * RUN, dtype).reshape(CHUNK, RUN, WIDTH)
+    sum_B = _zeros((CHUNK, RUN), dtype)
+    sum_C = _zeros((CHUNK, RUN), dtype)
 
     for i in range(channels):
         block, lane = divmod(i, WIDTH)
         per_channel[block, 0, lane], per_channel[block, 1, lane] = D[c0 + i], bias[c0 + i]
-        for n in range(states):
-            rates[block, n, lane] = A[c0 + i, n] * LOG2E
-            carries[block, n, lane] = g_last[b, c0 + i, n]
 
     for chunk in range((length - 1) // CHUNK, -1, -1):
         t0 = chunk * CHUNK
@@ -227,17 +223,17 @@ def _backward_slice(
                 for i in range(steps):
                     dt, x, gt = load(step, (block, i, 1, 0)), load(step, (block, i, 2, 0)), load(step, (block, i, 3, 0))
                     decay = exp2(dt * rate)
-                    store_rows(decays, (i, 0, 0), decay)
-                    store_rows(before, (i, 0, 0), h)
+                    store(decays, (i, 0, 0), decay)
+                    store(before, (i, 0, 0), h)
                     h = decay * h + x * spread_rows(Bs, (i, n0), RUN)
-                    store_rows(sum_C, (i, 0, 0), load_rows(sum_C, (i, 0, 0), RUN) + gt * h)
+                    store(sum_C, (i, 0, 0), load_rows(sum_C, (i, 0, 0), RUN) + gt * h)
                     yt = add_products(load(step, (block, i, 6, 0)), h, spread_rows(Cs, (i, n0), RUN))
                     store(step, (block, i, 6, 0), yt)
                 carry, gA = load_rows(carries, (block, n0, 0), RUN), load_rows(gAs, (block, n0, 0), RUN)
                 for i in range(steps - 1, -1, -1):
                     dt, x, gt = load(step, (block, i, 1, 0)), load(step, (block, i, 2, 0)), load(step, (block, i, 3, 0))
                     gh = carry + gt * spread_rows(Cs, (i, n0), RUN)
-                    store_rows(sum_B, (i, 0, 0), load_rows(sum_B, (i, 0, 0), RUN) + gh * x)
+                    store(sum_B, (i, 0, 0), load_rows(sum_B, (i, 0, 0), RUN) + gh * x)
                     gx = add_products(load(step, (block, i, 7, 0)), gh, spread_rows(Bs, (i, n0), RUN))
                     carry = gh * load_rows(decays, (i, 0, 0), RUN)
                     g_exponent = carry * load_rows(before, (i, 0, 0), RUN)
@@ -245,8 +241,8 @@ def _backward_slice(
                     gA = gA + g_exponent * dt
                     store(step, (block, i, 7, 0), gx)
                     store(step, (block, i, 8, 0), g_rate)
-                store_rows(carries, (block, n0, 0), carry)
-                store_rows(gAs, (block, n0, 0), gA)
+                store(carries, (block, n0, 0), carry)
+                store(gAs, (block, n0, 0), gA)
             for i in range(steps):
                 for n in range(run):
                     gB[part, b, g, t0 + i, n0 + n] = total(load(sum_B, (i, n, 0)))
@@ -278,19 +274,27 @@ def _backward_slice(
             g_first[b, c0 + i, n] = carries[block, n, lane]
 
 
-def backward(
-    start, stop, u, delta, A, B, C, D, z, bias, gated, positive, kept, gy, g_last,
-    gu, g_delta, gz, g_first, g_channel, gB, gC,
-):  # fmt: skip
-    """Tasks start … stop - 1: from `gy` and `g_last`, write the gradients, the arguments of the last line.
+def backward(start, stop, inputs, gated, positive, kept, gy, g_last, g_sequences, g_first, g_channel, gB, gC):
+    """Do tasks start … stop − 1: from `gy` and `g_last`, write the gradients, the last five arguments.
 
-    A task is a part, SLICE · WIDTH channels, of a group of a sample.
+    g_sequences: those of u, delta and z (B, L, D).
     g_channel (B, N + 2, D): a sample's shares in the gradients of A, D and the bias.
     gB, gC (parts, B, G, L, N): a part's shares in the gradients of B and C.
     """
     for task in range(start, stop):
-        b, g, c, channels = _split(task, u.shape[2], B.shape[1])
         _backward_slice(
-            b, g, c, channels, task % gB.shape[0], u, delta, A, B, C, D, z, bias, gated, positive, kept, gy, g_last,
-            gu, g_delta, gz, g_first, g_channel, gB, gC,
+            task, inputs, gated, positive, kept, gy, g_last, g_sequences, g_first, g_channel, gB, gC
         )  # fmt: skip
+
+
+@functools.cache
+def kernel(name: str, dtype: str) -> Callable[..., None]:
+    """Return "forward" or "backward" for float32 or float64."""
+
+    def of(*dimensions: int) -> list[types.Array]:
+        return arrays(getattr(types, dtype), *dimensions)
+
+    inputs = [types.Tuple(of(3, 3, 2, 4, 4, 1, 3, 1)), boolean, boolean]
+    if name == "forward":
+        return compiled(forward, *inputs, boolean, *of(3, 3, 3, 3))
+    return compiled(backward, *inputs, *of(3, 3, 3), types.UniTuple(*of(3), 3), *of(3, 3, 5, 5))

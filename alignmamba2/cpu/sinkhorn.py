@@ -1,4 +1,4 @@
-r"""Sinkhorn's iterations on the CPU, in numba: one pass over the kernel an iteration, for every ε.
+r"""Sinkhorn's iterations on the processor: one pass over the kernel per iteration, for every ε.
 
 The iterations run in the kernel domain, u ← a / (K v), v ← b / (Kᵀ u), where they are a few multiplications an entry.
 K = exp((f_i + g_j − C_ij) / ε) is taken relative to potentials f, g. Whenever the scalings leave the range in which
@@ -8,6 +8,8 @@ iterations but neither overflows nor needs a logarithm in the loop.
 One pass serves both updates: sixteen rows of K, still in the first-level cache from their product with v, are added to
 Kᵀ u with their new u. The product with v also gives the marginal error of the previous iterate for nothing.
 
+Samples are shared among the threads, and each stops on its own: the same bits for any number of threads.
+
 References
 ----------
 .. [1] B. Schmitzer. Stabilized sparse scaling algorithms for entropy regularized transport problems. SIAM Journal on
@@ -16,34 +18,23 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import functools
 
-import numba
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit
 from torch import Tensor
 
-from .lanes import (
-    LOG2E,
-    WIDTH,
-    at_least,
-    at_most,
-    chosen,
-    exp2,
-    largest,
-    load,
-    load_first,
-    spread,
-    store,
-    store_first,
-    totals,
-    weighted,
-)
-from .lanes import total as sum_of
+from .compiler import arrays, compiled, float32, int64
+from .lanes.arithmetic import at_least, at_most, chosen, largest, spread, totals, weighted
+from .lanes.arithmetic import total as sum_of
+from .lanes.functions import exp2
+from .lanes.memory import aligned, load, load_first, load_rows, store, store_first
+from .lanes.vectors import LOG2E, WIDTH
+from .threads import share
 
 f32 = np.float32
+WORTH_A_THREAD = 5_000  # pairs of tokens (B · Tx · Ty) that outweigh handing work to another thread
 
 # Sums and minima may be reordered, so that they fill vector registers. Inputs are finite, so NaN need not be minded;
 # infinity keeps its meaning.
@@ -56,34 +47,18 @@ LEAST_EXPONENT, LARGEST_EXPONENT = -60 * LOG2E, 60 * LOG2E  # powers of 2
 TINY = f32(1e-30)
 
 
-@contextmanager
-def torch_threads() -> Iterator[None]:
-    """Let numba use as many threads as torch does, so that one setting rules both."""
-    threads = torch.get_num_threads()
-    # Torch first: both run on the same OpenMP, and when numba starts it sets the number for both.
-    numba_threads = numba.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-    try:
-        yield
-    finally:
-        numba.set_num_threads(numba_threads)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-
-
 @njit
 def _gibbs_kernel(cost, f, g, epsilon, n, m, k):
     """k[i, j] = exp((f_i + g_j − cost_ij) / ε), and any finite number in the columns that fill a vector up."""
     rate = f32(LOG2E) / epsilon
     for i in range(n):
         for j in range(0, m, WIDTH):
-            c = load(cost, (i, j)) if j + WIDTH <= m else load_first(cost, (i, j), m - j)
-            exponent = (load(g, (j,)) + f[i] - c) * rate
+            exponent = (load(g, (j,)) + f[i] - load_first(cost, (i, j), m - j)) * rate
             # The upper limit only ever holds at padding, whose potentials mean nothing.
             store(k, (i, j), exp2(at_most(at_least(exponent, LEAST_EXPONENT), LARGEST_EXPONENT)))
 
 
-@njit(fastmath=FAST, cache=True)
+@njit(fastmath=FAST)
 def _least_of_columns(cost, a, f, n, m, g):
     """g_j = min_i (C_ij − f_i) over rows that have a weight."""
     for j in range(m):
@@ -116,31 +91,24 @@ def _iterate(k, a, b, u, v, total, partial, n, m):
     for i in range(0, n, WIDTH):
         # Four rows at a time: v is then loaded a quarter as often.
         for r in range(i, min(i + WIDTH, n), 4):
-            s0, s1, s2, s3 = zero, zero, zero, zero
-            for j in range(0, m, WIDTH):
-                vj = load(v, (j,))
-                s0 = s0 + load(k, (r, j)) * vj
-                s1 = s1 + load(k, (r + 1, j)) * vj
-                s2 = s2 + load(k, (r + 2, j)) * vj
-                s3 = s3 + load(k, (r + 3, j)) * vj
-            store(partial, (r - i, 0), s0)
-            store(partial, (r - i + 1, 0), s1)
-            store(partial, (r - i + 2, 0), s2)
-            store(partial, (r - i + 3, 0), s3)
-        s, weights = totals(partial), load(a, (i,))
+            products = load_rows(k, (r, 0), 4) * load(v, (0,))
+            for j in range(WIDTH, m, WIDTH):
+                products = products + load_rows(k, (r, j), 4) * load(v, (j,))
+            store(partial, (r - i, 0), products)
+        s, weights = totals(load_rows(partial, (0, 0), WIDTH)), load(a, (i,))
         wrong = load(u, (i,)) * s - weights
         error = error + at_least(wrong, wrong * f32(-1))
         ui, extreme = _update(s, weights, extreme)
         store(u, (i,), ui)
         for j in range(0, m, WIDTH):
-            store(total, (j,), load(total, (j,)) + weighted(k, (i, j), ui))
+            store(total, (j,), load(total, (j,)) + weighted(load_rows(k, (i, j), WIDTH), ui))
     for j in range(0, m, WIDTH):
         vj, extreme = _update(load(total, (j,)), load(b, (j,)), extreme)
         store(v, (j,), vj)
     return sum_of(error), largest(extreme)
 
 
-@njit(cache=True)
+@njit
 def _absorb(potential, scaling, weight, epsilon, size):
     """Move ε log(scaling / weight) into the potential and reset the scaling to the weight."""
     for i in range(size):
@@ -149,7 +117,7 @@ def _absorb(potential, scaling, weight, epsilon, size):
         scaling[i] = weight[i]
 
 
-@njit(cache=True)
+@njit
 def _dual(potential, scaling, weight, epsilon, size):
     value = 0.0  # float64: the sum of many small terms
     for i in range(size):
@@ -168,10 +136,7 @@ def _write_plan(k, u, v, a, b, total, n, m, plan):
         row, ui = spread(f32(0)), u[i]
         for j in range(0, m, WIDTH):
             p = load(k, (i, j)) * load(v, (j,)) * ui
-            if j + WIDTH <= m:
-                store(plan, (i, j), p)
-            else:
-                store_first(plan, (i, j), m - j, p)
+            store_first(plan, (i, j), m - j, p)
             row = row + p
             store(total, (j,), load(total, (j,)) + p)
         moved = sum_of(row)
@@ -186,7 +151,7 @@ def _write_plan(k, u, v, a, b, total, n, m, plan):
 
 @njit
 def _filled_up(weights, size):
-    """The first `size` numbers, and zeros that fill up a vector."""
+    """Return the first `size` numbers, and zeros that fill up a vector."""
     filled = np.zeros((size + WIDTH - 1) // WIDTH * WIDTH, f32)
     filled[:size] = weights[:size]
     return filled
@@ -194,16 +159,14 @@ def _filled_up(weights, size):
 
 @njit
 def _room(rows, columns):
-    """(rows, columns), both filled up to whole vectors, each row at the start of a cache line; rows beyond are 0."""
+    """Return an array with both sides filled up to whole vectors; rows beyond `rows` are 0, the others empty."""
     high, wide = (rows + WIDTH - 1) // WIDTH * WIDTH, (columns + WIDTH - 1) // WIDTH * WIDTH
-    flat = np.empty(high * wide + WIDTH, f32)
-    skip = -(flat.ctypes.data // flat.itemsize) % WIDTH
-    room = flat[skip : skip + high * wide].reshape(high, wide)
+    room = aligned(high * wide, f32).reshape(high, wide)
     room[rows:] = f32(0.0)
     return room
 
 
-@njit(cache=True)
+@njit
 def _last_real(weight):
     size = weight.size
     while size > 0 and weight[size - 1] == 0:
@@ -211,7 +174,7 @@ def _last_real(weight):
     return size
 
 
-@njit(cache=True)
+@njit
 def _solve_one(cost, a, b, f, epsilon, start, scaling, tolerance, max_iterations, plan):
     n, m = _last_real(a), _last_real(b)  # trailing padding is not even read
     k, partial = _room(n, m), _room(WIDTH, WIDTH)
@@ -242,15 +205,22 @@ def _solve_one(cost, a, b, f, epsilon, start, scaling, tolerance, max_iterations
     return value - epsilon * (mass - 1.0), t, error
 
 
-@njit(parallel=True, cache=True)
-def _solve_batch(cost, a, b, f, epsilon, start, scaling, tolerance, max_iterations, plan, value, iterations, error):
-    for s in prange(cost.shape[0]):
+def _solve(
+    start, stop, cost, a, b, f, epsilon, first, scaling, tolerance, max_iterations, plan, value, iterations, error
+):  # fmt: skip
+    for s in range(start, stop):
         value[s], iterations[s], error[s] = _solve_one(
-            cost[s], a[s], b[s], f[s], epsilon[s], start[s], scaling, tolerance, max_iterations, plan[s]
+            cost[s], a[s], b[s], f[s], epsilon[s], first[s], scaling, tolerance, max_iterations, plan[s]
         )
 
 
-def solve_numba(
+@functools.cache
+def _kernel():
+    inputs = [*arrays(float32, 3, 2, 2, 2, 1, 1, layout="C"), float32, float32, int64]
+    return compiled(_solve, *inputs, *arrays(float32, 3, 1, layout="C"), *arrays(int64, 1), *arrays(float32, 1))
+
+
+def solve_transport(
     cost: Tensor,
     a: Tensor,
     b: Tensor,
@@ -260,9 +230,10 @@ def solve_numba(
     max_iterations: int,
     scaling: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Solve B problems, float32, on the CPU; arguments and return as `sinkhorn.solve_log_domain`.
+    """Solve B problems in float32: return value (B,), plan (B, Tx, Ty), iterations (B,) and marginal error (B,).
 
-    Samples run in parallel, on as many threads as torch uses, and each stops on its own.
+    cost (B, Tx, Ty); weights a (B, Tx), b (B, Ty), whose rows sum to 1; epsilon (B,). With `scaling`, iteration t takes
+    max(ε, range(C) · scalingᵗ) for ε.
     """
     size = cost.shape[0]
     plan = torch.empty_like(cost, memory_format=torch.contiguous_format)
@@ -272,12 +243,12 @@ def solve_numba(
     # The minima are over real tokens. (Here, because numba's minimum of a row does not fill vector registers.)
     padded = bool((a == 0).any() or (b == 0).any())
     f = (torch.where((b > 0)[:, None], cost, torch.inf) if padded else cost).amin(2)
-    start = torch.zeros(size)
+    first = torch.zeros(size)
     if scaling:
         pairs = (a > 0)[:, :, None] & (b > 0)[:, None]
-        start = scaling * (torch.where(pairs, cost, -torch.inf).amax((1, 2)) - f.amin(1))
-    inputs = [t.detach().contiguous().numpy() for t in (cost, a, b, f, epsilon, start)]
+        first = scaling * (torch.where(pairs, cost, -torch.inf).amax((1, 2)) - f.amin(1))
+    inputs = [t.detach().contiguous().numpy() for t in (cost, a, b, f, epsilon, first)]
     outputs = [t.numpy() for t in (plan, value, iterations, error)]
-    with torch_threads():
-        _solve_batch(*inputs, f32(scaling or 0.0), f32(tolerance), max_iterations, *outputs)
+    threads = 1 + cost.numel() // WORTH_A_THREAD
+    share(_kernel(), size, threads, *inputs, f32(scaling or 0.0), f32(tolerance), max_iterations, *outputs)
     return value, plan, iterations, error

@@ -1,11 +1,11 @@
 """The scan in plain PyTorch, a chunk at a time: any device, no compiler, memory like the input.
 
 A chunk is some samples by some steps, few enough that its states stay in the processor's cache. All its exponentials
-are one call; only the recurrence itself is a Python loop, one `addcmul_` a step. Softplus, D and the gate are taken
+are one call; only the recurrence itself is a Python loop, one `addcmul_` per step. Softplus, D and the gate are taken
 chunk by chunk too: over the whole sequence, their intermediate tensors would cost more in new memory than in
 arithmetic. The forward keeps the state at the start of each chunk and, for the gradient of the gate, what is gated;
 the backward computes a chunk's states again (our choice: the (B, L, D, N) tensor of all states is 16 times the input).
-What has a chunk's size is written into buffers that all chunks share, and results where they belong.
+Intermediate results are written into buffers that all chunks share, and final ones where they belong.
 
 A chunk's tensors are (B, T, G, N, P): B samples, T steps, G groups of P = D / G channels. Channels are innermost, for
 everything but B and C varies with them; samples outermost, for PyTorch cuts an operation between its threads there, on
@@ -24,42 +24,35 @@ ELEMENTS = 900_000  # states of a chunk: three such buffers fit a third-level ca
 STEP = 131_072  # states of a step on a processor: enough for two threads; more samples go part after part
 
 
-def scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    initial_state: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """u, delta, z (B, D, L); B, C (D, N) or (B, G, N, L); the rest as `selective_scan` → y, last state."""
+def scan(*tensors: Tensor | None, delta_softplus: bool) -> tuple[Tensor, Tensor]:
+    """Return y and the last state, for the tensors of `selective_scan` in its order.
+
+    u, delta, z (B, D, L); B, C (B, G, N, L); all of one type.
+    """
+    u, _, A, *_, initial_state = tensors
     if initial_state is None:
         initial_state = u.new_zeros(u.shape[0], u.shape[1], A.shape[1])
-    return _ChunkedScan.apply(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
+    return _ChunkedScan.apply(*tensors[:-1], initial_state, delta_softplus)
 
 
 class _Chunks:
     """The inputs, cut into chunks: for one part of the samples after the other, its chunks in order of time.
 
-    What varies with time is a list of (B, T, G, 1 or N, P or 1), one for each chunk; what does not, (G, 1 or N, P).
+    Inputs that vary with time are lists of (B, T, G, 1 or N, P or 1), one for each chunk; the others (G, 1 or N, P).
     """
 
     def __init__(self, u, delta, A, B, C, D, z, delta_bias, softplus: bool):
         self.batch, self.channels, self.length = u.shape
         self.state_size = A.shape[1]
-        self.groups = next((x.shape[1] for x in (B, C) if x.dim() == 4), 1)
+        self.groups = B.shape[1]
         self.width = self.channels // self.groups
         sample = max(1, self.channels * self.state_size)
         self.samples = max(1, min(self.batch, STEP // sample) if u.device.type == "cpu" else self.batch)
         self.steps = max(1, min(self.length, ELEMENTS // (self.samples * sample)))
         self.in_time = -(-self.length // self.steps)  # chunks of the same samples
         self.u, self.delta, self.z = self.cut(u), self.cut(delta), None if z is None else self.cut(z)
-        self.B, self.C = self.cut_states(_contiguous(B)), self.cut_states(_contiguous(C))
-        self.A, self.softplus = self.fixed(A), softplus
+        self.B, self.C = (self.split(x.permute(0, 3, 1, 2).contiguous().unsqueeze(-1)) for x in (B, C))
+        self.A, self.softplus = A.view(self.groups, self.width, self.state_size).transpose(1, 2).contiguous(), softplus
         self.rate = self.A * LOG2E
         self.D, self.bias = (None if x is None else x.view(self.groups, 1, self.width) for x in (D, delta_bias))
         self._memory: dict[str, Tensor] = {}
@@ -73,23 +66,11 @@ class _Chunks:
 
     def cut(self, x: Tensor) -> list[Tensor]:
         """(B, D, L) → (B, T, G, 1, P) each; the same memory if that is (B, L, D), else copied once."""
-        x = x.transpose(1, 2).contiguous().unflatten(-1, (self.groups, 1, self.width))
+        return self.split(x.transpose(1, 2).contiguous().unflatten(-1, (self.groups, 1, self.width)))
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """(B, L, ...) → (B, T, ...) each, the same memory."""
         return [chunk for part in x.split(self.samples) for chunk in part.split(self.steps, 1)]
-
-    def cut_states(self, x: Tensor) -> list[Tensor]:
-        """(B, G, N, L) → (B, T, G, N, 1) each, the same memory; (D, N) → (G, N, P) for each. They broadcast alike."""
-        if x.dim() == 2:
-            return [self.fixed(x)] * len(self.u)
-        x = x.permute(0, 3, 1, 2).unsqueeze(-1)
-        return [chunk for part in x.split(self.samples) for chunk in part.split(self.steps, 1)]
-
-    def fixed(self, x: Tensor) -> Tensor:
-        """(D, N) → (G, N, P)"""
-        return x.view(self.groups, self.width, self.state_size).transpose(1, 2).contiguous()
-
-    def from_fixed(self, x: Tensor) -> Tensor:
-        """(G, N, P) → (D, N)"""
-        return x.transpose(1, 2).reshape(self.channels, self.state_size)
 
     def to_state(self, state: Tensor) -> tuple[Tensor, ...]:
         """(B, D, N) → (B, G, N, P) for each part of the samples"""
@@ -144,7 +125,7 @@ class _ChunkedScan(torch.autograd.Function):
     """The scan with its gradient, both a chunk at a time."""
 
     @staticmethod
-    def forward(ctx, u, delta, A, B, C, D, z, delta_bias, softplus, initial_state):
+    def forward(ctx, u, delta, A, B, C, D, z, delta_bias, initial_state, softplus):
         keep = any(ctx.needs_input_grad)
         with torch.autocast(u.device.type, enabled=False):
             chunks = _Chunks(u, delta, A, B, C, D, z, delta_bias, softplus)
@@ -160,7 +141,7 @@ class _ChunkedScan(torch.autograd.Function):
                 state = chunks.each_step("states", i)[-1].clone()
                 # What is gated is kept for the gradient of the gate; otherwise one buffer serves all chunks.
                 yt = torch.empty_like(chunks.buffer("x", i)) if keep and z is not None else chunks.buffer("y", i)
-                _sum_states(chunks.C[i], states, out=yt)
+                torch.matmul(chunks.C[i].mT, states, out=yt)
                 if D is not None:
                     yt.addcmul_(chunks.u[i], chunks.D)
                 if z is None:
@@ -187,8 +168,9 @@ class _ChunkedScan(torch.autograd.Function):
             gys = chunks.cut(gy)
             (gu, gus), (gdelta, gdeltas) = chunks.empty(), chunks.empty()
             gz, gzs = (None, None) if z is None else chunks.empty()
-            gA, gB, gC = torch.zeros_like(chunks.A), torch.zeros_like(B), torch.zeros_like(C)
-            gBs, gCs = chunks.cut_states(gB), chunks.cut_states(gC)
+            gA = torch.zeros_like(chunks.A)
+            gB, gC = (x.new_empty(x.shape[0], x.shape[3], *x.shape[1:3]) for x in (B, C))  # (B, L, G, N)
+            gBs, gCs = (chunks.split(x.unsqueeze(-2)) for x in (gB, gC))
             gD = None if D is None else torch.zeros_like(chunks.D)
             glast, gfirst, N = chunks.to_state(glast), [], chunks.state_size
             for i in reversed(range(len(gys))):
@@ -205,15 +187,16 @@ class _ChunkedScan(torch.autograd.Function):
                     torch.mul(gys[i], ungated[i], out=scratch)
                     torch.ops.aten.silu_backward.grad_input(scratch, chunks.z[i], grad_input=gzs[i])
                     torch.mul(gys[i], torch.ops.aten.silu.out(chunks.z[i], out=scratch), out=gyt)
-                _add_state_grad(gCs[i], states, gyt)
+                # Row times transposed matrix: the other order, matrix times column, is nine times slower.
+                gCs[i].copy_(gyt @ states.mT)
                 torch.mul(gyt, chunks.C[i], out=g)
                 later = gs[-1].add_(carry)
                 # From last to first g becomes the gradient of every state.
                 for now, a in zip(reversed(gs[:-1]), reversed(decays), strict=False):
                     later = now.addcmul_(a, later)
                 carry = decays[0] * gs[0]
-                _add_state_grad(gBs[i], g, x)
-                gx = _sum_states(chunks.B[i], g, out=chunks.buffer("gx", i))  # gradient of Δu
+                gBs[i].copy_(x @ g.mT)
+                gx = torch.matmul(chunks.B[i].mT, g, out=chunks.buffer("gx", i))  # gradient of Δu
                 # h_{t-1} · decay_t · g_t, in place of the decays: the gradient of Δ_t A.
                 decay.mul_(g)
                 decay[:, 1:].mul_(states[:, :-1])
@@ -231,28 +214,7 @@ class _ChunkedScan(torch.autograd.Function):
                     gD += gyt.mul_(ut).sum((0, 1))
                 if time == 0:
                     gfirst.insert(0, carry)
-        gB, gC = (x if x.dim() == 4 else chunks.from_fixed(xs[0]) for x, xs in ((gB, gBs), (gC, gCs)))
+        gB, gC = (x.permute(0, 2, 3, 1) for x in (gB, gC))
         gD = None if D is None else gD.flatten()
         gbias = None if delta_bias is None else gdelta.sum((0, 2))
-        return gu, gdelta, chunks.from_fixed(gA), gB, gC, gD, gz, gbias, None, chunks.from_state(gfirst)
-
-
-def _contiguous(x: Tensor) -> Tensor:
-    """B or C as it is if fixed; else (B, G, N, L), a view of (B, L, G, N) memory: the matrices of a chunk in a row."""
-    return x if x.dim() == 2 else x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
-
-
-def _sum_states(weight: Tensor, states: Tensor, out: Tensor) -> Tensor:
-    """Σ_n weight_n · states_n: (B, T, G, N, P) → (B, T, G, 1, P); weight as from `cut_states`."""
-    if weight.dim() == 3:
-        return torch.sum(states * weight, -2, keepdim=True, out=out)
-    return torch.matmul(weight.transpose(-1, -2), states, out=out)
-
-
-def _add_state_grad(grad: Tensor, states: Tensor, other: Tensor) -> None:
-    """Add to a chunk's gradient of B or C, as from `cut_states`: states (B, T, G, N, P) times other (B, T, G, 1, P)."""
-    if grad.dim() == 3:
-        grad += (states * other).sum((0, 1))
-    else:
-        # Row times transposed matrix: the other order, matrix times column, is nine times slower.
-        grad.copy_((other @ states.transpose(-1, -2)).transpose(-1, -2))
+        return gu, gdelta, gA.transpose(1, 2).reshape(A.shape), gB, gC, gD, gz, gbias, chunks.from_state(gfirst), None

@@ -21,7 +21,7 @@ INSTALL_KERNEL = (
 
 @functools.cache
 def mamba_ssm() -> tuple[Callable | None, str, str]:
-    """mamba-ssm's `selective_scan_fn`, or None; why; and the command that adds what is missing."""
+    """Return mamba-ssm's `selective_scan_fn` or None, the reason, and the command that adds the missing part."""
     if importlib.util.find_spec("mamba_ssm") is None:
         return None, "mamba-ssm is not installed", INSTALL
     if importlib.util.find_spec("selective_scan_cuda") is None:
@@ -35,7 +35,7 @@ def mamba_ssm() -> tuple[Callable | None, str, str]:
 
 @functools.cache
 def kernel_or_warning() -> Callable | None:
-    """`selective_scan_fn`, or None with one warning, the first time, that says how to get it."""
+    """Return `selective_scan_fn`, or None with a warning, the first time, that says how to get it."""
     function, reason, fix = mamba_ssm()
     if function is None:
         warnings.warn(f"selective_scan on CUDA runs its slower PyTorch form: {reason}. To add it: {fix}", stacklevel=4)
@@ -43,25 +43,18 @@ def kernel_or_warning() -> Callable | None:
 
 
 def fits(u: Tensor, A: Tensor, differentiable_state: bool, initial_state: Tensor | None) -> bool:
-    """Whether mamba-ssm's kernel can do it: float64, more than 256 states, a first state and a gradient through
-    the last state are beyond it."""
+    """Return whether mamba-ssm's kernel can do it: it has no float64, no more than 256 states, no first state and no
+    gradient through the last one."""
     return u.dtype != torch.float64 and A.shape[1] <= 256 and initial_state is None and not differentiable_state
 
 
-def scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> tuple[Tensor, Tensor]:
-    """`selective_scan_fn`: sequences in the dtype of u, parameters in float32 → y, last state."""
-    delta, z = (None if x is None else x.to(u.dtype) for x in (delta, z))
-    B, C = (x.float() if x.dim() == 2 else x.to(u.dtype) for x in (B, C))
+def scan(*tensors: Tensor | None, delta_softplus: bool) -> tuple[Tensor, Tensor]:
+    """Return y and the last state by `selective_scan_fn`, for the tensors of `selective_scan` without initial_state.
+
+    Sequences go there in the dtype of u, parameters in float32.
+    """
+    u, delta, A, B, C, D, z, delta_bias = tensors
+    delta, B, C, z = (None if x is None else x.to(u.dtype) for x in (delta, B, C, z))
     A, D, delta_bias = (None if x is None else x.float() for x in (A, D, delta_bias))
     with torch.autocast("cuda", enabled=False):
         return kernel_or_warning()(u, delta, A, B, C, D, z, delta_bias, delta_softplus, True)

@@ -7,25 +7,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .. import cpu
 from . import chunked, cuda, reference
-
-try:
-    from . import cpu
-except Exception as error:  # numba refuses a NumPy that it does not know with more than ImportError
-    cpu, NUMBA_ERROR = None, f"numba does not import ({error})"
-else:
-    NUMBA_ERROR = ""
 
 BACKENDS = ("auto", "cuda", "cpu", "chunked", "reference")
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class BackendStatus(NamedTuple):
-    """Whether a backend works on this machine."""
+    """The status of a backend on this machine."""
 
     name: str
     works: bool
-    reason: str  # why, or why not
+    reason: str  # for working, or for not working
     fix: str  # the command that adds it; empty if it works or cannot be added
 
 
@@ -56,8 +50,9 @@ def selective_scan(
         float32 otherwise. Transposed views of (B, L, D) memory are read in place, and y then is such a view.
     A : Tensor (D, N)
         Negative for a state that decays.
-    B, C : Tensor (D, N), (B, N, L) or (B, G, N, L)
-        Fixed, a step, or a step and group of D / G neighbouring channels.
+    B, C : Tensor (B, N, L), (B, G, N, L) or (D, N)
+        Per step; per step and group of D / G neighbouring channels; per channel and the same at every step, which no
+        Mamba has: it runs as D groups, and takes their time.
     D : Tensor (D,), optional
         Skip connection.
     z : Tensor (B, D, L), optional
@@ -87,19 +82,19 @@ def selective_scan(
     """
     B, C = _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
-    if _choose(backend, u.device.type) == "cuda":
+    backend = _choose(backend, u.device.type)
+    if backend == "cuda":
         differentiable_state = return_last_state and _needs_grad(tensors)
         if cuda.fits(u, A, differentiable_state, initial_state) and cuda.kernel_or_warning():
-            y, last_state = cuda.scan(*tensors[:-1], delta_softplus)
+            y, last_state = cuda.scan(*tensors[:-1], delta_softplus=delta_softplus)
             return (y, last_state) if return_last_state else y
-        run = chunked.scan
-    else:
-        run = _scan_of(_choose(backend, u.device.type))
     state_dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
     if any(x is not None and x.dtype != state_dtype for x in tensors):
         tensors = tuple(None if x is None else x.to(state_dtype) for x in tensors)
-    *tensors, initial_state = tensors
-    y, last_state = run(*tensors, delta_softplus, initial_state)
+    run = reference.scan if backend == "reference" else chunked.scan
+    if backend == "cpu":
+        run = cpu.selective_scan
+    y, last_state = run(*tensors, delta_softplus=delta_softplus)
     if y.dtype != u.dtype:
         y = y.to(u.dtype)
     return (y, last_state) if return_last_state else y
@@ -117,7 +112,7 @@ def selective_step(
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """One token of `selective_scan`, for streams: (state, token) → (new state, output).
+    """Do one token of `selective_scan`, for streams: (state, token) → (new state, output).
 
     Parameters
     ----------
@@ -145,14 +140,14 @@ def selective_step(
 
     B4, C4 = _check(step_last(u), step_last(delta), A, per_step(B), per_step(C), D, step_last(z), delta_bias, state)
     dtype = state.dtype
-    B4, C4 = (x.to(dtype) if x.dim() == 2 else x[..., 0].to(dtype) for x in (B4, C4))
+    B4, C4 = (x[..., 0].to(dtype) for x in (B4, C4))
     optional = [None if x is None else x.to(dtype) for x in (D, z, delta_bias)]
     state, y = reference.step(state, u.to(dtype), delta.to(dtype), A.to(dtype), B4, C4, *optional, delta_softplus)
     return state, y.to(u.dtype)
 
 
 def available_backends() -> list[BackendStatus]:
-    """Each backend, fastest first: whether it works on this machine, why or why not, the command that adds it."""
+    """Return each backend, fastest first: whether it works on this machine, why, and the command that adds it."""
     if not torch.cuda.is_available():
         gpu = BackendStatus("cuda", False, "PyTorch sees no NVIDIA GPU", "")
     else:
@@ -160,31 +155,26 @@ def available_backends() -> list[BackendStatus]:
         gpu = BackendStatus("cuda", True, reason if kernel else f"in its slower PyTorch form: {reason}", fix)
     return [
         gpu,
-        BackendStatus("cpu", not NUMBA_ERROR, NUMBA_ERROR or "numba", "pip install numba" if NUMBA_ERROR else ""),
+        BackendStatus("cpu", cpu.available(), *(cpu.obstacle() or ("numba", ""))),
         BackendStatus("chunked", True, "PyTorch alone", ""),
         BackendStatus("reference", True, "PyTorch alone; slow, for checks", ""),
     ]
 
 
 def _choose(backend: str, device: str) -> str:
-    """The backend for "auto"; one asked for by name, if it works for tensors on this device."""
+    """Return the backend for "auto"; one asked for by name, if it works for tensors on this device."""
     if backend not in BACKENDS:
         raise ValueError(f"backend: found {backend!r}, expected one of {BACKENDS}")
     if backend == "auto":
         if device == "cuda":
             return "cuda"
-        return "cpu" if device == "cpu" and not NUMBA_ERROR else "chunked"
+        return "cpu" if device == "cpu" and cpu.available() else "chunked"
     if backend in ("cuda", "cpu") and device != backend:
         raise RuntimeError(f"backend: found {backend!r} for tensors on {device!r}, expected them on {backend!r}")
-    if backend == "cpu" and NUMBA_ERROR:
-        raise RuntimeError(f"backend: found 'cpu', but {NUMBA_ERROR}; expected numba: pip install numba")
+    if backend == "cpu" and not cpu.available():
+        reason, fix = cpu.obstacle()
+        raise RuntimeError(f"backend: found 'cpu', but {reason}; expected numba to compile: {fix}")
     return backend
-
-
-def _scan_of(backend: str):
-    if backend == "cpu":
-        return cpu.scan
-    return chunked.scan if backend == "chunked" else reference.scan
 
 
 def _needs_grad(tensors) -> bool:
@@ -192,17 +182,13 @@ def _needs_grad(tensors) -> bool:
 
 
 def _check(u, delta, A, B, C, D, z, delta_bias, initial_state) -> tuple[Tensor, Tensor]:
-    """Raise for what does not fit; return B and C as (D, N) or (B, G, N, L)."""
-    for name, x in zip(
-        ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state"),
-        (u, delta, A, B, C, D, z, delta_bias, initial_state),
-        strict=True,
-    ):
-        if x is None:
-            continue
-        if x.dtype not in FLOATS:
+    """Raise for what does not fit; return B and C as (B, G, N, L)."""
+    tensors = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z}
+    tensors |= {"delta_bias": delta_bias, "initial_state": initial_state}
+    for name, x in tensors.items():
+        if x is not None and x.dtype not in FLOATS:
             raise TypeError(f"{name}: found dtype {x.dtype}, expected one of {FLOATS}")
-        if x.device != u.device:
+        if x is not None and x.device != u.device:
             raise ValueError(f"{name}: found on {x.device}, expected on {u.device}, where u is")
     if u.dim() != 3 or u.shape[2] == 0:
         raise ValueError(f"u: found shape {tuple(u.shape)}, expected (B, D, L) with L ≥ 1")
@@ -210,29 +196,20 @@ def _check(u, delta, A, B, C, D, z, delta_bias, initial_state) -> tuple[Tensor, 
     if A.dim() != 2 or A.shape[0] != channels:
         raise ValueError(f"A: found shape {tuple(A.shape)}, expected (D, N) with D = {channels} as in u")
     states = A.shape[1]
-    _expect("delta", delta, (batch, channels, length))
-    _expect("D", D, (channels,))
-    _expect("z", z, (batch, channels, length))
-    _expect("delta_bias", delta_bias, (channels,))
-    _expect("initial_state", initial_state, (batch, channels, states))
-    B, C = (_check_per_step(n, x, batch, channels, states, length) for n, x in (("B", B), ("C", C)))
-    if B.dim() == C.dim() == 4 and B.shape[1] != C.shape[1]:
-        # One group beside several: the single one serves all.
-        groups = max(B.shape[1], C.shape[1])
-        if min(B.shape[1], C.shape[1]) != 1:
-            raise ValueError(f"C: found {C.shape[1]} groups, expected {B.shape[1]} as in B")
-        B, C = (x.expand(-1, groups, -1, -1) for x in (B, C))
-    return B, C
+    shapes = dict.fromkeys(("delta", "z"), (batch, channels, length)) | dict.fromkeys(("D", "delta_bias"), (channels,))
+    for name, shape in (shapes | {"initial_state": (batch, channels, states)}).items():
+        if tensors[name] is not None and tensors[name].shape != shape:
+            raise ValueError(f"{name}: found shape {tuple(tensors[name].shape)}, expected {shape}")
+    B, C = (_per_step(name, tensors[name], batch, channels, states, length) for name in ("B", "C"))
+    groups = max(B.shape[1], C.shape[1])
+    if groups % B.shape[1] or groups % C.shape[1]:
+        raise ValueError(f"C: found {C.shape[1]} groups, expected {B.shape[1]} as in B, or a multiple or divisor of it")
+    return tuple(x if x.shape[1] == groups else x.repeat_interleave(groups // x.shape[1], 1) for x in (B, C))
 
 
-def _expect(name: str, x: Tensor | None, shape: tuple[int, ...]) -> None:
-    if x is not None and x.shape != shape:
-        raise ValueError(f"{name}: found shape {tuple(x.shape)}, expected {shape}")
-
-
-def _check_per_step(name: str, x: Tensor, batch: int, channels: int, states: int, length: int) -> Tensor:
-    if x.shape == (channels, states):
-        return x
+def _per_step(name: str, x: Tensor, batch: int, channels: int, states: int, length: int) -> Tensor:
+    if channels and x.shape == (channels, states):
+        return x[None, :, :, None].expand(batch, -1, -1, length)
     if x.shape == (batch, states, length):
         return x.unsqueeze(1)
     groups = x.shape[1] if x.dim() == 4 else 0

@@ -1,6 +1,6 @@
-"""The definition, one step at a time: what every other backend must equal.
+"""The definition, one step at a time, which every other backend must equal.
 
-Slow, and its backward keeps a (B, D, N) state a step; use it to read and to check, in float64.
+It is slow, and its backward keeps a (B, D, N) state per step: to be read, and for checks in float64.
 Letters: B batch, D channels, L length, N state size, G groups.
 """
 
@@ -23,9 +23,9 @@ def step(
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """One token: (state h_{t-1}, token) → (state h_t, output y_t).
+    """Do one token: (state h_{t-1}, token) → (state h_t, output y_t).
 
-    state (B, D, N); u, delta, z (B, D); A (D, N); B, C (D, N) or (B, G, N); D, delta_bias (D,).
+    state (B, D, N); u, delta, z (B, D); A (D, N); B, C (B, G, N); D, delta_bias (D,).
     """
     if delta_bias is not None:
         delta = delta + delta_bias
@@ -50,16 +50,14 @@ def scan(
     D: Tensor | None,
     z: Tensor | None,
     delta_bias: Tensor | None,
-    delta_softplus: bool,
     initial_state: Tensor | None,
+    delta_softplus: bool,
 ) -> tuple[Tensor, Tensor]:
-    """`step` over the whole sequence: u, delta, z (B, D, L); B, C (D, N) or (B, G, N, L) → y, last state."""
+    """Do `step` over the whole sequence: u, delta, z (B, D, L); B, C (B, G, N, L) → y, last state."""
     batch, channels, length = u.shape
     state = u.new_zeros(batch, channels, A.shape[1]) if initial_state is None else initial_state
     # unbind, not x[:, :, t]: the backward of an index fills a whole zero tensor at every step, L² work.
-    us, deltas = u.unbind(-1), delta.unbind(-1)
-    Bs = [B] * length if B.dim() == 2 else B.unbind(-1)
-    Cs = [C] * length if C.dim() == 2 else C.unbind(-1)
+    us, deltas, Bs, Cs = (x.unbind(-1) for x in (u, delta, B, C))
     zs = [None] * length if z is None else z.unbind(-1)
     ys = []
     for t in range(length):
@@ -69,5 +67,5 @@ def scan(
 
 
 def _per_channel(x: Tensor, u: Tensor) -> Tensor:
-    """B or C of one step, (D, N) or (B, G, N), as each of the D channels of u (B, D) sees it."""
-    return x if x.dim() == 2 else x.repeat_interleave(u.shape[1] // x.shape[1], dim=1)
+    """B or C of one step, (B, G, N), as each of the D channels of u (B, D) sees it."""
+    return x.repeat_interleave(u.shape[1] // x.shape[1], dim=1)

@@ -1,4 +1,4 @@
-"""Arithmetic of Lanes: with each other, with floats, and over all lanes."""
+"""Arithmetic of Lanes and tables: with each other, with floats, and over all lanes or rows."""
 
 from __future__ import annotations
 
@@ -6,32 +6,29 @@ import operator
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .vectors import WIDTH, Lanes, pointer_to, rows_of, suffix, table_of, vector_of
+from .vectors import WIDTH, Lanes, constants, rows_of, table_of
+
+CONTRACT = ("contract",)  # a product and a sum may fuse
 
 
 @intrinsic
 def spread(typingctx, number):
-    """A float in every lane."""
+    """Return Lanes with a float in every lane."""
 
     def codegen(context, builder, signature, args):
-        return vector_of(context, builder, signature.return_type, signature.args[0], args[0])
+        return rows_of(context, builder, signature.return_type, number, args[0])[0]
 
     return Lanes(number)(number), codegen
 
 
-def _lanes_of(a, b):
-    return max((x for x in (a, b) if isinstance(x, Lanes)), key=lambda x: x.rows)
-
-
-def binary(emit):
-    """An intrinsic of two operands, at least one of them Lanes, from emit(builder, a, b)."""
+def _binary(emit):
+    """Return an intrinsic of two operands, at least one of them Lanes, from emit(builder, a, b)."""
 
     @intrinsic
     def operation(typingctx, a, b):
-        lanes = _lanes_of(a, b)
+        lanes = max((x for x in (a, b) if isinstance(x, Lanes)), key=lambda x: x.rows)
 
         def codegen(context, builder, signature, args):
             a, b = (rows_of(context, builder, lanes, t, x) for t, x in zip(signature.args, args, strict=True))
@@ -42,8 +39,21 @@ def binary(emit):
     return operation
 
 
-def _operator(op, instruction):
-    operation = binary(lambda builder, a, b: getattr(builder, instruction)(a, b, flags=("contract",)))
+def unary(emit):
+    """Return an intrinsic that does emit(builder, vector, dtype) to every row."""
+
+    @intrinsic
+    def function(typingctx, x):
+        def codegen(context, builder, signature, args):
+            return table_of(builder, [emit(builder, row, x.dtype) for row in rows_of(context, builder, x, x, args[0])])
+
+        return x(x), codegen
+
+    return function
+
+
+def _overload(op, instruction: str) -> None:
+    operation = _binary(lambda builder, a, b: getattr(builder, instruction)(a, b, flags=CONTRACT))
 
     @overload(op, inline="always")
     def overloaded(a, b):
@@ -51,34 +61,52 @@ def _operator(op, instruction):
             return lambda a, b: operation(a, b)
 
 
-for _op, _instruction in (
-    (operator.add, "fadd"),
-    (operator.sub, "fsub"),
-    (operator.mul, "fmul"),
-    (operator.truediv, "fdiv"),
-):
-    _operator(_op, _instruction)
+_overload(operator.add, "fadd")
+_overload(operator.sub, "fsub")
+_overload(operator.mul, "fmul")
+_overload(operator.truediv, "fdiv")
 
-# "a if a > b else b" with NaN in a kept: the comparison is false for NaN, and the second choice is a.
-at_least = binary(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), b, a))
-at_most = binary(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), b, a))
+
+# NaN in a is kept: the comparison is false for NaN, and the second choice is a.
+def larger(builder, a, b):
+    return builder.select(builder.fcmp_ordered("<", a, b), b, a)
+
+
+def smaller(builder, a, b):
+    return builder.select(builder.fcmp_ordered(">", a, b), b, a)
+
+
+at_least, at_most = _binary(larger), _binary(smaller)
 # a where it is above b, else 0
-above = binary(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, ir.Constant(a.type, None)))
+above = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, ir.Constant(a.type, None)))
 
 
 @intrinsic
 def chosen(typingctx, test, a, b):
-    """a where test > 0, else b; each of a and b Lanes or a float."""
+    """Return a where test > 0, else b; each of a and b is Lanes or a float."""
 
     def codegen(context, builder, signature, args):
-        a, b = (vector_of(context, builder, test, t, x) for t, x in zip(signature.args[1:], args[1:], strict=True))
+        (a,), (b,) = (rows_of(context, builder, test, *x) for x in zip(signature.args[1:], args[1:], strict=True))
         return builder.select(builder.fcmp_ordered(">", args[0], ir.Constant(args[0].type, None)), a, b)
 
     return test(test, a, b), codegen
 
 
+@intrinsic
+def doubled(typingctx, x):
+    """Return the same numbers in double precision."""
+
+    def codegen(context, builder, signature, args):
+        return builder.fpext(args[0], context.get_value_type(signature.return_type))
+
+    return Lanes(types.float64)(x), codegen
+
+
+# --- Over lanes and rows ------------------------------------------------------------------------------------
+
+
 def _over_lanes(emit):
-    """An intrinsic that makes one number of all lanes by emit(builder, a, b), always in the same order."""
+    """Return an intrinsic that makes one number of all lanes by emit(builder, a, b), always in the same order."""
 
     @intrinsic
     def reduction(typingctx, x):
@@ -87,15 +115,8 @@ def _over_lanes(emit):
             width = WIDTH
             while width > 1:  # halves on top of each other
                 width //= 2
-                low, high = (
-                    builder.shuffle_vector(
-                        vector,
-                        vector,
-                        ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(start, start + width))),
-                    )
-                    for start in (0, width)
-                )
-                vector = emit(builder, low, high)
+                halves = (list(range(start, start + width)) for start in (0, width))
+                vector = emit(builder, *(builder.shuffle_vector(vector, vector, constants(half)) for half in halves))
             return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
 
         return x.dtype(x), codegen
@@ -104,25 +125,16 @@ def _over_lanes(emit):
 
 
 total = _over_lanes(lambda builder, a, b: builder.fadd(a, b))
-largest = _over_lanes(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), b, a))
+largest = _over_lanes(larger)
 
 
 @intrinsic
-def totals(typingctx, rows):
-    """The sums of the rows of an array (WIDTH, WIDTH) as Lanes: 15 additions instead of 64."""
+def totals(typingctx, table):
+    """Return the sums of a table's WIDTH rows as Lanes: 15 additions instead of 64."""
 
     def codegen(context, builder, signature, args):
-        index_type = types.UniTuple(types.intp, 2)
-        vector = context.get_value_type(signature.return_type)
-        indices = ir.VectorType(ir.IntType(32), WIDTH)
-        even, odd = (ir.Constant(indices, list(range(start, 2 * WIDTH, 2))) for start in (0, 1))
-        vectors = []
-        for row in range(WIDTH):
-            place = [context.get_constant(types.intp, x) for x in (row, 0)]
-            index = context.make_tuple(builder, index_type, place)
-            pointer = pointer_to(context, builder, signature.args[0], args[0], index_type, index)
-            pointer = builder.bitcast(pointer, vector.as_pointer())
-            vectors.append(builder.load(pointer, align=signature.args[0].dtype.bitwidth // 8))
+        even, odd = (constants(list(range(start, 2 * WIDTH, 2))) for start in (0, 1))
+        vectors = rows_of(context, builder, table, table, args[0])
         while len(vectors) > 1:  # neighbours added: a's sums fill the lower half, b's the upper one
             vectors = [
                 builder.fadd(builder.shuffle_vector(a, b, even), builder.shuffle_vector(a, b, odd))
@@ -130,49 +142,32 @@ def totals(typingctx, rows):
             ]
         return vectors[0]
 
-    return Lanes(rows.dtype)(rows), codegen
+    return Lanes(table.dtype)(table), codegen
 
 
 @intrinsic
-def weighted(typingctx, array, index, weights):
-    """Σ_r weights[r] · array[i + r, j : j + WIDTH], over as many rows as there are lanes; index = (i, j)."""
+def weighted(typingctx, table, weights):
+    """Return Σ_r weights[r] · table[r], for a table of WIDTH rows, as Lanes."""
 
     def codegen(context, builder, signature, args):
-        array_type, index_type, _ = signature.args
-        vector = args[2].type
-        i, j = cgutils.unpack_tuple(builder, args[1])
-        i, j = (context.cast(builder, x, t, types.intp) for x, t in zip((i, j), index_type, strict=True))
-        pair = types.UniTuple(types.intp, 2)
         sums = [None, None]  # two chains, for an addition waits for the one before
-        for row in range(WIDTH):
-            at = context.make_tuple(builder, pair, (builder.add(i, ir.Constant(i.type, row)), j))
-            pointer = builder.bitcast(pointer_to(context, builder, array_type, args[0], pair, at), vector.as_pointer())
-            numbers = builder.load(pointer, align=array_type.dtype.bitwidth // 8)
-            lane = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [row] * WIDTH)
-            term = builder.fmul(numbers, builder.shuffle_vector(args[2], args[2], lane), flags=("contract",))
-            chain = sums[row % 2]
-            sums[row % 2] = term if chain is None else builder.fadd(chain, term, flags=("contract",))
+        for row, numbers in enumerate(rows_of(context, builder, table, table, args[0])):
+            weight = builder.shuffle_vector(args[1], args[1], constants([row] * WIDTH))
+            term, chain = builder.fmul(numbers, weight, flags=CONTRACT), sums[row % 2]
+            sums[row % 2] = term if chain is None else builder.fadd(chain, term, flags=CONTRACT)
         return builder.fadd(*sums)
 
-    return weights(array, index, weights), codegen
+    return weights(table, weights), codegen
 
 
 @intrinsic
-def doubled(typingctx, x):
-    """The same numbers in double precision."""
+def add_products(typingctx, start, a, b):
+    """Return start + Σ_r a_r · b_r over the rows of two tables, as Lanes."""
 
     def codegen(context, builder, signature, args):
-        return builder.fpext(args[0], context.get_value_type(signature.return_type))
+        result = args[0]
+        for x, y in zip(*(rows_of(context, builder, a, a, table) for table in args[1:]), strict=True):
+            result = builder.fadd(result, builder.fmul(x, y, flags=CONTRACT), flags=CONTRACT)
+        return result
 
-    return Lanes(types.float64)(x), codegen
-
-
-@intrinsic
-def sqrt(typingctx, x):
-    """Square roots."""
-
-    def codegen(context, builder, signature, args):
-        kind = ir.FunctionType(args[0].type, [args[0].type])
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.sqrt.{suffix(x.dtype)}"), args)
-
-    return x(x), codegen
+    return start(start, a, b), codegen

@@ -1,4 +1,4 @@
-"""exp2, sigmoid and softplus of Lanes, by polynomials."""
+"""Functions of Lanes and tables: square roots by the processor; exp2, sigmoid and softplus by polynomials."""
 
 from __future__ import annotations
 
@@ -6,21 +6,10 @@ import math
 
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic, overload
+from numba.core import cgutils
 
-from .arithmetic import at_least, at_most, binary
-from .vectors import LN2, LOG2E, WIDTH, Lanes, rows_of, table_of
-
-
-def _raised(builder, p, n):
-    """p · 2^k, where the lowest bits of the float n hold the integer k: added to the exponent's bits of p."""
-    bits, mantissa = (32, 23) if p.type.element == ir.FloatType() else (64, 52)
-    integer = ir.VectorType(ir.IntType(bits), WIDTH)
-    shifted = builder.shl(builder.bitcast(n, integer), ir.Constant(integer, [mantissa] * WIDTH))
-    return builder.bitcast(builder.add(builder.bitcast(p, integer), shifted), p.type)
-
-
-_raise_exponent = binary(_raised)
+from .arithmetic import CONTRACT, at_least, at_most, larger, smaller, unary
+from .vectors import LN2, LOG2E, WIDTH, llvm_suffix
 
 # 2^f on [-½, ½], highest power first, exactly 1 at 0: minimax (relative error 9e-8), Taylor (2e-16).
 _EXP2 = {
@@ -34,60 +23,50 @@ _LOG1P = {
 }
 
 
-def _series(table):
-    """An intrinsic for the polynomial with the coefficients table[dtype], by Horner's scheme."""
-
-    @intrinsic
-    def series(typingctx, x):
-        def codegen(context, builder, signature, args):
-            vector = context.get_value_type(Lanes(x.dtype))
-            first, *rest = (ir.Constant(vector, [c] * WIDTH) for c in table[x.dtype])
-            values = []
-            for row in rows_of(context, builder, x, x, args[0]):
-                p = first
-                for c in rest:
-                    product = builder.fmul(p, row, flags=("contract",))
-                    p = builder.fadd(product, c, flags=("contract",))
-                values.append(p)
-            return table_of(builder, values)
-
-        return x(x), codegen
-
-    return series
+def _constant(like, number: float):
+    return ir.Constant(like.type, [number] * WIDTH)
 
 
-_exp2_series, _log1p_series = _series(_EXP2), _series(_LOG1P)
+def _polynomial(builder, x, coefficients):
+    """Return the polynomial at x, by Horner's scheme."""
+    first, *rest = (_constant(x, c) for c in coefficients)
+    for c in rest:
+        first = builder.fadd(builder.fmul(first, x, flags=CONTRACT), c, flags=CONTRACT)
+    return first
 
 
-def exp2(x):
-    """2^x, within two units in the last place; 0 and infinity out of range, NaN for NaN. For kernels only."""
-    raise NotImplementedError("exp2: works inside numba kernels only")
+def _exp2(builder, x, dtype):
+    """Return 2^x = 2^n · 2^f with the whole number n next to x, and f = x − n."""
+    bits, mantissa, lowest, highest = (32, 23, -127.0, 128.0) if dtype == types.float32 else (64, 52, -1023.0, 1024.0)
+    x = smaller(builder, larger(builder, x, _constant(x, lowest)), _constant(x, highest))
+    rounder = _constant(x, 1.5 * 2.0**mantissa)
+    n = builder.fadd(x, rounder, flags=CONTRACT)  # rounds to a whole number, which then stands in the lowest bits
+    f = builder.fsub(x, builder.fsub(n, rounder, flags=CONTRACT), flags=CONTRACT)
+    p = _polynomial(builder, f, _EXP2[dtype])
+    integer = ir.VectorType(ir.IntType(bits), WIDTH)  # and is added to the exponent's bits of 2^f
+    shifted = builder.shl(builder.bitcast(n, integer), ir.Constant(integer, [mantissa] * WIDTH))
+    return builder.bitcast(builder.add(builder.bitcast(p, integer), shifted), x.type)
 
 
-@overload(exp2, inline="always")
-def _exp2(x):
-    single = x.dtype == types.float32
-    lowest, highest = (-127.0, 128.0) if single else (-1023.0, 1024.0)
-    rounder = 1.5 * 2.0 ** (23 if single else 52)
+def _sqrt(builder, x, dtype):
+    kind, name = ir.FunctionType(x.type, [x.type]), f"llvm.sqrt.{llvm_suffix(dtype)}"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [x])
 
-    def compute(x):
-        x = at_most(at_least(x, lowest), highest)
-        n = x + rounder  # rounds to a whole number, which then stands in the lowest bits
-        f = x - (n - rounder)
-        return _raise_exponent(_exp2_series(f), n)
 
-    return compute
+sqrt = unary(_sqrt)
+exp2 = unary(_exp2)  # within two units in the last place; 0 and infinity out of range, NaN for NaN
+_log1p_series = unary(lambda builder, x, dtype: _polynomial(builder, x, _LOG1P[dtype]))
 
 
 @njit(inline="always")
 def sigmoid(x):
-    """1 / (1 + e^-x)"""
+    """Return 1 / (1 + e^-x)."""
     return 1.0 / (1.0 + exp2(x * -LOG2E))
 
 
 @njit(inline="always")
 def softplus(x):
-    """log(1 + e^x) = max(x, 0) + log(1 + w), w = e^-|x|: no overflow, and exact for very negative x."""
+    """Return log(1 + e^x) = max(x, 0) + log(1 + w), w = e^-|x|: no overflow, and exact for very negative x."""
     w = exp2(at_most(x, x * -1.0) * LOG2E)
     s = w / (w + 2.0)
     return at_least(x, 0.0) + s * _log1p_series(s * s)
