@@ -116,9 +116,9 @@ def _override(text: str) -> tuple[str, Any]:
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
-    from .datasets import ENTRIES
+    from .datasets import ENTRIES, entry_of
 
-    source = ENTRIES[arguments.name].source if arguments.name in ENTRIES else None
+    source = entry_of(arguments.name).source
     if source is None:
         known = ", ".join(name for name, entry in ENTRIES.items() if entry.source)
         raise ValueError(f"data set {arguments.name!r}: nothing to fetch; there are {known}")

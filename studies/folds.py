@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from alignmamba2.datasets import load_dataset
-from alignmamba2.datasets.emoji import FOLDS
 from alignmamba2.experiments import write_results
 from alignmamba2.recipes import Recipe
 from alignmamba2.training import evaluate, fit
+from studies.datasets.emoji import FOLDS, RECIPE
 
 FUSED = "AlignMamba-2, image + text"
 ARMS: dict[str, dict[str, Any]] = {
@@ -89,7 +89,7 @@ def differences(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, fl
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m studies folds", description=__doc__)
-    parser.add_argument("--recipe", default="emoji")
+    parser.add_argument("--recipe", default=str(RECIPE))
     parser.add_argument("--seeds", type=int, default=3, help="seeds a fold (default: 3)")
     parser.add_argument("--workers", type=int, default=2, help="processes at a time (default: 2)")
     parser.add_argument("--folds", type=int, default=FOLDS, help="only the first so many folds")

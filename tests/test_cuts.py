@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alignmamba2.datasets import DataError, ict_mmmo, inspect, mosi, spoken_reviews
+from alignmamba2.datasets import DataError, inspect, mosi
 from alignmamba2.datasets.formats import nyu_files
 from alignmamba2.datasets.formats.images import read_picture
+from studies.datasets import ict_mmmo, spoken_reviews
 from tests.stress.fuzz_targets import TARGETS
 
 CUTS = 200

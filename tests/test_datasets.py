@@ -314,7 +314,7 @@ def test_a_loader_may_be_an_address_that_is_imported_when_it_is_needed(tmp_path,
         load_dataset("lost")
 
 
-@pytest.mark.parametrize("name", ["mosi", "emoji", "mini-mosi"])
+@pytest.mark.parametrize("name", ["mosi", "mvsa", "mini-mosi"])
 def test_a_name_that_is_taken_is_refused(name):
     with pytest.raises(ValueError, match=f"data set '{name}': the name is taken by alignmamba2.datasets"):
         register_dataset(name, load_own)

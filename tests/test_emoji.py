@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from alignmamba2 import load_dataset
-from alignmamba2.datasets import emoji, is_present
+from alignmamba2.datasets import is_present
+from studies.datasets import emoji
 
 FREQUENT = 800  # tweets: few emoji, so few pictures to encode
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from alignmamba2 import load_dataset
-from alignmamba2.datasets import DataError, ict_mmmo, is_present
+from alignmamba2.datasets import DataError, is_present
+from studies.datasets import ict_mmmo
 
 PADDING = 3  # of the first sample of every split
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from alignmamba2.datasets import emoji
+from studies.datasets import emoji
 from tools.build import NotebookError, build_notebook, build_notebooks, with_solutions
 from tools.gallery import build_gallery
 from tools.notebook_page import FIGURE, FORMULA, PLOTLY, WIDGET

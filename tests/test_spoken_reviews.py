@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from alignmamba2 import load_dataset
-from alignmamba2.datasets import DataError, is_present, speech, spoken_reviews
+from alignmamba2.datasets import DataError, is_present
 from alignmamba2.encoders import MiniLM
+from studies.datasets import speech, spoken_reviews
 
 SENTENCES = (
     "The film isn't bad, in spite of the cast; it's well made.",
@@ -225,7 +226,7 @@ def test_a_missing_package_is_named_with_the_command(archive, monkeypatch):
 
 def test_missing_ratings_are_named_with_the_command(archive, monkeypatch):
     monkeypatch.delenv("ALIGNMAMBA2_MIRROR")
-    with pytest.raises(DataError, match=r"missing.*data fetch spoken-reviews"):
+    with pytest.raises(DataError, match=r"missing.*data fetch studies.datasets.spoken_reviews:ENTRY"):
         load_dataset("spoken-reviews")
 
 

@@ -10,7 +10,17 @@ from .contents import Contents
 from .nonfinite import without_nonfinite
 from .registry import ENTRIES, Entry, register_dataset
 
-__all__ = ["ENTRIES", "DataError", "Dataset", "inspect", "is_present", "load_dataset", "names", "register_dataset"]
+__all__ = [
+    "ENTRIES",
+    "DataError",
+    "Dataset",
+    "entry_of",
+    "inspect",
+    "is_present",
+    "load_dataset",
+    "names",
+    "register_dataset",
+]
 
 # Name → module and entry in this folder, imported when the name is first used.
 BUILT_IN = {
@@ -19,9 +29,6 @@ BUILT_IN = {
     "mosi": "mosi:MOSI",
     "mosei": "mosi:MOSEI",
     "mosi-utterances": "mosi_utterances:ENTRY",
-    "ict-mmmo": "ict_mmmo:ENTRY",
-    "emoji": "emoji:ENTRY",
-    "spoken-reviews": "spoken_reviews:ENTRY",
     "mini-nyu": "mini.nyu:ENTRY",
     "nyu": "nyu:ENTRY",
     "mini-mvsa": "mini.mvsa:ENTRY",
@@ -38,7 +45,7 @@ def names() -> tuple[str, ...]:
 
 def is_present(name: str, root: str | Path | None = None) -> bool:
     """Return whether `load_dataset(name)` finds its files, here or in the mirror; generated sets are always present."""
-    return _entry(name).present(root)
+    return entry_of(name).present(root)
 
 
 def load_dataset(
@@ -48,7 +55,7 @@ def load_dataset(
 
     Parameters
     ----------
-    name : one of `names()`
+    name : one of `names()`, or the address "package.module:name" of a loader or an `Entry`
     split : "train", "valid" or "test"; default all of them, as a dict
     root : folder of all data sets; default see `fetch.data_root`
     nonfinite : "error", "mask" or "zero"
@@ -62,7 +69,7 @@ def load_dataset(
     DataError
         Naming the file that is missing or wrong, and what to do.
     """
-    load = _entry(name).load
+    load = entry_of(name).load
     try:
         signature(load).bind(root, **options)
     except TypeError as error:
@@ -95,7 +102,16 @@ def inspect(path: str | Path) -> Contents:
     )
 
 
-def _entry(name: str) -> Entry:
+def entry_of(name: str) -> Entry:
+    """Return what is known of a data set, by its name or by an address "package.module:name" (see `Entry.load`).
+
+    Raises
+    ------
+    ValueError
+        There is no such name, or nothing at the address.
+    """
+    if ":" in name:
+        return Entry(name, name).imported()
     if name not in ENTRIES:
-        raise ValueError(f"data set: found {name!r}; expected one of {', '.join(names())}")
+        raise ValueError(f"data set: found {name!r}; expected one of {', '.join(names())}, or 'package.module:name'")
     return ENTRIES[name]

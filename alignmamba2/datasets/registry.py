@@ -94,7 +94,7 @@ class Registry(UserDict[str, Entry]):
 
 
 def _address(entry: Entry) -> str:
-    load = entry.load
+    load = getattr(entry.load, "func", entry.load)  # of a partial, its function
     return f"{load.__module__}:{load.__qualname__}" if hasattr(load, "__qualname__") else str(load)
 
 

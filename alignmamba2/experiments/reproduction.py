@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from ..batch import MultimodalBatch
-from ..datasets import ENTRIES, Dataset, is_present, load_dataset
+from ..datasets import Dataset, entry_of, is_present, load_dataset
 from ..datasets.corruptions import corrupt
 from ..metrics import calibration_error
 from ..recipes import Recipe
@@ -81,7 +81,7 @@ def reproduce(
     for name in names:
         recipe = Recipe.load(BENCHMARKS[name].recipe)
         if not is_present(recipe.dataset):
-            how = ENTRIES[recipe.dataset].command
+            how = entry_of(recipe.dataset).command
             say(f"{name}: data not present. {how}")
             benchmarks[name] = {"missing": how, "published": published(BENCHMARKS[name])}
             continue

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
+from pathlib import Path
 from typing import Any
 
 from .checking import Verdict, compare
@@ -20,6 +22,11 @@ from .results import stored_results
 __all__ = ["Exercise", "Verdict", "check", "exercises", "hint", "solution", "stored_results"]
 
 _asked: dict[str, int] = {}
+
+# In a clone, chapters also use what stands beside the package, such as `studies.datasets`.
+_CLONE = Path(__file__).resolve().parents[2]
+if (_CLONE / "studies").is_dir() and str(_CLONE) not in sys.path:
+    sys.path.append(str(_CLONE))
 
 
 def check(name: str, answer: Any, seed: int = 0) -> Verdict:

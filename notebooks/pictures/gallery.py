@@ -21,12 +21,14 @@ import plotly.graph_objects as go
 import torch
 
 import alignmamba2 as am
+import studies.datasets  # registers spoken-reviews
 from alignmamba2 import figures
 from alignmamba2.alignment import permutation_test, witness
 from alignmamba2.datasets import is_present
 
 REAL = "mosi-utterances-minilm"
 SPOKEN = "spoken-reviews"  # synthetic speech of real sentences: when each word is said is known
+SPOKEN_RECIPE = str(Path(studies.__file__).parent / "recipes" / "spoken-reviews.toml")
 EPOCHS = [12]
 Drawn = Iterator[tuple[str, go.Figure]]
 
@@ -37,7 +39,7 @@ def trained(name: str):
     settings = {
         REAL: {"model.lambda_ot": 1.0, "model.lambda_mmd": 1.0, "training.max_epochs": EPOCHS[0]},
         # With mini-mosi's weights of L_OT: the recipe's hardly align, and that is the figures' subject.
-        SPOKEN: {"model.lambda_ot": 1.0, "model.fixed_anchor": True, "training.max_epochs": EPOCHS[0]},
+        SPOKEN_RECIPE: {"model.lambda_ot": 1.0, "model.fixed_anchor": True, "training.max_epochs": EPOCHS[0]},
     }.get(name, {})
     result = am.fit(name, overrides=settings, progress=False)
     test = result.datasets["test"]
@@ -55,7 +57,7 @@ def middling(test, low: int = 8, high: int = 12) -> int:
 
 
 def transport() -> Drawn:
-    spoken = [trained(SPOKEN)] if is_present(SPOKEN) else []
+    spoken = [trained(SPOKEN_RECIPE)] if is_present(SPOKEN) else []
     for _result, test, trace, note in (real(), trained("mini-mosi"), *spoken):
         i, pair = middling(test), trace.pairs[0]
         partners = test[i].partners.get(pair)

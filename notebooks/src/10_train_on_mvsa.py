@@ -48,12 +48,13 @@ from sklearn.metrics import cohen_kappa_score
 
 import alignmamba2
 from alignmamba2 import evaluate, figures, fit, load_dataset, transport
-from alignmamba2.datasets import ENTRIES, emoji, is_present, mvsa
+from alignmamba2.datasets import ENTRIES, is_present, mvsa
 from alignmamba2.datasets.formats import mvsa_files
 from alignmamba2.datasets.mini import mvsa as mini_mvsa
 from alignmamba2.explorers import SampleExplorer
 from alignmamba2.training import predict
 from course import check
+from studies.datasets import emoji
 
 root = root or None
 name = dataset or ("mvsa" if is_present("mvsa", root) else "mini-mvsa")
@@ -292,7 +293,7 @@ if real:
 
 # %%
 if real:
-    of_emoji, scores = compare("emoji", real)
+    of_emoji, scores = compare(emoji.RECIPE, real)
     display(figures.scores(scores, note=real_note))
 
 # %% [markdown]

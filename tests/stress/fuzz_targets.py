@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from alignmamba2.batch import MultimodalBatch
-from alignmamba2.datasets import ENTRIES, ict_mmmo, inspect, mosi, mosi_utterances, spoken_reviews, store
+from alignmamba2.datasets import ENTRIES, inspect, mosi, mosi_utterances, store
 from alignmamba2.datasets.formats import nyu_files
 from alignmamba2.datasets.formats.images import read_picture
 from alignmamba2.encoders.cache import Tokens, cached
@@ -27,6 +27,7 @@ from alignmamba2.recipes import FOLDER, Recipe
 from alignmamba2.storage.files import read_json, read_tensors, write_json
 from alignmamba2.storage.token_store import read_notes
 from alignmamba2.training.checkpoint import Checkpoint
+from studies.datasets import ict_mmmo, spoken_reviews
 
 
 @dataclass(frozen=True)

@@ -23,16 +23,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..batch import Sample
-from ..storage.files import file_hash
-from .base import DataError, Dataset, splits_of
-from .contents import Contents, Field, Part
-from .fetch import Source, data_root
-from .formats.hdf5 import reading
-from .options import chosen_modalities
-from .registry import Entry
+from alignmamba2.batch import Sample
+from alignmamba2.datasets.base import DataError, Dataset, splits_of
+from alignmamba2.datasets.contents import Contents, Field, Part
+from alignmamba2.datasets.fetch import Source, data_root
+from alignmamba2.datasets.formats.hdf5 import reading
+from alignmamba2.datasets.options import chosen_modalities
+from alignmamba2.datasets.registry import Entry
+from alignmamba2.storage.files import file_hash
 
 NAME = "ict-mmmo"
+ADDRESS = f"{__name__}:ENTRY"  # for commands
 MODALITIES = {"text": 300, "audio": 74, "video": 36}
 SIZES = {"train": 220, "valid": 40, "test": 80}
 STEPS = 20
@@ -66,7 +67,7 @@ def load(root: str | Path | None = None, *, modalities: Sequence[str] = tuple(MO
     modalities : some of "text", "audio", "video"
     """
     chosen = chosen_modalities(modalities, MODALITIES)
-    folder = SOURCE.ensure(NAME, root)
+    folder = SOURCE.ensure(ADDRESS, root)
     missing = "text" in chosen and not (folder / FILES["text"].format("train")).is_file()
     reviews = {split: read_split(folder, split) for split in SIZES}
     splits = splits_of(
@@ -162,4 +163,4 @@ def inspect(path: Path) -> Contents | None:
     )
 
 
-ENTRY = Entry(NAME, load, source=SOURCE, inspect=inspect)
+ENTRY = Entry(NAME, load, source=SOURCE, inspect=inspect, bring=f"python -m alignmamba2 data fetch {ADDRESS}")

@@ -34,17 +34,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..batch import Sample
-from ..encoders import MiniLM, image_encoder
-from ..encoders.cache import hash_items
-from ..encoders.text import WEIGHTS
-from .base import DataError, Dataset, Mapped, splits_of
-from .fetch import data_root
-from .options import chosen_modalities
-from .registry import Entry
-from .text_tokens import embed_words
+from alignmamba2.batch import Sample
+from alignmamba2.datasets.base import DataError, Dataset, Mapped, splits_of
+from alignmamba2.datasets.fetch import data_root
+from alignmamba2.datasets.options import chosen_modalities
+from alignmamba2.datasets.registry import Entry
+from alignmamba2.datasets.text_tokens import embed_words
+from alignmamba2.encoders import MiniLM, image_encoder
+from alignmamba2.encoders.cache import hash_items
+from alignmamba2.encoders.text import WEIGHTS
 
 NAME = "emoji"
+RECIPE = Path(__file__).parents[1] / "recipes" / "emoji.toml"
 FOLDS = 5
 MODALITIES = ("image", "text")
 CLASSES = ("negative", "neutral", "positive")

@@ -29,18 +29,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..batch import Sample
-from ..encoders import MiniLM
-from ..encoders.cache import cached
-from ..encoders.text import INSTALL as TEXT_INSTALL
-from ..storage.files import read_json, write_json
+from alignmamba2.batch import Sample
+from alignmamba2.datasets.base import DataError, Dataset, splits_of
+from alignmamba2.datasets.fetch import Source, data_root
+from alignmamba2.datasets.registry import Entry
+from alignmamba2.datasets.text_tokens import embed_words
+from alignmamba2.encoders import MiniLM
+from alignmamba2.encoders.cache import cached
+from alignmamba2.encoders.text import INSTALL as TEXT_INSTALL
+from alignmamba2.storage.files import read_json, write_json
+
 from . import speech
-from .base import DataError, Dataset, splits_of
-from .fetch import Source, data_root
-from .registry import Entry
-from .text_tokens import embed_words
 
 NAME = "spoken-reviews"
+ADDRESS = f"{__name__}:ENTRY"  # for commands
 INSTALL = "pip install -e '.[realdata]'"
 ARCHIVE = "vaderSentiment-3.3.2.tar.gz"
 INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
@@ -107,7 +109,7 @@ def load(root: str | Path | None = None, *, size: int = 600, seed: int = 0) -> d
     """
     if not isinstance(size, int) or size < 10:
         raise ValueError(f"size: found {size!r}; expected a whole number of at least 10")
-    folder = SOURCE.ensure(NAME, root)
+    folder = SOURCE.ensure(ADDRESS, root)
     if importlib.util.find_spec(speech.PACKAGE) is None:
         raise ImportError(f"data set {NAME!r} needs eSpeak NG. Install it with: {INSTALL}")
     if not MiniLM.is_present():
@@ -225,4 +227,4 @@ def _sample(review: Review, spoken: Spoken, audio: Tensor, text: Tensor) -> Samp
     )
 
 
-ENTRY = Entry(NAME, load, is_present=is_present, source=SOURCE)
+ENTRY = Entry(NAME, load, is_present=is_present, source=SOURCE, bring=f"python -m alignmamba2 data fetch {ADDRESS}")
