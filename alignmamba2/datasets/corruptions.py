@@ -30,8 +30,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Sample
-from .base import Dataset, Mapped
-from .options import check_choice
+from .base import Dataset, Mapped, check_choice
 from .raw_modalities import RawModality, RawSamples
 
 KINDS = ("missing", "frames", "noise", "blank")

@@ -38,9 +38,8 @@ from ..batch import Sample
 from ..encoders import MiniLM, image_encoder
 from ..encoders.cache import hash_items
 from ..encoders.text import WEIGHTS
-from .base import DataError, Dataset, Mapped, splits_of
+from .base import DataError, Dataset, Mapped, chosen_modalities, splits_of
 from .fetch import data_root
-from .options import chosen_modalities
 from .registry import Entry
 from .text_tokens import embed_words
 

@@ -25,11 +25,10 @@ import torch
 
 from ..batch import Sample
 from ..storage.files import file_hash
-from .base import DataError, Dataset, splits_of
+from .base import DataError, Dataset, chosen_modalities, splits_of
 from .contents import Contents, Field, Part
 from .fetch import Source, data_root
 from .formats.hdf5 import reading
-from .options import chosen_modalities
 from .registry import Entry
 
 NAME = "ict-mmmo"

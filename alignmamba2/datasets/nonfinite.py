@@ -15,8 +15,7 @@ from functools import partial
 import torch
 
 from ..batch import Sample
-from .base import DataError, Dataset, Mapped
-from .options import check_choice
+from .base import DataError, Dataset, Mapped, check_choice
 
 POLICIES = ("error", "mask", "zero")
 
