@@ -46,67 +46,38 @@ class Field:
 
 @dataclass(frozen=True)
 class Part:
-    """One split of a file.
+    """A part is one split of a file; strings that the file has not are empty."""
 
-    Attributes
-    ----------
-    fields : mapping of an array's name in the file to its `Field`
-    labels : array (N,) of numbers or of strings, or None
-    lengths : mapping of modality to int array (N,): tokens of each sample, without padding
-    ids, texts, groups : N strings each, or empty if the file has none
-        A group must not be in two splits: a video, a speaker, a scene.
-    """
-
-    fields: Mapping[str, Field] = field(default_factory=dict)
-    labels: np.ndarray | None = None
-    lengths: Mapping[str, np.ndarray] = field(default_factory=dict)
+    fields: Mapping[str, Field] = field(default_factory=dict)  # by the array's name in the file
+    labels: np.ndarray | None = None  # (N,), numbers or strings
+    lengths: Mapping[str, np.ndarray] = field(default_factory=dict)  # (N,) by modality: tokens without padding
     ids: Sequence[str] = ()
     texts: Sequence[str] = ()
-    groups: Sequence[str] = ()
+    groups: Sequence[str] = ()  # a video, a speaker, a scene: never to be in two splits
 
 
 @dataclass(frozen=True)
 class Contents:
-    """The contents of a file or folder.
-
-    Attributes
-    ----------
-    path : Path
-    format : str
-        In words, such as "MMSA pickle, unaligned".
-    parts : mapping of split name to `Part`; "all" where the file has no splits
-    synthetic : bool
-    group_name : name of the groups: "video", "scene"
-    problems, notes : sequences of sentences: faults, and remarks
-    hashes : mapping of file name to SHA-256
-    """
+    """Contents are what a file or folder holds, with faults and remarks as sentences."""
 
     path: Path
-    format: str
-    parts: Mapping[str, Part]
+    format: str  # in words, such as "MMSA pickle, unaligned"
+    parts: Mapping[str, Part]  # by split; "all" where the file has no splits
     synthetic: bool = False
-    group_name: str = "video"
+    group_name: str = "video"  # or such as "scene"
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
-    hashes: Mapping[str, str] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by file name
 
 
 @dataclass(frozen=True)
 class Leak:
-    """Texts, ids or groups that two splits share.
+    """A leak is texts, ids or groups that two splits share, with one of them as an example."""
 
-    Attributes
-    ----------
-    kind : "text", "id", or the name of a group, such as "video"
-    first, second : the splits
-    count, total : number of the second split's texts, ids or groups that are shared, and of all of them
-    example : one of them
-    """
-
-    kind: str
+    kind: str  # "text", "id", or the name of a group, such as "video"
     first: str
     second: str
-    count: int
+    count: int  # of the second split's texts, ids or groups: how many are shared
     total: int
     example: str
 
