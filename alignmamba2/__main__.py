@@ -134,10 +134,11 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from .datasets import check, inspect
+    from .datasets import inspect
+    from .datasets.contents import histograms, lengths, report
 
     contents = inspect(arguments.path)
-    text = check.report(contents)
+    text = report(contents)
     print(text, end="")
     if arguments.page:
         from .figures.contents import contents as plot
@@ -145,7 +146,7 @@ def _check(arguments: argparse.Namespace) -> None:
         from .storage.files import write_text
 
         kind = f"{'synthetic, ' if contents.synthetic else ''}{contents.format}"
-        figure = plot(check.histograms(contents), check.lengths(contents), arguments.path.name, kind)
+        figure = plot(histograms(contents), lengths(contents), arguments.path.name, kind)
         write_text(arguments.page, contents_page(figure, text))
         print(f"\npage to open: {arguments.page}")
 

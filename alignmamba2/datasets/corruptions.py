@@ -30,8 +30,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Sample
-from .base import Dataset, Mapped
-from .options import check_choice
+from .base import Dataset, Mapped, check_choice
 from .raw_modalities import RawModality, RawSamples
 
 KINDS = ("missing", "frames", "noise", "blank")
@@ -44,19 +43,14 @@ def corrupt(
 ) -> Dataset:
     """Return the same data set, each sample corrupted when it is read; corruptions can be laid over each other.
 
+    Its protocol names the corruption, the modalities and the level.
+
     Parameters
     ----------
-    dataset : Dataset
     kind : "missing", "frames", "noise" or "blank", see the module
     severity : float
         A probability for "missing" and "frames"; at least 0 for "noise"; from 0 to 10 for "blank".
-    seed : int
     modalities : those to corrupt; default all, for "blank" the text, for "noise" all but words
-
-    Returns
-    -------
-    Dataset
-        Its protocol names the corruption, the modalities and the level.
 
     Raises
     ------

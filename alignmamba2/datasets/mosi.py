@@ -16,13 +16,12 @@ import numpy as np
 from ..storage.files import file_hash
 from ..storage.token_store import folder_of, read_notes
 from . import store
-from .base import DataError, Dataset, splits_of
+from .base import DataError, Dataset, check_choice, splits_of
 from .contents import Contents, Field, Part
 from .fetch import data_root
 from .formats import csd, mosi_pickles
 from .formats.hdf5 import reading
 from .formats.mosi_pickles import SPLITS, Utterances
-from .options import check_choice
 from .registry import Entry
 
 # Utterances of the standard split, and widths of audio and video in the pickles, which tell the two sets apart.

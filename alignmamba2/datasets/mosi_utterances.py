@@ -24,10 +24,9 @@ import numpy as np
 import torch
 
 from ..batch import Sample
-from .base import DataError, Dataset, splits_of
+from .base import DataError, Dataset, check_choice, check_fraction, splits_of
 from .contents import Contents, Field, Part
 from .fetch import Source, data_root
-from .options import check_choice, check_fraction
 from .registry import Entry
 
 if TYPE_CHECKING:

@@ -30,13 +30,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .base import DataError, Dataset, Mapped, splits_of
+from .base import DataError, Dataset, Mapped, check_choice, splits_of
 from .contents import Contents, Part
 from .fetch import data_root, find_folder
 from .formats import mvsa_files as files
 from .formats.images import central, picture_encoder, read_picture
 from .formats.mvsa_files import BRING, CLASSES, LABELS, NAME, PLANTED, SOURCE, SPLITS, Pair
-from .options import check_choice
 from .raw_modalities import RawModality, RawSamples
 from .registry import Entry
 from .text_tokens import sentence_encoder

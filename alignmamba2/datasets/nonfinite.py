@@ -15,8 +15,7 @@ from functools import partial
 import torch
 
 from ..batch import Sample
-from .base import DataError, Dataset, Mapped
-from .options import check_choice
+from .base import DataError, Dataset, Mapped, check_choice
 
 POLICIES = ("error", "mask", "zero")
 
@@ -24,16 +23,13 @@ POLICIES = ("error", "mask", "zero")
 def without_nonfinite(dataset: Dataset, policy: str = "error") -> Dataset:
     """Return the same data set without NaN and infinities in its features.
 
+    Its `notes` and `protocol` tell the number of values, so that it is in every result. A warning tells it too.
+
     Parameters
     ----------
     policy : treatment of a token that holds such a value
         "error": none; `DataError` names the samples. "mask": the token is skipped, as if it were not there (a modality
         whose every token is masked is missing). "zero": the value is set to 0, the rest of the token stays.
-
-    Returns
-    -------
-    Dataset
-        Its `notes` and `protocol` tell the number of values, so that it is in every result. A warning tells it too.
 
     Raises
     ------

@@ -27,13 +27,12 @@ import numpy as np
 import torch
 
 from ..encoders import depth_image
-from .base import DataError, Dataset, Mapped, splits_of
+from .base import DataError, Dataset, Mapped, check_choice, check_fraction, splits_of
 from .contents import Contents, Field, Part
 from .fetch import data_root, find_folder
 from .formats.images import nearest, picture_encoder, square
 from .formats.nyu_files import BRING, CLASSES, FOLDERS, MAT, NAME, SOURCE, SPLITS, FolderFrames, MatFrames, read_splits
 from .hha import hha
-from .options import check_choice, check_fraction
 from .raw_modalities import RawModality, RawSamples
 from .registry import Entry
 

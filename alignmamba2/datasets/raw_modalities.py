@@ -25,29 +25,16 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class RawModality:
-    """One modality before it is encoded. Items are read, and all tokens computed, when a token is first requested.
+    """One modality before it is encoded. Items are read, and all tokens computed, when a token is first requested."""
 
-    Attributes
-    ----------
-    items : sequence of N arrays or strings
-    present : sequence of N bool
-        False if a sample lacks the modality; that item is never read.
-    level : "pixels" (n, n, 3) uint8, "metres" (n, n) float32, or "words", strings
-    key : names the items in the encoder's cache
-    encoder : function without arguments that returns the encoder, called when there is something to encode
-    cache : folder
-    noise : standard deviation, in units of the items, of Gaussian noise of severity 1
-    names : function of an item that names its tokens, for pictures; optional
-    """
-
-    items: Sequence
-    present: Sequence[bool]
-    level: str
-    key: str
-    encoder: Callable[[], Encoder]
+    items: Sequence  # N arrays or strings
+    present: Sequence[bool]  # N; the item of a sample that lacks the modality is never read
+    level: str  # "pixels" (n, n, 3) uint8, "metres" (n, n) float32, or "words", strings
+    key: str  # names the items in the encoder's cache
+    encoder: Callable[[], Encoder]  # called when there is something to encode
     cache: Path
-    noise: float = 1.0
-    names: Callable[[Any], Sequence[str]] | None = None
+    noise: float = 1.0  # standard deviation, in units of the items, of Gaussian noise of severity 1
+    names: Callable[[Any], Sequence[str]] | None = None  # of an item: the names of its tokens, for pictures
 
     @cached_property
     def _places(self) -> dict[int, int]:

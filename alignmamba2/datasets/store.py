@@ -31,27 +31,16 @@ from .base import DataError
 
 @dataclass(frozen=True)
 class Split:
-    """One split, ready to be written.
-
-    Attributes
-    ----------
-    widths : mapping of modality to D_m
-    lengths : mapping of modality to int array (N,): real tokens of each sample
-    tokens : function of a modality that yields its real tokens, one array (T_i, D_m) per sample
-    labels : array (N,)
-    ids, texts : N strings each; texts may be empty
-    partners : mapping of modality to int array (Σ T_i,)
-    bert : int array (N, 3, T), or None
-    """
+    """A split is N samples, ready to be written; mappings are by modality."""
 
     widths: Mapping[str, int]
-    lengths: Mapping[str, np.ndarray]
-    tokens: Callable[[str], Iterable[np.ndarray]]
-    labels: np.ndarray
+    lengths: Mapping[str, np.ndarray]  # (N,): real tokens of each sample
+    tokens: Callable[[str], Iterable[np.ndarray]]  # of a modality: its real tokens (T_i, D_m), sample by sample
+    labels: np.ndarray  # (N,)
     ids: Sequence[str]
-    texts: Sequence[str] = ()
-    partners: Mapping[str, np.ndarray] = field(default_factory=dict)
-    bert: np.ndarray | None = None
+    texts: Sequence[str] = ()  # N, or empty
+    partners: Mapping[str, np.ndarray] = field(default_factory=dict)  # int (Σ T_i,)
+    bert: np.ndarray | None = None  # int (N, 3, T)
 
 
 def write(folder: Path, splits: Mapping[str, Split], about: Mapping[str, Any]) -> None:

@@ -121,12 +121,7 @@ def finish(file: BinaryIO, widths: Mapping[str, int], index: np.ndarray, arrays:
 
 
 class StoredTokens:
-    """StoredTokens is one file of a store, of which only the requested parts are read.
-
-    Attributes
-    ----------
-    modalities : list of str
-    arrays : mapping of name to `FileArray`
+    """StoredTokens is one file of a store: its modalities, and its arrays by name, read in parts as they are requested.
 
     Raises
     ------

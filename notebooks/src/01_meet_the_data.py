@@ -53,7 +53,7 @@ from scipy.io import loadmat
 
 from alignmamba2 import figures, load_dataset
 from alignmamba2.datasets import ENTRIES, DataError, inspect, is_present
-from alignmamba2.datasets.check import leaks, report
+from alignmamba2.datasets.contents import leaks, report
 from alignmamba2.datasets.formats import mvsa_files, nyu_files
 from alignmamba2.datasets.formats.unpickle import UnsafePickle, read_pickle
 from alignmamba2.explorers import DataExplorer

@@ -39,7 +39,7 @@ import torch
 
 from alignmamba2 import evaluate, figures, fit, load_dataset
 from alignmamba2.datasets import ENTRIES, inspect, is_present
-from alignmamba2.datasets.check import histograms, lengths
+from alignmamba2.datasets.contents import histograms, lengths
 from alignmamba2.experiments import BENCHMARKS
 from alignmamba2.explorers import TrainingMonitor
 from alignmamba2.figures.contents import contents

@@ -35,7 +35,7 @@ from ..base import DataError
 from ..contents import Field
 from ..store import Split
 from .hdf5 import reading
-from .mosi_pickles import SPLITS, TEXTS, Utterances, video_of
+from .mosi_pickles import SPLITS, Utterances, kind_of_width, video_of
 from .mosi_pickles import read as read_pickle_splits
 
 ROLES = ("words", "labels", "text", "audio", "video")
@@ -56,15 +56,7 @@ def is_csd_folder(path: Path) -> bool:
 
 
 class Csd:
-    """One `.csd` file, whose videos are read when they are requested.
-
-    Attributes
-    ----------
-    path : Path
-    root : the name of its first group
-    videos : list of str
-    width : D; dtype : of the features
-    """
+    """Csd is one `.csd` file: its first group's name, its videos, and the width and type of their features."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -94,12 +86,6 @@ class Csd:
             if intervals.shape != (len(features), 2) or not np.isfinite(intervals).all():
                 raise ValueError(f"{video}: intervals {intervals.shape} for features {features.shape}, or no numbers")
             return features, intervals
-
-    def metadata(self) -> dict[str, object]:
-        """Return what the file says about itself."""
-        with self._reading() as file:
-            entries = file[self.root].get("metadata", {})
-            return {key: json.loads(np.asarray(entry[()]).reshape(-1)[0]) for key, entry in entries.items()}
 
 
 @dataclass(frozen=True)
@@ -134,8 +120,7 @@ def read(folder: Path, folds: str | Path | None = None, aligned: bool = True) ->
 
 def kind_of_text(folder: Path) -> str:
     """Return "glove", or such as "100-d"."""
-    width = _files(folder)["text"].width
-    return TEXTS.get(width, f"{width}-d")
+    return kind_of_width(_files(folder)["text"].width)
 
 
 def _files(folder: Path) -> dict[str, Csd]:

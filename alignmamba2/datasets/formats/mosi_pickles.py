@@ -40,25 +40,14 @@ MARK = "synthetic"  # generated files say so in the names of their videos, the o
 
 @dataclass
 class Utterances:
-    """Utterances are the content of a file of MOSI or MOSEI, whatever its format.
+    """Utterances are the content of a file of MOSI or MOSEI, whatever its format."""
 
-    Attributes
-    ----------
-    format : "MMSA pickle", "MulT pickle" or "CSD folder"
-    aligned : whether step i of every modality is the same word
-    text : "bert", "glove" or such as "100-d"
-    splits : mapping of split name to `Split`
-    fields : mapping of split name to a mapping of the file's own names to arrays
-    problems : reasons why the file cannot be used, one sentence each
-    notes : remarks, one sentence each
-    """
-
-    format: str
-    aligned: bool
-    text: str
+    format: str  # "MMSA pickle", "MulT pickle" or "CSD folder"
+    aligned: bool  # whether step i of every modality is the same word
+    text: str  # as of `kind_of_width`
     splits: dict[str, Split] = field(default_factory=dict)
-    fields: dict[str, dict[str, Any]] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    fields: dict[str, dict[str, Any]] = field(default_factory=dict)  # arrays by split and by the file's own names
+    problems: list[str] = field(default_factory=list)  # reasons why the file cannot be used, one sentence each
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -101,7 +90,7 @@ def peek(path: Path) -> tuple[str, str] | None:
     train = {k: _array(v) for k, v in tree["train"].items() if k in NAMES.values()}
     steps = {x.shape[1:2] for x in train.values()}
     aligned = len(steps) == 1 and "audio_lengths" not in tree["train"]
-    return "aligned" if aligned else "unaligned", _text(train["text"].shape[-1])
+    return "aligned" if aligned else "unaligned", kind_of_width(train["text"].shape[-1])
 
 
 def _tree(path: Path) -> dict[str, Any] | None:
@@ -112,7 +101,8 @@ def _tree(path: Path) -> dict[str, Any] | None:
     return tree if set(NAMES.values()) <= keys and keys & {"regression_labels", "labels"} else None
 
 
-def _text(width: int) -> str:
+def kind_of_width(width: int) -> str:
+    """Return "bert", "glove" or such as "100-d", by the width of text features."""
     return TEXTS.get(width, f"{width}-d")
 
 
@@ -135,7 +125,7 @@ def read(path: Path) -> Utterances | None:
         result.notes.append(f"also holds {extra}, which are not read")
     if not result.problems:
         widths = {name: dict(s.widths) for name, s in result.splits.items()}
-        result.text = _text(widths["train"]["text"])
+        result.text = kind_of_width(widths["train"]["text"])
         if any(w != widths["train"] for w in widths.values()):
             result.problems.append(f"feature widths differ between the splits: {widths}")
     return result

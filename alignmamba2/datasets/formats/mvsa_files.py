@@ -69,12 +69,8 @@ def read_labels(path: Path) -> dict[str, tuple[str, str]]:
 def by_protocol(labels: Mapping[str, tuple[str, str]], merge: bool) -> dict[str, str]:
     """Return the classes of the pairs that a protocol keeps, by id, from both annotations of each.
 
-    Parameters
-    ----------
-    labels : as from `read_labels`
-    merge : bool
-        False, agree-2592: the two annotations must be equal. True, merged-4511: a neutral one yields to the other;
-        positive against negative is left out.
+    Without `merge`, agree-2592: the two annotations must be equal. With it, merged-4511: a neutral one yields to the
+    other, and positive against negative is left out.
     """
     classes = {}
     for i, pair in labels.items():
@@ -131,12 +127,7 @@ def repaired(text: str) -> str:
 
 
 def read_folder(folder: Path, merge: bool) -> list[Pair]:
-    """Return the pairs of `labelResultAll.txt` and data/{id}.txt that the protocol keeps, by number.
-
-    Parameters
-    ----------
-    merge : as of `by_protocol`
-    """
+    """Return the pairs of `labelResultAll.txt` and data/{id}.txt that the protocol keeps (`by_protocol`), by number."""
     labels = read_labels(folder / LABELS)
     classes = {i: CLASSES.index(name) for i, name in by_protocol(labels, merge).items()}
     data = folder / "data"

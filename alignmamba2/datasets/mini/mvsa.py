@@ -38,7 +38,7 @@ from ..formats.images import GRID
 from ..formats.mvsa_files import CLASSES, HEADER, LABELS, PLANTED, SPLITS
 from ..mvsa import check_choices, datasets, read_pairs
 from ..registry import Entry
-from .generated import seeded, write_generated
+from . import seeded, write_generated
 
 NAME = "mini-mvsa"
 TRAIN = 300  # pairs that agree, if `size` is None; a third as many for validation, and for testing

@@ -36,14 +36,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..base import Dataset
+from ..base import Dataset, check_choice, check_fraction
 from ..fetch import data_root
 from ..formats.nyu_files import CLASSES, FOLDERS, MAT, OTHERS, SPLITS, SYNTHETIC, FolderFrames, MatFrames, scene_class
 from ..hha import HEIGHT, WIDTH, hha
 from ..nyu import DEPTHS, datasets
-from ..options import check_choice, check_fraction
 from ..registry import Entry
-from .generated import seeded, write_generated
+from . import seeded, write_generated
 from .room_renderer import RAY_STEP, Room, render
 
 NAME = "mini-nyu"

@@ -14,18 +14,11 @@ LIGHT = np.array([0.35, 0.8, -0.5]) / np.linalg.norm([0.35, 0.8, -0.5])
 
 @dataclass(frozen=True)
 class Room:
-    """A room [0, w] × [0, h] × [0, d] with boxes on its floor; x right, y up, z away from the camera's wall.
+    """A room [0, w] × [0, h] × [0, d] with boxes on its floor; x right, y up, z away from the camera's wall."""
 
-    Attributes
-    ----------
-    size : (w, h, d)
-    boxes : array (n, 6): x0, y0, z0, x1, y1, z1
-    colors : array (n + 3, 3) in [0, 1]: floor, walls, ceiling, boxes
-    """
-
-    size: tuple[float, float, float]
-    boxes: np.ndarray
-    colors: np.ndarray
+    size: tuple[float, float, float]  # w, h, d
+    boxes: np.ndarray  # (n, 6): x0, y0, z0, x1, y1, z1
+    colors: np.ndarray  # (n + 3, 3) in [0, 1]: floor, walls, ceiling, boxes
 
 
 def render(room: Room, eye: np.ndarray, yaw: float, pitch: float) -> tuple[np.ndarray, np.ndarray]:
