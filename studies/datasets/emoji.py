@@ -34,26 +34,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD:studies/datasets/emoji.py
 from alignmamba2.batch import Sample
-from alignmamba2.datasets.base import DataError, Dataset, Mapped, splits_of
+from alignmamba2.datasets.base import DataError, Dataset, Mapped, chosen_modalities, splits_of
 from alignmamba2.datasets.fetch import data_root
-from alignmamba2.datasets.base import chosen_modalities
 from alignmamba2.datasets.registry import Entry
 from alignmamba2.datasets.text_tokens import embed_words
 from alignmamba2.encoders import MiniLM, image_encoder
 from alignmamba2.encoders.cache import hash_items
 from alignmamba2.encoders.text import WEIGHTS
-=======
-from ..batch import Sample
-from ..encoders import MiniLM, image_encoder
-from ..encoders.cache import hash_items
-from ..encoders.text import WEIGHTS
-from .base import DataError, Dataset, Mapped, chosen_modalities, splits_of
-from .fetch import data_root
-from .registry import Entry
-from .text_tokens import embed_words
->>>>>>> refs/heads/r2formats:alignmamba2/datasets/emoji.py
 
 NAME = "emoji"
 RECIPE = Path(__file__).parents[1] / "recipes" / "emoji.toml"

@@ -23,24 +23,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-<<<<<<< HEAD:studies/datasets/ict_mmmo.py
 from alignmamba2.batch import Sample
-from alignmamba2.datasets.base import DataError, Dataset, splits_of
+from alignmamba2.datasets.base import DataError, Dataset, chosen_modalities, splits_of
 from alignmamba2.datasets.contents import Contents, Field, Part
 from alignmamba2.datasets.fetch import Source, data_root
 from alignmamba2.datasets.formats.hdf5 import reading
-from alignmamba2.datasets.base import chosen_modalities
 from alignmamba2.datasets.registry import Entry
 from alignmamba2.storage.files import file_hash
-=======
-from ..batch import Sample
-from ..storage.files import file_hash
-from .base import DataError, Dataset, chosen_modalities, splits_of
-from .contents import Contents, Field, Part
-from .fetch import Source, data_root
-from .formats.hdf5 import reading
-from .registry import Entry
->>>>>>> refs/heads/r2formats:alignmamba2/datasets/ict_mmmo.py
 
 NAME = "ict-mmmo"
 ADDRESS = f"{__name__}:ENTRY"  # for commands
