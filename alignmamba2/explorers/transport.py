@@ -15,7 +15,7 @@ from torch import Tensor
 from ..alignment import TransportResult, transport
 from ..figures import agreement, transport_sweep
 from ..figures.style import array, short
-from .draggable_points import PointClouds, PointDragging
+from .figure_widget import PointDragging
 from .panel import PanelOptions, button, choice, number, steps, which_sample, whole
 from .transport_plan import Problem, TransportPlanPanel
 
@@ -30,6 +30,24 @@ WITHOUT_EPSILON = ("exact", "relaxed")
 COSTS = (("1 − cosine", "cosine"), ("squared distance", "sqeuclidean"))
 # A small ε takes more steps than training allows itself, and bars that do not end level would puzzle.
 PRECISE = {"tolerance": 1e-5, "max_iterations": 20_000}
+EDGE = 0.03  # points stay this far inside the square
+
+
+class PointClouds:
+    """Two clouds `x` and `y` (N, 2), the one to the left of the other."""
+
+    def __init__(self, count: int, seed: int):
+        self._count, self._seed, self._draws = count, seed, -1
+        self.draw()
+
+    def draw(self) -> None:
+        """Draw other points; the same ones in the same order for the same seed."""
+        self._draws += 1
+        rng = np.random.default_rng([self._seed, self._draws])
+        spread = (0.13, 0.2)
+        self.x, self.y = (
+            np.clip(rng.normal((middle, 0.5), spread, (self._count, 2)), EDGE, 1 - EDGE) for middle in (0.3, 0.7)
+        )
 
 
 class TransportExplorer(TransportPlanPanel):

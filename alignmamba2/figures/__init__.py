@@ -5,19 +5,16 @@ Importing this registers the Plotly templates "alignmamba2" and "alignmamba2_dar
 """
 
 from .attribution import attribution_bars
-from .confusion import confusion
+from .contents import sample_strips
 from .discrepancy import kernel_matrix, mmd_by_bandwidth, mmd_over_epochs, witness_curve
-from .efficiency import against_length, growth
 from .embedding import Tokens, before_after, same_modality_neighbours, tokens_of, umap_2d
 from .experts import expert_distances, expert_shares, gate_flow
 from .export import save, to_page
-from .patches import patch_links, words_on_picture
-from .pictures import side_by_side
-from .robustness import under_corruption
-from .sample import sample_strips
+from .pictures import patch_links, side_by_side, words_on_picture
+from .results import against_length, confusion, growth, scores, under_corruption
 from .scan import scan_influence, scan_steps
 from .style import DARK_TEMPLATE, TEMPLATE, dark, describe, look
-from .training import losses, scores
+from .training import losses
 from .transport import agreement, plan_of, transport_plan, transport_sweep
 
 __all__ = [
