@@ -31,7 +31,6 @@ def contents(
         Empty: no panel of labels.
     lengths : mapping of split to a mapping of modality to array (N,)
         Tokens of each sample. Empty: no panel of lengths.
-    title, note : str
     """
     heads = [name for name, data in (("labels", histograms), ("tokens of a sample", lengths)) if data]
     if not heads:
@@ -103,8 +102,6 @@ def sample_strips(
         Best standardised; colours end at ±3.
     words : mapping of modality to T_m strings
         The text's are written over the strips; all are in the hover text.
-    title, note : str
-        Say "synthetic" in the note for synthetic data.
 
     Examples
     --------

@@ -27,7 +27,6 @@ def side_by_side(pictures: Mapping[str, Any], *, title: str = "Pictures", note: 
     ----------
     pictures : mapping of caption to uint8 array (H, W, 3) or array (H, W)
         One number per pixel becomes grey, from dark to light.
-    title, note : str
 
     Raises
     ------
@@ -110,7 +109,6 @@ def patch_links(
     names : (left, right)
     most : int
         Links that are drawn.
-    note : str
 
     Raises
     ------
@@ -180,7 +178,6 @@ def words_on_picture(
     most : int
         Links that are drawn, as many for each word.
     names : (modality of the patches, modality of the words)
-    note : str
 
     Raises
     ------

@@ -26,7 +26,6 @@ def scores(
     results : mapping of a model's name to its values, one per seed
     metric : str
     best : "max" or "min"
-    note : str
 
     Examples
     --------
@@ -84,7 +83,6 @@ def confusion(label: Any, prediction: Any, classes: Sequence[str], *, note: str 
     label, prediction : int arrays (N,)
         Indices into `classes`.
     classes : C strings
-    note : str
 
     Examples
     --------
@@ -135,7 +133,6 @@ def under_corruption(
         The titles of the axes.
     level : float, optional
         The metric of a model that ignores its input.
-    note : str
 
     Raises
     ------
@@ -201,7 +198,6 @@ def against_length(
         Such as {"time": {"ours": [...], "theirs": [...]}, "memory": {...}}, with NaN for a length that a method
         could not run.
     units : mapping of a measure's name to its unit
-    title, note : str
 
     Examples
     --------

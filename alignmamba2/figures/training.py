@@ -26,8 +26,6 @@ def losses(
     metric : str
     best : "max" or "min"
         Which value of the metric is best; that epoch is marked.
-    note : str
-        The subtitle; say "synthetic" here for synthetic data.
 
     Raises
     ------
