@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..figures import look
-from ..figures.sample import SHOWN
+from ..figures.contents import SHOWN
 from ..figures.style import INK, LIGHT, SHADE, array, class_names, short, titled, wrapped
 from .panel import Explorer, PanelOptions, add_trace, choice, one_of, steps, which_sample
 

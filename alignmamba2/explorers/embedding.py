@@ -12,12 +12,11 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..figures import look
+from ..figures import look, tokens_of, umap_2d
 from ..figures.pictures import data_uri, of_sample
 from ..figures.style import INK, PAPER, array, class_names, short, titled
 from ..model.trace import Trace
 from .panel import WIDTH, Explorer, PanelOptions, add_trace, button, choice, quoted, steps, whole
-from .umap_projection import Cancelled, umap_projection
 
 NEIGHBOURS = (5, 10, 15, 30, 60, 120)
 DISTANCES = (0.0, 0.1, 0.25, 0.5, 0.99)
@@ -28,6 +27,10 @@ SIDES = ("before", "after")
 NONE = np.array([], int)
 
 Planes = tuple[np.ndarray, np.ndarray]
+
+
+class Cancelled(Exception):
+    """The planes that are being computed are not wanted any more."""
 
 
 class EmbeddingExplorer(Explorer):
@@ -68,9 +71,9 @@ class EmbeddingExplorer(Explorer):
         **options: Unpack[PanelOptions],
     ):
         self._trace, self._random_state, self._dataset = trace, random_state, dataset
-        self._tokens, self._values = _draw_tokens(trace, most, random_state), _values(trace)
-        self._modalities = list(dict.fromkeys(self._tokens["modality"].tolist()))
-        self._members = {m: np.flatnonzero(self._tokens["modality"] == m) for m in self._modalities}
+        self._tokens, self._values = tokens_of(trace, most, random_state), _values(trace)
+        self._modalities = list(dict.fromkeys(self._tokens.modality.tolist()))
+        self._members = {m: np.flatnonzero(self._tokens.modality == m) for m in self._modalities}
         self._classes: list[str] = []  # for numbers
         if trace.logits is not None:
             self._classes = class_names(getattr(dataset, "classes", ()), trace.logits.shape[-1])
@@ -110,7 +113,7 @@ class EmbeddingExplorer(Explorer):
             where = {"place": (1, column), "showlegend": column == 1}
             for m, members in self._members.items():
                 marker = {"symbol": look(m).symbol, "color": look(m).colour, "size": 7, **scale}
-                text = {"text": self._tokens["hover"][members], "legendgroup": m}
+                text = {"text": [self._tokens.hover[i] for i in members], "legendgroup": m}
                 add_trace(figure, "markers", f"{side} {m}", "%{text}", legend=m, marker=marker, **text, **where)
             add_trace(figure, "markers", f"{side} ring", legend="highlighted", marker=ring, **where)
         frame = {"showticklabels": False, "ticks": "", "showgrid": False, "showline": True, "mirror": True}
@@ -148,8 +151,14 @@ class EmbeddingExplorer(Explorer):
 
     def _compute(self, key: tuple[int, float], progress: Callable[[float], None]) -> Planes:
         before, after = (
-            umap_projection(self._tokens[side], *key, self._random_state, lambda share, i=i: progress((i + share) / 2))
-            for i, side in enumerate(SIDES)
+            umap_2d(
+                points,
+                random_state=self._random_state,
+                neighbours=key[0],
+                distance=key[1],
+                progress=lambda share, i=i: progress((i + share) / 2),
+            )
+            for i, points in enumerate((self._tokens.before, self._tokens.after))
         )
         return before, after
 
@@ -208,7 +217,7 @@ class EmbeddingExplorer(Explorer):
 
     def _of_sample(self) -> np.ndarray:
         """Return the tokens of the sample that the slider chose."""
-        return np.flatnonzero(self._tokens["sample"] == self._controls["sample"].value - 1)
+        return np.flatnonzero(self._tokens.sample == self._controls["sample"].value - 1)
 
     def _paint_colours(self, by: str) -> None:
         values = self._values.get(by)
@@ -221,7 +230,7 @@ class EmbeddingExplorer(Explorer):
                 axis.update(cmin=0, cmax=len(names) - 1, colorbar_tickvals=list(range(len(names))))
                 axis.colorbar.ticktext = [short(name, 12) for name in names]
         for m, members in self._members.items():
-            rows, places = self._tokens["sample"][members], self._tokens["place"][members]
+            rows, places = self._tokens.sample[members], self._tokens.place[members]
             colours: Any = look(m).colour
             if values is not None:
                 by_step = values.ndim > 1
@@ -253,21 +262,21 @@ class EmbeddingExplorer(Explorer):
     def _describe(self, neighbours: int) -> str:
         chosen = self._selected if len(self._selected) else self._of_sample()
         self._samples.value = self._listed(chosen) if len(chosen) else ""
-        drawn = f"{len(self._tokens['modality'])} tokens of {len(self._trace.ids)} samples, {neighbours} neighbours."
+        drawn = f"{len(self._tokens.modality)} tokens of {len(self._trace.ids)} samples, {neighbours} neighbours."
         if not len(chosen):
             return f"{drawn} Select points with the mouse, or a sample with the slider, to see what they are."
-        samples = np.unique(self._tokens["sample"][chosen])
+        samples = np.unique(self._tokens.sample[chosen])
         owner = _count(len(samples), "sample") if len(samples) > 1 else self._trace.ids[samples[0]]
         return f"{drawn} Highlighted: {_count(len(chosen), 'token')} of {owner}."
 
     def _listed(self, chosen: np.ndarray) -> str:
         """Return the samples of these tokens, those with most first: name, prediction, label, pictures, and tokens."""
-        numbers, counts = np.unique(self._tokens["sample"][chosen], return_counts=True)
+        numbers, counts = np.unique(self._tokens.sample[chosen], return_counts=True)
         samples = numbers[np.argsort(-counts, kind="stable")]
         rows = []
         for b in samples[:LISTED]:
-            tokens = chosen[self._tokens["sample"][chosen] == b]
-            names = [html.escape(short(self._tokens["name"][i], 70)) for i in tokens[:4]]
+            tokens = chosen[self._tokens.sample[chosen] == b]
+            names = [html.escape(short(self._name(i), 70)) for i in tokens[:4]]
             more = f" and {len(tokens) - 4} more" if len(tokens) > 4 else ""
             title = f"<b>{html.escape(self._trace.ids[b])}</b>{html.escape(self._facts(b))}"
             rows.append(
@@ -278,6 +287,10 @@ class EmbeddingExplorer(Explorer):
             rows.append(f"<div>… and {_count(len(samples) - LISTED, 'sample')} more</div>")
         style = f"max-width: {WIDTH - 20}px; line-height: 1.45; font-size: 14px; padding: 0 10px 10px 20px"
         return f'<div class="alignmamba2-samples" style="{style}">{"".join(rows)}</div>'
+
+    def _name(self, i: int) -> str:
+        tokens = self._tokens
+        return f"{tokens.modality[i]} {tokens.place[i] + 1}{quoted(tokens.words[i], 50)}"
 
     def _facts(self, sample: int) -> str:
         """Return prediction and label of a sample in words, if there is one per sample."""
@@ -306,22 +319,6 @@ class EmbeddingExplorer(Explorer):
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
-def _draw_tokens(trace: Trace, most: int, random_state: int) -> dict[str, np.ndarray]:
-    """Return at most `most` real tokens, evenly over modalities: vectors, modality, sample, place, name, hover text."""
-    rng = np.random.default_rng(random_state)
-    rows = []
-    for m in trace.modalities:
-        places = np.argwhere(array(trace.masks[m]))
-        keep = np.sort(rng.choice(len(places), min(len(places), most // len(trace.modalities)), replace=False))
-        for b, t in places[keep]:
-            words = trace.words[b].get(m) or trace.words[b].get("text") or ()
-            word = quoted(words[t], 50) if t < len(words) else ""
-            hover, name = f"{m} {t + 1} of {trace.ids[b]}{word}", f"{m} {t + 1}{word}"
-            rows.append((array(trace.projected[m][b, t]), array(trace.fused[m][b, t]), m, b, t, hover, name))
-    columns = dict(zip((*SIDES, "modality", "sample", "place", "hover", "name"), zip(*rows, strict=True), strict=True))
-    return {name: np.array(c, dtype=object if name in ("hover", "name") else None) for name, c in columns.items()}
 
 
 def _values(trace: Trace) -> dict[str, np.ndarray]:

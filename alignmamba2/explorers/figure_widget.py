@@ -1,4 +1,4 @@
-"""Plotly's `FigureWidget`, a figure in a notebook that answers to Python, opened quickly and surely.
+"""Figures in a notebook that answer to Python: Plotly's `FigureWidget`, opened quickly and surely, and its dragging.
 
 Plotly's own sends its script of five megabytes with every figure, and the numbers after it. anywidget waits two seconds
 for a script. On a slow or busy machine it then drops the numbers, and the figure stays empty. Here the script is sent
@@ -11,10 +11,11 @@ just after a lasso would replace the selection. So events of hovering are not se
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import anywidget
 import ipywidgets as widgets
 import plotly.graph_objects as go
 import traitlets
@@ -69,3 +70,34 @@ class LiveFigure(go.FigureWidget):
         self._js2py_pointsCallback = None
         if self.selected is not None:
             self.selected(selection)
+
+
+class PointDragging(anywidget.AnyWidget):
+    """A widget without a look of its own, in the same box as a figure, that lets points of the figure be dragged.
+
+    While a point moves, its place is sent whenever Python has answered the last one, so that the figure follows the
+    hand as quickly as Python can and never lags behind.
+
+    Parameters
+    ----------
+    traces : names, in `meta`, of the traces with these points
+    axes : names in the layout, such as ("xaxis4", "yaxis4"), of their axes
+    move : callable (trace's name, point's index, x, y)
+    """
+
+    _esm = Path(__file__).with_name("draggable_points.js").read_text("utf-8")
+    traces = traitlets.List().tag(sync=True)
+    axes = traitlets.List().tag(sync=True)
+    moved = traitlets.List().tag(sync=True)  # the arguments of `move`, set by the browser
+    answered = traitlets.Int().tag(sync=True)
+
+    def __init__(self, traces: Sequence[str], axes: Sequence[str], move: Callable[[str, int, float, float], None]):
+        super().__init__(traces=list(traces), axes=list(axes), layout={"display": "none"})
+        self._move = move
+
+    @traitlets.observe("moved")
+    def _answer(self, change: dict) -> None:
+        try:
+            self._move(*change["new"])
+        finally:
+            self.answered += 1

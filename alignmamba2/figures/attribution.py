@@ -26,11 +26,6 @@ def attribution_bars(
         Which logit. Left out: of two classes the second less the first, of more the largest, or the predicted number.
     classes : sequence of str
         Names of the classes, or empty.
-    note : str
-
-    Examples
-    --------
-    >>> attribution_bars(model.trace(batch).attribution(0))  # doctest: +SKIP
     """
     direction, what = _direction(attribution, toward, classes)
     scan, direct, bias = (array(part) @ direction for part in (attribution.scan, attribution.direct, attribution.bias))

@@ -23,8 +23,6 @@ def mmd_over_epochs(history: Sequence[Mapping[str, float]], *, note: str = "") -
     ----------
     history : list of mappings, one per epoch
         With "epoch" and "train/mmd/<modality>-<anchor>", and the same of "valid" if it was measured.
-    note : str
-        The subtitle; say "synthetic" here for synthetic data.
 
     Raises
     ------
@@ -72,7 +70,6 @@ def mmd_by_bandwidth(
     bands : mapping of the same names to (low, high), arrays (S,), optional
         The range of the MMD when the tokens of both modalities are mixed and relabelled (`permutation_test`), which
         is what chance would give.
-    note : str
 
     Examples
     --------
@@ -109,7 +106,6 @@ def kernel_matrix(kernel: Any, modality: Sequence[str], *, note: str = "") -> go
         k(u, v) between 0 and 1.
     modality : N strings
         Two different ones, each in one run.
-    note : str
 
     Raises
     ------
@@ -167,7 +163,6 @@ def witness_curve(at: Any, witness: Any, along: Mapping[str, Any], *, note: str 
         `alignmamba2.alignment.witness` at these places.
     along : mapping of two modalities to arrays (N,), (M,)
         The places of their tokens along the line.
-    note : str
 
     Examples
     --------

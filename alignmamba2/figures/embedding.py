@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import plotly.graph_objects as go
@@ -16,6 +18,7 @@ from .style import COLOURS, INK, PAPER, PLAN_SCALE, SYMBOLS, array, floats, join
 
 # From orange over grey to blue: both ends are dark enough to be seen, and the colour-blind tell them apart.
 SIGNED = [[0, "#D55E00"], [0.5, "#BDBDBD"], [1, "#0072B2"]]
+EPOCHS = 200  # of UMAP
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,12 @@ class Tokens:
     ----------
     before, after : float32 array (N, d)
     modality : array of N strings
+    sample, place : int arrays (N,)
+        The place of the token's sample in the batch, and of the token in its sample.
+    words : N strings
+        The token's words, or the text's at its place if it has none.
     hover : N strings
         The sample, the token's place, and its words.
-    sample : int array (N,)
-        The place of the token's sample in the batch.
     label : array (N,), or None without labels
         Of the token's step, or of its sample if there is one per sample; an unknown label is NaN.
     """
@@ -37,9 +42,11 @@ class Tokens:
     before: np.ndarray
     after: np.ndarray
     modality: np.ndarray
-    hover: Sequence[str]
-    sample: np.ndarray | None = None
-    label: np.ndarray | None = None
+    sample: np.ndarray
+    place: np.ndarray
+    words: list[str]
+    hover: list[str]
+    label: np.ndarray | None
 
 
 def tokens_of(trace: Trace, most: int = 1500, random_state: int = 0) -> Tokens:
@@ -51,11 +58,6 @@ def tokens_of(trace: Trace, most: int = 1500, random_state: int = 0) -> Tokens:
     most : int
     random_state : int
         Decides which tokens are drawn.
-
-    Examples
-    --------
-    >>> tokens_of(model.trace(batch)).before.shape  # doctest: +SKIP
-    (1500, 64)
     """
     rng = np.random.default_rng(random_state)
     chosen: list[tuple[str, int, int]] = []  # modality, sample, place
@@ -63,18 +65,32 @@ def tokens_of(trace: Trace, most: int = 1500, random_state: int = 0) -> Tokens:
         places = np.argwhere(array(trace.masks[m])).tolist()
         count = min(len(places), most // len(trace.modalities))
         chosen += [(m, *places[i]) for i in np.sort(rng.choice(len(places), count, replace=False))]
+    modality, sample, place = map(np.array, zip(*chosen, strict=True))
+    words = [_words_at(trace.words[b], m, t) for m, b, t in chosen]
     return Tokens(
         before=np.stack([array(trace.projected[m][b, t]) for m, b, t in chosen]).astype(np.float32),
         after=np.stack([array(trace.fused[m][b, t]) for m, b, t in chosen]).astype(np.float32),
-        modality=np.array([m for m, *_ in chosen]),
-        hover=[_described(trace.ids[b], m, t, trace.words[b]) for m, b, t in chosen],
-        sample=np.array([b for _, b, _ in chosen]),
+        modality=modality,
+        sample=sample,
+        place=place,
+        words=words,
+        hover=[
+            f"<b>{m} {t + 1}</b> of {trace.ids[b]}" + quoted(spoken, "<br>")
+            for (m, b, t), spoken in zip(chosen, words, strict=True)
+        ],
         label=None if trace.labels is None else np.array([_label(trace, b, t) for _, b, t in chosen]),
     )
 
 
-def umap_2d(points: Any, *, random_state: int = 0, neighbours: int = 15) -> np.ndarray:
-    """Return the points (N, d) in two dimensions (N, 2), by UMAP; the same for the same `random_state`.
+def umap_2d(
+    points: Any,
+    *,
+    random_state: int = 0,
+    neighbours: int = 15,
+    distance: float = 0.1,
+    progress: Callable[[float], None] = lambda share: None,
+) -> np.ndarray:
+    """Return the points (N, d) in two dimensions (N, 2), by UMAP; the same for the same arguments.
 
     UMAP keeps neighbourhoods. Sizes of groups and distances between them mean little.
 
@@ -84,20 +100,30 @@ def umap_2d(points: Any, *, random_state: int = 0, neighbours: int = 15) -> np.n
     random_state : int
     neighbours : int
         How many nearest points count as a point's neighbourhood.
-
-    Examples
-    --------
-    >>> umap_2d(numpy.random.rand(100, 8)).shape  # doctest: +SKIP
-    (100, 2)
+    distance : float
+        The least distance of two points on the plane.
+    progress : callable
+        Is called with the share that is done, 0 to 1. An exception that it raises ends the work.
     """
-    points = array(points).astype(np.float32)
+    points, count = array(points).astype(np.float32), min(neighbours, len(points) - 1)
     with warnings.catch_warnings():
-        # Repeatable UMAP runs on one core and says so each time; it is what was asked for.
-        warnings.simplefilter("ignore")
-        from umap import UMAP  # here, since it takes seconds to import
+        warnings.simplefilter("ignore")  # repeatable UMAP runs on one core, and says so each time
+        import umap.layouts  # here, since it takes seconds to import
 
-        reducer = UMAP(n_neighbors=min(neighbours, len(points) - 1), random_state=random_state, n_epochs=200)
-        return reducer.fit_transform(points).astype(np.float32)
+        this_thread, tqdm = threading.get_ident(), umap.layouts.tqdm
+
+        def watched(epochs: range, **options: Any) -> Iterable[int]:
+            if threading.get_ident() != this_thread:  # another thread's UMAP
+                yield from tqdm(epochs, **options)
+                return
+            for epoch in epochs:
+                progress(epoch / len(epochs))
+                yield epoch
+
+        reducer = umap.UMAP(n_neighbors=count, min_dist=distance, random_state=random_state, n_epochs=EPOCHS)
+        # UMAP has no callback, but a progress bar over its epochs. (To raise inside a real bar would keep tqdm's lock.)
+        with patch.object(umap.layouts, "tqdm", watched):
+            return reducer.fit_transform(points).astype(np.float32)
 
 
 def same_modality_neighbours(points: Any, modality: Sequence[str], k: int = 10) -> float:
@@ -157,8 +183,6 @@ def before_after(
         So many tokens, far apart before fusion, carry the same number in both panels.
     heads : two strings
         Headings of the panels.
-    note : str
-        The subtitle; say "synthetic" here for synthetic data.
 
     Raises
     ------
@@ -262,7 +286,6 @@ def _label(trace: Trace, sample: int, place: int) -> Any:
     return np.nan if unknown else labels[sample, place]
 
 
-def _described(sample: str, modality: str, place: int, words: Mapping[str, Sequence[str]]) -> str:
-    """Return the token's place, its sample and its words, which are the text's at its place if it has none."""
+def _words_at(words: Mapping[str, Sequence[str]], modality: str, place: int) -> str:
     spoken = words.get(modality) or words.get("text") or ()
-    return f"<b>{modality} {place + 1}</b> of {sample}" + quoted(spoken[place] if place < len(spoken) else "", "<br>")
+    return spoken[place] if place < len(spoken) else ""

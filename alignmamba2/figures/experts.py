@@ -24,8 +24,6 @@ def expert_shares(shares: Sequence[Mapping[str, Any]], experts: Sequence[str], *
         Summing to 1; `Trace.expert_shares()`.
     experts : K strings
         Their names, "specific" (drawn in the modality's colour) and "shared" (grey, hatched).
-    note : str
-        The subtitle; say "synthetic" here for synthetic data.
 
     Examples
     --------
@@ -61,7 +59,6 @@ def expert_distances(weights: Mapping[str, Any], *, note: str = "") -> go.Figure
     ----------
     weights : mapping of an expert's name to its matrix
         All of one shape, such as ``model.layers[0].expert_weights()["in_proj"]``.
-    note : str
 
     Examples
     --------
@@ -95,16 +92,11 @@ def gate_flow(trace: Trace, *, layer: int = -1, note: str = "") -> go.Figure:
         Of a model with routing="gated".
     layer : int
         −1 is the last.
-    note : str
 
     Raises
     ------
     ValueError
         If the model has no gates.
-
-    Examples
-    --------
-    >>> gate_flow(model.trace(batch))  # doctest: +SKIP
     """
     if not trace.gates:
         raise ValueError("gate_flow: this trace has no gates; expected a model with routing='gated'")

@@ -87,10 +87,6 @@ def save(figure: go.Figure, path: str | Path, *, width: int = 1000, scale: float
         If the name has another ending.
     RuntimeError
         If Kaleido or a browser for it is missing, with what to do.
-
-    Examples
-    --------
-    >>> save(figure, "plan.html")  # doctest: +SKIP
     """
     path = Path(path)
     figure = in_the_dark(figure) if dark else figure

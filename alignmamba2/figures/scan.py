@@ -25,12 +25,6 @@ def scan_steps(scan: Scan, *, start: int = 0, note: str = "") -> go.Figure:
         From `Trace.scan`, or made of other numbers.
     start : int
         The panel of decay follows what the state holds after this token.
-    note : str
-        The subtitle; say "synthetic" here for synthetic data.
-
-    Examples
-    --------
-    >>> scan_steps(model.trace(batch).scan(0))  # doctest: +SKIP
     """
     length = len(scan.u)
     left = array(scan.remains(start)).reshape(length, -1)
@@ -62,11 +56,6 @@ def scan_influence(scan: Scan, *, note: str = "") -> go.Figure:
     Parameters
     ----------
     scan : Scan
-    note : str
-
-    Examples
-    --------
-    >>> scan_influence(model.trace(batch).scan(0))  # doctest: +SKIP
     """
     full = array(scan.influence())
     share = full / np.maximum(full.sum(1, keepdims=True), 1e-30)

@@ -136,8 +136,6 @@ def titled(
     Parameters
     ----------
     figure : Figure
-    title, note : str
-        The note becomes the subtitle.
     height : int
         Pixels.
     words : str

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
-from scipy.stats import t
 
-from .marks import HOVER_ENDS, curve, panels
-from .style import INK, LIGHT, QUIET, Look, floats, joined, titled, whole_steps
+from .marks import curve, panels
+from .style import INK, QUIET, Look, titled, whole_steps
 
 PARTS = {"task": "task loss", "ot": "transport loss", "mmd": "MMD loss"}
 # Training solid and dark, validation dotted and light: no colour, since colours are the modalities'.
@@ -27,8 +26,6 @@ def losses(
     metric : str
     best : "max" or "min"
         Which value of the metric is best; that epoch is marked.
-    note : str
-        The subtitle; say "synthetic" here for synthetic data.
 
     Raises
     ------
@@ -80,66 +77,3 @@ def recorded(history: Sequence[Mapping[str, float]], name: str) -> tuple[list[fl
     """Return the epochs with a value of this name, and the values."""
     epochs = [epoch for epoch in history if epoch.get(name) is not None]
     return [epoch["epoch"] for epoch in epochs], [epoch[name] for epoch in epochs]
-
-
-def scores(
-    results: Mapping[str, Sequence[float]], *, metric: str = "accuracy", best: str = "max", note: str = ""
-) -> go.Figure:
-    """Draw a metric of several models over seeds: every seed a mark, the mean, and a 95 % interval for it.
-
-    The interval is Student's t over the seeds: it says how sure the mean over seeds is, not how a test set of other
-    samples would change it. With one seed there is none.
-
-    Parameters
-    ----------
-    results : mapping of a model's name to its values, one per seed
-    metric : str
-    best : "max" or "min"
-    note : str
-
-    Examples
-    --------
-    >>> figure = scores({"full": [0.80, 0.82, 0.81], "without OT": [0.79, 0.80, 0.78]})
-    >>> figure.data[1].x
-    (0.81,)
-    """
-    figure, summaries, ends = go.Figure(), {}, []
-    for name, values in results.items():
-        values, first = floats(values), not summaries
-        mean, count, half = float(values.mean()), len(values), 0.0
-        if count > 1:
-            half = float(t.ppf(0.975, count - 1) * values.std(ddof=1) / count**0.5)
-        sure = f" ± {half:.3f}" if count > 1 else ""
-        figure.add_scatter(
-            x=values,
-            y=[name] * count,
-            mode="markers",
-            marker={"symbol": "line-ns", "size": 14, "line": {"width": 2, "color": LIGHT}},
-            name="one seed",
-            hovertemplate=f"{name}, one seed: %{{x:.4f}}" + HOVER_ENDS,
-            showlegend=first,
-        )
-        interval = {"type": "data", "array": [half], "visible": count > 1, "thickness": 3, "width": 8, "color": INK}
-        figure.add_scatter(
-            x=(round(mean, 12),),
-            y=(name,),
-            error_x=interval,
-            mode="markers",
-            marker={"symbol": "circle", "size": 13, "color": INK},
-            name="mean, and 95 % interval over seeds",
-            hovertemplate=f"{name}: {mean:.4f}{sure} ({count} seed{'s' * (count > 1)})" + HOVER_ENDS,
-            showlegend=first,
-        )
-        summaries[name] = f"{mean:.3f}", sure
-        ends += [values.min(), values.max(), mean - half, mean + half]
-    low, high = min(ends), max(ends)
-    room = max(high - low, 1e-6)
-    for name, (mean, sure) in summaries.items():  # in a column, beyond all that is drawn
-        text = f"<b>{mean}</b>{sure}"
-        figure.add_annotation(x=high, y=name, text=text, showarrow=False, xanchor="left", xshift=14)
-    figure.update_xaxes(title=metric, range=[low - 0.08 * room, high + 0.38 * room])
-    figure.update_yaxes(autorange="reversed", ticks="", showgrid=True)
-    note = joined(note, f"{'more' if best == 'max' else 'less'} is better")
-    title, height = f"{metric[0].upper()}{metric[1:]}, model by model", 240 + 46 * len(results)
-    words = "; ".join(f"{name} {mean}{sure}" for name, (mean, sure) in summaries.items()) + "."
-    return titled(figure, title, note, height=height, words=words)

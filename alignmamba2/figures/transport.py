@@ -33,10 +33,6 @@ def plan_of(trace: Trace, sample: int, pair: Pair) -> dict[str, Any]:
     ------
     KeyError
         If the trace has no plan of this pair.
-
-    Examples
-    --------
-    >>> transport_plan(**plan_of(trace, 0, ("audio", "text")))  # doctest: +SKIP
     """
     if pair not in trace.plans:
         raise KeyError(f"pair {pair!r}: not in this trace; it has {list(trace.plans)}")
@@ -112,8 +108,6 @@ def transport_plan(
     most : float, optional
         The mass that gets the brightest colour. Left out: the largest of this plan, but never less than three times
         what an even spread puts in a cell, so that a plan without structure looks like one.
-    note : str
-        Begins the subtitle; say "synthetic" here for synthetic data.
 
     Raises
     ------
@@ -224,6 +218,38 @@ def strongest(mass: np.ndarray, most: int | None = None) -> np.ndarray:
     return np.dstack(np.unravel_index(np.argsort(clear, axis=None)[::-1][:count], mass.shape))[0]
 
 
+def links(
+    mass: np.ndarray, true: np.ndarray, starts: Sequence[Any], ends: Sequence[Any], widths: int, most: int | None = None
+) -> dict[tuple[bool, int], tuple[list, list]]:
+    """Return x and y of the lines of the `strongest` links, by whether they are true and by width, 0 the thinnest.
+
+    The number of lines is fixed, so that a slider redraws few traces. Tokens are at `starts` (T_m, 2) and the anchor's
+    at `ends` (T_anchor, 2); `true` (T_m, T_anchor) holds True for true partners.
+    """
+    largest = max(min(mass.sum(1).max(), mass.sum(0).max()), 1e-12) if mass.size else 1  # a link cannot carry more
+    lines: dict[tuple[bool, int], tuple[list, list]] = {(t, k): ([], []) for t in (False, True) for k in range(widths)}
+    for i, j in strongest(mass, most):
+        x, y = lines[bool(true[i, j]), min(int(mass[i, j] / largest * widths), widths - 1)]
+        x += [ends[j][0], starts[i][0], None]
+        y += [ends[j][1], starts[i][1], None]
+    # An empty trace would lose its place in the legend.
+    return {key: (x or [None], y or [None]) for key, (x, y) in lines.items()}
+
+
+def shares(names: Sequence[str], sums: np.ndarray) -> list[str]:
+    """Return the hover text of each token's bar: its name, and its share of all mass."""
+    return [f"{name}<br>{share:.1%} of all mass" for name, share in zip(names, sums, strict=True)]
+
+
+def plan_axes(rows: list[str], columns: list[str], modality: str, most: tuple[int, int]) -> tuple[dict, dict]:
+    """Return the settings of the axes under and beside a plan, with `most` labels at each."""
+    numbered = rows == [str(i + 1) for i in range(len(rows))]
+    along = ticks(rows if numbered else [short(r, ALONG) for r in rows], most[0])
+    along |= {"range": [-0.5, len(rows) - 0.5], "tickangle": 0 if numbered else -45}
+    down = {"range": [len(columns) - 0.5, -0.5], **ticks([short(c) for c in columns], most[1])}
+    return {**along, "title_text": f"{modality}, in order"}, {**down, "ticks": ""}
+
+
 def _heat(mass: np.ndarray, rows: list[str], columns: list[str], modality: str, most: float) -> go.Heatmap:
     share = mass / np.maximum(mass.sum(1, keepdims=True), 1e-12)
     hover = [
@@ -258,7 +284,7 @@ def _rings(partners: np.ndarray | None) -> go.Scatter:
 def _bars(sums: np.ndarray, names: list[str], modality: str, **axes: Any) -> go.Bar:
     return go.Bar(
         marker_color=look(modality).colour,
-        hovertext=[f"{name}<br>{part:.1%} of all mass" for name, part in zip(names, sums, strict=True)],
+        hovertext=shares(names, sums),
         hovertemplate="%{hovertext}" + HOVER_ENDS,
         textposition="none",
         showlegend=False,
@@ -272,26 +298,22 @@ def _heights(mass: np.ndarray) -> np.ndarray:
 
 
 def _links(mass: np.ndarray, partners: np.ndarray | None) -> list[go.Scatter]:
-    """Return the `strongest` links from x = 0 to x = 1, in a fixed number of traces: by width, and true or not."""
-    heights, widest = _heights(mass), len(WIDTHS) - 1
-    most = max(min(mass.sum(1).max(), mass.sum(0).max()), 1e-12) if mass.size else 1  # a link cannot carry more
+    """Return the links from the anchor's tokens at x = 0 to the modality's at x = 1."""
     thin = float(np.clip(24 / max(mass.shape), 0.3, 1))
-    ends: dict[tuple[bool, int], list] = {(true, k): [] for true in (False, True) for k in range(len(WIDTHS))}
-    for i, j in strongest(mass):
-        true = partners is not None and bool(partners[i] == j)
-        ends[true, min(int(mass[i, j] / most * len(WIDTHS)), widest)] += [j, heights[i], None]
+    true = np.zeros(mass.shape, bool) if partners is None else partners[:, None] == np.arange(mass.shape[1])
+    starts, ends = ([(1, y) for y in _heights(mass)], [(0, j) for j in range(mass.shape[1])])
     return [
         go.Scatter(
-            x=[0, 1, None] * (len(y) // 3) or [None],  # an empty trace would lose its place in the legend
-            y=y or [None],
+            x=x,
+            y=y,
             mode="lines",
-            line={"width": WIDTHS[k] * thin, "color": INK if true else LIGHT},
-            name="true link" if true else "other link",
-            legendgroup=str(true),
+            line={"width": WIDTHS[k] * thin, "color": INK if kind else LIGHT},
+            name="true link" if kind else "other link",
+            legendgroup=str(kind),
             showlegend=k == 2 and partners is not None,
             hoverinfo="skip",
         )
-        for (true, k), y in ends.items()
+        for (kind, k), (x, y) in links(mass, true, starts, ends, len(WIDTHS)).items()
     ]
 
 
@@ -305,16 +327,15 @@ def _link_ends(mass: np.ndarray, rows: list[str], columns: list[str], names: Pai
 
 
 def _axes(figure: go.Figure, rows: list[str], columns: list[str], names: Pair) -> None:
-    numbered = rows == [str(i + 1) for i in range(len(rows))]
-    along, down = {"range": [-0.5, len(rows) - 0.5]}, {"range": [len(columns) - 0.5, -0.5]}
+    along, beside = plan_axes(rows, columns, names[0], (20, 26))
+    down = {"range": beside["range"]}
     bare = {"showticklabels": False, "ticks": "", "showline": False}
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(showgrid=False)
-    figure.update_xaxes(**along, **bare, row=1, col=1)
+    figure.update_xaxes(range=along["range"], **bare, row=1, col=1)
     figure.update_yaxes(**bare, rangemode="tozero", row=1, col=1)
-    along |= ticks(rows if numbered else [short(r, ALONG) for r in rows], 20)
-    figure.update_xaxes(**along, tickangle=0 if numbered else -45, title=f"{names[0]}, in order", row=2, col=1)
-    figure.update_yaxes(**down, **ticks([short(c) for c in columns], 26), ticks="", row=2, col=1)
+    figure.update_xaxes(**along, row=2, col=1)
+    figure.update_yaxes(**beside, row=2, col=1)
     figure.update_xaxes(**bare, rangemode="tozero", row=2, col=2)
     figure.update_yaxes(**down, **bare, row=2, col=2)
     sides = {"range": [-0.12, 1.12], "tickvals": [0, 1], "ticktext": [names[1], names[0]], "ticks": ""}
@@ -323,5 +344,5 @@ def _axes(figure: go.Figure, rows: list[str], columns: list[str], names: Pair) -
     for axis in ("xaxis2", "yaxis2", "xaxis3", "yaxis3"):  # the unused corners of the top row
         figure.layout[axis].visible = False
     # Beside the title, where neither words nor a slider can run into it.
-    beside = {"orientation": "v", "x": 1, "xanchor": "right", "y": 0.99, "yanchor": "top", "yref": "container"}
-    figure.update_layout(bargap=0.25, legend=beside)
+    legend = {"orientation": "v", "x": 1, "xanchor": "right", "y": 0.99, "yanchor": "top", "yref": "container"}
+    figure.update_layout(bargap=0.25, legend=legend)
