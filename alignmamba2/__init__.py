@@ -30,6 +30,7 @@ _HOME = {
     "transport": "alignment",
     "TransportResult": "alignment",
     "mmd": "alignment",
+    "DualAlignment": "alignment",
     "MultimodalBatch": "batch",
     "ModalityAwareMamba": "model",
     "AlignMamba2": "model",
@@ -45,7 +46,7 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
-    from .alignment import TransportResult, mmd, transport
+    from .alignment import DualAlignment, TransportResult, mmd, transport
     from .batch import MultimodalBatch
     from .datasets import load_dataset, register_dataset
     from .model import AlignMamba2, ModelOutput

@@ -32,8 +32,10 @@ PANELS = {
     "scaling": ("ScalingExplorer(", "tokens", "at 2,048 tokens"),
 }
 # Cells beside those that `write_explorers` writes.
-COMPARISON = "from alignmamba2 import explorers\n\nexplorers.ComparisonExplorer(3, 100)"
-SCALING = """explorers.ScalingExplorer(
+COMPARISON = "from notebooks.course.comparison import ComparisonExplorer\n\nComparisonExplorer(3, 100)"
+SCALING = """from notebooks.course.scaling import ScalingExplorer
+
+ScalingExplorer(
     [64, 512, 4096], {"time": {"linear": [1, 8, 64], "square": [0.1, 6.4, 410]}},
     units={"time": "ms"}, at=1024, note="made up",
 )"""

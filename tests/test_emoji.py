@@ -145,8 +145,8 @@ def test_tokens_are_computed_once(cache, monkeypatch):
 
 
 def test_a_phrase_is_the_mean_of_its_pieces_in_context(cache):
-    from alignmamba2.datasets.text_tokens import embed_words
     from alignmamba2.encoders import text_encoder
+    from studies.datasets.word_tokens import embed_words
 
     (tokens,) = embed_words([("a wonderful", "film")], cache / "cache")
     encoder = text_encoder("minilm", cache=cache / "cache")

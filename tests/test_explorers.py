@@ -18,13 +18,11 @@ from scipy.stats import binomtest
 from alignmamba2 import AlignMamba2, AlignMamba2Config, figures, load_dataset, selective_scan
 from alignmamba2.batch import Sample
 from alignmamba2.explorers import (
-    ComparisonExplorer,
     DataExplorer,
     DiscrepancyExplorer,
     EmbeddingExplorer,
     RoutingExplorer,
     SampleExplorer,
-    ScalingExplorer,
     ScanExplorer,
     TrainingMonitor,
     TransportExplorer,
@@ -33,6 +31,8 @@ from alignmamba2.explorers import (
 from alignmamba2.explorers.panel import Explorer
 from alignmamba2.explorers.transport import EPSILONS
 from alignmamba2.figures import style
+from notebooks.course.comparison import ComparisonExplorer
+from notebooks.course.scaling import ScalingExplorer
 
 
 @pytest.fixture(scope="module")

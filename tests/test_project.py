@@ -18,7 +18,6 @@ PACKAGE = ROOT / "alignmamba2"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
-@pytest.mark.xfail(strict=True, reason="the library is still being made smaller; remove this mark once it is in order")
 def test_the_house_is_in_order(capsys):
     """Lines, files, arrows, circles and long functions, as `python -m tools house` prints them."""
     status = house.main([])

@@ -40,9 +40,9 @@ from scipy.stats import binom
 from alignmamba2 import figures, fit, load_dataset
 from alignmamba2.baselines import matching_width, parameter_count
 from alignmamba2.experiments import ABLATIONS
-from alignmamba2.explorers import ComparisonExplorer
 from alignmamba2.metrics import holm, interval, paired_test
 from course import check, stored_results
+from course.comparison import ComparisonExplorer
 
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")

@@ -33,11 +33,11 @@ from alignmamba2.batch import Sample
 from alignmamba2.datasets.base import DataError, Dataset, splits_of
 from alignmamba2.datasets.fetch import Source, data_root
 from alignmamba2.datasets.registry import Entry
-from alignmamba2.datasets.text_tokens import embed_words
 from alignmamba2.encoders import MiniLM
 from alignmamba2.encoders.cache import cached
 from alignmamba2.encoders.text import INSTALL as TEXT_INSTALL
 from alignmamba2.storage.files import read_json, write_json
+from studies.datasets.word_tokens import embed_words
 
 from . import speech
 

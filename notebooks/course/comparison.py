@@ -8,9 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 from scipy.stats import binom
 
-from ..figures.style import COLOURS, INK, QUIET, titled
-from ..metrics import holm
-from .panel import Explorer, PanelOptions, add_trace, choice, number, one_of, steps, whole
+from alignmamba2.explorers.panel import Explorer, PanelOptions, add_trace, choice, number, one_of, steps, whole
+from alignmamba2.figures.style import COLOURS, INK, QUIET, titled
+from alignmamba2.metrics import holm
 
 SAMPLES = (100, 200, 400, 750, 2000, 8000)
 # Share of the samples on which a variant and the full model are not both right or both wrong: our choice.

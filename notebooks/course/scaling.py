@@ -9,8 +9,8 @@ import numpy as np
 import plotly.graph_objects as go
 from scipy.optimize import nnls
 
-from ..figures.style import COLOURS, DASHES, INK, SYMBOLS, array, titled
-from .panel import Explorer, PanelOptions, add_trace, choice, one_of, steps
+from alignmamba2.explorers.panel import Explorer, PanelOptions, add_trace, choice, one_of, steps
+from alignmamba2.figures.style import COLOURS, DASHES, INK, SYMBOLS, array, titled
 
 LENGTHS = tuple(2**k for k in range(6, 21))
 FEWEST = 4  # lengths for a fit of three numbers: through three points there is always a curve, true or not
