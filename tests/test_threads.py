@@ -137,7 +137,7 @@ def loss_results(loss) -> list[torch.Tensor]:
 RESULTS = {
     "selective_scan": scan_results,
     "transport": lambda: loss_results(lambda x, y: transport(x, y).distance),
-    "mmd": lambda: loss_results(lambda x, y: mmd(x, y, scales=(0.5, 1.0, 2.0))),
+    "mmd": lambda: loss_results(lambda x, y: mmd(x, y, bandwidth=(0.5, 1.0, 2.0))),
 }
 
 

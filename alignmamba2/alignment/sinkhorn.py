@@ -57,23 +57,24 @@ def solve(
     b: Tensor,
     epsilon: Tensor,
     *,
-    scaling: float | None = None,
-    penalty: float | None = None,
     solver: str = "auto",
+    penalty: float | None = None,
     **limits: float,
 ) -> Solution:
     """Solve with `solver`, or with the quickest one that is safe here; the rest as in `solve_log_domain`."""
     if penalty is not None:
-        return solve_log_domain(cost, a, b, epsilon, scaling=scaling, penalty=penalty, **limits)
+        return solve_log_domain(cost, a, b, epsilon, penalty=penalty, **limits)
     fits_numba = cost.device.type == "cpu" and cost.dtype == torch.float32
     if solver == "auto" and fits_numba and cpu.available():
         solver = "numba"
     if solver in ("auto", "kernel"):
-        safe = scaling is None and bool((_range(cost, a, b) <= SAFE_RANGE[cost.dtype] * epsilon).all())
+        pairs = _pairs(a, b)
+        most, least = torch.where(pairs, cost, -torch.inf), torch.where(pairs, cost, torch.inf)
+        safe = bool((most.amax((1, 2)) - least.amin((1, 2)) <= SAFE_RANGE[cost.dtype] * epsilon).all())
         if solver == "kernel" and not safe:
             raise ValueError(
-                f"solver='kernel': range(C)/ε is above {SAFE_RANGE[cost.dtype]:.0f}, where exp(−C/ε) underflows, or "
-                "`scaling` is given; expected neither. Use solver='auto'"
+                f"solver='kernel': found range(C)/ε above {SAFE_RANGE[cost.dtype]:.0f}, where exp(−C/ε) underflows; "
+                "expected less. Use solver='auto'"
             )
         solver = "kernel" if safe else "log"
     if solver == "numba":
@@ -82,32 +83,25 @@ def solve(
         if not cpu.available():
             reason, fix = cpu.obstacle()
             raise RuntimeError(f"solver='numba': {reason}; expected numba to compile: {fix}")
-        return Solution(*cpu.solve_transport(cost, a, b, epsilon, scaling=scaling, **limits))
+        return Solution(*cpu.solve_transport(cost, a, b, epsilon, **limits))
     if solver == "kernel":
         return solve_kernel_domain(cost, a, b, epsilon, **limits)
-    return solve_log_domain(cost, a, b, epsilon, scaling=scaling, **limits)
+    return solve_log_domain(cost, a, b, epsilon, **limits)
 
 
 def _pairs(a: Tensor, b: Tensor) -> Tensor:
     return (a > 0)[:, :, None] & (b > 0)[:, None]
 
 
-def _range(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Return (B,) the largest less the smallest cost between tokens that have a weight."""
-    pairs = _pairs(a, b)
-    most = torch.where(pairs, cost, -torch.inf).amax((1, 2))
-    return most - torch.where(pairs, cost, torch.inf).amin((1, 2))
-
-
 def _repeat(
-    update: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]],
-    error: Callable[[Tensor, Tensor, Tensor, int], Tensor],
+    update: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    error: Callable[[Tensor, Tensor, Tensor], Tensor],
     x: Tensor,
     y: Tensor,
     tolerance: float,
     max_iterations: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Iterate (x, y) ← update(x, y, t), sample by sample until error(old x, x, y, t) ≤ tolerance.
+    """Iterate (x, y) ← update(x, y), sample by sample until error(old x, x, y) ≤ tolerance.
 
     A finished sample stands still, so its answer does not depend on its neighbours in the batch.
     """
@@ -115,10 +109,10 @@ def _repeat(
     iterations = torch.zeros_like(done, dtype=torch.int64)
     last = torch.full(done.shape, torch.inf, dtype=x.dtype, device=x.device)
     for t in range(1, max_iterations + 1):
-        new_x, new_y = update(x, y, t)
+        new_x, new_y = update(x, y)
         look = t % LOOK_EVERY == 0 or t == max_iterations
         if look:
-            last = torch.where(done, last, error(x, new_x, new_y, t))
+            last = torch.where(done, last, error(x, new_x, new_y))
         x, y = torch.where(done[:, None], x, new_x), torch.where(done[:, None], y, new_y)
         iterations += ~done
         if look:
@@ -143,11 +137,11 @@ def solve_kernel_domain(cost: Tensor, a: Tensor, b: Tensor, epsilon: Tensor, **l
     def rows(v: Tensor) -> Tensor:
         return torch.bmm(k, v.unsqueeze(2)).squeeze(2)
 
-    def update(u: Tensor, v: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    def update(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         u = ratio(a, rows(v))
         return u, ratio(b, torch.bmm(u.unsqueeze(1), k).squeeze(1))
 
-    def error(old: Tensor, u: Tensor, v: Tensor, t: int) -> Tensor:
+    def error(old: Tensor, u: Tensor, v: Tensor) -> Tensor:
         return (u * rows(v) - a).abs().sum(1)
 
     u, v, iterations, _ = _repeat(update, error, a, b, **limits)
@@ -158,14 +152,7 @@ def solve_kernel_domain(cost: Tensor, a: Tensor, b: Tensor, epsilon: Tensor, **l
 
 
 def solve_log_domain(
-    cost: Tensor,
-    a: Tensor,
-    b: Tensor,
-    epsilon: Tensor,
-    *,
-    scaling: float | None = None,
-    penalty: float | None = None,
-    **limits: float,
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: Tensor, *, penalty: float | None = None, **limits: float
 ) -> Solution:
     """Iterate on the potentials f, g [2]_: slow, and safe for every ε; also the unbalanced problem [3]_.
 
@@ -175,36 +162,28 @@ def solve_log_domain(
     a : Tensor (B, Tx);  b : Tensor (B, Ty)
         Rows sum to 1; a weight of 0 takes the token out of the problem.
     epsilon : Tensor (B,)
-    scaling : float in (0, 1), optional
-        Iterate with max(ε, range(C) · scalingᵗ) in iteration t instead of ε.
     penalty : float ρ, optional
         Replace the constraints on the marginals by ρ KL(P1 ‖ a) + ρ KL(Pᵀ1 ‖ b).
     **limits
         `tolerance` and `max_iterations`, as in `transport`.
     """
     log_a, log_b = a.log(), b.log()  # −∞ for a weight of 0, whose token then never counts in a sum
-    spread = _range(cost, a, b) if scaling else torch.zeros_like(epsilon)
-
-    def now(t: int) -> Tensor:
-        return torch.maximum(epsilon, spread * (scaling or 0.0) ** t)
+    eps = epsilon[:, None]
+    # With the marginals relaxed, every update is pulled towards 0 by the factor ρ / (ρ + ε).
+    step = eps if penalty is None else eps * penalty / (penalty + eps)
 
     def log_plan(f: Tensor, g: Tensor) -> Tensor:
         kernel = (f[:, :, None] + g[:, None] - cost) / epsilon[:, None, None]
         return kernel + log_a[:, :, None] + log_b[:, None]
 
-    def update(f: Tensor, g: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        eps = now(t)[:, None]
-        # With the marginals relaxed, every update is pulled towards 0 by the factor ρ / (ρ + ε).
-        step = eps if penalty is None else eps * penalty / (penalty + eps)
+    def update(f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         f = -step * torch.logsumexp((g[:, None] - cost) / eps[:, :, None] + log_b[:, None], 2)
         return f, -step * torch.logsumexp((f[:, :, None] - cost) / eps[:, :, None] + log_a[:, :, None], 1)
 
-    def error(old: Tensor, f: Tensor, g: Tensor, t: int) -> Tensor:
+    def error(old: Tensor, f: Tensor, g: Tensor) -> Tensor:
         if penalty is None:  # g was updated last, so the columns are right and the rows carry the whole error
-            e = (torch.logsumexp(log_plan(f, g), 2).exp() - a).abs().sum(1)
-        else:
-            e = ((f - old).abs() * (a > 0)).amax(1) / epsilon
-        return torch.where(now(t) > epsilon, torch.inf, e)
+            return (torch.logsumexp(log_plan(f, g), 2).exp() - a).abs().sum(1)
+        return ((f - old).abs() * (a > 0)).amax(1) / epsilon
 
     f, g, iterations, last = _repeat(update, error, torch.zeros_like(a), torch.zeros_like(b), **limits)
     plan = log_plan(f, g).exp()

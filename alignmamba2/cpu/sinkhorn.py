@@ -175,65 +175,49 @@ def _last_real(weight):
 
 
 @njit
-def _solve_one(cost, a, b, f, epsilon, start, scaling, tolerance, max_iterations, plan):
+def _solve_one(cost, a, b, f, epsilon, tolerance, max_iterations, plan):
     n, m = _last_real(a), _last_real(b)  # trailing padding is not even read
     k, partial = _room(n, m), _room(WIDTH, WIDTH)
     partial[:] = f32(0.0)
     a, b = _filled_up(a, n), _filled_up(b, m)
     u, v, g, total = a.copy(), b.copy(), np.zeros_like(b), np.empty_like(b)
     _least_of_columns(cost, a, f, n, m, g)
-    now = max(epsilon, start)  # ε of this iteration
-    _gibbs_kernel(cost, f, g, now, n, m, k)
-    t, fresh = 0, True
+    _gibbs_kernel(cost, f, g, epsilon, n, m, k)
+    t = 0
     while t < max_iterations:
         error, extreme = _iterate(k, a, b, u, v, total, partial, n, m)
         t += 1
-        # In a fresh kernel the columns were not right before the pass, so the rows did not carry the whole error.
-        if now == epsilon and not fresh and error <= tolerance:
+        # Before the first pass the columns were not right, so the rows did not carry the whole error.
+        if t > 1 and error <= tolerance:
             break
-        fresh = False
-        if now > epsilon or extreme > LARGEST_SCALING:
-            _absorb(f, u, a, now, n)
-            _absorb(g, v, b, now, m)
-            fresh = now > epsilon
-            now = max(epsilon, now * scaling)
-            _gibbs_kernel(cost, f, g, now, n, m, k)
-    if now > epsilon:  # out of iterations on the way to ε: the plan of what there is, at the ε that was asked for
-        _gibbs_kernel(cost, f, g, epsilon, n, m, k)
+        if extreme > LARGEST_SCALING:
+            _absorb(f, u, a, epsilon, n)
+            _absorb(g, v, b, epsilon, m)
+            _gibbs_kernel(cost, f, g, epsilon, n, m, k)
     value = _dual(f, u, a, epsilon, n) + _dual(g, v, b, epsilon, m)
     mass, error = _write_plan(k, u, v, a, b, total, n, m, plan)
     return value - epsilon * (mass - 1.0), t, error
 
 
-def _solve(
-    start, stop, cost, a, b, f, epsilon, first, scaling, tolerance, max_iterations, plan, value, iterations, error
-):  # fmt: skip
+def _solve(start, stop, cost, a, b, f, epsilon, tolerance, max_iterations, plan, value, iterations, error):
     for s in range(start, stop):
         value[s], iterations[s], error[s] = _solve_one(
-            cost[s], a[s], b[s], f[s], epsilon[s], first[s], scaling, tolerance, max_iterations, plan[s]
+            cost[s], a[s], b[s], f[s], epsilon[s], tolerance, max_iterations, plan[s]
         )
 
 
 @functools.cache
 def _kernel():
-    inputs = [*arrays(float32, 3, 2, 2, 2, 1, 1, layout="C"), float32, float32, int64]
+    inputs = [*arrays(float32, 3, 2, 2, 2, 1, layout="C"), float32, int64]
     return compiled(_solve, *inputs, *arrays(float32, 3, 1, layout="C"), *arrays(int64, 1), *arrays(float32, 1))
 
 
 def solve_transport(
-    cost: Tensor,
-    a: Tensor,
-    b: Tensor,
-    epsilon: Tensor,
-    *,
-    tolerance: float,
-    max_iterations: int,
-    scaling: float | None = None,
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: Tensor, *, tolerance: float, max_iterations: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Solve B problems in float32: return value (B,), plan (B, Tx, Ty), iterations (B,) and marginal error (B,).
 
-    cost (B, Tx, Ty); weights a (B, Tx), b (B, Ty), whose rows sum to 1; epsilon (B,). With `scaling`, iteration t takes
-    max(ε, range(C) · scalingᵗ) for ε.
+    cost (B, Tx, Ty); weights a (B, Tx), b (B, Ty), whose rows sum to 1; epsilon (B,).
     """
     size = cost.shape[0]
     plan = torch.empty_like(cost, memory_format=torch.contiguous_format)
@@ -243,12 +227,8 @@ def solve_transport(
     # The minima are over real tokens. (Here, because numba's minimum of a row does not fill vector registers.)
     padded = bool((a == 0).any() or (b == 0).any())
     f = (torch.where((b > 0)[:, None], cost, torch.inf) if padded else cost).amin(2)
-    first = torch.zeros(size)
-    if scaling:
-        pairs = (a > 0)[:, :, None] & (b > 0)[:, None]
-        first = scaling * (torch.where(pairs, cost, -torch.inf).amax((1, 2)) - f.amin(1))
-    inputs = [t.detach().contiguous().numpy() for t in (cost, a, b, f, epsilon, first)]
+    inputs = [t.detach().contiguous().numpy() for t in (cost, a, b, f, epsilon)]
     outputs = [t.numpy() for t in (plan, value, iterations, error)]
     threads = 1 + cost.numel() // WORTH_A_THREAD
-    share(_kernel(), size, threads, *inputs, f32(scaling or 0.0), f32(tolerance), max_iterations, *outputs)
+    share(_kernel(), size, threads, *inputs, f32(tolerance), max_iterations, *outputs)
     return value, plan, iterations, error
