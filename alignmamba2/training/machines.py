@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")
-PRECISIONS = {"32-true": "no", "bf16-mixed": "bf16"}  # as Lightning says it: as Accelerate does
+PRECISIONS = {"32-true": "no", "bf16-mixed": "bf16"}  # and Accelerate's names
 
 
 @dataclass(frozen=True)
