@@ -67,7 +67,8 @@ def stop_after(monkeypatch):
 
 @pytest.mark.parametrize("at", [1, 3, 5])  # an early epoch, the last one, one of the refit
 def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(splits, stop_after, monkeypatch, tmp_path, at):
-    change = {"training.refit": True, "model.modality_dropout": 0.2, "model.swap": {"audio": 0.3}}
+    change = {"training.refit": True, "training.alignment_warmup": 0.9, "model.modality_dropout": 0.2}
+    change |= {"model.swap": {"audio": 0.3}}
     straight = train(splits, overrides=change)
     stop_after(at)
     try:

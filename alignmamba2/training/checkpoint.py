@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import json
-import random
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..storage.files import FileError, pack, read_tensors, unpack, write_tensors
+from .environment import environment
 
 FILE = "unfinished.safetensors"
 KIND, VERSION = "alignmamba2-unfinished-run", 1
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be gone on from; the message names it and says what to do."""
+    """A run cannot go on from its checkpoint; the message names the file and says what to do."""
 
 
 class Checkpoint:
-    """One file in `folder`: tensors, and JSON among the notes of the same file, so that both are of one moment.
+    """Checkpoint is one file in `folder`: tensors, and JSON among the notes of the same file, so of the same moment.
 
-    `identity` is what must be the same for going on to make sense (recipe, seed, data). What should be the same for the
-    last bits to be (versions, device, threads) is compared too, but only warned of.
+    `identity` (recipe, seed, data) must be the same for a run to go on. A change of what may change the last bits, such
+    as the number of threads, is a warning.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]):
@@ -36,7 +34,7 @@ class Checkpoint:
         self.identity = json.loads(json.dumps(identity))  # as it will be when read back
 
     def write(self, state: Mapping[str, Any]) -> None:
-        """Write nested dicts and lists of tensors and plain values in place of what was there before."""
+        """Write nested dicts and lists of tensors and plain values in place of the last state."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         tensors: dict[str, torch.Tensor] = {}
         packed = json.dumps(pack(state, tensors))
@@ -44,7 +42,7 @@ class Checkpoint:
         write_tensors(self.path, tensors, {**notes, "environment": json.dumps(environment()), "state": packed})
 
     def read(self) -> dict[str, Any] | None:
-        """What `write` wrote; None where there is nothing to go on from. Nothing in the file is executed.
+        """Return what `write` wrote, or None without a file. Nothing in the file is executed.
 
         Raises
         ------
@@ -71,14 +69,12 @@ class Checkpoint:
                 raise TypeError("expected mappings")
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.path}: not as fit writes it ({error!r}). {anew}") from error
-        changed = list(_differences(identity, self.identity))
-        if changed:
+        if changed := list(_differences(identity, self.identity)):
             raise CheckpointError(
                 f"{self.path}: an unfinished run that is another one: {'; '.join(changed)}. "
                 "Give another folder; or, to start anew, remove that file or say resume=False"
             )
-        changed = list(_differences(then, environment()))
-        if changed:
+        if changed := list(_differences(then, environment())):
             warnings.warn(f"{self.path}: the last bits may change: {'; '.join(changed)}", stacklevel=2)
         return state
 
@@ -95,39 +91,8 @@ def restoring() -> Iterator[None]:
         raise CheckpointError(f"the checkpoint does not fit this model: {error}; resume=False starts anew") from error
 
 
-def environment() -> dict[str, Any]:
-    """What decides the last bits besides the run itself."""
-    return {
-        "alignmamba2": metadata.version("alignmamba2"),
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "threads": torch.get_num_threads(),
-    }
-
-
-def random_state() -> dict[str, Any]:
-    """The state of every generator that training draws from: Python's, NumPy's, PyTorch's, each GPU's."""
-    version, words, gauss = random.getstate()
-    kind, keys, place, has_gauss, cached = np.random.get_state()  # noqa: NPY002
-    return {
-        "python": [version, list(words), gauss],
-        "numpy": [kind, keys.tolist(), int(place), int(has_gauss), float(cached)],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_random_state(state: Mapping[str, Any]) -> None:
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    np.random.set_state(tuple(state["numpy"]))  # noqa: NPY002
-    torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
-
-
 def _differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Such as "recipe.training.learning_rate was 0.001, is 0.01"."""
+    """Yield texts such as "recipe.training.learning_rate was 0.001, is 0.01"."""
     if isinstance(then, dict) and isinstance(now, dict):
         for key in sorted({*then, *now}):
             yield from _differences(then.get(key), now.get(key), f"{name}.{key}" if name else key)

@@ -20,8 +20,9 @@ from ..baselines import build_model
 from ..datasets import Dataset, load_dataset
 from ..model import AlignMamba2
 from ..recipes import Recipe
+from .best import Best
 from .checkpoint import Checkpoint, restoring
-from .loop import Best, Loop, TrainingError
+from .loop import Loop, TrainingError
 from .machines import Machines, process
 from .notes import write_notes
 from .trackers import Tracking, trackers_of
@@ -79,10 +80,9 @@ def fit(
     Parameters
     ----------
     recipe : name, path of a TOML, or a `Recipe`
-    seed : int
-        Of weights, data order and dropout. Same seed, same machine, same number of threads: same bits.
-    fast : bool
-        Two epochs: to see that everything runs.
+    seed : int, of weights, data order and dropout
+        Same seed, same machine, same number of threads: same bits.
+    fast : two epochs, to see that everything runs
     overrides : mapping such as ``{"model.lambda_ot": 0.0}``
     datasets : splits to use instead of loading the recipe's
     folder : folder of the model, the history and the recipe; nothing is written if left out
@@ -96,18 +96,14 @@ def fit(
     trackers : names among "csv" (history.csv in the folder), "tensorboard", "wandb" and the others of Accelerate
     accelerator : "cpu", "gpu", "mps", or "auto" for the fastest of them that this machine has
     devices : number of processes on this machine that share each of the recipe's batches; "auto": one per GPU
-        `fit` starts the command that runs it again for each of the others. Under torchrun or `accelerate launch`, on
-        one machine or on several, the launcher's number counts.
-    precision : "32-true" or "bf16-mixed"
-        With the latter, matrix products are in bfloat16; the scan's state, the alignment losses, the prediction and the
-        weights stay in float32.
-    accumulate : number of parts that each batch is taken in, one after the other
-        The same step, up to rounding, in less memory.
+        `fit` runs this program again for each of the others. Under torchrun or `accelerate launch`, theirs counts.
+    precision : "32-true", or "bf16-mixed" for matrix products in bfloat16
+        The scan's state, the alignment losses, the prediction and the weights stay in float32.
+    accumulate : number of parts that each batch is taken in: the same step, up to rounding, in less memory
     num_workers : number of processes that read ahead; 0: none, for data that lies in memory
     compile : train through `torch.compile`
-        Off, for on a processor a step gains next to nothing by it (`results/README.md`); on a GPU it was not measured.
-        It needs a C++ compiler, compiles for a minute or two in the first epoch, and draws dropout in another
-        way: the same model, not the same bits. The model that comes back is an ordinary one.
+        It takes a C++ compiler and a minute or two, draws dropout in another way (not the same bits), and gains next to
+        nothing on a processor (`results/README.md`).
 
     Raises
     ------

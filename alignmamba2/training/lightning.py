@@ -1,4 +1,4 @@
-"""AlignMamba-2 as a LightningModule, for who brings a Trainer; the only module that imports Lightning (an extra)."""
+"""AlignMamba-2 as a LightningModule, for a Trainer of your own. No other module imports Lightning, an extra."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .optimizer import alignment_warmth, optimizer_of, schedule_of
 class AlignMambaModule(L.LightningModule):
     """AlignMambaModule trains a model as `fit` does, step by step, under a Lightning `Trainer`.
 
-    It logs "train/loss" with the loss's parts, "valid/loss" and the validation metrics. Batches come from
-    `training.loader`; clip the gradient by the Trainer: ``L.Trainer(gradient_clip_val=config.grad_clip)``. What else
-    `fit` does (the best epoch, patience, resuming, swapping's seeds) is the Trainer's to do, or not.
+    It logs "train/loss" with the parts of the loss, "valid/loss" and the validation metrics. Batches come from
+    `training.loader`. The Trainer clips the gradient, ``L.Trainer(gradient_clip_val=config.grad_clip)``, and keeps the
+    best epoch, stops early and resumes if it has the callbacks for it.
 
     Parameters
     ----------
     model : AlignMamba2 or a baseline, such as `training.build` makes
     config : TrainingConfig
-        Of optimiser, schedule and warm-ups; `batch_size`, `max_epochs`, `patience`, `monitor` and `refit` are not read.
+        For the optimiser, its schedule and the warm-up of the alignment losses; no other settings are read.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from ..batch import MultimodalBatch
@@ -19,7 +19,8 @@ from ..datasets import Dataset
 from ..model import AlignMamba2, ModelOutput
 from ..recipes import TrainingConfig
 from .batches import loader, share_of
-from .checkpoint import random_state, set_random_state
+from .best import Best
+from .environment import random_state, set_random_state
 from .evaluation import scores
 from .machines import Machines, gathered, process
 from .optimizer import alignment_warmth, optimizer_of, schedule_of
@@ -37,16 +38,18 @@ class Loop:
 
     Attributes
     ----------
-    model, config : what is trained, and the recipe's table on how
+    model : AlignMamba2 or a baseline
+    config : TrainingConfig
     epochs : int
+        Epochs to train at most; the schedules are laid out for `config.max_epochs`.
     train, valid : Dataset
-        Without `valid` there is nothing to choose by: all epochs run.
+        Without `valid` there is nothing to choose by, and all epochs run.
     best : Best, which hears of every validated epoch
     machines, accelerator : Machines, and what its `start` returned
     seed : int
         Of the order of the training data. Dropout draws from PyTorch's own generator.
     callbacks : see `fit`
-    save : function that is given the whole state after each epoch
+    save : function that takes the whole state after each epoch
     """
 
     model: AlignMamba2
@@ -66,6 +69,7 @@ class Loop:
     def __post_init__(self) -> None:
         self._tell("on_start", self.model, self.epochs)
         size, options = self.config.batch_size, {"share": True, "num_workers": self.machines.num_workers}
+        self.place = ""  # the step, for errors
         self.order = torch.Generator().manual_seed(self.seed)
         self.train_batches = loader(self.train, size, self.order, parts=self.machines.accumulate, **options)
         self.valid_batches = loader(self.valid, size, **options) if self.valid else ()
@@ -200,39 +204,6 @@ class Network(nn.Module):
 
     def forward(self, batch: MultimodalBatch) -> ModelOutput:
         return self.call(batch)
-
-
-class Best:
-    """Best is the history of the epochs, one row each, with the weights of the one that is best by `monitor`."""
-
-    def __init__(self, monitor: str, patience: int):
-        self.monitor, self.patience = monitor, patience
-        self.sign = 1 if monitor.endswith(("loss", "mae")) else -1
-        self.history: list[dict[str, float]] = []
-        self.score, self.epoch = math.inf, -1
-        self.weights: dict[str, Tensor] = {}
-
-    def add(self, row: Mapping[str, float], model: nn.Module) -> None:
-        """Add an epoch; keep the model's weights if none was better."""
-        names = sorted(name for name in row if name.startswith("valid/"))
-        if self.monitor not in names:
-            raise ValueError(f"training.monitor: found {self.monitor!r}; there are {names}")
-        self.history.append(dict(row))
-        score = self.sign * row[self.monitor]
-        if score < self.score or not self.weights:
-            self.score, self.epoch = score, row["epoch"]
-            self.weights = {name: x.detach().clone() for name, x in model.state_dict().items()}
-
-    def is_final(self, epochs: int) -> bool:
-        """Return whether patience is at its end after so many epochs."""
-        return epochs - 1 - self.epoch >= self.patience
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"score": self.score, "epoch": self.epoch, "weights": self.weights}
-
-    def load_state_dict(self, state: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> None:
-        self.score, self.epoch, self.weights = float(state["score"]), int(state["epoch"]), dict(state["weights"])
-        self.history = [dict(row) for row in history]
 
 
 def means_of(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -7,8 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +20,12 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")
-PRECISIONS = {"32-true": "no", "bf16-mixed": "bf16"}  # as Lightning says it: as Accelerate does
+PRECISIONS = {"32-true": "no", "bf16-mixed": "bf16"}  # and Accelerate's names
 
 
 @dataclass(frozen=True)
 class Machines:
-    """Machines are what trains, and how (see `fit`): none of it changes what is trained.
+    """Machines are the devices and processes that train, and how: options of `fit` that leave the recipe as it is.
 
     Raises
     ------
@@ -82,17 +80,21 @@ class Machines:
 
         if self.local_processes > 1 and not _is_launched():
             start_others(self.local_processes)
-        launched = int(os.environ.get("LOCAL_WORLD_SIZE", self.local_processes))
-        if self.local_processes not in (1, launched):
-            raise ValueError(f"devices: found {self.devices}; but {launched} processes were launched on this machine")
         AcceleratorState._reset_state(reset_partial_state=True)  # else the first call's device and precision stay
-        return Accelerator(
+        accelerator = Accelerator(
             cpu=self.kind == "cpu",
             mixed_precision=PRECISIONS[self.precision],
             # Of one process's samples, all may lack a modality.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
             **options,
         )
+        here, count = int(os.environ.get("LOCAL_WORLD_SIZE", self.local_processes)), accelerator.num_processes
+        if self.local_processes not in (1, here) or count != process()[1]:
+            raise ValueError(
+                f"devices: found {self.devices}, but a launcher started {here} processes here, {process()[1]} in all, "
+                f"of which {count} train together; expected one number, or leave devices out"
+            )
+        return accelerator
 
 
 def _count(kind: str) -> int:
@@ -103,7 +105,7 @@ def _count(kind: str) -> int:
 
 
 def _is_launched() -> bool:
-    """Whether torchrun, `accelerate launch` or `start_others` started this process, as one of several or alone."""
+    """Return whether torchrun, `accelerate launch` or `start_others` started this process."""
     return "RANK" in os.environ
 
 
@@ -126,7 +128,7 @@ def gathered(value: Any) -> list[Any]:
 def start_others(n: int) -> None:
     """Run this same command n − 1 times more, as the other processes of a training; this one becomes the first.
 
-    They meet through the variables that torchrun sets. If one of them fails, this process ends too.
+    They meet through the variables that torchrun sets. If one of them is lost, the next exchange with it fails.
     """
     program = getattr(sys.modules["__main__"], "__spec__", None)
     if program is None and not Path(sys.argv[0]).is_file():
@@ -134,7 +136,7 @@ def start_others(n: int) -> None:
             f"devices: found {n}, in a session without a script to start again; expected 1. Run a script, or see "
             "notebook_launcher of Accelerate"
         )
-    script = [os.path.abspath(sys.argv[0])] if program is None else ["-m", program.name.removesuffix(".__main__")]
+    command = [os.path.abspath(sys.argv[0])] if program is None else ["-m", program.name.removesuffix(".__main__")]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -146,24 +148,12 @@ def start_others(n: int) -> None:
     others = []
     for rank in range(1, n):
         environment = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        others.append(subprocess.Popen([sys.executable, *script, *sys.argv[1:]], env=environment))
-    threading.Thread(target=_watch, args=(others,), daemon=True).start()
+        others.append(subprocess.Popen([sys.executable, *command, *sys.argv[1:]], env=environment))
     atexit.register(_end, others)
 
 
-def _watch(others: list[subprocess.Popen]) -> None:
-    """End this process if another one failed and 20 seconds later this one still waits for it."""
-    while not any(other.poll() for other in others):
-        if all(other.poll() == 0 for other in others):
-            return
-        time.sleep(0.5)
-    time.sleep(20)
-    status = next(status for other in others if (status := other.poll()))
-    print(f"error: a process that trains with this one ended with status {status}", file=sys.stderr, flush=True)
-    os._exit(1)
-
-
 def _end(others: list[subprocess.Popen]) -> None:
+    """Wait for the other processes, which are done when this one is, and end those that hang."""
     for other in others:
         try:
             other.wait(20)
