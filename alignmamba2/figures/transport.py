@@ -121,10 +121,8 @@ def transport_plan(
     np.float64(1.0)
     """
     mass = floats(mass)
-    rows, columns = labels_of(row_words, mass.shape[0]), labels_of(column_words, mass.shape[1])
-    row_names, column_names = (
-        [named(label, i, m) for i, label in enumerate(labels)] for labels, m in zip((rows, columns), names, strict=True)
-    )
+    rows, row_names = labels_and_names(row_words, mass.shape[0], names[0])
+    columns, column_names = labels_and_names(column_words, mass.shape[1], names[1])
     partners = None if partners is None else array(partners)
     if most is None:
         most = float(max(mass.max(), 3 / mass.size)) if mass.size else 1.0
@@ -195,16 +193,14 @@ def transport_sweep(
     return figure.update_layout(sliders=[slider], height=figure.layout.height + 90, margin_b=below + 90)
 
 
-def labels_of(words: Sequence[str], count: int) -> list[str]:
-    """Return the words of `count` tokens, or their numbers from 1 if there are no words."""
+def labels_and_names(words: Sequence[str], count: int, modality: str) -> tuple[list[str], list[str]]:
+    """Return the words of `count` tokens, or their numbers from 1 without words; and "audio 3 “so”" or "audio 3"."""
     if len(words) not in (0, count):
         raise ValueError(f"labels: found {len(words)}; expected {count}, one per token of the plan, or none")
-    return [str(w) for w in words] or [str(i + 1) for i in range(count)]
-
-
-def named(label: str, i: int, modality: str) -> str:
-    """Return a token's place, and its label if that is more than its place."""
-    return f"{modality} {i + 1}" + ("" if label == str(i + 1) else quoted(label))
+    numbers = [str(i + 1) for i in range(count)]
+    labels = [str(w) for w in words] or numbers
+    pairs = zip(labels, numbers, strict=True)
+    return labels, [f"{modality} {number}" + ("" if label == number else quoted(label)) for label, number in pairs]
 
 
 def strongest(mass: np.ndarray, most: int | None = None) -> np.ndarray:
@@ -236,7 +232,12 @@ def links(
     return {key: (x or [None], y or [None]) for key, (x, y) in lines.items()}
 
 
-def shares(names: Sequence[str], sums: np.ndarray) -> list[str]:
+def shares_of_rows(mass: np.ndarray) -> np.ndarray:
+    """Return what share of its mass each row sends to each column."""
+    return mass / np.maximum(mass.sum(1, keepdims=True), 1e-12)
+
+
+def texts_of_bars(names: Sequence[str], sums: np.ndarray) -> list[str]:
     """Return the hover text of each token's bar: its name, and its share of all mass."""
     return [f"{name}<br>{share:.1%} of all mass" for name, share in zip(names, sums, strict=True)]
 
@@ -251,7 +252,7 @@ def plan_axes(rows: list[str], columns: list[str], modality: str, most: tuple[in
 
 
 def _heat(mass: np.ndarray, rows: list[str], columns: list[str], modality: str, most: float) -> go.Heatmap:
-    share = mass / np.maximum(mass.sum(1, keepdims=True), 1e-12)
+    share = shares_of_rows(mass)
     hover = [
         [
             f"{row}<br>→ {column}<br>{mass[i, j]:.2%} of all mass, {share[i, j]:.0%} of this {modality} token's"
@@ -284,7 +285,7 @@ def _rings(partners: np.ndarray | None) -> go.Scatter:
 def _bars(sums: np.ndarray, names: list[str], modality: str, **axes: Any) -> go.Bar:
     return go.Bar(
         marker_color=look(modality).colour,
-        hovertext=shares(names, sums),
+        hovertext=texts_of_bars(names, sums),
         hovertemplate="%{hovertext}" + HOVER_ENDS,
         textposition="none",
         showlegend=False,
@@ -301,7 +302,7 @@ def _links(mass: np.ndarray, partners: np.ndarray | None) -> list[go.Scatter]:
     """Return the links from the anchor's tokens at x = 0 to the modality's at x = 1."""
     thin = float(np.clip(24 / max(mass.shape), 0.3, 1))
     true = np.zeros(mass.shape, bool) if partners is None else partners[:, None] == np.arange(mass.shape[1])
-    starts, ends = ([(1, y) for y in _heights(mass)], [(0, j) for j in range(mass.shape[1])])
+    starts, ends = [(1, y) for y in _heights(mass)], [(0, j) for j in range(mass.shape[1])]
     return [
         go.Scatter(
             x=x,
