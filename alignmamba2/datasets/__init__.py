@@ -67,7 +67,7 @@ def load_dataset(
     ValueError
         For an unknown name, split or option.
     DataError
-        Naming the file that is missing or wrong, and what to do.
+        Naming the file that is missing or wrong, and the remedy.
     """
     load = entry_of(name).load
     try:

@@ -13,7 +13,7 @@ from ..batch import MultimodalBatch, Sample
 
 
 class DataError(ValueError):
-    """A file or folder is not what it should be; the message names it and says what to do."""
+    """A file or folder is missing, broken or of another kind; the message names it and the remedy."""
 
 
 class Mapped(Sequence):
@@ -31,7 +31,7 @@ class Mapped(Sequence):
         return self._function(self._items[index])
 
     def __getattr__(self, name: str) -> Any:
-        # What lazy samples keep apart (labels, ids) no function here changes.
+        # Lazy samples keep labels and ids apart, and no function here changes them.
         if name not in ("labels", "ids", "finite"):
             raise AttributeError(name)
         return getattr(self._items, name)
@@ -58,7 +58,7 @@ class Dataset(torch.utils.data.Dataset):
     notes : sequence of str
         Remarks of the reader, such as "train/audio: 153 values were -inf, set to 0".
     show : mapping of modality to a function of a `Sample`
-        What a panel shows of it: for "image" and "depth" the picture, (H, W, 3) uint8, or None if it is missing; for
+        Views of it for panels: for "image" and "depth" the picture, (H, W, 3) uint8, or None if it is missing; for
         "audio" the loudness of each token, (T,). Optional.
     """
 

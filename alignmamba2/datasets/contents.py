@@ -62,7 +62,7 @@ class Contents:
 
     path: Path
     format: str  # in words, such as "MMSA pickle, unaligned"
-    parts: Mapping[str, Part]  # by split; "all" where the file has no splits
+    parts: Mapping[str, Part]  # by split; "all" if the file has no splits
     synthetic: bool = False
     group_name: str = "video"  # or such as "scene"
     problems: Sequence[str] = ()

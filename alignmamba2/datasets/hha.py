@@ -3,7 +3,7 @@
 The encoding is that of Gupta, Girshick, Arbeláez and Malik (ECCV 2014); the numbers are those of their published code:
 
     disparity   31000 / max(z, 100),  z in cm
-    height      in cm above the ground, where everything beyond 255 is 255
+    height      in cm above the ground, at most 255
     angle       degrees between the surface's normal (towards the camera) and gravity, plus 38: floors 218, walls 128
 
 Gravity is found from the normals themselves: the direction that is most nearly parallel or perpendicular to them, in
@@ -11,7 +11,7 @@ five rounds with the normals within 45° of it, and five within 15°.
 
 Approximations, all our choice: a normal is the cross product of differences between points 3 grid steps apart (theirs
 fits planes to larger neighbourhoods), on every second pixel; the ground is the 1st percentile of heights (theirs is the
-lowest point), or 1.3 m below the camera where that is less than 0.9 m down, as theirs.
+lowest point), or 1.3 m below the camera if that is less than 0.9 m down, as theirs.
 """
 
 from __future__ import annotations

@@ -61,13 +61,13 @@ def load(
     alignment : "aligned" or "unaligned"
         Selects among several files; for `.csd`, how to cut them (default "aligned").
     text : "bert", "glove", or such as "100-d"
-        What the file must hold; default anything.
+        Kind of text that the file must hold; default any.
     folds : for `.csd`, a file that lists the videos of each split (see `csd.py`)
 
     Raises
     ------
     DataError
-        There is no file, or several fit, or it is broken; the message names it and says what to do.
+        There is no file, or several fit, or it is broken; the message names it and the remedy.
     """
     if alignment is not None:
         check_choice("alignment", alignment, ALIGNMENTS)

@@ -1,4 +1,4 @@
-"""Names of data sets: what goes with each, and the one way to add one, `register_dataset`.
+"""The names of data sets with their loaders, and the one way to add a name, `register_dataset`.
 
 The package's own data sets are registered in this way too (`BUILT_IN` in `__init__.py`), by the address of an `Entry`
 in their module.
@@ -19,7 +19,7 @@ from .fetch import Source
 
 @dataclass(frozen=True)
 class Entry:
-    """A data set's name, and what `load_dataset` and `python -m alignmamba2 data` need to know of it.
+    """A data set's name and loader, and its details for `python -m alignmamba2 data`.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def command(self) -> str:
-        """What brings the files."""
+        """The command that brings the files, or a pointer to where they are."""
         return self.bring or (f"python -m alignmamba2 data fetch {self.name}" if self.source else "")
 
     def imported(self) -> Entry:

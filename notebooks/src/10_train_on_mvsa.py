@@ -56,6 +56,7 @@ from alignmamba2.training import predict
 from course import check
 from studies.datasets import emoji
 
+# %%
 root = root or None
 name = dataset or ("mvsa" if is_present("mvsa", root) else "mini-mvsa")
 size = 60 if fast else None  # of what is generated

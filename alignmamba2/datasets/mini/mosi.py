@@ -82,7 +82,7 @@ def _seed(name: str, seed: int, number: int) -> list[int]:
 
 
 def world(name: str, widths: Mapping[str, int], seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Draw what all sentences share: each word's concept (words, 8), and each modality's linear map (9, D_m)."""
+    """Draw each word's concept (words, 8) and each modality's linear map (9, D_m), which all sentences share."""
     rng = np.random.default_rng(_seed(name, seed, 0))
     concepts = rng.standard_normal((len(VOCABULARY), CONCEPT))
     concepts /= np.linalg.norm(concepts, axis=1, keepdims=True)

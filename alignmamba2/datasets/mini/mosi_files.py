@@ -2,15 +2,15 @@
 
 Behind the planted structure stand the real files' shapes, types and traps:
 
-    mmsa            MMSA's aligned_50.pkl: BERT-like text with [CLS] and [SEP], where sound and face are 0; zeros behind
+    mmsa            MMSA's aligned_50.pkl: BERT-like text with [CLS] and [SEP] (sound and face: 0), zeros behind
     mmsa-unaligned  MMSA's unaligned_50.pkl: more steps of sound and face than words, each word's cue late; lengths
     mult            MulT's *_data.pkl: GloVe-like text, zeros in front, ids of three fields (bytes for MOSI)
     mult-noalign    MulT's *_data_noalign.pkl
     csd             the SDK's .csd files, one per feature, with times in seconds, pauses (`sp`), and folds.json
 
 In the pickles, one value of sound in a thousand is `-inf`, as in the real ones. MOSI's sound has 5 numbers, fewer than
-the 8 of a concept, so it shows only a part of it. All videos are called `synthetic…`, so that the files say what they
-are wherever they go, and `load_dataset` repeats it.
+the 8 of a concept, so it shows only a part of it. All videos are called `synthetic…`,
+and `load_dataset` repeats it.
 """
 
 from __future__ import annotations

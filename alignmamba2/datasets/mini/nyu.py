@@ -17,7 +17,7 @@ and the depth map is the same in all colours. The class, one of NYU-Depth V2's t
 
 Rooms of class "others" carry one of the rare scene types in turn ("basement", "cafe", …), so the 27 → 10 map is needed.
 A scene is a room seen twice; official splits never part the two, and neither does ours. Scenes, or the pictures in
-folders, are called `synthetic_…`, so that the files say what they are wherever they go.
+folders, are called `synthetic_…`, so that the files say so themselves.
 
 Patch i of the depth map and patch i of the picture show the same place, as in the real data; `Sample.partners` says so.
 They share the shape of the room, which draws edges and shades in both.
