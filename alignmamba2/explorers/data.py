@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Unpack
 
@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from ..figures import look
 from ..figures.contents import SHOWN
-from ..figures.style import INK, LIGHT, SHADE, array, class_names, short, titled, wrapped
+from ..figures.style import INK, LIGHT, SHADE, array, class_names, quoted, short, titled
 from .panel import Explorer, PanelOptions, add_trace, choice, one_of, steps, which_sample
 
 FEATURES = 48  # rows drawn of each token: more would be thinner than a pixel
@@ -59,9 +59,7 @@ class DataExplorer(Explorer):
         first = one_of("split", split or next(iter(self._splits)), self._splits)
         self._modalities = list(self._splits[first].modalities)
         # Facts about a whole split, computed when it is first drawn.
-        self._lengths: Callable[[str], dict[str, np.ndarray]] = cache(self._lengths_of)
-        self._scale: Callable[[str], dict[str, tuple[np.ndarray, np.ndarray]]] = cache(self._scale_of)
-        self._counts: Callable[[str], Counter[str]] = cache(self._counts_of)
+        self._lengths, self._scale, self._counts = map(cache, (self._lengths_of, self._scale_of, self._counts_of))
         self.padding: dict[str, float] = {}
         size = one_of("batch", batch, BATCHES)
         controls = {
@@ -145,7 +143,7 @@ class DataExplorer(Explorer):
     def _paint_strip(self, m: str, record: Any, scale: tuple, count: int, longest: int) -> None:
         values = (array(record.features[m])[:, :FEATURES] - scale[0]) / scale[1]
         words = list(record.words.get(m, ()))[:count] or [""] * count
-        names = [f"{m} {i + 1}" + (f"<br>“{wrapped(w)}”" if w else "") for i, w in enumerate(words)]
+        names = [f"{m} {i + 1}" + quoted(w, "<br>") for i, w in enumerate(words)]
         features = values.shape[1]
         self._set(m, z=values.T, x=np.arange(1, count + 1), text=[names] * features)
         padding = np.arange(count + 1, longest + 1)

@@ -40,11 +40,6 @@ class DiscrepancyExplorer(Explorer):
     ----------
     test : PermutationTest
         The one that is drawn; MMD² is the unbiased estimate.
-
-    Examples
-    --------
-    >>> DiscrepancyExplorer({"a and b": (torch.randn(200, 8), torch.randn(200, 8) + 1)})  # doctest: +SKIP
-    >>> DiscrepancyExplorer.of_model(model, data["test"])  # doctest: +SKIP
     """
 
     def __init__(

@@ -60,7 +60,7 @@ class SampleExplorer(Explorer):
         self._modalities = list(model.config.modalities)
         self._regression = model.config.task == "regression"
         self._classes = class_names(getattr(dataset, "classes", ()), 0 if self._regression else model.config.n_classes)
-        self._trace: Callable[[int, tuple[str, ...]], Trace] = lru_cache(64)(self._trace_of)
+        self._trace = lru_cache(64)(self._trace_of)
         self._drawn: int | None = None
         controls: dict[str, widgets.Widget] = {"sample": which_sample(dataset, sample)}
         self._per_step = model.config.readout == "per_step"

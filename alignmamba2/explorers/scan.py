@@ -41,11 +41,6 @@ class ScanExplorer(Explorer):
     ----------
     scan : Scan
         Of the one channel that is drawn.
-
-    Examples
-    --------
-    >>> ScanExplorer()  # doctest: +SKIP
-    >>> ScanExplorer(model, data["test"])  # doctest: +SKIP
     """
 
     def __init__(self, model: Any = None, dataset: Any = None, **options: Unpack[PanelOptions]):

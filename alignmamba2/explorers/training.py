@@ -9,9 +9,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..figures.style import INK, QUIET, titled, whole_steps
+from ..figures.training import PARTS, recorded
 from .panel import Explorer, PanelOptions, add_trace, choice
 
-PARTS = {"train/task": "task loss", "train/ot": "transport loss", "train/mmd": "MMD loss"}
+LOSSES = {f"train/{part}": heading for part, heading in PARTS.items()}
 
 
 class TrainingMonitor(Explorer):
@@ -47,10 +48,10 @@ class TrainingMonitor(Explorer):
         super().__init__({"metric": choice("validation metric", [metric], width="300px")}, **options)
 
     def _figure(self) -> go.Figure:
-        heads = (*PARTS.values(), "validation")
+        heads = (*LOSSES.values(), "validation")
         figure = make_subplots(rows=2, cols=2, subplot_titles=heads, horizontal_spacing=0.12, vertical_spacing=0.2)
         hover = "epoch %{x}: %{y:.4f}"
-        for i, name in enumerate((*PARTS, "metric")):
+        for i, name in enumerate((*LOSSES, "metric")):
             colour, dash, symbol = (QUIET, "dot", "circle-open") if name == "metric" else (INK, "solid", "circle")
             line, marker = {"color": colour, "dash": dash, "width": 2.5}, {"symbol": symbol, "size": 7}
             place = (i // 2 + 1, i % 2 + 1)
@@ -82,9 +83,9 @@ class TrainingMonitor(Explorer):
         if not self.history:
             return "No epoch yet."
         last = self.history[-1]
-        for name in PARTS:
+        for name in LOSSES:
             self._set(name, **self._curve(name))
-        facts = [f"{words} {last[name]:.3g}" for name, words in PARTS.items() if last.get(name) is not None]
+        facts = [f"{words} {last[name]:.3g}" for name, words in LOSSES.items() if last.get(name) is not None]
         curve = self._curve(f"valid/{metric}")
         epochs, values = curve["x"], curve["y"]
         self._set("metric", **curve)
@@ -95,13 +96,12 @@ class TrainingMonitor(Explorer):
         self.fig.layout.annotations[3].text = f"validation {metric}"
         if last["epoch"] + 1 > self._epochs:
             self._epochs *= 2
-        for name in (*PARTS, "metric"):
+        for name in (*LOSSES, "metric"):
             axis, _ = self._axes(name)
             if tuple(axis.range) != (0.5, self._epochs + 0.5):
                 axis.update(range=[0.5, self._epochs + 0.5], dtick=whole_steps(self._epochs, 8))
         return f"Epoch {last['epoch'] + 1}: {'; '.join(facts)}."
 
     def _curve(self, name: str) -> dict[str, list[float]]:
-        """Return epochs (from 1) and values of a column of the history, for the epochs that have it."""
-        rows = [row for row in self.history if row.get(name) is not None]
-        return {"x": [row["epoch"] + 1 for row in rows], "y": [row[name] for row in rows]}
+        epochs, values = recorded(self.history, name)
+        return {"x": [epoch + 1 for epoch in epochs], "y": values}

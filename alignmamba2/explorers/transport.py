@@ -17,7 +17,7 @@ from torch import Tensor
 from ..alignment import TransportResult, transport
 from ..figures import agreement, look, transport_sweep
 from ..figures.style import INK, LIGHT, PAPER, PLAN_SCALE, array, short, titled
-from ..figures.transport import labels_of, links, named, plan_axes, shares, with_agreement
+from ..figures.transport import labels_and_names, links, plan_axes, shares, with_agreement
 from .figure_widget import PointDragging
 from .panel import Explorer, PanelOptions, add_trace, button, choice, number, steps, which_sample, whole
 
@@ -90,12 +90,6 @@ class TransportExplorer(Explorer):
     ----------
     result : TransportResult of one sample
         The one that is drawn.
-
-    Examples
-    --------
-    >>> TransportExplorer(torch.randn(5, 8), torch.randn(4, 8), epsilon=0.1)  # doctest: +SKIP
-    >>> TransportExplorer.of_model(model, data["test"])  # doctest: +SKIP
-    >>> TransportExplorer.of_points(12)  # doctest: +SKIP
     """
 
     def __init__(
@@ -286,9 +280,8 @@ class TransportExplorer(Explorer):
     def _name_tokens(self, problem: Problem, n: int, k: int) -> None:
         """Put into the plan what stays while ε moves: names, ticks, rings."""
         m, anchor = problem.names
-        rows, columns = labels_of(problem.row_words, n), labels_of(problem.column_words, k)
-        self._row_names = [named(label, i, m) for i, label in enumerate(rows)]
-        self._column_names = [named(label, i, anchor) for i, label in enumerate(columns)]
+        rows, self._row_names = labels_and_names(problem.row_words, n, m)
+        columns, self._column_names = labels_and_names(problem.column_words, k, anchor)
         self._set("heat", text=[[f"{a}<br>→ {b}" for a in self._row_names] for b in self._column_names])
         partners = np.array([], int) if problem.partners is None else array(problem.partners)
         known = np.flatnonzero(partners >= 0)

@@ -23,20 +23,9 @@ def panels(heads: Sequence[str], gap: float = 0.08, **settings: Any) -> go.Figur
 def curve(
     look: Look, x: Any, y: Any, name: str, hover: str, *, width: float = 3, size: float = 9, **settings: Any
 ) -> go.Scatter:
-    """Return a line through points, with a symbol at each.
+    """Return a line through the points x, y (N,), `width` pixels wide, with a symbol of `size` pixels at each.
 
-    Parameters
-    ----------
-    look : Look
-    x, y : arrays (N,)
-    name : str
-        Stands in the legend.
-    hover : str
-        Plotly's template of the text at a point, with %{x} and %{y}.
-    width, size : float
-        Pixels of the line and of a symbol.
-    **settings
-        Of Plotly's Scatter.
+    The name stands in the legend; `hover` is Plotly's template of the text at a point, with %{x} and %{y}.
     """
     style = {"line": look.line(width), "marker": {"symbol": look.symbol, "size": size}}
     return go.Scatter(x=x, y=y, mode="lines+markers", name=name, hovertemplate=hover + HOVER_ENDS, **style, **settings)
@@ -58,21 +47,10 @@ def band(x: Any, low: Any, high: Any, colour: str, opacity: float = 0.18, **sett
 def heat(
     cells: np.ndarray, most: float, hover: str = "%{text}", *, gap: int = 0, bar: dict[str, Any] | str = "", **more: Any
 ) -> go.Heatmap:
-    """Return a heat map from 0 to `most`.
+    """Return a heat map of cells (rows, columns), in which `most` gets the brightest colour and 0 the darkest.
 
-    Parameters
-    ----------
-    cells : array (rows, columns)
-    most : float
-        The number that gets the brightest colour.
-    hover : str
-        Plotly's template of the text at a cell.
-    gap : int
-        Pixels between cells.
-    bar : str or dict
-        The heading of the colour bar, or Plotly's settings of it; empty: no bar.
-    **more
-        Of Plotly's Heatmap.
+    `hover` is Plotly's template of the text at a cell, and `gap` the pixels between cells. `bar` is the heading of the
+    colour bar, or Plotly's settings of it; without either there is no bar.
     """
     bar = {"title": {"text": bar, "side": "top"}} if isinstance(bar, str) and bar else bar
     more |= {"xgap": gap, "ygap": gap} if gap else {}

@@ -62,11 +62,7 @@ def numbered_look(number: int) -> Look:
 def look(modality: str) -> Look:
     """Return the look of a modality, which is the same in every figure.
 
-    Parameters
-    ----------
-    modality : str
-        "text", "audio", "video", "image", "depth" and "rgb" have one each. Another name always gets the same one
-        of the six.
+    The six in `KNOWN` have one each. Another name always gets the same one of the six.
 
     Examples
     --------
@@ -106,21 +102,17 @@ def short(text: str, length: int = 24) -> str:
     return (cut[: cut.rfind(" ")] if " " in cut[length // 2 :] else cut[:length]).rstrip(" ,.;:") + "…"
 
 
-def wrapped(text: str, width: int = 60) -> str:
-    """Return the text for a hover box, in lines of at most `width` characters joined by <br>."""
-    one_line = " ".join(str(text).split())
-    return "<br>".join(textwrap.wrap(one_line, width, break_long_words=False, break_on_hyphens=False))
-
-
 def quoted(words: str, before: str = " ") -> str:
-    """Return `before` and the words in quotation marks, for a hover box; nothing if there are no words.
+    """Return `before` and the words in quotation marks, in lines for a hover box; nothing if there are no words.
 
     Examples
     --------
     >>> "text 3" + quoted("a cat"), "audio 3" + quoted("")
     ('text 3 “a cat”', 'audio 3')
     """
-    return f"{before}“{wrapped(words)}”" if words else ""
+    one_line = " ".join(str(words).split())
+    lines = textwrap.wrap(one_line, 60, break_long_words=False, break_on_hyphens=False)
+    return f"{before}“{'<br>'.join(lines)}”" if words else ""
 
 
 def joined(*remarks: str) -> str:
@@ -131,17 +123,10 @@ def joined(*remarks: str) -> str:
 def titled(
     figure: go.Figure, title: str, note: str = "", *, height: int = 440, words: str = "", **layout: Any
 ) -> go.Figure:
-    """Return the figure itself with the template, a title, a subtitle and the words that `describe` adds.
+    """Return the figure itself with the template, a title, the note as subtitle, and a height in pixels.
 
-    Parameters
-    ----------
-    figure : Figure
-    height : int
-        Pixels.
-    words : str
-        Whole sentences that say what the picture shows.
-    **layout
-        Further settings of Plotly's layout.
+    The words are whole sentences that say what the picture shows, for `describe`; `layout` holds further settings of
+    Plotly's layout.
     """
     figure.update_layout(template=TEMPLATE, height=height, title={"text": title, "subtitle": {"text": note}})
     figure.update_layout(meta={**(figure.layout.meta or {}), "words": words})

@@ -121,10 +121,8 @@ def transport_plan(
     np.float64(1.0)
     """
     mass = floats(mass)
-    rows, columns = labels_of(row_words, mass.shape[0]), labels_of(column_words, mass.shape[1])
-    row_names, column_names = (
-        [named(label, i, m) for i, label in enumerate(labels)] for labels, m in zip((rows, columns), names, strict=True)
-    )
+    rows, row_names = labels_and_names(row_words, mass.shape[0], names[0])
+    columns, column_names = labels_and_names(column_words, mass.shape[1], names[1])
     partners = None if partners is None else array(partners)
     if most is None:
         most = float(max(mass.max(), 3 / mass.size)) if mass.size else 1.0
@@ -195,16 +193,14 @@ def transport_sweep(
     return figure.update_layout(sliders=[slider], height=figure.layout.height + 90, margin_b=below + 90)
 
 
-def labels_of(words: Sequence[str], count: int) -> list[str]:
-    """Return the words of `count` tokens, or their numbers from 1 if there are no words."""
+def labels_and_names(words: Sequence[str], count: int, modality: str) -> tuple[list[str], list[str]]:
+    """Return the words of `count` tokens, or their numbers from 1 without words; and "audio 3 “so”" or "audio 3"."""
     if len(words) not in (0, count):
         raise ValueError(f"labels: found {len(words)}; expected {count}, one per token of the plan, or none")
-    return [str(w) for w in words] or [str(i + 1) for i in range(count)]
-
-
-def named(label: str, i: int, modality: str) -> str:
-    """Return a token's place, and its label if that is more than its place."""
-    return f"{modality} {i + 1}" + ("" if label == str(i + 1) else quoted(label))
+    numbers = [str(i + 1) for i in range(count)]
+    labels = [str(w) for w in words] or numbers
+    pairs = zip(labels, numbers, strict=True)
+    return labels, [f"{modality} {number}" + ("" if label == number else quoted(label)) for label, number in pairs]
 
 
 def strongest(mass: np.ndarray, most: int | None = None) -> np.ndarray:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from scipy.optimize import nnls
 
 from alignmamba2.explorers.panel import Explorer, PanelOptions, add_trace, choice, one_of, steps
-from alignmamba2.figures.style import COLOURS, DASHES, INK, SYMBOLS, array, titled
+from alignmamba2.figures.style import INK, floats, numbered_look, titled
 
 LENGTHS = tuple(2**k for k in range(6, 21))
 FEWEST = 4  # lengths for a fit of three numbers: through three points there is always a curve, true or not
@@ -25,7 +25,7 @@ def fitted(lengths: Any, values: Any) -> np.ndarray:
     >>> fitted([1, 10, 100], [4, 31, 301]).round(6).tolist()
     [1.0, 3.0, 0.0]
     """
-    lengths, values = array(lengths).astype(float), array(values).astype(float)
+    lengths, values = floats(lengths), floats(values)
     known = np.isfinite(values)
     terms = np.stack([np.ones_like(lengths), lengths, lengths**2], 1)[known] / values[known, None]
     size = np.linalg.norm(terms, axis=0)  # or L² would drown the others
@@ -69,7 +69,7 @@ class ScalingExplorer(Explorer):
         at: int = 16384,
         **options: Unpack[PanelOptions],
     ):
-        self._lengths = array(lengths).astype(float)
+        self._lengths = floats(lengths)
         self._measures = {quantity: dict(rows) for quantity, rows in measures.items()}
         self._units = dict(units or {})
         self._methods = list(dict.fromkeys(method for rows in self._measures.values() for method in rows))
@@ -85,11 +85,11 @@ class ScalingExplorer(Explorer):
     def _figure(self) -> go.Figure:
         figure = go.Figure()
         for k, method in enumerate(self._methods):
-            colour = COLOURS[k % 6]
+            look = numbered_look(k)
             parts = {
-                "points": ("markers", {"marker": {"size": 10, "symbol": SYMBOLS[k % 6], "color": colour}}),
-                "curve": ("lines", {"line": {"color": colour, "dash": DASHES[k % 6], "width": 2.5}}),
-                "now": ("markers", {"marker": {"size": 17, "symbol": "circle-open", "color": colour}}),
+                "points": ("markers", {"marker": look.marker(10)}),
+                "curve": ("lines", {"line": look.line(2.5)}),
+                "now": ("markers", {"marker": look.marker(17) | {"symbol": "circle-open"}}),
             }
             for part, (kind, style) in parts.items():
                 hover = f"{method}, %{{x:,.0f}} tokens: %{{y:.3g}}"
@@ -111,7 +111,7 @@ class ScalingExplorer(Explorer):
         self.at, missing, extent = {}, {}, []
         for method in self._methods:
             values = self._measures[what].get(method, np.full(len(self._lengths), np.nan))
-            reason, extremes = self._paint_method(method, array(values).astype(float), at)
+            reason, extremes = self._paint_method(method, floats(values), at)
             missing |= {method: reason} if reason else {}
             extent += extremes
         ends = [min(extent) / 2, max(extent) * 2]
