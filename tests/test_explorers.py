@@ -299,7 +299,7 @@ class TestEmbedding:
         assert counts == dict.fromkeys(model.config.modalities, 30)
         panel.controls["colour"].value = "label"
         labels = data.batch(range(20)).labels.numpy()
-        ids = [text.split(" of ")[1].split(" ")[0] for text in data_of(panel, "after text").text]
+        ids = [text.split(" of ")[1].split("<br>")[0] for text in data_of(panel, "after text").text]
         np.testing.assert_allclose(data_of(panel, "after text").marker.color, labels[[int(i[-3:]) for i in ids]])
         assert panel.fig.layout.coloraxis.showscale
         panel.controls["colour"].value = "modality"
@@ -324,7 +324,7 @@ class TestEmbedding:
         for m in ("text", "audio", "video"):
             for side in ("before", "after"):
                 assert tuple(data_of(panel, f"{side} {m}").selectedpoints) == chosen.get(m, ())
-        ids = {data_of(panel, f"before {m}").text[i].split(" of ")[1].split(" “")[0] for m in chosen for i in chosen[m]}
+        ids = {data_of(panel, f"before {m}").text[i].split(" of ")[1].split("<br>")[0] for m in chosen for i in chosen[m]}
         assert f"3 tokens of {len(ids)} sample" in panel.words
         assert all(f"<b>{i}</b>" in panel._samples.value for i in ids)
         assert "<img" not in panel._samples.value
