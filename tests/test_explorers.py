@@ -324,7 +324,9 @@ class TestEmbedding:
         for m in ("text", "audio", "video"):
             for side in ("before", "after"):
                 assert tuple(data_of(panel, f"{side} {m}").selectedpoints) == chosen.get(m, ())
-        ids = {data_of(panel, f"before {m}").text[i].split(" of ")[1].split("<br>")[0] for m in chosen for i in chosen[m]}
+        ids = {
+            data_of(panel, f"before {m}").text[i].split(" of ")[1].split("<br>")[0] for m in chosen for i in chosen[m]
+        }
         assert f"3 tokens of {len(ids)} sample" in panel.words
         assert all(f"<b>{i}</b>" in panel._samples.value for i in ids)
         assert "<img" not in panel._samples.value

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..alignment import TransportResult, transport
 from ..figures import agreement, look, transport_sweep
 from ..figures.style import INK, LIGHT, PAPER, PLAN_SCALE, array, short, titled
-from ..figures.transport import labels_and_names, links, plan_axes, shares, with_agreement
+from ..figures.transport import labels_and_names, links, plan_axes, shares_of_rows, texts_of_bars, with_agreement
 from .figure_widget import PointDragging
 from .panel import Explorer, PanelOptions, add_trace, button, choice, number, steps, which_sample, whole
 
@@ -269,10 +269,10 @@ class TransportExplorer(Explorer):
             self._place_tokens(problem, *mass.shape)
             self._drawn = problem
         rows, columns = mass.sum(1), mass.sum(0)
-        share = mass / np.maximum(rows[:, None], 1e-12)
-        self._set("heat", z=mass.T, customdata=share.T, zmax=float(max(mass.max(), 3 / mass.size)))
-        self._set("rows", x=np.arange(len(rows)), y=rows, hovertext=shares(self._row_names, rows))
-        self._set("columns", x=columns, y=np.arange(len(columns)), hovertext=shares(self._column_names, columns))
+        brightest = float(max(mass.max(), 3 / mass.size))
+        self._set("heat", z=mass.T, customdata=shares_of_rows(mass).T, zmax=brightest)
+        self._set("rows", x=np.arange(len(rows)), y=rows, hovertext=texts_of_bars(self._row_names, rows))
+        self._set("columns", x=columns, y=np.arange(len(columns)), hovertext=texts_of_bars(self._column_names, columns))
         self._paint_links(mass)
         note = with_agreement(self._note, mass, problem.partners)
         self.fig.layout.title.text = self._headed(f"Transport plan: {' → '.join(problem.names)}", note)
@@ -314,7 +314,7 @@ class TransportExplorer(Explorer):
             ("to", "columns", self._to, self._column_names, anchor),
         ):
             style = look({"blue": "text", "orange": "audio"}.get(name, name))
-            marker = {"symbol": style.symbol, "color": style.colour, "size": 11 if max(n, k) <= 32 else 7}
+            marker = style.marker(11 if max(n, k) <= 32 else 7)
             self._set(side, x=places[:, 0], y=places[:, 1], text=texts, marker=marker)
             self._set(bars, marker_color=style.colour)
 

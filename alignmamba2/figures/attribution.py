@@ -13,21 +13,19 @@ from .scan import amounts, name_tokens, places_of, token_labels, token_names
 from .style import INK, LIGHT, PAPER, QUIET, array, class_names, look, titled
 
 
-def attribution_bars(
-    attribution: Attribution, *, toward: int | None = None, classes: Sequence[str] = (), note: str = ""
-) -> go.Figure:
+def attribution_bars(attribution: Attribution, *, classes: Sequence[str] = (), note: str = "") -> go.Figure:
     """Draw what each token adds to a prediction, along the sequence, and each modality in all; exact, it sums up.
+
+    The prediction is the second of two classes against the first, of more classes the largest logit, or the number.
 
     Parameters
     ----------
     attribution : Attribution
         From `Trace.attribution`.
-    toward : int, optional
-        Which logit. Left out: of two classes the second less the first, of more the largest, or the predicted number.
     classes : sequence of str
         Names of the classes, or empty.
     """
-    direction, what = _direction(attribution, toward, classes)
+    direction, what = _direction(attribution, classes)
     scan, direct, bias = (array(part) @ direction for part in (attribution.scan, attribution.direct, attribution.bias))
     total, goal = scan + direct, float(array(attribution.logits) @ direction)
     figure = panels(["<b>token by token</b>", "<b>in all</b>"], 0.12, column_widths=[0.7, 0.3])
@@ -91,13 +89,13 @@ def _sums(figure: go.Figure, parts: Mapping[str, float], goal: float, what: str)
     figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", row=1, col=2)
 
 
-def _direction(attribution: Attribution, toward: int | None, classes: Sequence[str]) -> tuple[np.ndarray, str]:
+def _direction(attribution: Attribution, classes: Sequence[str]) -> tuple[np.ndarray, str]:
     """Return the combination of the logits that is drawn, and its name."""
     count = len(attribution.logits)
     names = class_names(classes, count)
     if count == 1:
         return np.ones(1), "the predicted value"
-    if toward is None and count == 2:
+    if count == 2:
         return np.array([-1.0, 1.0]), f"{names[1]} against {names[0]}"
-    chosen = int(array(attribution.logits).argmax()) if toward is None else toward
+    chosen = int(array(attribution.logits).argmax())
     return np.eye(count)[chosen], f"the logit of {names[chosen]}"

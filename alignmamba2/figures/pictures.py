@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from ..model.trace import Pair
 from .marks import HOVER_ENDS, dots, panels
 from .style import COLOURS, INK, array, floats, joined, look, short, titled
-from .transport import strongest
+from .transport import shares_of_rows, strongest
 
 Grid = tuple[int, int]
 MARGIN = {"l": 20, "r": 20, "b": 20}
@@ -133,7 +133,7 @@ def patch_links(
     height, width = pictures[0].shape[:2]
     away = width * 1.12
     figure = go.Figure([as_trace(pictures[0]), as_trace(pictures[1], away)])
-    centres, share = _centres(grid, height, width), _share(mass)
+    centres, share = _centres(grid, height, width), shares_of_rows(mass)
     pairs = strongest(mass, most)
     _curves(figure, [(centres[i], centres[j] + (away, 0), share[i, j]) for i, j in pairs], bow=0.3)
     _bare(figure, height, away + width)
@@ -198,7 +198,7 @@ def words_on_picture(
     figure = go.Figure(as_trace(picture))
     at = np.column_stack([np.full(len(words), width * 1.22), (np.arange(len(words)) + 0.5) * height / len(words)])
     if word is None:
-        pairs, share, centres = _best_of_each(mass, most), _share(mass), _centres(grid, height, width)
+        pairs, share, centres = _best_of_each(mass, most), shares_of_rows(mass), _centres(grid, height, width)
         _curves(figure, [(centres[i], at[j], share[i, j]) for i, j in pairs])
         texts = [f"patch {i + 1} → “{words[j]}”: {share[i, j]:.0%} of its mass" for i, j in pairs]
         _tokens(figure, centres[pairs[:, 0]], names[0], texts)
@@ -216,11 +216,6 @@ def words_on_picture(
         figure.add_annotation(x=x, y=y, text=f"<b>{text}</b>" if j in bold else text, **beside)
     _bare(figure, height, width * 1.75)
     return titled(figure, "Words on the picture", note, height=540, words=about, margin={**MARGIN, "t": 96})
-
-
-def _share(mass: np.ndarray) -> np.ndarray:
-    """Return what share of its mass each row sends to each column."""
-    return mass / np.maximum(mass.sum(1, keepdims=True), 1e-12)
 
 
 def _shade(mass: np.ndarray, height: int, width: int, word: str) -> go.Heatmap:

@@ -232,7 +232,12 @@ def links(
     return {key: (x or [None], y or [None]) for key, (x, y) in lines.items()}
 
 
-def shares(names: Sequence[str], sums: np.ndarray) -> list[str]:
+def shares_of_rows(mass: np.ndarray) -> np.ndarray:
+    """Return what share of its mass each row sends to each column."""
+    return mass / np.maximum(mass.sum(1, keepdims=True), 1e-12)
+
+
+def texts_of_bars(names: Sequence[str], sums: np.ndarray) -> list[str]:
     """Return the hover text of each token's bar: its name, and its share of all mass."""
     return [f"{name}<br>{share:.1%} of all mass" for name, share in zip(names, sums, strict=True)]
 
@@ -247,7 +252,7 @@ def plan_axes(rows: list[str], columns: list[str], modality: str, most: tuple[in
 
 
 def _heat(mass: np.ndarray, rows: list[str], columns: list[str], modality: str, most: float) -> go.Heatmap:
-    share = mass / np.maximum(mass.sum(1, keepdims=True), 1e-12)
+    share = shares_of_rows(mass)
     hover = [
         [
             f"{row}<br>→ {column}<br>{mass[i, j]:.2%} of all mass, {share[i, j]:.0%} of this {modality} token's"
@@ -280,7 +285,7 @@ def _rings(partners: np.ndarray | None) -> go.Scatter:
 def _bars(sums: np.ndarray, names: list[str], modality: str, **axes: Any) -> go.Bar:
     return go.Bar(
         marker_color=look(modality).colour,
-        hovertext=shares(names, sums),
+        hovertext=texts_of_bars(names, sums),
         hovertemplate="%{hovertext}" + HOVER_ENDS,
         textposition="none",
         showlegend=False,
@@ -297,7 +302,7 @@ def _links(mass: np.ndarray, partners: np.ndarray | None) -> list[go.Scatter]:
     """Return the links from the anchor's tokens at x = 0 to the modality's at x = 1."""
     thin = float(np.clip(24 / max(mass.shape), 0.3, 1))
     true = np.zeros(mass.shape, bool) if partners is None else partners[:, None] == np.arange(mass.shape[1])
-    starts, ends = ([(1, y) for y in _heights(mass)], [(0, j) for j in range(mass.shape[1])])
+    starts, ends = [(1, y) for y in _heights(mass)], [(0, j) for j in range(mass.shape[1])]
     return [
         go.Scatter(
             x=x,
