@@ -168,6 +168,8 @@ class EmbeddingExplorer(Explorer):
             return
         self._wanted = key
         self._controls["cancel"].disabled = False
+        import pandas  # noqa: F401 (here, not by UMAP in the thread: Plotly looks into what is half imported)
+
         self._worker = threading.Thread(target=self._work, args=(key,), daemon=True)
         self._worker.start()
 
