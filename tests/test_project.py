@@ -31,7 +31,7 @@ def test_the_house_names_every_breach(tmp_path):
         "__init__.py": "",
         "a/__init__.py": "from .x import f\n",
         "a/x.py": "from ..b import g\n\ndef f():\n    '''Say.\n    '''\n    # why\n    return (\n        1\n    )\n",
-        "b.py": "def g():\n    from house.a import x\n\n    return x\n",
+        "b.py": "def g():\n    from house.a import x\n    from .lost import y\n\n    return x\n",
         "c.py": "def h():\n" + "    pass\n" * house.FUNCTION_LINES,
     }
     for name, text in files.items():
@@ -41,7 +41,7 @@ def test_the_house_names_every_breach(tmp_path):
     modules = house.read_package(tmp_path / "house")
     assert modules["a.x"].functions == (("f", 4),)
     assert {name: set(module.imports) for name, module in modules.items()} == {
-        "": set(), "a": {"a.x"}, "a.x": {"b"}, "b": {"a.x"}, "c": set()
+        "": set(), "a": {"a.x"}, "a.x": {"b"}, "b": {"a.x", "lost"}, "c": set()
     }  # fmt: skip
     found = house.breaches(modules, {"a": {"b"}, "b": set(), "d": set()})
     assert found[0] in ("circle of imports: a.x → b → a.x", "circle of imports: b → a.x → b")
@@ -49,6 +49,8 @@ def test_the_house_names_every_breach(tmp_path):
         "c: has no row in MAY_IMPORT",
         "d: has a row in MAY_IMPORT and no file",
         "b: imports a.x",
+        "b: imports lost",
+        "b: imports lost, which is not there",
         f"c.h: {house.FUNCTION_LINES + 1} lines of code; at most {house.FUNCTION_LINES}",
     ]
     assert house.breaches(modules | {"c": house.Module("c", house.LINES)}, {})[0].startswith("importable lines: 19,0")

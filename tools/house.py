@@ -155,6 +155,11 @@ def breaches(modules: Mapping[str, Module], may_import: Mapping[str, set[str]] =
             allowed = may_import[module.part] | {module.part}
             lines += [f"{name}: imports {t or PACKAGE.name}" for t in sorted(module.imports) if _part(t) not in allowed]
     lines += [
+        f"{name}: imports {target}, which is not there"
+        for name, module in modules.items()
+        for target in sorted(module.imports - modules.keys())
+    ]
+    lines += [
         f"{name}.{function}: {count} lines of code; at most {FUNCTION_LINES}"
         for name, module in modules.items()
         for function, count in module.functions
