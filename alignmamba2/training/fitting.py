@@ -80,8 +80,7 @@ def fit(
     Parameters
     ----------
     recipe : name, path of a TOML, or a `Recipe`
-    seed : int, of weights, data order and dropout
-        Same seed, same machine, same number of threads: same bits.
+    seed : int, of weights, data order and dropout; same machine and number of threads: same bits
     fast : two epochs, to see that everything runs
     overrides : mapping such as ``{"model.lambda_ot": 0.0}``
     datasets : splits to use instead of loading the recipe's
