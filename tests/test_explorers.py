@@ -26,11 +26,11 @@ from alignmamba2.explorers import (
     ScanExplorer,
     TrainingMonitor,
     TransportExplorer,
-    comparison,
 )
 from alignmamba2.explorers.panel import Explorer
 from alignmamba2.explorers.transport import EPSILONS
 from alignmamba2.figures import style
+from notebooks.course import comparison
 from notebooks.course.comparison import ComparisonExplorer
 from notebooks.course.scaling import ScalingExplorer
 
