@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import studies.datasets  # noqa: F401 (registers ict-mmmo)
 from alignmamba2.__main__ import main
 from alignmamba2.datasets import DataError, inspect
 from alignmamba2.datasets.contents import Contents, Field, Part, histograms, leaks, lengths, problems, report
