@@ -105,7 +105,8 @@ def _seeds(text: str) -> list[int]:
     return list(range(int(first), int(last or first) + 1))
 
 
-def _override(text: str) -> tuple[str, Any]:
+def setting(text: str) -> tuple[str, Any]:
+    """Return key and value of ``KEY=VALUE``; a value that is no Python literal is a string."""
     key, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"found {text!r}; expected KEY=VALUE")
@@ -311,7 +312,7 @@ def _runs(results: str) -> list[Option]:
     """The options of `train` and `ablate`, and where their results go."""
     return [
         option("--seed", "--seeds", dest="seeds", type=_seeds, default=[1111], help="1111, or 1111-1115"),
-        option("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], type=_override),
+        option("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], type=setting),
         option("--folder", type=Path, default=Path("runs"), help="where models go (default: runs)"),
         option("--results", type=Path, default=Path(results), help=f"results file (default: {results})"),
         option("--fast", action="store_true", help="two epochs: to see that everything runs"),

@@ -17,10 +17,11 @@ from typing import Any
 
 import nbformat
 
+from alignmamba2.__main__ import setting
 from alignmamba2.storage.files import write_text
 
 from .notebook_page import DARK_STYLE, STYLE, write_page
-from .run import parameter, run_notebook
+from .run import run_notebook
 from .syllabus import Entry, syllabus
 
 INDEX, SECONDS = "index.html", "seconds.json"
@@ -118,7 +119,7 @@ def main(argv: Sequence[str] = ()) -> None:
     parser.add_argument("--fast", action="store_true", help="two epochs each, generated data")
     parser.add_argument("--solutions", action="store_true", help="with the exercises solved")
     parser.add_argument("--only", default="", metavar="NN", help="notebooks whose names begin so")
-    parser.add_argument("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[], type=parameter)
+    parser.add_argument("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[], type=setting)
     a = parser.parse_args(argv)
     parameters = ({"fast": True} if a.fast else {}) | dict(a.parameters)
     seconds = build_gallery("notebooks", a.folder, parameters, a.solutions, only=a.only, generated=a.fast)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
 import os
 import tempfile
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+
+from alignmamba2.__main__ import setting
 
 from .build import NotebookError, build_notebook, notebook_cell, with_solutions, write_notebook
 from .notebook_page import write_page
@@ -122,22 +123,11 @@ def _kernel_settings() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def parameter(text: str) -> tuple[str, Any]:
-    """``NAME=VALUE`` of the command line; a value that is no Python literal is a string."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"found {text!r}; expected NAME=VALUE")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
-
-
 def main(argv: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools run", description=__doc__)
     parser.add_argument("notebook", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("runs"), help="of the page (default: runs)")
-    parser.add_argument("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[], type=parameter)
+    parser.add_argument("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[], type=setting)
     parser.add_argument("--solutions", action="store_true", help="with the exercises solved")
     arguments = parser.parse_args(argv)
     page = run_notebook(arguments.notebook, arguments.folder, dict(arguments.parameters), arguments.solutions)

@@ -157,7 +157,6 @@ class _Envelope(torch.autograd.Function):
 
 
 @torch.no_grad()
-@torch.no_grad()
 def _solve(cost: Tensor, x_real: Tensor, y_real: Tensor, method: str, epsilon: float, options: dict) -> Solution:
     """Solve by `method`; a sample without tokens in x or in y moves nothing, at no cost."""
     if cost.numel() == 0:  # no samples, or no tokens at all

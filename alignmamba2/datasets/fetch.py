@@ -1,13 +1,10 @@
-"""Public files, by hash: from their home on the network, from a package index, or from a folder that mirrors them."""
+"""Public files, by hash: from their home on the network, or from a folder that mirrors them."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,14 +46,11 @@ class Source:
     folder : name of the folder below the data root, and below a mirror
     url : the home, ending in "/"
     hashes : mapping of relative path to SHA-256
-    requirement : such as "vaderSentiment==3.3.2"
-        If given, the one file is the source archive of this package, which pip brings; `url` is its page, for people.
     """
 
     folder: str
     url: str
     hashes: Mapping[str, str]
-    requirement: str = ""
 
     def missing(self, root: Path) -> list[str]:
         return [name for name in self.hashes if not (root / self.folder / name).is_file()]
@@ -88,12 +82,7 @@ class Source:
         """
         folder = data_root(root) / self.folder
         mirror = os.environ.get(MIRROR_VARIABLE)
-        if mirror:
-            downloader, retries = self._copy_from_mirror, 0
-        elif self.requirement:
-            downloader, retries = self._download_with_pip, 0
-        else:
-            downloader, retries = pooch.HTTPDownloader(progressbar=progress), 2
+        downloader, retries = (self._copy_from_mirror, 0) if mirror else self._downloader(progress)
         registry = {name: f"sha256:{digest}" for name, digest in self.hashes.items()}
         box = pooch.create(path=folder, base_url=self.url, registry=registry, retry_if_failed=retries)
         logger = pooch.get_logger()
@@ -112,25 +101,15 @@ class Source:
             logger.setLevel(level)
         return folder
 
+    def _downloader(self, progress: bool) -> tuple[Callable, int]:
+        """Return pooch's downloader for the home, and how often to try again; other homes override this."""
+        return pooch.HTTPDownloader(progressbar=progress), 2
+
     def _copy_from_mirror(self, url: str, output_file: str, _pooch: pooch.Pooch) -> None:
         source = Path(os.environ[MIRROR_VARIABLE]) / self.folder / url.removeprefix(self.url)
         if not source.is_file():
             raise DataError(f"{source}: not found; {MIRROR_VARIABLE} is set, so nothing is asked of the network")
         shutil.copyfile(source, output_file)
-
-    def _download_with_pip(self, url: str, output_file: str, _pooch: pooch.Pooch) -> None:
-        """Download with the pip and the index of this Python; pip checks the hash first, and installs nothing."""
-        name = url.removeprefix(self.url)
-        with tempfile.TemporaryDirectory() as scratch:
-            listing = Path(scratch) / "requirements.txt"
-            listing.write_text(f"{self.requirement} --hash=sha256:{self.hashes[name]}\n", encoding="utf-8")
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-            command += ["--no-build-isolation", "--require-hashes", "--dest", scratch, "--requirement", str(listing)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode or not (Path(scratch) / name).is_file():
-                reason = " ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
-                raise DataError(f"{_pooch.path / name}: pip did not bring {self.requirement}: {reason}")
-            shutil.copyfile(Path(scratch) / name, output_file)
 
     def ensure(self, name: str, root: str | Path | None = None) -> Path:
         """Return the folder with every file in it, each with the published hash; copies from a mirror unasked.

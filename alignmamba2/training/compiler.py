@@ -1,4 +1,4 @@
-"""Is there what `torch.compile` needs? Asked by `fit` and `doctor`, which should not load a trainer for it."""
+"""Whether `torch.compile` finds its C++ compiler; `doctor` asks this without loading the trainer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ ADD_COMPILER = "apt install g++, or conda install cxx-compiler"
 
 
 def no_compiler() -> str:
-    """Why `torch.compile` cannot work here: it hands C++ to a compiler. Nothing where it can."""
+    """Return why `torch.compile` cannot work here, for want of a C++ compiler, or "" where it can."""
     from torch._inductor.cpp_builder import get_cpp_compiler  # slow to import
 
     try:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..datasets import Dataset
 from ..metrics import classification_metrics, regression_metrics
-from ..model import AlignMamba2, AlignMamba2Config
+from ..model import AlignMamba2Config, FusionModel
 from .batches import loader
 
 
@@ -19,7 +19,7 @@ def scores(prediction: Tensor, target: Tensor, config: AlignMamba2Config) -> dic
 
 
 @torch.no_grad()
-def predict(model: AlignMamba2, dataset: Dataset, batch_size: int = 64) -> tuple[Tensor, Tensor]:
+def predict(model: FusionModel, dataset: Dataset, batch_size: int = 64) -> tuple[Tensor, Tensor]:
     """Return predictions and labels (N,), one per sample or, with one label per step, one per step."""
     model.eval()
     device = next(model.parameters()).device
@@ -32,6 +32,6 @@ def predict(model: AlignMamba2, dataset: Dataset, batch_size: int = 64) -> tuple
     return torch.cat(predictions), torch.cat(labels)
 
 
-def evaluate(model: AlignMamba2, dataset: Dataset) -> dict[str, float | None]:
+def evaluate(model: FusionModel, dataset: Dataset) -> dict[str, float | None]:
     """Return the field's metrics of a model on one split: accuracy and F1, and more for regression (see `metrics`)."""
     return scores(*predict(model, dataset), model.config)

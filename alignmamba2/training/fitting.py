@@ -18,7 +18,7 @@ from torch.utils.data import ConcatDataset
 
 from ..baselines import build_model
 from ..datasets import Dataset, load_dataset
-from ..model import AlignMamba2
+from ..model import FusionModel
 from ..recipes import Recipe
 from .best import Best
 from .checkpoint import Checkpoint, restoring
@@ -47,7 +47,7 @@ class FitResult:
     folder : the folder of model and history, or None
     """
 
-    model: AlignMamba2
+    model: FusionModel
     history: list[dict[str, float]]
     best_epoch: int
     datasets: dict[str, Dataset]
@@ -161,7 +161,7 @@ class _Run:
     state: Mapping[str, Any] | None
     progress: bool
 
-    def train(self, train: Dataset, valid: Dataset, callbacks: Sequence[Any]) -> AlignMamba2:
+    def train(self, train: Dataset, valid: Dataset, callbacks: Sequence[Any]) -> FusionModel:
         """Return the model of the best epoch, or of the refit; go on from the state if there is one."""
         config, model = self.recipe.training, None
         if not (self.state and self.state["refit"]):
@@ -173,7 +173,7 @@ class _Run:
             model = self._train(whole, None, self.best.epoch + 1, ())
         return model
 
-    def _train(self, train: Dataset, valid: Dataset | None, epochs: int, callbacks: Sequence[Any]) -> AlignMamba2:
+    def _train(self, train: Dataset, valid: Dataset | None, epochs: int, callbacks: Sequence[Any]) -> FusionModel:
         refit = valid is None
         set_seed(self.seed)
         loop = Loop(
@@ -230,7 +230,7 @@ def _check_labels(train: Dataset, valid: Dataset) -> None:
         warnings.warn(f"{problem}; the best epoch is chosen on that one class alone", stacklevel=3)
 
 
-def build(recipe: Recipe, train: Dataset) -> AlignMamba2:
+def build(recipe: Recipe, train: Dataset) -> FusionModel:
     """Return the recipe's model for this data set, standardising features by the training split's statistics."""
     settings = {"modalities": train.modalities, "task": train.task, "n_classes": train.n_classes}
     model = build_model({**settings, "readout": train.readout, **recipe.model})

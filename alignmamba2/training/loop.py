@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..batch import MultimodalBatch
 from ..datasets import Dataset
-from ..model import AlignMamba2, ModelOutput
+from ..model import FusionModel, ModelOutput
 from ..recipes import TrainingConfig
 from .batches import loader, share_of
 from .best import Best
@@ -52,7 +52,7 @@ class Loop:
     save : function that takes the whole state after each epoch
     """
 
-    model: AlignMamba2
+    model: FusionModel
     config: TrainingConfig
     epochs: int
     train: Dataset

@@ -35,12 +35,13 @@ import torch
 from torch import Tensor
 
 from alignmamba2.batch import Sample
-from alignmamba2.datasets.base import DataError, Dataset, Mapped, chosen_modalities, splits_of
+from alignmamba2.datasets.base import DataError, Dataset, Mapped, splits_of
 from alignmamba2.datasets.fetch import data_root
 from alignmamba2.datasets.registry import Entry
 from alignmamba2.encoders import MiniLM, image_encoder
 from alignmamba2.encoders.cache import hash_items
 from alignmamba2.encoders.text import WEIGHTS
+from studies.datasets.modalities import chosen_modalities
 from studies.datasets.word_tokens import embed_words
 
 NAME = "emoji"

@@ -24,12 +24,13 @@ import numpy as np
 import torch
 
 from alignmamba2.batch import Sample
-from alignmamba2.datasets.base import DataError, Dataset, chosen_modalities, splits_of
+from alignmamba2.datasets.base import DataError, Dataset, splits_of
 from alignmamba2.datasets.contents import Contents, Field, Part
 from alignmamba2.datasets.fetch import Source, data_root
 from alignmamba2.datasets.formats.hdf5 import reading
 from alignmamba2.datasets.registry import Entry
 from alignmamba2.storage.files import file_hash
+from studies.datasets.modalities import chosen_modalities
 
 NAME = "ict-mmmo"
 ADDRESS = f"{__name__}:ENTRY"  # for commands

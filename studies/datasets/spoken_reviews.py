@@ -31,7 +31,7 @@ from torch import Tensor
 
 from alignmamba2.batch import Sample
 from alignmamba2.datasets.base import DataError, Dataset, splits_of
-from alignmamba2.datasets.fetch import Source, data_root
+from alignmamba2.datasets.fetch import data_root
 from alignmamba2.datasets.registry import Entry
 from alignmamba2.encoders import MiniLM
 from alignmamba2.encoders.cache import cached
@@ -40,6 +40,7 @@ from alignmamba2.storage.files import read_json, write_json
 from studies.datasets.word_tokens import embed_words
 
 from . import speech
+from .pip_source import PipSource
 
 NAME = "spoken-reviews"
 ADDRESS = f"{__name__}:ENTRY"  # for commands
@@ -52,7 +53,7 @@ SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}
 SPEED, PITCH = (140, 200), (30, 70)  # words a minute; eSpeak NG's own scale
 FORMAT = 1  # of the files in the cache
 
-SOURCE = Source(
+SOURCE = PipSource(
     folder="spoken_reviews",
     url="https://pypi.org/project/vaderSentiment/3.3.2/",
     hashes={ARCHIVE: "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"},
