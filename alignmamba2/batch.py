@@ -21,7 +21,8 @@ class Sample:
     Attributes
     ----------
     features : mapping of modality name to Tensor (T_m, D_m), float
-        T_m may differ between modalities and may be 0 (the modality is missing).
+        T_m may differ between modalities and may be 0 (the modality is missing). For an encoder inside the model: int64
+        token ids (T_m,), or uint8 pictures (T_m, H, W, 3).
     label : scalar Tensor, or Tensor (T,) for one label per step, or None
         float for regression, int64 for classes.
     id : str
@@ -32,6 +33,9 @@ class Sample:
         If the truth is known: the anchor's token that each token belongs to, −1 for none; optional.
     masks : mapping of modality name to bool Tensor (T_m,)
         False at tokens that are passed over as if they did not exist; by default all are real.
+    context : mapping of modality name to bool Tensor (T_m,)
+        True at tokens that only an encoder inside the model reads, such as the sentences before: it reads all tokens,
+        and the others alone become tokens of the model. By default none is.
     """
 
     features: Mapping[str, Tensor]
@@ -40,6 +44,7 @@ class Sample:
     words: Mapping[str, Sequence[str]] = field(default_factory=dict)
     partners: Mapping[tuple[str, str], Tensor] = field(default_factory=dict)
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    context: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class MultimodalBatch:
 
     Attributes
     ----------
-    features : mapping of modality name to Tensor (B, T_m, D_m), float
+    features : mapping of modality name to Tensor (B, T_m, D_m), float; or, for an encoder inside the model, int64 token
+        ids (B, T_m), or uint8 pictures (B, T_m, H, W, 3)
     masks : mapping of modality name to bool Tensor (B, T_m)
         True at real tokens, by default everywhere. A missing modality is a row without any True.
     labels : Tensor (B,) or (B, T) or None
@@ -56,6 +62,7 @@ class MultimodalBatch:
         For one label per step: True at steps that have a label.
     ids : tuple of B strings
     words : tuple of B mappings, as in `Sample`
+    context : mapping of modality name to bool Tensor (B, T_m), as in `Sample`
 
     Raises
     ------
@@ -70,6 +77,7 @@ class MultimodalBatch:
     label_mask: Tensor | None = None
     ids: Sequence[str] = ()
     words: Sequence[Mapping[str, Sequence[str]]] = ()
+    context: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.features:
@@ -90,11 +98,16 @@ class MultimodalBatch:
     def _checked_mask(self, name: str, size: int) -> Tensor:
         """The mask of a modality, once it and the features have the right type and shape."""
         x, mask = self.features[name], self.masks.get(name)
-        if x.ndim != 3 or not x.is_floating_point():
-            raise BatchError(f"features[{name!r}]: found {tuple(x.shape)} {x.dtype}; expected (B, T, D), a float")
+        if not is_readable(x, batched=True):
+            raise BatchError(
+                f"features[{name!r}]: found {tuple(x.shape)} {x.dtype}; expected (B, T, D), a float; for an encoder "
+                "int64 token ids (B, T), or uint8 pictures (B, T, H, W, 3)"
+            )
         if mask is None:
             mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         _check_mask(f"masks[{name!r}]", mask, x.shape[:2])
+        if name in self.context:
+            _check_mask(f"context[{name!r}]", self.context[name], x.shape[:2])
         if x.shape[0] != size:
             raise BatchError(f"features[{name!r}]: found {x.shape[0]} samples; the first modality has {size}")
         return mask
@@ -102,13 +115,14 @@ class MultimodalBatch:
     def _cleaned(self, name: str) -> Tensor:
         """The features with zeros on padding, once every real token is known to be finite."""
         x, mask = self.features[name], self.masks[name]
-        bad = ~torch.isfinite(x) & mask.unsqueeze(-1)
+        mask = mask.view(*mask.shape, *[1] * (x.ndim - 2))
+        bad = ~torch.isfinite(x) & mask
         if bad.any():
             raise BatchError(
                 f"features[{name!r}]: {int(bad.sum())} NaN or infinite values in {self._samples(bad)}; expected finite "
                 "numbers. Replace them, mask those tokens out, or load the data with nonfinite='mask' or 'zero'."
             )
-        return x if mask.all() else x.masked_fill(~mask.unsqueeze(-1), 0)
+        return x if mask.all() else x.masked_fill(~mask, 0)
 
     def _check_labels(self, size: int) -> None:
         if self.labels is None:
@@ -151,6 +165,7 @@ class MultimodalBatch:
             vars(self),
             features={m: move(x) for m, x in self.features.items()},
             masks={m: move(x) for m, x in self.masks.items()},
+            context={m: move(x) for m, x in self.context.items()},
             labels=None if self.labels is None else move(self.labels),
             label_mask=None if self.label_mask is None else move(self.label_mask),
         )
@@ -173,6 +188,7 @@ class MultimodalBatch:
             self,
             features={m: self.features[m] for m in modalities},
             masks={m: self.masks[m] for m in modalities},
+            context={m: x for m, x in self.context.items() if m in modalities},
         )
 
     @classmethod
@@ -190,17 +206,22 @@ class MultimodalBatch:
         first = samples[0]
         for sample in samples:
             _check_alike(sample, first)
-        features, masks = {}, {}
+        features, masks, context = {}, {}, {}
         for m in first.features:
             features[m], masks[m] = _pad([s.features[m] for s in samples])
             for row, s in zip(masks[m], samples, strict=True):
                 if m in s.masks:
                     row[: len(s.masks[m])] = s.masks[m]
+            if any(m in s.context for s in samples):
+                context[m] = torch.zeros_like(masks[m])
+                for row, s in zip(context[m], samples, strict=True):
+                    row[: len(s.features[m])] = s.context.get(m, False)
         labels = label_mask = None
         if first.label is not None:
             values = [s.label for s in samples]
             labels, label_mask = (torch.stack(values), None) if first.label.ndim == 0 else _pad(values)
-        return cls(features, masks, labels, label_mask, [s.id for s in samples], [s.words for s in samples])
+        words = [s.words for s in samples]
+        return cls(features, masks, labels, label_mask, [s.id for s in samples], words, context)
 
 
 def _check_alike(sample: Sample, first: Sample) -> None:
@@ -211,14 +232,28 @@ def _check_alike(sample: Sample, first: Sample) -> None:
             f"{sorted(first.features)}. Give a missing modality as a tensor of shape (0, D)."
         )
     for m, x in sample.features.items():
-        width = first.features[m].shape[-1]
-        if x.ndim != 2 or x.shape[-1] != width:
-            raise BatchError(f"sample {sample.id!r}, {m!r}: shape {tuple(x.shape)}; expected (T, {width})")
-        if m in sample.masks:
-            _check_mask(f"sample {sample.id!r}, mask of {m!r}", sample.masks[m], x.shape[:1])
+        other = first.features[m]
+        if x.shape[1:] != other.shape[1:] or x.dtype != other.dtype or not is_readable(x):
+            expected = "".join(f", {n}" for n in other.shape[1:])
+            raise BatchError(
+                f"sample {sample.id!r}, {m!r}: shape {tuple(x.shape)} {x.dtype}; expected (T{expected}) {other.dtype}"
+            )
+        for name, marks in (("mask", sample.masks), ("context", sample.context)):
+            if m in marks:
+                _check_mask(f"sample {sample.id!r}, {name} of {m!r}", marks[m], x.shape[:1])
     kinds = [None if s.label is None else s.label.ndim for s in (sample, first)]
     if kinds[0] != kinds[1]:
         raise BatchError(f"sample {sample.id!r}: another kind of label than sample {first.id!r}")
+
+
+def is_readable(x: Tensor, batched: bool = False) -> bool:
+    """Return whether x is float features (T, D), int64 token ids (T,) or uint8 pictures (T, H, W, 3), B in front."""
+    shape = x.shape[batched:]
+    if x.dtype == torch.int64:
+        return len(shape) == 1
+    if x.dtype == torch.uint8:
+        return len(shape) == 4 and shape[-1] == 3
+    return len(shape) == 2 and x.is_floating_point()
 
 
 def _check_mask(name: str, mask: Tensor, shape: torch.Size) -> None:

@@ -149,7 +149,7 @@ def test_a_phrase_is_the_mean_of_its_pieces_in_context(cache):
     from studies.datasets.word_tokens import embed_words
 
     (tokens,) = embed_words([("a wonderful", "film")], cache / "cache")
-    encoder = text_encoder("minilm", cache=cache / "cache")
+    encoder = text_encoder("minilm")
     (pieces,) = encoder.encode(["a wonderful film"], cache=cache / "cache")
     assert encoder.pieces("a wonderful film") == ["[CLS]", "a", "wonderful", "film", "[SEP]"]
     torch.testing.assert_close(tokens[0], pieces[1:3].mean(0), atol=1e-5, rtol=1e-4)

@@ -57,6 +57,8 @@ class Dataset(torch.utils.data.Dataset):
     hashes : mapping of file name to SHA-256
     notes : sequence of str
         Remarks of the reader, such as "train/audio: 153 values were -inf, set to 0".
+    encoders : mapping of modality to the name of an encoder
+        For token ids and pictures: the encoder inside a model that they are made for. Empty for features.
     show : mapping of modality to a function of a `Sample`
         Views of it for panels: for "image" and "depth" the picture, (H, W, 3) uint8, or None if it is missing; for
         "audio" the loudness of each token, (T,). Optional.
@@ -73,6 +75,7 @@ class Dataset(torch.utils.data.Dataset):
     samples: Sequence[Sample]
     hashes: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    encoders: Mapping[str, str] = field(default_factory=dict)
     show: Mapping[str, Callable[[Sample], Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -87,8 +90,8 @@ class Dataset(torch.utils.data.Dataset):
 
     @property
     def modalities(self) -> dict[str, int]:
-        """Feature width of each modality."""
-        return {m: x.shape[-1] for m, x in self.samples[0].features.items()}
+        """Feature width of each modality; 0 for token ids and pictures, whose encoder gives them a width."""
+        return {m: x.shape[-1] if x.is_floating_point() else 0 for m, x in self.samples[0].features.items()}
 
     @property
     def classes(self) -> list[str]:
@@ -106,7 +109,9 @@ class Dataset(torch.utils.data.Dataset):
         if unknown or not modalities:
             raise ValueError(f"only: found {list(modalities)}; {self.name} has {list(self.modalities)}")
         samples = Mapped(self.samples, partial(_only, modalities))
-        return replace(self, samples=samples, protocol=f"{self.protocol}, only {'+'.join(modalities)}")
+        encoders = {m: name for m, name in self.encoders.items() if m in modalities}
+        protocol = f"{self.protocol}, only {'+'.join(modalities)}"
+        return replace(self, samples=samples, encoders=encoders, protocol=protocol)
 
     @property
     def labels(self) -> Sequence[torch.Tensor | None]:
@@ -118,14 +123,15 @@ class Dataset(torch.utils.data.Dataset):
         """Return mean and standard deviation (D_m,) of each feature over all tokens, one sample in memory at a time.
 
         Samples are merged in float64 as in Chan, Golub and LeVeque (1983), so nothing cancels. A modality without any
-        token has mean and standard deviation 0.
+        token has mean and standard deviation 0. Token ids and pictures have no statistics.
         """
-        widths = self.modalities
+        widths = {m: width for m, width in self.modalities.items() if width}
         count = dict.fromkeys(widths, 0)
         mean = {m: torch.zeros(d, dtype=torch.float64) for m, d in widths.items()}
         squares = {m: torch.zeros(d, dtype=torch.float64) for m, d in widths.items()}
         for sample in self.samples:
-            for m, x in sample.features.items():
+            for m in widths:
+                x = sample.features[m]
                 if m in sample.masks:
                     x = x[sample.masks[m]]
                 if not len(x):
@@ -174,6 +180,7 @@ def _only(modalities: Sequence[str], sample: Sample) -> Sample:
         words={m: words for m, words in sample.words.items() if m in modalities},
         partners={pair: partner for pair, partner in sample.partners.items() if set(pair) <= set(modalities)},
         masks={m: mask for m, mask in sample.masks.items() if m in modalities},
+        context={m: context for m, context in sample.context.items() if m in modalities},
     )
 
 

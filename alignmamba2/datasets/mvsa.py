@@ -157,7 +157,7 @@ def _raw_pictures(pairs: Sequence[Pair], present: list[bool], encoder: str, key:
 
 
 def _raw_texts(texts: Sequence[str], encoder: str, cache: Path) -> RawModality:
-    words = sentence_encoder(encoder, cache)
+    words = sentence_encoder(encoder)
     key = hashlib.sha256("\0".join(texts).encode()).hexdigest()
     return RawModality(texts, [bool(t.split()) for t in texts], "words", key, lambda: words, cache, names=words.pieces)
 

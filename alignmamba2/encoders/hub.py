@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-INSTALL = "pip install 'transformers>=4.50'"
+from .packages import TRANSFORMERS, WEIGHTS
 
 
 def load(name: str, settings_file: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
@@ -34,15 +34,25 @@ def load(name: str, settings_file: str | None = None) -> tuple[nn.Module, dict[s
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"encoder {name!r}: not found, neither as a folder nor on the Hugging Face hub ({reason}). Offline: "
-            "'efficientnet-lite0' for images and 'minilm' for text"
+            f"{', '.join(map(repr, WEIGHTS))}"
         ) from error
     return model.float(), settings
 
 
 def require():
     """Return the transformers package, or say how to install it."""
-    if importlib.util.find_spec("transformers") is None:
-        raise ImportError(f"Hugging Face encoders need transformers. Install it with: {INSTALL}")
+    if not is_present():
+        raise ImportError(f"Hugging Face encoders need transformers. Install it with: {TRANSFORMERS}")
     import transformers
 
     return transformers
+
+
+def is_present() -> bool:
+    """Return whether transformers is installed."""
+    return importlib.util.find_spec("transformers") is not None
+
+
+def place_of(name: str) -> str:
+    """Return the folder of a model whose weights come as packages; other names stay as they are."""
+    return str(WEIGHTS[name].unpacked()) if name in WEIGHTS and WEIGHTS[name].folder else name

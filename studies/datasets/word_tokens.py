@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alignmamba2.encoders import MiniLM, Tokens, text_encoder
+from alignmamba2.encoders import INSTALL, MiniLM, Tokens, text_encoder
 from alignmamba2.encoders.cache import cached, hash_items, in_batches
-from alignmamba2.encoders.text import ARCHIVE_SHA256, INSTALL
+from alignmamba2.encoders.packages import WEIGHTS
 
 MINILM_WIDTH = 384
 PIECES = 256  # the longest sentence that MiniLM was trained on
@@ -34,7 +34,7 @@ def embed_words(sentences: Sequence[Sequence[str]], cache: str | Path, batch_siz
         A word has no pieces, or lies beyond the 256 pieces of a sentence.
     """
     data = hash_items(json.dumps(list(words), ensure_ascii=False) for words in sentences)
-    settings = f"minilm {ARCHIVE_SHA256}, mean over the pieces of a word, at most {PIECES}"
+    settings = f"minilm {WEIGHTS['minilm'].sha256}, mean over the pieces of a word, at most {PIECES}"
     return cached(cache, settings, data, MINILM_WIDTH, _embedded(sentences, Path(cache), batch_size))
 
 
@@ -42,7 +42,7 @@ def embed_words(sentences: Sequence[Sequence[str]], cache: str | Path, batch_siz
 def _embedded(sentences: Sequence[Sequence[str]], cache: Path, batch_size: int) -> Iterator[list[Tensor]]:
     if not MiniLM.is_present():
         raise ImportError(f"text tokens need transformers and the MiniLM weights. Install them with: {INSTALL}")
-    encoder = text_encoder("minilm", max_length=PIECES, cache=cache)
+    encoder = text_encoder("minilm", max_length=PIECES)
     settings = {"is_split_into_words": True, "padding": True, "truncation": True, "return_tensors": "pt"}
     for batch in in_batches(sentences, batch_size):
         inputs = encoder.tokenizer([list(words) for words in batch], max_length=PIECES, **settings)

