@@ -80,7 +80,7 @@ def _add_verbs(choices: Any, verbs: Mapping[str, Verb]) -> None:
 def _add_machines(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accelerator", default="auto", help="cpu, gpu, mps or auto (default: auto)")
     parser.add_argument("--devices", type=_devices, default=1, help="processes here that share each batch, or auto")
-    parser.add_argument("--precision", default="32-true", help="32-true or bf16-mixed")
+    parser.add_argument("--precision", help="32-true or bf16-mixed; default the recipe's")
     parser.add_argument("--accumulate", type=int, default=1, help="parts that each batch is taken in (default: 1)")
     parser.add_argument("--num-workers", type=int, default=0, help="processes that read ahead (default: 0)")
     parser.add_argument("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)")

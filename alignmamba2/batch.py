@@ -33,9 +33,9 @@ class Sample:
         If the truth is known: the anchor's token that each token belongs to, −1 for none; optional.
     masks : mapping of modality name to bool Tensor (T_m,)
         False at tokens that are passed over as if they did not exist; by default all are real.
-    context : mapping of modality name to bool Tensor (T_m,)
-        True at tokens that only an encoder inside the model reads, such as the sentences before: it reads all tokens,
-        and the others alone become tokens of the model. By default none is.
+    group : str
+        Names what the sample is a part of, such as the video of an utterance; "" if it stands alone. Encoders inside a
+        model may read samples together that follow each other in a group.
     """
 
     features: Mapping[str, Tensor]
@@ -44,7 +44,7 @@ class Sample:
     words: Mapping[str, Sequence[str]] = field(default_factory=dict)
     partners: Mapping[tuple[str, str], Tensor] = field(default_factory=dict)
     masks: Mapping[str, Tensor] = field(default_factory=dict)
-    context: Mapping[str, Tensor] = field(default_factory=dict)
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class MultimodalBatch:
         For one label per step: True at steps that have a label.
     ids : tuple of B strings
     words : tuple of B mappings, as in `Sample`
-    context : mapping of modality name to bool Tensor (B, T_m), as in `Sample`
+    groups : tuple of B strings, as in `Sample`
 
     Raises
     ------
@@ -77,7 +77,7 @@ class MultimodalBatch:
     label_mask: Tensor | None = None
     ids: Sequence[str] = ()
     words: Sequence[Mapping[str, Sequence[str]]] = ()
-    context: Mapping[str, Tensor] = field(default_factory=dict)
+    groups: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not self.features:
@@ -88,10 +88,11 @@ class MultimodalBatch:
             raise BatchError(f"masks: {sorted(unknown)} have no features; features has {list(self.features)}")
         masks = {m: self._checked_mask(m, size) for m in self.features}
         ids, words = tuple(self.ids) or tuple(str(i) for i in range(size)), tuple(self.words) or ({},) * size
-        for name, entries in (("ids", ids), ("words", words)):
+        groups = tuple(self.groups) or ("",) * size
+        for name, entries in (("ids", ids), ("words", words), ("groups", groups)):
             if len(entries) != size:
                 raise BatchError(f"{name}: found {len(entries)} entries; expected {size}, one per sample")
-        self.__dict__.update(masks=masks, ids=ids, words=words)  # frozen for others
+        self.__dict__.update(masks=masks, ids=ids, words=words, groups=groups)  # frozen for others
         self.__dict__["features"] = {m: self._cleaned(m) for m in self.features}
         self._check_labels(size)
 
@@ -106,8 +107,6 @@ class MultimodalBatch:
         if mask is None:
             mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         _check_mask(f"masks[{name!r}]", mask, x.shape[:2])
-        if name in self.context:
-            _check_mask(f"context[{name!r}]", self.context[name], x.shape[:2])
         if x.shape[0] != size:
             raise BatchError(f"features[{name!r}]: found {x.shape[0]} samples; the first modality has {size}")
         return mask
@@ -165,7 +164,6 @@ class MultimodalBatch:
             vars(self),
             features={m: move(x) for m, x in self.features.items()},
             masks={m: move(x) for m, x in self.masks.items()},
-            context={m: move(x) for m, x in self.context.items()},
             labels=None if self.labels is None else move(self.labels),
             label_mask=None if self.label_mask is None else move(self.label_mask),
         )
@@ -188,7 +186,6 @@ class MultimodalBatch:
             self,
             features={m: self.features[m] for m in modalities},
             masks={m: self.masks[m] for m in modalities},
-            context={m: x for m, x in self.context.items() if m in modalities},
         )
 
     @classmethod
@@ -206,22 +203,18 @@ class MultimodalBatch:
         first = samples[0]
         for sample in samples:
             _check_alike(sample, first)
-        features, masks, context = {}, {}, {}
+        features, masks = {}, {}
         for m in first.features:
             features[m], masks[m] = _pad([s.features[m] for s in samples])
             for row, s in zip(masks[m], samples, strict=True):
                 if m in s.masks:
                     row[: len(s.masks[m])] = s.masks[m]
-            if any(m in s.context for s in samples):
-                context[m] = torch.zeros_like(masks[m])
-                for row, s in zip(context[m], samples, strict=True):
-                    row[: len(s.features[m])] = s.context.get(m, False)
         labels = label_mask = None
         if first.label is not None:
             values = [s.label for s in samples]
             labels, label_mask = (torch.stack(values), None) if first.label.ndim == 0 else _pad(values)
-        words = [s.words for s in samples]
-        return cls(features, masks, labels, label_mask, [s.id for s in samples], words, context)
+        ids, words, groups = zip(*((s.id, s.words, s.group) for s in samples), strict=True)
+        return cls(features, masks, labels, label_mask, ids, words, groups)
 
 
 def _check_alike(sample: Sample, first: Sample) -> None:
@@ -238,9 +231,8 @@ def _check_alike(sample: Sample, first: Sample) -> None:
             raise BatchError(
                 f"sample {sample.id!r}, {m!r}: shape {tuple(x.shape)} {x.dtype}; expected (T{expected}) {other.dtype}"
             )
-        for name, marks in (("mask", sample.masks), ("context", sample.context)):
-            if m in marks:
-                _check_mask(f"sample {sample.id!r}, {name} of {m!r}", marks[m], x.shape[:1])
+        if m in sample.masks:
+            _check_mask(f"sample {sample.id!r}, mask of {m!r}", sample.masks[m], x.shape[:1])
     kinds = [None if s.label is None else s.label.ndim for s in (sample, first)]
     if kinds[0] != kinds[1]:
         raise BatchError(f"sample {sample.id!r}: another kind of label than sample {first.id!r}")

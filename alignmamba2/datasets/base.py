@@ -180,7 +180,6 @@ def _only(modalities: Sequence[str], sample: Sample) -> Sample:
         words={m: words for m, words in sample.words.items() if m in modalities},
         partners={pair: partner for pair, partner in sample.partners.items() if set(pair) <= set(modalities)},
         masks={m: mask for m, mask in sample.masks.items() if m in modalities},
-        context={m: context for m, context in sample.context.items() if m in modalities},
     )
 
 

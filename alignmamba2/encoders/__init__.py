@@ -7,7 +7,18 @@ is frozen, its tokens are computed once and kept on disk. `Encoder` is one that 
 """
 
 from .cache import Tokens
+from .encoder import Encoder, EncoderConfig
 from .images import depth_image, image_encoder
 from .text import INSTALL, MiniLM, text_encoder, token_ids
 
-__all__ = ["INSTALL", "MiniLM", "Tokens", "depth_image", "image_encoder", "text_encoder", "token_ids"]
+__all__ = [
+    "INSTALL",
+    "Encoder",
+    "EncoderConfig",
+    "MiniLM",
+    "Tokens",
+    "depth_image",
+    "image_encoder",
+    "text_encoder",
+    "token_ids",
+]

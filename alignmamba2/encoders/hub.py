@@ -1,19 +1,31 @@
-"""Hugging Face models by name or folder; a folder's model is never looked up on a hub."""
+"""Pretrained networks by name: those whose weights come as packages, and Hugging Face models by name or folder.
+
+A folder's model is never looked up on a hub.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from . import efficientnet
 from .packages import TRANSFORMERS, WEIGHTS
 
 
-def load(name: str, settings_file: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the bare model (`AutoModel`) in float32, and the content of a JSON file beside it; {} if there is none.
+def architecture(name: str) -> dict[str, Any]:
+    """Return all of an encoder but its weights, as plain values.
+
+    Returns
+    -------
+    mapping
+        "width" of its tokens; "config", as Hugging Face has it; for text "vocab_size"; for pictures "size", pixels a
+        side, "mean" and "sd" of its channels, 0 to 255, and "maps": whether its states are maps (n, D, h, w).
 
     Raises
     ------
@@ -22,21 +34,73 @@ def load(name: str, settings_file: str | None = None) -> tuple[nn.Module, dict[s
     ValueError
         Naming the model, if neither the folder nor the hub has it.
     """
+    if name in efficientnet.SIZES:
+        picture = {"size": efficientnet.SIZES[name], "mean": [127.0] * 3, "sd": [128.0] * 3}
+        return {"width": efficientnet.WIDTH, "maps": True, **picture}
+    with _not_found(name):
+        place = place_of(name)
+        config = require().AutoConfig.from_pretrained(place, local_files_only=Path(place).is_dir())
+        config = getattr(config, "vision_config", config)
+        values = {**config.to_diff_dict(), "model_type": config.model_type}
+        if vocabulary := getattr(config, "vocab_size", 0):
+            return {"config": values, "width": config.hidden_size, "vocab_size": vocabulary}
+        settings = _settings(place)
+    sizes = getattr(config, "hidden_sizes", None)
+    mean, sd = ([255 * v for v in settings.get(k, (0.5,) * 3)] for k in ("image_mean", "image_std"))
+    size = settings.get("crop_size") or settings.get("size") or getattr(config, "image_size", 224)
+    if isinstance(size, dict):
+        size = size.get("height") or size.get("shortest_edge")
+    width = sizes[-1] if sizes else config.hidden_size
+    return {"config": values, "width": width, "maps": bool(sizes), "size": int(size), "mean": mean, "sd": sd}
+
+
+def network(
+    name: str, architecture: Mapping[str, Any], dropout: Mapping[str, float] | None = None, *, weights: bool = True
+) -> nn.Module:
+    """Return the bare network in float32, with its pretrained weights or, without `weights`, with any.
+
+    Parameters
+    ----------
+    architecture : of the function of that name
+    dropout : settings of a Hugging Face config to change
+    """
+    if "config" not in architecture:
+        net = efficientnet.load(name) if weights else efficientnet.EfficientNetLite(*efficientnet.SCALES[name])
+        net._fc = None  # the classifier of ImageNet
+        return net
     transformers = require()
-    folder = Path(name).is_dir()
+    if not weights:
+        config = transformers.AutoConfig.for_model(**architecture["config"], **(dropout or {}))
+        model = transformers.AutoModel.from_config(config)
+    else:  # by its own settings: those in a file that came with other weights are not believed
+        with _not_found(name):
+            place = place_of(name)
+            model = transformers.AutoModel.from_pretrained(
+                place, local_files_only=Path(place).is_dir(), **(dropout or {})
+            )
+    model = getattr(model, "vision_model", model).float()
+    pooler = getattr(model, "pooler", None)
+    if pooler is not None and list(pooler.parameters()):
+        model.pooler = None  # reads the last layer, and no token comes of it
+    return model
+
+
+@contextmanager
+def _not_found(name: str) -> Iterator[None]:
     try:
-        model = transformers.AutoModel.from_pretrained(name, local_files_only=folder)
-        settings: dict[str, Any] = {}
-        if settings_file:
-            path = transformers.utils.cached_file(name, settings_file, _raise_exceptions_for_missing_entries=False)
-            settings = json.loads(Path(path).read_text("utf-8")) if path else {}
+        yield
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"encoder {name!r}: not found, neither as a folder nor on the Hugging Face hub ({reason}). Offline: "
             f"{', '.join(map(repr, WEIGHTS))}"
         ) from error
-    return model.float(), settings
+
+
+def _settings(place: str) -> dict[str, Any]:
+    """The settings of a model's preprocessor; empty if there are none."""
+    file = require().utils.cached_file(place, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+    return json.loads(Path(file).read_text("utf-8")) if file else {}
 
 
 def require():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import efficientnet, hub
+from . import hub
 from .cache import Tokens, cached, hash_items, hash_model, in_batches
 
 
@@ -32,16 +32,10 @@ def image_encoder(name: str = "efficientnet-lite0", size: int | None = None, gri
     ImportError
         With the command that installs what is missing.
     """
-    if name in efficientnet.SIZES:
-        model = efficientnet.load(name)
-        return ImageEncoder(name, model, (127.0,) * 3, (128.0,) * 3, size or efficientnet.SIZES[name], grid)
-    model, settings = hub.load(name, "preprocessor_config.json")
-    model = getattr(model, "vision_model", model)
-    mean, sd = ([255 * v for v in settings.get(k, (0.5,) * 3)] for k in ("image_mean", "image_std"))
-    trained = settings.get("crop_size") or settings.get("size") or 224
-    if isinstance(trained, dict):
-        trained = trained.get("height") or trained.get("shortest_edge")
-    return ImageEncoder(name, model, mean, sd, size or int(trained), grid)
+    about = hub.architecture(name)
+    if "size" not in about:
+        raise ValueError(f"encoder {name!r}: reads text; expected a model of pictures")
+    return ImageEncoder(name, hub.network(name, about), about["mean"], about["sd"], size or about["size"], grid)
 
 
 class ImageEncoder:

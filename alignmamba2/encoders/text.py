@@ -66,8 +66,10 @@ def text_encoder(name: str = "minilm", max_length: int = 128) -> TextEncoder:
     max_length : int
         Word pieces beyond are cut off.
     """
-    model, _ = hub.load(hub.place_of(name))
-    return TextEncoder(name, model, tokenizer_of(name), max_length)
+    about = hub.architecture(name)
+    if "vocab_size" not in about:
+        raise ValueError(f"encoder {name!r}: reads pictures; expected a model of text")
+    return TextEncoder(name, hub.network(name, about), tokenizer_of(name), max_length)
 
 
 @cached_call

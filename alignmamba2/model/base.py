@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..batch import BatchError, MultimodalBatch
+from ..encoders import Encoder, EncoderConfig
+from ..encoders.encoder import without_weights
 from ..storage.files import read_tensors, write_tensors, write_text
 from .config import AlignMamba2Config
 from .ordering import place_rows
@@ -69,7 +71,10 @@ class Projection(nn.Module):
 
 
 class FusionModel(nn.Module):
-    """A model of a `MultimodalBatch`: project each modality to tokens, predict from all tokens, compare with labels.
+    """A model of a `MultimodalBatch`: encode, project to tokens, predict from all tokens, compare with labels.
+
+    Modalities that have an encoder in `config.encoders` are encoded first; `config` then holds the encoders'
+    architectures, the hashes of their weights, and the widths of their tokens.
 
     A subclass makes its layers in `__init__` and predicts in `predict`; it may add losses.
     """
@@ -80,7 +85,8 @@ class FusionModel(nn.Module):
 
     def __init__(self, config: AlignMamba2Config):
         super().__init__()
-        self.config = c = config
+        self.encode = nn.ModuleDict({m: self._encoder(m, s) for m, s in config.encoders.items()})
+        self.config = c = _with_encoders(config, self.encode)
         self.project = nn.ModuleDict(
             {
                 m: Projection(width, c.d_model, c.dropout, c.clip, c.swap.get(m, 0.0))
@@ -113,16 +119,41 @@ class FusionModel(nn.Module):
         output.losses = losses
         return output
 
+    @staticmethod
+    def _encoder(modality: str, settings: Mapping[str, Any]) -> Encoder:
+        try:
+            return Encoder(EncoderConfig.of(settings))
+        except ValueError as error:
+            raise ValueError(f"encoders[{modality!r}]: {error}") from error
+
+    @contextmanager
+    def _whole_encoders(self, whole: bool) -> Iterator[None]:
+        """Within, the state holds the encoders' frozen weights too, if `whole`."""
+        for encoder in self.encode.values():
+            encoder.whole = whole
+        try:
+            yield
+        finally:
+            for encoder in self.encode.values():
+                encoder.whole = False
+
     @torch.no_grad()
     def set_statistics(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Standardise each modality's features by (mean (D_m,), standard deviation (D_m,)) of training data.
 
-        A feature that never varied (sd 0) is only centred.
+        A feature that never varied (sd 0) is only centred. An encoder's tokens are taken as they are.
         """
         for m, (mean, sd) in statistics.items():
+            if m in self.encode:
+                continue
             projection = self.project[m]
             projection.mean.copy_(mean)
             projection.scale.copy_(torch.where(sd > 1e-8, 1 / sd.clamp_min(1e-8), torch.ones_like(sd)))
+
+    @property
+    def neighbours(self) -> int:
+        """The most samples of a group that an encoder reads together."""
+        return max((encoder.config.neighbours for encoder in self.encode.values()), default=1)
 
     @contextmanager
     def swapping(self, seed: int) -> Iterator[None]:
@@ -143,11 +174,36 @@ class FusionModel(nn.Module):
 
     def _project(self, batch: MultimodalBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Masks, and tokens (B, T_m, d) with 0 on padding, of the modalities that the batch has."""
-        masks, real = self._real_tokens(batch)
+        masks, real = self._real_tokens(self._encoded(batch))
         projected = {}
         for m, (features, place) in real.items():
             projected[m] = padded(self.project[m](features), place, masks[m])
         return masks, projected
+
+    @torch.compiler.disable
+    def _encoded(self, batch: MultimodalBatch) -> MultimodalBatch:
+        """The batch with its token ids and pictures read by the encoders."""
+        features, masks = dict(batch.features), dict(batch.masks)
+        for m, x in batch.features.items():
+            if m in self.encode:
+                self._check_input(m, x)
+                features[m], masks[m] = self.encode[m](x, batch.masks[m], batch.groups)
+            elif not x.is_floating_point() and m in self.config.modalities:
+                kind = "token ids" if x.ndim == 2 else "pictures"
+                raise BatchError(f"features[{m!r}]: {kind}; this model has no encoder for them, so give it features")
+        return dataclasses.replace(batch, features=features, masks=masks) if self.encode else batch
+
+    def _check_input(self, m: str, x: Tensor) -> None:
+        """Refuse what the modality's encoder cannot read."""
+        vocabulary = self.encode[m].vocabulary
+        name = f"features[{m!r}]"
+        if x.dtype == torch.int64 and vocabulary and len(x) and not 0 <= x.min() <= x.max() < vocabulary:
+            raise BatchError(f"{name}: token ids {x.min()} to {x.max()}; its encoder knows 0 to {vocabulary - 1}")
+        if not x.is_floating_point() and (x.dtype == torch.int64) != bool(vocabulary):
+            expected = "int64 token ids" if vocabulary else "uint8 pictures"
+            raise BatchError(f"{name}: {x.dtype}; encoder {self.encode[m].config.name!r} reads {expected}")
+        if x.dtype == torch.uint8 and x.shape[1] != 1:
+            raise BatchError(f"{name}: {x.shape[1]} pictures per sample; expected one")
 
     @torch.compiler.disable  # computation that depends on the values of masks or labels is no graph for torch.compile
     def _real_tokens(self, batch: MultimodalBatch) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
@@ -208,15 +264,18 @@ class FusionModel(nn.Module):
             )
         return F.cross_entropy(guess, labels, label_smoothing=self.config.label_smoothing if self.training else 0.0)
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, *, whole: bool = False) -> None:
         """Write config.json and model.safetensors into `folder`, each of them whole or not at all.
 
-        The weights name the config that they belong to, and hold a SHA-256 of their content.
+        The weights name the config that they belong to, and hold a SHA-256 of their content. Of encoders they hold what
+        has learnt; the rest is loaded by the encoder's name and checked by its hash, or, with `whole`, saved too.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = dataclasses.asdict(self.config)
-        write_tensors(folder / WEIGHTS_FILE, self.state_dict(), {"format": "pt", "config": _digest(config)})
+        notes = {"format": "pt", "config": _digest(config), **({"encoders": "whole"} if whole else {})}
+        with self._whole_encoders(whole):
+            write_tensors(folder / WEIGHTS_FILE, self.state_dict(), notes)
         write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
     @classmethod
@@ -236,8 +295,11 @@ class FusionModel(nn.Module):
         try:
             values = _plain_config(folder / CONFIG_FILE, tensors)
             config = cls.config_class.from_dict(values)
+            whole = notes.get("encoders") == "whole"
             with torch.device("meta"):  # the weights must fit before any memory is taken for them
-                _check_shapes(cls(config).state_dict(), tensors)
+                skeleton = cls(config)
+            with skeleton._whole_encoders(whole):
+                _check_shapes(skeleton.state_dict(), tensors)
         except (ValueError, TypeError, RuntimeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
         if notes.get("config", _digest(values)) != _digest(values):
@@ -245,9 +307,21 @@ class FusionModel(nn.Module):
                 f"{folder}: {CONFIG_FILE} is not what {WEIGHTS_FILE} was saved with. Was it changed, or was saving cut "
                 "off? Save the model again; to change a setting, load a model of another config with load_state_dict."
             )
-        model = cls(config)
+        with without_weights() if whole else nullcontext():
+            model = cls(config)
         model.load_state_dict(tensors)
         return model.eval()
+
+
+def _with_encoders(config: AlignMamba2Config, encoders: Mapping[str, Encoder]) -> AlignMamba2Config:
+    """The config with what its encoders found out: their architecture, their hash, the width of their tokens."""
+    widths = dict(config.modalities)
+    for m, encoder in encoders.items():
+        if widths[m] not in (0, encoder.width):
+            raise ValueError(f"modalities[{m!r}]: {widths[m]}; encoder {encoder.config.name!r} has {encoder.width}")
+        widths[m] = encoder.width
+    described = {m: dataclasses.asdict(encoder.config) for m, encoder in encoders.items()}
+    return dataclasses.replace(config, modalities=widths, encoders=described) if described else config
 
 
 def real_places(mask: Tensor) -> Tensor:

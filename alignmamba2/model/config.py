@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..alignment.losses import Pair, aligned_pairs
+from ..encoders import EncoderConfig
 from .layers import DIRECTIONS, EXPERTS, PLACEMENTS, ROUTINGS, one_of
 
 READOUTS = ("mean", "last", "per_step")
@@ -22,7 +23,9 @@ class AlignMamba2Config:
     Attributes
     ----------
     modalities : mapping of name to feature width
-        The order is the order of ties in "interleave" and of blocks in "concat".
+        The order is the order of ties in "interleave" and of blocks in "concat". 0: its encoder's.
+    encoders : mapping of modality to the settings of an `EncoderConfig`, such as ``{"text": {"name": "minilm", "train":
+        3}}``: the modality comes as token ids or pictures, and this encoder, inside the model, makes its tokens
     task : "classification" (cross-entropy over n_classes) or "regression" (absolute error) [O]
     readout : "mean" over all tokens, "last" token, or "per_step" (one prediction per step: the mean over the
         modalities' tokens at that step; all modalities need the same number of steps) [O]
@@ -72,11 +75,14 @@ class AlignMamba2Config:
     swap: Mapping[str, float] = field(default_factory=dict)
     label_smoothing: float = 0.0
     clip: float = 10.0
+    encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.modalities:
             raise ValueError("modalities: empty; expected at least one, such as {'text': 300}")
         object.__setattr__(self, "modalities", dict(self.modalities))
+        object.__setattr__(self, "encoders", dict(self.encoders))
+        self._check_encoders()
         choices = {
             "task": TASKS,
             "readout": READOUTS,
@@ -95,6 +101,8 @@ class AlignMamba2Config:
         for name in ("d_model", "n_layers", "d_state", "d_conv", "expand", "n_shared", *self.modalities):
             value = self.modalities[name] if name in self.modalities else getattr(self, name)
             if not isinstance(value, int) or value < 1:
+                if value == 0 and name in self.encoders:
+                    continue
                 raise ValueError(f"{name}: found {value!r}; expected a whole number of at least 1")
         limits = dict.fromkeys(("dropout", "modality_dropout", "label_smoothing"), 1)
         limits |= dict.fromkeys(("lambda_ot", "lambda_mmd"), math.inf)
@@ -109,6 +117,16 @@ class AlignMamba2Config:
             raise ValueError(f"epsilon, clip: found {self.epsilon!r}, {self.clip!r}; expected positive numbers")
         if self.task == "classification" and self.n_classes < 2:
             raise ValueError(f"n_classes: found {self.n_classes}; expected at least 2")
+
+    def _check_encoders(self) -> None:
+        for m, settings in self.encoders.items():
+            if m not in self.modalities:
+                raise ValueError(f"encoders: modality {m!r} is none of {list(self.modalities)}")
+            try:
+                values = dataclasses.asdict(EncoderConfig.of(settings))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"encoders[{m!r}]: {error}") from error
+            self.encoders[m] = values
 
     @property
     def pairs(self) -> tuple[Pair, ...]:

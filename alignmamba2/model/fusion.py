@@ -33,7 +33,7 @@ class AlignMamba2(FusionModel):
 
     def __init__(self, config: AlignMamba2Config):
         super().__init__(config)
-        c = config
+        c = self.config
         self.align = DualAlignment(
             c.lambda_ot,
             c.lambda_mmd,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
+PRECISIONS = ("32-true", "bf16-mixed")
 
 
 class RecipeError(ValueError):
@@ -26,6 +27,8 @@ class TrainingConfig:
         Training stops early after `patience` epochs without a better `monitor`.
     learning_rate, weight_decay : float
         Of AdamW; the learning rate falls to 0 along a cosine over `max_epochs`.
+    encoder_learning_rate, encoder_weight_decay, layer_decay : float
+        Of encoders inside the model; the rate of each layer is `layer_decay` times that of the layer above it.
     warmup : float
         Share of all steps in which the learning rate rises from 0.
     alignment_warmup : float
@@ -35,6 +38,14 @@ class TrainingConfig:
         Largest gradient norm.
     monitor : str
         What early stopping and the best checkpoint watch: "valid/loss", or a metric such as "valid/accuracy".
+    bucket : int
+        Batches of samples of similar length: so many batches are drawn together, sorted by length, and trained in a
+        random order. 1: batches are drawn at random.
+    precision : str
+        "32-true", or "bf16-mixed" for matrix products in bfloat16; `fit` may be told another.
+    augment : mapping
+        Settings of `datasets.augmentation.Augmentation` for the training split's pictures; {"views": 8}, say. Empty:
+        pictures are taken as they are.
     refit : bool
         Once the epoch is chosen, train anew for as many epochs on training and validation splits together.
     """
@@ -44,20 +55,29 @@ class TrainingConfig:
     patience: int = 8
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
+    encoder_learning_rate: float = 3e-5
+    encoder_weight_decay: float = 0.01
+    layer_decay: float = 1.0
     warmup: float = 0.1
     alignment_warmup: float = 0.0
     grad_clip: float = 1.0
     monitor: str = "valid/loss"
     refit: bool = False
+    bucket: int = 1
+    precision: str = "32-true"
+    augment: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_epochs", "patience"):
+        for name in ("batch_size", "max_epochs", "patience", "bucket"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise RecipeError(f"training.{name}: found {value!r}; expected a whole number of at least 1")
         if not isinstance(self.refit, bool):
             raise RecipeError(f"training.refit: found {self.refit!r}; expected true or false")
-        for name in ("learning_rate", "weight_decay", "warmup", "alignment_warmup", "grad_clip"):
+        if self.precision not in PRECISIONS:
+            raise RecipeError(f"training.precision: found {self.precision!r}; expected one of {PRECISIONS}")
+        names = [f.name for f in dataclasses.fields(self) if f.type == "float"]
+        for name in names:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
                 raise RecipeError(f"training.{name}: found {value!r}; expected a number of at least 0")

@@ -22,6 +22,7 @@ from ..model import FusionModel
 from ..recipes import Recipe
 from .best import Best
 from .checkpoint import Checkpoint, restoring
+from .kept_states import content_hash, prepared
 from .loop import Loop, TrainingError
 from .machines import Machines, process
 from .notes import write_notes
@@ -70,7 +71,7 @@ def fit(
     trackers: Sequence[str] = (),
     accelerator: str = "auto",
     devices: int | str = 1,
-    precision: str = "32-true",
+    precision: str | None = None,
     accumulate: int = 1,
     num_workers: int = 0,
     compile: bool = False,
@@ -96,7 +97,7 @@ def fit(
     accelerator : "cpu", "gpu", "mps", or "auto" for the fastest of them that this machine has
     devices : number of processes on this machine that share each of the recipe's batches; "auto": one per GPU
         `fit` runs this program again for each of the others. Under torchrun or `accelerate launch`, theirs counts.
-    precision : "32-true", or "bf16-mixed" for matrix products in bfloat16
+    precision : "32-true", or "bf16-mixed" for matrix products in bfloat16; default the recipe's
         The scan's state, the alignment losses, the prediction and the weights stay in float32.
     accumulate : number of parts that each batch is taken in: the same step, up to rounding, in less memory
     num_workers : number of processes that read ahead; 0: none, for data that lies in memory
@@ -121,6 +122,7 @@ def fit(
     for callback in callbacks:
         if not any(hasattr(callback, event) for event in EVENTS):
             raise ValueError(f"callbacks: found {callback!r}; expected an object with some of {', '.join(EVENTS)}")
+    precision = precision or recipe.training.precision
     machines = Machines(accelerator, devices, precision, accumulate, num_workers, compile)
     folder = Path(folder) if folder else None
     log_with = trackers_of(trackers, folder)
@@ -176,12 +178,13 @@ class _Run:
     def _train(self, train: Dataset, valid: Dataset | None, epochs: int, callbacks: Sequence[Any]) -> FusionModel:
         refit = valid is None
         set_seed(self.seed)
+        config, model = self.recipe.training, build(self.recipe, train)
         loop = Loop(
-            build(self.recipe, train),
-            self.recipe.training,
+            model,
+            config,
             epochs,
-            train,
-            valid,
+            prepared(train, model, config.augment, self.progress),
+            prepared(valid, model, progress=self.progress) if valid else None,
             self.best,
             self.machines,
             self.accelerator,
@@ -213,6 +216,8 @@ def _identity(recipe: Recipe, seed: int, machines: Machines, train: Dataset, val
     digest = hashlib.sha256()
     for m, (mean, sd) in train.statistics().items():
         digest.update(m.encode() + mean.numpy().tobytes() + sd.numpy().tobytes())
+    for m in train.encoders:
+        digest.update(content_hash(train, m).encode())
     data = {"train": len(train), "valid": len(valid), "statistics": digest.hexdigest()[:16]}
     return {"recipe": recipe.to_dict(), "seed": seed, "data": data, **machines.identity()}
 
@@ -230,9 +235,23 @@ def _check_labels(train: Dataset, valid: Dataset) -> None:
         warnings.warn(f"{problem}; the best epoch is chosen on that one class alone", stacklevel=3)
 
 
+def _encoders(recipe: Recipe, train: Dataset) -> dict[str, Any]:
+    """Return the model's setting "encoders": the recipe's, by the names that the data were made for."""
+    encoders = {m: {"name": name} for m, name in train.encoders.items()}
+    for m, settings in recipe.model.get("encoders", {}).items():
+        name = settings.get("name", train.encoders.get(m))
+        if m not in encoders or name != train.encoders[m]:
+            raise ValueError(
+                f"model.encoders.{m}: {name!r}; {train.name} was made for {train.encoders or 'no encoder'}. "
+                "Say data.encode = false, and the same encoder in [data]"
+            )
+        encoders[m] |= settings
+    return {"encoders": encoders} if encoders else {}
+
+
 def build(recipe: Recipe, train: Dataset) -> FusionModel:
     """Return the recipe's model for this data set, standardising features by the training split's statistics."""
     settings = {"modalities": train.modalities, "task": train.task, "n_classes": train.n_classes}
-    model = build_model({**settings, "readout": train.readout, **recipe.model})
+    model = build_model({**settings, "readout": train.readout, **recipe.model, **_encoders(recipe, train)})
     model.set_statistics(train.statistics())
     return model

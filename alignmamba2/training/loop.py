@@ -68,12 +68,14 @@ class Loop:
 
     def __post_init__(self) -> None:
         self._tell("on_start", self.model, self.epochs)
-        size, options = self.config.batch_size, {"share": True, "num_workers": self.machines.num_workers}
+        size, neighbours = self.config.batch_size, self.model.neighbours
+        options = {"share": True, "num_workers": self.machines.num_workers, "neighbours": neighbours}
         self.place = ""  # the step, for errors
         self.order = torch.Generator().manual_seed(self.seed)
-        self.train_batches = loader(self.train, size, self.order, parts=self.machines.accumulate, **options)
+        parts, bucket = self.machines.accumulate, self.config.bucket
+        self.train_batches = loader(self.train, size, self.order, parts=parts, bucket=bucket, **options)
         self.valid_batches = loader(self.valid, size, **options) if self.valid else ()
-        self.steps = math.ceil(len(self.train) / size)
+        self.steps = len(self.train_batches) // parts
         self.total = self.steps * self.config.max_epochs
         self.network = Network(self.model, self.machines.compile)
         self.shared = self.accelerator.prepare(self.network)  # on its device; within PyTorch's DDP if there are several
@@ -119,7 +121,9 @@ class Loop:
     def backward(self, batch: MultimodalBatch, step: int, part: int) -> dict[str, float]:
         """Add the gradient of this process's part of a batch; return the loss and its parts, summed over samples."""
         self.place = f"epoch {self.epoch}, step {step}, samples {_some(batch.ids)}"
-        samples, size = share_of(step, len(self.train), self.config.batch_size, part, self.machines.accumulate)
+        samples = size = len(batch)
+        if self.model.neighbours == 1:
+            samples, size = share_of(step, len(self.train), self.config.batch_size, part, self.machines.accumulate)
         is_last = part == self.machines.accumulate - 1
         with nullcontext() if is_last else self.accelerator.no_sync(self.shared):  # processes meet once per step
             output: ModelOutput = self.shared(batch.to(self.accelerator.device, non_blocking=True))
@@ -158,7 +162,7 @@ class Loop:
                 problem = problem or f"{at}: the loss is {float(output.loss)}"
             known = ... if batch.label_mask is None else batch.label_mask
             labels = batch.labels[known].cpu()
-            if share_of(step, len(self.valid), self.config.batch_size)[0]:
+            if self.model.neighbours > 1 or share_of(step, len(self.valid), self.config.batch_size)[0]:
                 rows.append((output.prediction[known].cpu(), labels, output.loss.cpu() * labels.numel()))
         _stop_together(problem)
         prediction, labels, loss = zip(*(row for share in gathered(rows) for row in share), strict=True)

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from ..model import FusionModel
 from ..recipes import TrainingConfig
 
 
-def optimizer_of(model: nn.Module, config: TrainingConfig) -> AdamW:
-    """Return AdamW for a model, as Mamba has it: no decay for what is no matrix of weights (norms, biases, A and D)."""
-    plain = [p for name, p in model.named_parameters() if p.ndim < 2 or name.endswith("A_log")]
-    others = {id(p) for p in plain}
-    decayed = [p for p in model.parameters() if id(p) not in others]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+def optimizer_of(model: FusionModel, config: TrainingConfig) -> AdamW:
+    """Return AdamW for a model, as Mamba has it: no decay for what is no matrix of weights (norms, biases, A and D).
+
+    Encoders inside the model have a learning rate and decay of their own; the rate of a layer at depth k below the last
+    one is `layer_decay` to the power of k times `encoder_learning_rate`.
+    """
+    encoders = [group for encoder in model.encode.values() for group in encoder.groups()]
+    inside = {id(p) for encoder in model.encode.values() for p in encoder.parameters()}
+    own = {name: p for name, p in model.named_parameters() if id(p) not in inside}
+    groups = _groups(own, config.learning_rate, config.weight_decay)
+    for depth, parameters in encoders:
+        rate = config.encoder_learning_rate * config.layer_decay**depth
+        groups += _groups(parameters, rate, config.encoder_weight_decay)
     return AdamW(groups, lr=config.learning_rate, fused=True)
+
+
+def _groups(parameters: Mapping[str, nn.Parameter], rate: float, decay: float) -> list[dict[str, Any]]:
+    plain = {name for name, p in parameters.items() if p.ndim < 2 or name.endswith("A_log")}
+    parts = ([p for n, p in parameters.items() if (n in plain) == is_plain] for is_plain in (False, True))
+    return [{"params": p, "lr": rate, "weight_decay": d} for p, d in zip(parts, (decay, 0.0), strict=True)]
 
 
 def schedule_of(optimizer: Optimizer, config: TrainingConfig, steps: int) -> LambdaLR:

@@ -1,0 +1,95 @@
+"""What the frozen layers of encoders compute of a data set, computed once and kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..batch import MultimodalBatch, Sample
+from ..datasets import Dataset
+from ..datasets.augmentation import Augmentation, AugmentedSamples
+from ..datasets.fetch import data_root
+from ..encoders import Encoder, Tokens
+from ..encoders.cache import cached, hash_items
+from ..model import FusionModel
+
+BATCH = 32
+
+
+def prepared(
+    train: Dataset, model: FusionModel, augment: Mapping[str, object] | None = None, progress: bool = False
+) -> Dataset:
+    """Return a split as the trainer reads it: pictures augmented, and states of frozen layers in place of raw inputs.
+
+    Where an encoder has frozen layers, what they compute of a sample is kept on disk, under the hash of the encoder's
+    weights and of the data, for each of the augmentation's views; each reading of the sample draws one of the views.
+    The model computes the same from the states, in less time.
+    """
+    encoders = {m: e for m, e in model.encode.items() if m in train.encoders}
+    kept = {m: e for m, e in encoders.items() if e.config.train != "all"}
+    augmentation = Augmentation(**augment) if augment else None
+    if not kept:
+        return replace(train, samples=AugmentedSamples(train.samples, augmentation)) if augmentation else train
+    views: list[Sequence[Sample]] = [train.samples]
+    if augmentation:
+        views = [AugmentedSamples(train.samples, augmentation, view) for view in range(augmentation.views)]
+    states = {}
+    for m, encoder in kept.items():
+        still = encoder.vocabulary > 0  # augmentation changes pictures alone
+        of_views = [_states(samples, m, encoder, train, progress) for samples in (views[:1] if still else views)]
+        states[m] = of_views * len(views) if still else of_views
+    return replace(train, samples=KeptSamples(train.samples, states))
+
+
+class KeptSamples(Sequence):
+    """Samples with kept states in place of some modalities' features; each reading draws one of the views."""
+
+    finite = True
+
+    def __init__(self, samples: Sequence[Sample], states: Mapping[str, Sequence[Tokens]]):
+        lean = samples.without(tuple(states)) if hasattr(samples, "without") else samples
+        self.samples, self.states, self.views = lean, states, len(next(iter(states.values())))
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.samples[index]
+        view = int(torch.randint(self.views, ())) if self.views > 1 else 0
+        return replace(sample, features={**sample.features, **{m: x[view][index] for m, x in self.states.items()}})
+
+    @property
+    def labels(self) -> Sequence[Tensor | None]:
+        labels = getattr(self.samples, "labels", None)
+        return [s.label for s in self.samples] if labels is None else labels
+
+
+def content_hash(dataset: Dataset, m: str) -> str:
+    """Return a hash of a modality's raw inputs, or the name that the samples have for them in `keys`."""
+    names = getattr(dataset.samples, "keys", {})
+    return names[m] if m in names else hash_items(s.features[m].numpy() for s in dataset.samples)
+
+
+def _states(samples: Sequence[Sample], m: str, encoder: Encoder, dataset: Dataset, progress: bool) -> Tokens:
+    """What enters the encoder's first layer that learns, one sequence of states per sample."""
+    how = f" {samples.augmentation} view {samples.view}" if isinstance(samples, AugmentedSamples) else ""
+    data = content_hash(dataset, m) + how
+    key = f"states of {encoder.config.sha256} before layer {encoder.first}"
+    bar = tqdm(total=len(samples), desc=f"{encoder.config.name}, {m}", leave=False, disable=not progress)
+    return cached(Path(data_root()) / "cache", key, data, encoder.states_width, _computed(samples, m, encoder, bar))
+
+
+def _computed(samples: Sequence[Sample], m: str, encoder: Encoder, bar: tqdm) -> Iterator[list[Tensor]]:
+    device = next(encoder.parameters()).device
+    for start in range(0, len(samples), BATCH):
+        batch = [samples[i] for i in range(start, min(start + BATCH, len(samples)))]
+        only = [Sample({m: s.features[m]}, masks={k: v for k, v in s.masks.items() if k == m}) for s in batch]
+        inputs = MultimodalBatch.from_samples(only).to(device)
+        states, mask = encoder.below(inputs.features[m], inputs.masks[m])
+        bar.update(len(batch))
+        yield [x[real] for x, real in zip(states, mask, strict=True)]
