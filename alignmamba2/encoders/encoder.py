@@ -112,6 +112,8 @@ class Encoder(nn.Module):
         config = config.described()
         with_weights = PRETRAINED.get() and torch.get_default_device().type != "meta"
         self.body = hub.network(config.name, config.architecture, self._dropout(config), weights=with_weights)
+        if hasattr(self.body, "_fc"):  # EfficientNet's classifier of ImageNet
+            self.body._fc = None
         if with_weights:
             digest = hash_model(self.body)
             if config.sha256 not in ("", digest):

@@ -65,9 +65,7 @@ def network(
     dropout : settings of a Hugging Face config to change
     """
     if "config" not in architecture:
-        net = efficientnet.load(name) if weights else efficientnet.EfficientNetLite(*efficientnet.SCALES[name])
-        net._fc = None  # the classifier of ImageNet
-        return net
+        return efficientnet.load(name) if weights else efficientnet.EfficientNetLite(*efficientnet.SCALES[name])
     transformers = require()
     if not weights:
         config = transformers.AutoConfig.for_model(**architecture["config"], **(dropout or {}))

@@ -74,13 +74,9 @@ class Neighbourly:
         order = range(len(blocks))
         if self.generator is not None:
             order = torch.randperm(len(blocks), generator=self.generator).tolist()
-        batch, done, cut = [], 0, 1
-        for place in order:
-            batch += blocks[place]
-            done += len(blocks[place])
-            if done * len(self) >= cut * len(self.groups):
-                yield batch
-                batch, cut = [], cut + 1
+        cuts = [len(blocks) * i // len(self) for i in range(len(self) + 1)]
+        for a, b in pairwise(cuts):
+            yield [sample for place in order[a:b] for sample in blocks[place]]
 
     def _blocks(self) -> Iterator[list[int]]:
         start = 0

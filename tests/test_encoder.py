@@ -1,0 +1,448 @@
+"""Encoders inside the model: what learns, what is frozen and kept, what is read together."""
+
+import dataclasses
+from itertools import pairwise
+
+import pytest
+import torch
+import transformers
+from torch.nn.utils.rnn import pad_sequence
+
+from alignmamba2 import AlignMamba2, AlignMamba2Config, MultimodalBatch
+from alignmamba2.batch import BatchError, Sample
+from alignmamba2.datasets.augmentation import Augmentation, AugmentedSamples
+from alignmamba2.datasets.base import splits_of
+from alignmamba2.encoders import Encoder, EncoderConfig
+from alignmamba2.recipes import Recipe, TrainingConfig
+from alignmamba2.training import evaluate, fit
+from alignmamba2.training.batches import Bucketed, Neighbourly
+from alignmamba2.training.checkpoint import CheckpointError
+from alignmamba2.training.evaluation import predict
+from alignmamba2.training.kept_states import KeptSamples, prepared
+from alignmamba2.training.optimizer import optimizer_of
+
+WORDS, WIDTH = 40, 16
+SIZES = {"hidden_size": WIDTH, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
+TEXT = {
+    "bert": (transformers.BertConfig, transformers.BertModel),
+    "roberta": (transformers.RobertaConfig, transformers.RobertaModel),
+    "mpnet": (transformers.MPNetConfig, transformers.MPNetModel),
+    "electra": (transformers.ElectraConfig, transformers.ElectraModel),
+    "deberta-v2": (transformers.DebertaV2Config, transformers.DebertaV2Model),
+}
+PICTURES = ("vit", "resnet", "clip")
+
+
+@pytest.fixture
+def text_model(tmp_path):
+    """Return a function that saves a small text model of a kind and returns its folder."""
+
+    def save(kind="bert", seed=0):
+        torch.manual_seed(seed)
+        config, model = TEXT[kind]
+        more = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]} if kind == "deberta-v2" else {}
+        more |= {"embedding_size": WIDTH} if kind == "electra" else {}
+        network = model(config(vocab_size=WORDS, max_position_embeddings=64, pad_token_id=1, **SIZES, **more))
+        with torch.no_grad():
+            for p in network.parameters():  # freshly made layers are all alike, and biases 0
+                p.add_(0.05 * torch.randn_like(p))
+        folder = tmp_path / f"{kind}-{seed}"
+        network.save_pretrained(folder)
+        return str(folder)
+
+    return save
+
+
+@pytest.fixture
+def picture_model(tmp_path):
+    def save(kind):
+        torch.manual_seed(0)
+        sizes = {**SIZES, "image_size": 32, "patch_size": 8}
+        if kind == "resnet":
+            config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 12, WIDTH], depths=[1, 1, 1])
+            network = transformers.ResNetModel(config)
+        elif kind == "vit":
+            network = transformers.ViTModel(transformers.ViTConfig(**sizes))
+        else:
+            network = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**sizes))
+        network.save_pretrained(tmp_path / kind)
+        (tmp_path / kind / "preprocessor_config.json").write_text('{"size": {"height": 32, "width": 32}}')
+        return str(tmp_path / kind)
+
+    return save
+
+
+def ids_of(lengths, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    rows = [torch.randint(3, WORDS, (n,), generator=generator) for n in lengths]
+    x = pad_sequence(rows, batch_first=True)
+    return x, torch.arange(x.shape[1]) < torch.tensor(lengths).unsqueeze(1)
+
+
+def peer(folder, x, mask):
+    """The network's own answer, as Hugging Face computes it."""
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    return model, model(input_ids=x, attention_mask=mask.long()).last_hidden_state
+
+
+@pytest.mark.parametrize("kind", TEXT)
+@pytest.mark.parametrize("train", [0, 1, 2, 3, "all"])
+def test_words_are_read_as_the_network_itself_reads_them(text_model, kind, train):
+    folder = text_model(kind)
+    x, mask = ids_of([5, 1, 7])
+    _, expected = peer(folder, x, mask)
+    encoder = Encoder(EncoderConfig(folder, train=train)).eval()
+    tokens, of = encoder(x, mask)
+    assert torch.equal(of, mask)
+    torch.testing.assert_close(tokens[mask], expected[mask], atol=1e-5, rtol=1e-4)
+    if train != "all":
+        states, kept = encoder.below(x, mask)
+        again, _ = encoder(states, kept)
+        torch.testing.assert_close(again[mask], expected[mask], atol=1e-5, rtol=1e-4)
+        assert states.shape[-1] == encoder.states_width
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+@pytest.mark.parametrize("train", [0, 1, "all"])
+def test_pictures_are_read_as_the_network_itself_reads_them(picture_model, kind, train):
+    folder = picture_model(kind)
+    pictures = torch.randint(0, 256, (3, 1, 32, 32, 3), dtype=torch.uint8)
+    mask = torch.tensor([[True], [False], [True]])
+    encoder = Encoder(EncoderConfig(folder, train=train)).eval()
+    tokens, of = encoder(pictures, mask)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    pixels = (pictures[[0, 2], 0].permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    expected = getattr(model, "vision_model", model)(pixels).last_hidden_state
+    if expected.ndim == 4:
+        expected = expected.flatten(2).transpose(1, 2)
+    assert of.tolist() == [[present] * expected.shape[1] for present in (True, False, True)]
+    torch.testing.assert_close(tokens[[0, 2]], expected, atol=1e-5, rtol=1e-4)
+    if train != "all":
+        states, kept = encoder.below(pictures, mask)
+        torch.testing.assert_close(encoder(states, kept)[0][[0, 2]], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_are_the_networks_own_and_stop_at_what_is_frozen(text_model):
+    folder = text_model()
+    x, mask = ids_of([4, 6])
+    weights = torch.randn(WIDTH)
+    model, expected = peer(folder, x, mask)
+    (expected[mask] @ weights).sum().backward()
+    encoder = Encoder(EncoderConfig(folder, train=2)).eval()
+    (encoder(x, mask)[0][mask] @ weights).sum().backward()
+    theirs = dict(model.named_parameters())
+    for name, p in encoder.body.named_parameters():
+        learns = name.startswith(("encoder.layer.1.", "encoder.layer.2."))
+        assert p.requires_grad == learns
+        assert (p.grad is not None) == learns
+        if learns:
+            torch.testing.assert_close(p.grad, theirs[name].grad, atol=1e-5, rtol=1e-4)
+
+
+def test_dropout_acts_in_the_layers_that_learn_and_nowhere_else(text_model):
+    encoder = Encoder(EncoderConfig(text_model(), train=1, dropout=0.5)).train()
+    x, mask = ids_of([6, 6])
+    assert torch.equal(encoder.below(x, mask)[0], encoder.below(x, mask)[0])
+    assert not torch.equal(encoder(x, mask)[0], encoder(x, mask)[0])
+    assert encoder.training
+    still = Encoder(EncoderConfig(text_model(), train=1, dropout=0.0)).train()
+    assert torch.equal(still(x, mask)[0], still(x, mask)[0])
+
+
+def test_batch_norms_keep_their_statistics(picture_model):
+    encoder = Encoder(EncoderConfig(picture_model("resnet"), train="all")).train()
+    before = {name: x.clone() for name, x in encoder.named_buffers()}
+    encoder(torch.randint(0, 256, (4, 1, 32, 32, 3), dtype=torch.uint8), torch.ones(4, 1, dtype=torch.bool))
+    assert before
+    assert all(torch.equal(x, before[name]) for name, x in encoder.named_buffers())
+
+
+def test_neighbours_are_read_as_one_sequence_within_their_group(text_model):
+    folder = text_model()
+    x, mask = ids_of([3, 5, 2, 4, 4])
+    groups = ["a", "a", "a", "b", ""]
+    encoder = Encoder(EncoderConfig(folder, train="all", neighbours=2)).eval()
+    tokens, _ = encoder(x, mask, groups)
+    for rows in ([0, 1], [2], [3], [4]):  # the third of "a" begins the next run
+        joined = torch.cat([x[row][mask[row]] for row in rows]).unsqueeze(0)
+        _, expected = peer(folder, joined, torch.ones_like(joined, dtype=torch.bool))
+        mine = torch.cat([tokens[row][mask[row]] for row in rows])
+        torch.testing.assert_close(mine, expected[0], atol=1e-5, rtol=1e-4)
+    assert not tokens[~mask].any()
+
+
+def test_frozen_layers_read_each_neighbour_by_itself(text_model):
+    encoder = Encoder(EncoderConfig(text_model(), train=1, neighbours=3)).eval()
+    x, mask = ids_of([3, 5, 2])
+    together, _ = encoder(x, mask, ["a"] * 3)
+    states, _ = encoder.below(x, mask)
+    torch.testing.assert_close(encoder(states, mask, ["a"] * 3)[0], together)
+    assert not torch.allclose(encoder(x, mask)[0][mask], together[mask])
+
+
+def test_a_row_without_words_is_no_nan(text_model):
+    encoder = Encoder(EncoderConfig(text_model(), train=1))
+    x, mask = ids_of([3, 0])
+    tokens, of = encoder(x, mask)
+    assert torch.isfinite(tokens).all()
+    assert not of[1].any()
+
+
+def config_with(folder, **more):
+    settings = {"d_model": 8, "n_layers": 1, "task": "regression", "dropout": 0.0}
+    encoders = {"text": {"name": folder, "train": 1}}
+    return AlignMamba2Config(**{"modalities": {"text": 0, "audio": 3}, "encoders": encoders, **settings, **more})
+
+
+def batch_of(lengths=(4, 2, 5), **more):
+    x, mask = ids_of(lengths)
+    audio = torch.randn(len(lengths), 2, 3)
+    return MultimodalBatch({"text": x, "audio": audio}, {"text": mask}, labels=torch.zeros(len(lengths)), **more)
+
+
+def test_a_model_saves_what_learnt_and_finds_the_rest_by_name_and_hash(text_model, tmp_path):
+    folder = text_model()
+    torch.manual_seed(0)
+    model = AlignMamba2(config_with(folder))
+    assert model.config.modalities == {"text": WIDTH, "audio": 3}
+    with torch.no_grad():
+        for p in model.encode["text"].parameters():
+            if p.requires_grad:
+                p.add_(0.1)
+    names = [name for name in model.state_dict() if name.startswith("encode.")]
+    assert names
+    assert all("layer.2." in name for name in names)
+    batch = batch_of()
+    expected = model.eval()(batch).prediction
+    model.save_pretrained(tmp_path / "model")
+    assert torch.equal(AlignMamba2.from_pretrained(tmp_path / "model")(batch).prediction, expected)
+
+    model.save_pretrained(tmp_path / "whole", whole=True)
+    transformers.BertModel.from_pretrained(text_model(seed=1)).save_pretrained(folder)  # other weights, same place
+    assert torch.equal(AlignMamba2.from_pretrained(tmp_path / "whole")(batch).prediction, expected)
+    with pytest.raises(ValueError, match=r"encoders\['text'\].*SHA-256 .*trained on"):
+        AlignMamba2.from_pretrained(tmp_path / "model")
+
+
+def test_a_model_without_its_encoders_weights_is_counted_on_no_memory(text_model):
+    config = config_with(text_model())
+    with torch.device("meta"):
+        model = AlignMamba2(config)
+    assert all(p.is_meta for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "FOLDER", "train": 4}, r"encoders\['text'\]: train: found 4.*has 3 layers"),
+        ({"name": "FOLDER", "train": -1}, r"encoders\['text'\]: train: found -1"),
+        ({"name": "FOLDER", "trian": 1}, r"encoders\['text'\]: unknown keys \['trian'\]"),
+        ({"train": 1}, r"encoders\['text'\]: no name"),
+        ({"name": "FOLDER", "dropout": 1.5}, r"encoders\['text'\]: dropout: found 1.5"),
+        ({"name": "FOLDER", "neighbours": 0}, r"encoders\['text'\]: neighbours: found 0"),
+        ({"name": "no/such/folder"}, r"encoder 'no/such/folder': not found"),
+    ],
+)
+def test_a_wrong_setting_of_an_encoder_is_named(text_model, settings, message):
+    settings = {k: text_model() if v == "FOLDER" else v for k, v in settings.items()}
+    with pytest.raises(ValueError, match=message):
+        AlignMamba2(config_with("", encoders={"text": settings}))
+
+
+def test_input_that_its_encoder_cannot_read_is_named(text_model):
+    model = AlignMamba2(config_with(text_model()))
+    batch = batch_of()
+    with pytest.raises(BatchError, match=r"features\['text'\]: token ids 0 to 41; its encoder knows 0 to 39"):
+        model(dataclasses.replace(batch, features={**batch.features, "text": batch.features["text"] + WORDS - 38}))
+    pictures = torch.zeros(3, 1, 8, 8, 3, dtype=torch.uint8)
+    with pytest.raises(BatchError, match=r"features\['text'\]: torch.uint8; encoder .* reads int64 token ids"):
+        model(MultimodalBatch({"text": pictures, "audio": batch.features["audio"]}))
+    with pytest.raises(BatchError, match=r"features\['audio'\]: token ids; this model has no encoder"):
+        model(MultimodalBatch({"text": batch.features["text"], "audio": batch.features["text"]}))
+    with pytest.raises(ValueError, match=r"modalities\['text'\]: 7; encoder .* has 16"):
+        AlignMamba2(config_with(text_model(), modalities={"text": 7, "audio": 3}))
+
+
+def splits(folder, count=24, **fields):
+    """Sentences whose label is how many of their words are above the middle one."""
+    generator = torch.Generator().manual_seed(1)
+
+    def sample(i):
+        ids = torch.randint(3, WORDS, (3 + i % 5,), generator=generator)
+        label = (ids > WORDS // 2).float().mean()
+        return Sample({"text": ids, "audio": torch.randn(2, 3, generator=generator)}, label, str(i), group=f"g{i // 5}")
+
+    parts = {split: [sample(i) for i in range(count)] for split in ("train", "valid", "test")}
+    return splits_of(
+        parts, name="words", protocol="", description="", synthetic=True, encoders={"text": folder}, **fields
+    )
+
+
+def recipe_of(neighbours=1, train=1, **training):
+    settings = {"batch_size": 8, "max_epochs": 3, "monitor": "valid/mae", "encoder_learning_rate": 1e-2, **training}
+    model = {"d_model": 8, "n_layers": 1, "encoders": {"text": {"train": train, "neighbours": neighbours}}}
+    return Recipe("words", "words", model=model, training=TrainingConfig(**settings))
+
+
+@pytest.mark.parametrize("neighbours", [1, 4])
+def test_training_from_kept_states_is_training_from_words(text_model, tmp_path, monkeypatch, neighbours):
+    monkeypatch.setenv("ALIGNMAMBA2_DATA", str(tmp_path / "data"))
+    data = splits(text_model())
+    result = fit(recipe_of(neighbours), datasets=data, progress=False)
+    assert list((tmp_path / "data" / "cache").glob("tokens-*"))
+    monkeypatch.setattr("alignmamba2.training.fitting.prepared", lambda split, *_, **__: split)
+    other = fit(recipe_of(neighbours), datasets=data, progress=False)
+    for a, b in zip(result.history, other.history, strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+    # Evaluation reads the words themselves, in batches of another size.
+    best = result.history[result.best_epoch]["valid/mae"]
+    assert evaluate(result.model, data["valid"])["mae"] == pytest.approx(best, abs=1e-5)
+
+
+def test_an_unfinished_run_of_other_words_does_not_go_on(text_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNMAMBA2_DATA", str(tmp_path / "data"))
+
+    class Stop(Exception):
+        def on_epoch(self, row):
+            if row["epoch"] == 1:
+                raise self
+
+    data = splits(text_model())
+    with pytest.raises(Stop):
+        fit(recipe_of(), datasets=data, progress=False, folder=tmp_path / "run", callbacks=[Stop()])
+    first = data["train"].samples[0]
+    changed = dataclasses.replace(first, features={**first.features, "text": first.features["text"].flip(0)})
+    other = dataclasses.replace(data["train"], samples=[changed, *data["train"].samples[1:]])
+    with pytest.raises(CheckpointError, match="statistics"):
+        fit(recipe_of(), datasets={**data, "train": other}, progress=False, folder=tmp_path / "run")
+    resumed = fit(recipe_of(), datasets=data, progress=False, folder=tmp_path / "run")
+    assert resumed.history == fit(recipe_of(), datasets=data, progress=False).history
+
+
+def test_the_encoder_of_a_recipe_is_the_one_the_data_were_made_for(text_model):
+    recipe = recipe_of()
+    recipe.model["encoders"]["text"]["name"] = "another"
+    with pytest.raises(ValueError, match=r"model.encoders.text: 'another'; words was made for"):
+        fit(recipe, datasets=splits(text_model()), progress=False)
+
+
+def test_each_layer_has_its_own_rate(text_model):
+    model = AlignMamba2(config_with(text_model(), encoders={"text": {"name": text_model(), "train": "all"}}))
+    config = TrainingConfig(learning_rate=1e-3, encoder_learning_rate=1e-4, layer_decay=0.5, encoder_weight_decay=0.2)
+    groups = optimizer_of(model, config).param_groups
+    rates = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert set(rates) == {id(p) for p in model.parameters()}
+    body = model.encode["text"].body
+    for depth, layer in enumerate(reversed(body.encoder.layer)):
+        assert rates[id(layer.output.dense.weight)] == (1e-4 * 0.5**depth, 0.2)
+        assert rates[id(layer.output.dense.bias)] == (1e-4 * 0.5**depth, 0.0)
+    assert rates[id(body.embeddings.word_embeddings.weight)] == (1e-4 * 0.5**3, 0.2)
+    assert rates[id(model.head.weight)] == (1e-3, 0.01)
+
+
+def test_batches_by_length_hold_every_sample_once_and_little_padding():
+    lengths = torch.randint(1, 50, (203,), generator=torch.Generator().manual_seed(0)).tolist()
+    batches = Bucketed(lengths, 8, 6, torch.Generator().manual_seed(0))
+    first, second = list(batches), list(batches)
+    for epoch in (first, second):
+        assert sorted(i for batch in epoch for i in batch) == list(range(203))
+        assert [len(batch) for batch in epoch] == [8] * 25 + [3]
+    assert first != second
+
+    def padding(batches):
+        return sum(len(b) * max(lengths[i] for i in b) - sum(lengths[i] for i in b) for b in batches)
+
+    plain = [list(range(i, min(i + 8, 203))) for i in range(0, 203, 8)]
+    assert padding(first) < padding(plain) / 2
+
+
+@pytest.mark.parametrize("size", [4, 8, 64])
+def test_neighbours_stay_together(size):
+    groups = ["a"] * 13 + ["b"] * 2 + ["", ""] + ["c"] * 30
+    batches = Neighbourly(groups, size, 4, torch.Generator().manual_seed(0))
+    cuts = set()
+    for _ in range(20):
+        epoch = list(batches)
+        assert len(epoch) == len(batches)
+        assert all(epoch)
+        assert sorted(i for batch in epoch for i in batch) == list(range(len(groups)))
+        order = [i for batch in epoch for i in batch]
+        cuts |= {j for i, j in pairwise(order) if j != i + 1}
+    assert len(cuts) > len(groups) / 2  # in time a block begins anywhere
+    still = [i for batch in Neighbourly(groups, size, 4, None) for i in batch]
+    assert still == list(range(len(groups)))
+
+
+def test_blocks_of_prediction_do_not_depend_on_the_size_of_batches(text_model):
+    data = splits(text_model())["test"]
+    settings = {"name": data.encoders["text"], "neighbours": 3, "train": 2}
+    model = AlignMamba2(config_with("", encoders={"text": settings})).eval()
+    one, other = predict(model, data, batch_size=4)[0], predict(model, data, batch_size=64)[0]
+    torch.testing.assert_close(one, other)
+
+
+def picture_samples(count=6, side=20):
+    x = torch.randint(0, 256, (count, 1, side, side, 3), dtype=torch.uint8)
+    return [Sample({"image": p, "depth": p.clone()}, torch.tensor(i % 2), str(i)) for i, p in enumerate(x)]
+
+
+def test_colour_and_depth_are_cropped_and_mirrored_alike():
+    (sample, *_) = picture_samples()
+    augment = Augmentation(crop=16, views=2)
+    seen = set()
+    whole = sample.features["image"]
+    for _ in range(60):
+        drawn = augment(sample).features
+        assert torch.equal(drawn["image"], drawn["depth"])
+        assert drawn["image"].shape == (1, 16, 16, 3)
+        fits = [
+            (top, left, mirrored)
+            for top in range(5)
+            for left in range(5)
+            for mirrored in (False, True)
+            if torch.equal(
+                drawn["image"].flip(2) if mirrored else drawn["image"], whole[:, top : top + 16, left : left + 16]
+            )
+        ]
+        assert len(fits) == 1
+        seen |= set(fits)
+    assert {top for top, _, _ in seen} == {left for _, left, _ in seen} == set(range(5))
+    assert {mirrored for _, _, mirrored in seen} == {False, True}
+    assert augment(dataclasses.replace(sample, features={"image": whole[:, :8, :8]})).features["image"].shape[1] == 8
+
+
+def test_colours_change_within_their_strength():
+    grey = Sample({"image": torch.full((1, 8, 8, 3), 100, dtype=torch.uint8)})
+    means = [Augmentation(crop=8, jitter={"image": 0.2})(grey).features["image"].float().mean() for _ in range(50)]
+    assert all(79 <= mean <= 121 for mean in means)
+    assert len({float(mean) for mean in means}) > 10
+
+
+@pytest.mark.parametrize("settings", [{"crop": 0}, {"views": 1.5}, {"jitter": {"image": 1.0}}])
+def test_a_wrong_setting_of_augmentation_is_named(settings):
+    with pytest.raises(ValueError, match=rf"augment\.{next(iter(settings))}"):
+        Augmentation(**settings)
+
+
+def test_views_are_kept_and_drawn(picture_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNMAMBA2_DATA", str(tmp_path))
+    folder = picture_model("resnet")
+    samples = picture_samples(side=40)
+    encoders = {"image": folder, "depth": folder}
+    fields = {"name": "pictures", "protocol": "", "description": "", "synthetic": True, "encoders": encoders}
+    data = splits_of({"train": samples}, classes=("a", "b"), **fields)["train"]
+    settings = {m: {"name": folder, "train": 1} for m in encoders}
+    model = AlignMamba2(AlignMamba2Config({"image": 0, "depth": 0}, encoders=settings, d_model=8, n_layers=1)).eval()
+    kept = prepared(data, model, {"crop": 32, "views": 3})
+    assert isinstance(kept.samples, KeptSamples)
+    views = [AugmentedSamples(samples, Augmentation(crop=32, views=3), view) for view in range(3)]
+    torch.testing.assert_close(
+        views[1][2].features["image"], AugmentedSamples(samples, Augmentation(crop=32), 1)[2].features["image"]
+    )
+    expected = [model(MultimodalBatch.from_samples([view[2]])).logits for view in views]
+    drawn = [model(MultimodalBatch.from_samples([kept.samples[2]])).logits for _ in range(30)]
+    places = [min(range(3), key=lambda k: (x - expected[k]).abs().max().item()) for x in drawn]
+    assert set(places) == {0, 1, 2}
+    for x, place in zip(drawn, places, strict=True):
+        torch.testing.assert_close(x, expected[place], atol=1e-5, rtol=1e-4)
+    assert torch.equal(kept.samples.labels[3], samples[3].label)
