@@ -119,12 +119,13 @@ def setting(text: str) -> tuple[str, Any]:
 def _fetch(arguments: argparse.Namespace) -> None:
     from .datasets import ENTRIES, entry_of
 
-    source = entry_of(arguments.name).source
-    if source is None:
+    entry = entry_of(arguments.name)
+    if entry.source is None:
         known = ", ".join(name for name, entry in ENTRIES.items() if entry.source)
         raise ValueError(f"data set {arguments.name!r}: nothing to fetch; there are {known}")
-    folder = source.fetch(arguments.root)
-    print(f"{arguments.name}: all files are in {folder}, with the published hashes")
+    options = [name for name in ("pictures", "frames") if getattr(arguments, name)]
+    folders = [str(source.fetch(arguments.root)) for source in entry.sources(*options)]
+    print(f"{arguments.name}: all files are in {', '.join(folders)}, with the published hashes")
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -283,7 +284,12 @@ DATA = {
     "fetch": Verb(
         "download a data set's files from their public home, checked by hash",
         _fetch,
-        [NAME, option("--root", help="folder of all data sets (default: $ALIGNMAMBA2_DATA, else data/)")],
+        [
+            NAME,
+            option("--root", help="folder of all data sets (default: $ALIGNMAMBA2_DATA, else data/)"),
+            option("--pictures", action="store_true", help="of mvsa: the pictures and texts too, 125 MB"),
+            option("--frames", action="store_true", help="of nyu: the colour pictures and depth maps too, 105 MB"),
+        ],
     ),
     "check": Verb(
         "say what a file or folder of data holds, leaks between splits, and what is wrong",

@@ -163,6 +163,8 @@ def splits_of(
     show : as of `Dataset`; default the samples' own, if they have an attribute `show`
     fields : other fields of `Dataset`, the same for all splits
     """
+    if fields.get("encoders"):
+        fields["protocol"] += ", encoders inside the model"
     if classes:
         notes = (f"classes: {', '.join(classes)}", *notes)
     fields |= {"readout": readout, "notes": tuple(notes), "n_classes": len(classes) or 1}

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import lzma
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pooch
+from tqdm import tqdm
 
-from ..storage.files import file_hash
+from ..storage.files import file_hashes
 from .base import DataError
 
 MIRROR_VARIABLE = "ALIGNMAMBA2_MIRROR"
 ROOT_VARIABLE = "ALIGNMAMBA2_DATA"
+PUBLISHED = Path(__file__).parent / "published"  # hashes and labels of public files, as data
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -37,6 +42,39 @@ def find_folder(root: str | Path | None, names: Sequence[str], members: Sequence
     return next((folder for folder in folders if any((folder / member).exists() for member in members)), None)
 
 
+class Index(Mapping[str, str]):
+    """An Index is the SHA-256 of many files, by path; it is read when the first of them is requested.
+
+    It comes with the package as text, a line "SHA-256  path" per file, compressed by LZMA.
+
+    Parameters
+    ----------
+    name : file name in `datasets/published`
+    sha256 : SHA-256 of the text
+    below : a folder, ending in "/"; the index is of the files in it alone, by their paths in it
+    """
+
+    def __init__(self, name: str, sha256: str, below: str = ""):
+        self.path, self.sha256, self.below = PUBLISHED / f"{name}.xz", sha256, below
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        text = lzma.decompress(self.path.read_bytes())
+        if hashlib.sha256(text).hexdigest() != self.sha256:
+            raise DataError(f"{self.path}: damaged, or another index than {self.sha256}; install the package again")
+        pairs = (reversed(line.split("  ", 1)) for line in text.decode().splitlines())
+        return {path.removeprefix(self.below): digest for path, digest in pairs if path.startswith(self.below)}
+
+    def __getitem__(self, path: str) -> str:
+        return self._hashes[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._hashes)
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+
 @dataclass(frozen=True)
 class Source:
     """Files with a public home.
@@ -45,12 +83,14 @@ class Source:
     ----------
     folder : name of the folder below the data root, and below a mirror
     url : the home, ending in "/"
-    hashes : mapping of relative path to SHA-256
+    hashes : mapping of relative path to SHA-256; of many files an `Index`
+    licence : the licence that the home states, or that it states none; said before anything is downloaded
     """
 
     folder: str
     url: str
     hashes: Mapping[str, str]
+    licence: str = "none stated"
 
     def missing(self, root: Path) -> list[str]:
         return [name for name in self.hashes if not (root / self.folder / name).is_file()]
@@ -66,14 +106,16 @@ class Source:
 
     def hashes_in(self, folder: Path) -> tuple[dict[str, str], list[str]]:
         """Return the SHA-256 of the files that a folder has, and the names of those that are not the published ones."""
-        cache = data_root() / "cache"
-        hashes = {name: file_hash(folder / name, cache) for name in self.hashes if (folder / name).is_file()}
+        names = [name for name in self.hashes if (folder / name).is_file()]
+        digests = file_hashes([folder / name for name in names], data_root() / "cache")
+        hashes = dict(zip(names, digests, strict=True))
         return hashes, [name for name, digest in hashes.items() if digest != self.hashes[name]]
 
     def fetch(self, root: str | Path | None = None, progress: bool = True) -> Path:
         """Bring every file to ``root/folder``, checked; a file that is there and right is left alone.
 
-        A file appears only when it is whole and has the right hash.
+        A file appears only when it is whole and has the right hash, so a fetch that was interrupted can be resumed.
+        With `progress`, the home and its licence are printed first, and a bar counts the files.
 
         Raises
         ------
@@ -82,14 +124,16 @@ class Source:
         """
         folder = data_root(root) / self.folder
         mirror = os.environ.get(MIRROR_VARIABLE)
-        downloader, retries = (self._copy_from_mirror, 0) if mirror else self._downloader(progress)
+        if progress:
+            print(f"{self.url}: {len(self.hashes)} files; licence there: {self.licence}", flush=True)
+        downloader, retries = (self._copy_from_mirror, 0) if mirror else self._downloader()
         registry = {name: f"sha256:{digest}" for name, digest in self.hashes.items()}
         box = pooch.create(path=folder, base_url=self.url, registry=registry, retry_if_failed=retries)
         logger = pooch.get_logger()
         level = logger.level
         logger.setLevel("WARNING")  # pooch's own lines would break the progress bar
         try:
-            for name in self.hashes:
+            for name in tqdm(self.hashes, unit="file", disable=not progress):
                 try:
                     box.fetch(name, downloader=downloader)
                 except DataError:
@@ -101,9 +145,18 @@ class Source:
             logger.setLevel(level)
         return folder
 
-    def _downloader(self, progress: bool) -> tuple[Callable, int]:
-        """Return pooch's downloader for the home, and how often to try again; other homes override this."""
-        return pooch.HTTPDownloader(progressbar=progress), 2
+    def _downloader(self) -> tuple[Callable, int]:
+        """Return a downloader as pooch's for the home, and how often to try again; other homes override this."""
+        import requests
+
+        session = requests.Session()  # one connection for all files
+
+        def download(url: str, output_file: str, _pooch: pooch.Pooch) -> None:
+            with session.get(url, stream=True, timeout=30) as response, Path(output_file).open("wb") as file:
+                response.raise_for_status()
+                file.writelines(response.iter_content(1 << 16))
+
+        return download, 2
 
     def _copy_from_mirror(self, url: str, output_file: str, _pooch: pooch.Pooch) -> None:
         source = Path(os.environ[MIRROR_VARIABLE]) / self.folder / url.removeprefix(self.url)

@@ -43,6 +43,7 @@ SOURCE = Source(
         "https://raw.githubusercontent.com/soujanyaporia/contextual-utterance-level-multimodal-sentiment-analysis/"
         "f1199e608b42f13878f724d82b6b2adaed8f42fe/data/"
     ),
+    licence="none stated; research data of Zadeh et al. (2016) and Poria et al. (ACL 2017)",
     hashes={
         "text/text_train0.csv": "cc327045db6cc361a08b4037b97bb24de4ddb5efb381468c4835cc4a60674668",
         "text/text_test0.csv": "a343e22272919d1384c2075dbcdd5fef5aa9f9366b0552a83f7c3147b64b047a",

@@ -34,9 +34,9 @@ from .base import DataError, Dataset, Mapped, check_choice, splits_of
 from .contents import Contents, Part
 from .fetch import data_root, find_folder
 from .formats import mvsa_files as files
-from .formats.images import central, picture_encoder, read_picture
-from .formats.mvsa_files import BRING, CLASSES, LABELS, NAME, PLANTED, SOURCE, SPLITS, Pair
-from .raw_modalities import RawModality, RawSamples
+from .formats.images import LARGE, SIZE, central, picture_encoder, read_picture
+from .formats.mvsa_files import BRING, CLASSES, FETCH, LABELS, NAME, PLANTED, SOURCE, SPLITS, TWEETS, Pair
+from .raw_modalities import RawModality, RawSamples, encoders_inside
 from .registry import Entry
 from .text_tokens import sentence_encoder
 
@@ -55,6 +55,7 @@ def load(
     image: str = "patches",
     text: str = "minilm",
     split_seed: int = 0,
+    encode: bool = True,
 ) -> dict[str, Dataset]:
     """Load the splits; modalities "text" and "image".
 
@@ -68,9 +69,14 @@ def load(
     image : "patches", "efficientnet-lite0", or the name of a Hugging Face vision model
     text : "words" (no learning, see `text_tokens.WordEncoder`), "minilm", or the name of a Hugging Face text model
     split_seed : seed of splits of our own
+    encode : False for encoders inside the model: samples then hold token ids (T,) int64 and pictures (1, 256, 256, 3)
+        uint8 (the shorter side becomes 256, the central square is kept), and `Dataset.encoders` names both encoders
     """
     check_choices(protocol, pictures)
     folder = find(root)
+    here = folder == data_root(root) / SOURCE.folder
+    if here and pictures != "none" and not any((folder / "data").glob("*.jpg")) and TWEETS.mirror():
+        TWEETS.fetch(root, progress=False)
     pairs, layout = read_pairs(folder, protocol, split_seed)
     hashes, changed = SOURCE.hashes_in(folder)
     splits = datasets(
@@ -81,6 +87,7 @@ def load(
         text=text,
         protocol=f"{protocol}, {layout}",
         synthetic=(folder / PLANTED).is_file(),
+        encode=encode,
     )
     notes = [f"{name}: SHA-256 {hashes[name]}, not the published copy's" for name in changed]
     return {split: dataclasses.replace(d, hashes=hashes, notes=(*d.notes, *notes)) for split, d in splits.items()}
@@ -102,13 +109,16 @@ def datasets(
     name: str = NAME,
     synthetic: bool = False,
     partners=None,
+    encode: bool = True,
 ) -> dict[str, Dataset]:
     """Return the splits of pairs; options as of `load`, `partners` as of `RawSamples`."""
     bad: dict[str, str] = {}
     notes, raws = [], {}
     if pictures == "none":
         image = "none"
+        encoders = encoders_inside(encode, text=text)
     else:
+        encoders = encoders_inside(encode, text=text, image=image)
         bad, key = files.survey(pairs, cache)
         summary = _summary(bad)
         if bad and (pictures == "require" or len(bad) == len(pairs)):
@@ -122,13 +132,13 @@ def datasets(
         protocol += f", pictures {summary}: {pictures}" if bad else ""
         if pictures == "drop":
             pairs = [p for p in pairs if p.id not in bad]
-        raws["image"] = _raw_pictures(pairs, [p.id not in bad for p in pairs], image, key, cache)
+        raws["image"] = _raw_pictures(pairs, [p.id not in bad for p in pairs], image, key, cache, encode)
     empty = [p.id for p in pairs if not p.text.split()]
     if mute := [i for i in empty if pictures == "none" or i in bad]:
         raise DataError(f"{pairs[0].picture.parent}: pairs {mute[:5]} ({len(mute)}) have neither text nor picture")
     if empty:
         notes.append(f"texts: {len(empty)} are empty, and count as missing: {', '.join(empty[:5])}")
-    raws = {"text": _raw_texts([p.text for p in pairs], text, cache), **raws}
+    raws = {"text": _raw_texts([p.text for p in pairs], text, cache, encode), **raws}
     rows = {split: [i for i, p in enumerate(pairs) if p.split == split] for split in SPLITS}
     same = files.repeated({split: [pairs[i].text for i in r] for split, r in rows.items()})
     notes.append(f"texts that are also in train: {same['valid']} of valid, {same['test']} of test")
@@ -138,11 +148,13 @@ def datasets(
     return splits_of(
         {split: RawSamples(raws, r, labels, ids, partners) for split, r in rows.items()},
         name=name,
-        protocol=f"{'synthetic, ' if synthetic else ''}{protocol}, {sizes}, text={text}, image={image}",
+        protocol=f"{'synthetic, ' if synthetic else ''}{protocol}, {sizes}, text={text}, image={image}"
+        + ("" if encode else ", encoders inside the model"),
         description=f"{name if synthetic else 'MVSA-Single'}, {kind}; positive, neutral or negative",
         synthetic=synthetic,
         classes=CLASSES,
         notes=notes,
+        encoders=encoders,
     )
 
 
@@ -150,14 +162,17 @@ def _summary(bad: dict[str, str]) -> str:
     return ", ".join(f"{list(bad.values()).count(kind)} {kind}" for kind in ("missing", "unreadable"))
 
 
-def _raw_pictures(pairs: Sequence[Pair], present: list[bool], encoder: str, key: str, cache: Path) -> RawModality:
-    items = Mapped(pairs, lambda p: central(read_picture(p.picture)))
+def _raw_pictures(
+    pairs: Sequence[Pair], present: list[bool], encoder: str, key: str, cache: Path, encode: bool
+) -> RawModality:
+    items = Mapped(pairs, lambda p: central(read_picture(p.picture), SIZE if encode else LARGE))
     key = f"mvsa {key} {len(pairs)}"
-    return RawModality(items, present, "pixels", key, partial(picture_encoder, encoder), cache, noise=NOISE)
+    named = partial(picture_encoder, encoder, encode=encode)
+    return RawModality(items, present, "pixels", key, named, cache, noise=NOISE)
 
 
-def _raw_texts(texts: Sequence[str], encoder: str, cache: Path) -> RawModality:
-    words = sentence_encoder(encoder)
+def _raw_texts(texts: Sequence[str], encoder: str, cache: Path, encode: bool) -> RawModality:
+    words = sentence_encoder(encoder, encode)
     key = hashlib.sha256("\0".join(texts).encode()).hexdigest()
     return RawModality(texts, [bool(t.split()) for t in texts], "words", key, lambda: words, cache, names=words.pieces)
 
@@ -202,9 +217,12 @@ def find(root: str | Path | None = None) -> Path:
 
 
 def is_present(root: str | Path | None = None) -> bool:
-    """Return whether there are pictures too; texts alone, for ``pictures="none"``, can be fetched."""
+    """Return whether there are pictures too, here or in the mirror; texts alone are for ``pictures="none"``."""
     folder = _folder(root)
-    return folder is not None and any((folder / "data").glob("*.jpg"))
+    if folder is not None and any((folder / "data").glob("*.jpg")):
+        return True
+    here = folder in (None, data_root(root) / SOURCE.folder)
+    return here and TWEETS.mirror() is not None and SOURCE.at_hand(root)
 
 
 def inspect(path: Path) -> Contents | None:
@@ -241,4 +259,5 @@ def inspect(path: Path) -> Contents | None:
     return Contents(folder, form, parts, (folder / PLANTED).is_file(), problems=problems, notes=notes, hashes=hashes)
 
 
-ENTRY = Entry(NAME, load, is_present=is_present, bring=BRING, source=SOURCE, inspect=inspect)
+MORE = {"pictures": [TWEETS]}
+ENTRY = Entry(NAME, load, is_present=is_present, bring=FETCH, source=SOURCE, more=MORE, inspect=inspect)

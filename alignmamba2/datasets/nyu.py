@@ -1,19 +1,24 @@
 """NYU-Depth V2, scene classification: a colour picture and a depth map, ten classes.
 
-Two layouts are read, whichever is there:
+Three layouts are read, whichever is there, in this order:
 
 - **labelled set**: `nyu_depth_v2_labeled.mat` (MATLAB v7.3, which is HDF5) and `splits.mat` (MATLAB v5, 1-based row
   numbers). HDF5 has MATLAB's axes in reverse: `images` (N, 3, 640, 480) uint8, `depths` and `rawDepths` (N, 640, 480)
   float32 in metres; `sceneTypes` and `scenes` are references to (n, 1) character codes. Reads a frame when it is first
   requested, so the 2.8 GB are never in memory.
+- **frames**: `frames/images/{n}.jpg` and `frames/depths/{n}.png`, which can be fetched: 8-bit depth in steps of 3.9 cm.
+  Their labels come with the package; 341 of 795 training labels are derived (see `nyu_files.Scenes`), and every result
+  says so. A scene is a run of neighbouring frames of one type and one part of the split.
 - **folders**, as QMF and TMC use them: `nyud2_trainvaltest/{train,test}/<class>/*.png`, colour on the left half of a
   picture and depth (usually HHA) on the right.
 
 The 27 scene types become 10 classes as in Gupta et al. (see `nyu_files.scene_class`). Validation is drawn from the
-training frames alone. (QMF's published "validation" is the test folder; never do that.)
+training frames alone, whole scenes together. (QMF's published "validation" is the test folder; never do that.)
 
-Frames are resized to 224 × 224. Tokens are a 7 × 7 grid of patches in both modalities, so patch i of the depth map and
-patch i of the picture show the same piece of the room: `Sample.partners` says so, as the truth for transport plans.
+Frames are resized to 224 × 224; for encoders inside the model to 256 × 256, colour and depth alike, so that one random
+crop of 224 × 224 can be taken of both.
+Tokens are a 7 × 7 grid of patches in both modalities, so patch i of the depth map and patch i of the picture show the
+same piece of the room: `Sample.partners` says so, as the truth for transport plans.
 """
 
 from __future__ import annotations
@@ -30,13 +35,30 @@ from ..encoders import depth_image
 from .base import DataError, Dataset, Mapped, check_choice, check_fraction, splits_of
 from .contents import Contents, Field, Part
 from .fetch import data_root, find_folder
-from .formats.images import nearest, picture_encoder, square
-from .formats.nyu_files import BRING, CLASSES, FOLDERS, MAT, NAME, SOURCE, SPLITS, FolderFrames, MatFrames, read_splits
+from .formats.images import LARGE, SIZE, nearest, picture_encoder, square
+from .formats.nyu_files import (
+    BRING,
+    CLASSES,
+    FETCH,
+    FOLDERS,
+    FRAMES,
+    MAT,
+    NAME,
+    PLAIN,
+    SOURCE,
+    SPLITS,
+    FolderFrames,
+    MatFrames,
+    PlainFrames,
+    read_scenes,
+    read_splits,
+)
 from .hha import hha
-from .raw_modalities import RawModality, RawSamples
+from .raw_modalities import RawModality, RawSamples, encoders_inside
 from .registry import Entry
 
-FRAMES = 1449  # of the whole set
+COUNT = 1449  # frames of the whole set
+Frames = MatFrames | PlainFrames | FolderFrames
 DEPTHS = ("metres", "hha")
 # Metres of depth per grey level of 255, for noise (see `encoders.depth_image`).
 METRES_PER_LEVEL = 10.0 / 255
@@ -50,6 +72,7 @@ def load(
     filled: bool = True,
     valid_fraction: float = 0.2,
     split_seed: int = 0,
+    encode: bool = True,
 ) -> dict[str, Dataset]:
     """Load the splits; modalities "image" and "depth".
 
@@ -62,22 +85,30 @@ def load(
         Depth with its holes filled (`depths`), or as the sensor gave it, with 0 in the holes (`rawDepths`).
     valid_fraction, split_seed
         Share of each class's training frames that validates, and the seed of the draw; whole scenes together if the
-        file names the scenes.
+        scenes are known.
+    encode : False for an encoder inside the model: samples then hold pictures (1, 256, 256, 3) uint8, depth as grey or
+        HHA, and `Dataset.encoders` names `image`
     """
     check_fraction("valid_fraction", valid_fraction)
     if depth is not None:
         check_choice("depth", depth, DEPTHS)
     folder = find(root)
     cache = data_root(root) / "cache"
-    in_folders = not (folder / MAT).is_file()
-    if in_folders and (depth is not None or not filled):
-        raise ValueError("depth, filled: the pictures in folders hold depth as they hold it; leave both out")
-    frames = FolderFrames(folder / FOLDERS) if in_folders else MatFrames(folder, cache, root)
-    return datasets(frames, cache, image, depth, filled, valid_fraction, split_seed)
+    if (folder / MAT).is_file():
+        frames = MatFrames(folder, cache, root)
+    elif (folder / PLAIN).is_dir():
+        if not filled:
+            raise ValueError(f"filled: found False; {PLAIN}/ holds depth with its holes filled")
+        frames = PlainFrames(folder, cache)
+    else:
+        if depth is not None or not filled:
+            raise ValueError("depth, filled: the pictures in folders hold depth as they hold it; leave both out")
+        frames = FolderFrames(folder / FOLDERS)
+    return datasets(frames, cache, image, depth, filled, valid_fraction, split_seed, encode=encode)
 
 
 def datasets(
-    frames: MatFrames | FolderFrames,
+    frames: Frames,
     cache: Path,
     image: str = "patches",
     depth: str | None = None,
@@ -85,9 +116,12 @@ def datasets(
     valid_fraction: float = 0.2,
     split_seed: int = 0,
     name: str = NAME,
+    encode: bool = True,
 ) -> dict[str, Dataset]:
     """Return the splits of frames; options as of `load`."""
     depth = depth or frames.depth
+    size = SIZE if encode else LARGE
+    encoders = encoders_inside(encode, image=image, depth=image)
     scenes = frames.scenes and [frames.scenes[i] for i in frames.train]
     valid = validation(frames.classes[frames.train], scenes, valid_fraction, split_seed)
     rows = {"train": frames.train[~valid], "valid": frames.train[valid], "test": frames.test}
@@ -95,19 +129,19 @@ def datasets(
     metric = depth == "metres"
     raws = {
         "image": RawModality(
-            Mapped(range(n), lambda i: square(frames.picture(i))),
+            Mapped(range(n), lambda i: square(frames.picture(i), size)),
             [True] * n,
             "pixels",
             f"nyu {frames.key} image",
-            lambda: picture_encoder(image),
+            partial(picture_encoder, image, encode=encode),
             cache,
         ),
         "depth": RawModality(
-            Mapped(range(n), partial(_depth, frames, depth, filled)),
+            Mapped(range(n), partial(_depth, frames, depth, filled, size)),
             [True] * n,
             "metres" if metric else "pixels",
             f"nyu {frames.key} {depth} filled={filled}",
-            partial(_depth_encoder, image, metric),
+            partial(_depth_encoder, image, metric, encode),
             cache,
             noise=METRES_PER_LEVEL if metric else 1.0,
         ),
@@ -115,7 +149,10 @@ def datasets(
     kind = f"{name}, synthetic, rendered" if frames.synthetic else "NYU-Depth V2, real"
     labels = torch.from_numpy(frames.classes)
     return splits_of(
-        {split: RawSamples(raws, part.tolist(), labels, frames.ids, _same_place) for split, part in rows.items()},
+        {
+            split: RawSamples(raws, part.tolist(), labels, frames.ids, _same_place if encode else None)
+            for split, part in rows.items()
+        },
         name=name,
         protocol=("synthetic, " if frames.synthetic else "")
         + f"{len(frames.train)} train / {len(frames.test)} test frames ({frames.layout}), {int(valid.sum())} of train "
@@ -125,6 +162,7 @@ def datasets(
         synthetic=frames.synthetic,
         classes=frames.names,
         hashes=frames.hashes,
+        encoders=encoders,
     )
 
 
@@ -152,19 +190,20 @@ def validation(classes: np.ndarray, scenes: Sequence[str] | None, fraction: floa
     return chosen
 
 
-def _depth(frames: MatFrames | FolderFrames, depth: str, filled: bool, index: int) -> np.ndarray:
+def _depth(frames: Frames, depth: str, filled: bool, size: int, index: int) -> np.ndarray:
     values = frames.depth_map(index, filled)
     if depth == "hha":
         values = hha(values)
     if values.ndim == 3:
-        return square(values)
-    return square(values) if filled else nearest(values)
+        return square(values, size)
+    return square(values, size) if filled else nearest(values, size)
 
 
-def _depth_encoder(image: str, metric: bool):
+def _depth_encoder(image: str, metric: bool, encode: bool):
     if image == "patches":
         return picture_encoder(image, channels=1 if metric else 3)
-    return _Grey(picture_encoder(image)) if metric else picture_encoder(image)
+    encoder = picture_encoder(image, encode=encode)
+    return _Grey(encoder) if metric else encoder
 
 
 class _Grey:
@@ -184,50 +223,59 @@ def _same_place(_id: str, features: dict[str, torch.Tensor]) -> dict[tuple[str, 
 
 
 def find(root: str | Path | None = None) -> Path:
-    """Return the folder with the labelled set, or with `nyud2_trainvaltest/`: `root` itself, or one in it.
+    """Return the folder with the labelled set, `frames/` or `nyud2_trainvaltest/`: `root` itself, or one in it.
+
+    Without any of them, the frames of a mirror are copied.
 
     Raises
     ------
     DataError
         Naming the files and the folder that were searched.
     """
-    base = data_root(root)
-    if base.name == FOLDERS and base.is_dir():
-        return base.parent
-    folder = find_folder(root, ("nyuv2", "nyu", "nyu_depth_v2"), (MAT, FOLDERS))
+    folder = _folder(root)
+    if folder is None and all(source.mirror() for source in (SOURCE, *FRAMES)):
+        folder = SOURCE.fetch(root, progress=False)
+        for source in FRAMES:
+            source.fetch(root, progress=False)
     if folder is None:
-        raise DataError(f"{base}: neither {MAT} nor {FOLDERS}/ here or in nyuv2/. {BRING}")
+        raise DataError(f"{data_root(root)}: no {MAT}, {PLAIN}/ or {FOLDERS}/ here or in nyuv2/. {BRING}")
     return folder
 
 
+def _folder(root: str | Path | None) -> Path | None:
+    base = data_root(root)
+    if base.name in (PLAIN, FOLDERS) and base.is_dir():
+        return base.parent
+    return find_folder(root, ("nyuv2", "nyu", "nyu_depth_v2"), (MAT, PLAIN, FOLDERS))
+
+
 def is_present(root: str | Path | None = None) -> bool:
-    """Return whether `find` finds a folder."""
-    try:
-        return bool(find(root))
-    except DataError:
-        return False
+    """Return whether `find` finds a folder, or can copy the frames."""
+    return _folder(root) is not None or all(source.mirror() for source in (SOURCE, *FRAMES))
 
 
 def inspect(path: Path) -> Contents | None:
-    """Return the contents of a labelled set (file or folder), of `nyud2_trainvaltest/`, or of `splits.mat` alone."""
-    folder = path.parent if path.name in (MAT, FOLDERS, SPLITS) else path
+    """Return the contents of any layout (file or folder), or of `splits.mat` alone."""
+    folder = path.parent if path.name in (MAT, PLAIN, FOLDERS, SPLITS) else path
     if not folder.is_dir():
         return None
-    if path.name not in (FOLDERS, SPLITS) and (folder / MAT).is_file():
+    if path.name not in (PLAIN, FOLDERS, SPLITS) and (folder / MAT).is_file():
         return _inspect_mat(folder)
+    if path.name not in (FOLDERS, SPLITS) and (folder / PLAIN / "images").is_dir():
+        return _inspect_frames(folder)
     if path.name != SPLITS and (folder / FOLDERS).is_dir():
         return _inspect_folders(folder / FOLDERS)
     return _inspect_splits(folder / SPLITS) if (folder / SPLITS).is_file() else None
 
 
 def _inspect_splits(path: Path) -> Contents:
-    rows = dict(zip(("train", "test"), read_splits(path, FRAMES), strict=True))
+    rows = dict(zip(("train", "test"), read_splits(path, COUNT), strict=True))
     parts = {
         split: Part(ids=[f"frame-{i + 1:04d}" for i in part], fields={split: Field(part.shape, str(part.dtype))})
         for split, part in rows.items()
     }
-    left = FRAMES - len(set().union(*rows.values()))
-    problems = [f"{left} of {FRAMES} frames are in neither split"] if left else []
+    left = COUNT - len(set().union(*rows.values()))
+    problems = [f"{left} of {COUNT} frames are in neither split"] if left else []
     hashes, changed = SOURCE.hashes_in(path.parent)
     problems += [f"{name}: SHA-256 is not that of the official split" for name in changed]
     return Contents(path, "NYU-Depth V2, the split alone", parts, group_name="scene", problems=problems, hashes=hashes)
@@ -240,7 +288,16 @@ def _inspect_mat(folder: Path) -> Contents:
     problems = [f"{unused} frames are in neither split"] if unused else []
     types = len(set(frames.types))
     notes = [f"fields are those of the whole file; {types} scene types become {len(CLASSES)} classes"]
-    return _contents(folder, "labelled set (MATLAB v7.3)", frames, problems, notes, fields)
+    differences, remarks = read_scenes().compare(frames.types)
+    return _contents(folder, "labelled set (MATLAB v7.3)", frames, problems + differences, notes + remarks, fields)
+
+
+def _inspect_frames(folder: Path) -> Contents:
+    frames = PlainFrames(folder, data_root() / "cache")
+    changed = [p for source in FRAMES for p in source.hashes_in(folder / PLAIN / Path(source.folder).name)[1]]
+    problems = [f"{len(changed)} files are not the published ones by SHA-256: {changed[:5]}"] if changed else []
+    notes = [f"{frames.layout}; a labelled set ({MAT}) beside {PLAIN}/ would tell whether they are right"]
+    return _contents(folder, f"{PLAIN}/ (8-bit depth)", frames, problems, notes, {})
 
 
 def _inspect_folders(folder: Path) -> Contents:
@@ -259,7 +316,7 @@ def _inspect_folders(folder: Path) -> Contents:
 def _contents(
     folder: Path,
     layout: str,
-    frames: MatFrames | FolderFrames,
+    frames: Frames,
     problems: list[str],
     notes: list[str],
     fields: dict[str, Field],
@@ -277,4 +334,4 @@ def _contents(
     return Contents(folder, form, parts, frames.synthetic, "scene", problems, notes, frames.hashes)
 
 
-ENTRY = Entry(NAME, load, is_present=is_present, bring=BRING, source=SOURCE, inspect=inspect)
+ENTRY = Entry(NAME, load, is_present=is_present, bring=FETCH, source=SOURCE, more={"frames": FRAMES}, inspect=inspect)

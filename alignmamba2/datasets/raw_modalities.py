@@ -35,6 +35,7 @@ class RawModality:
     cache: Path
     noise: float = 1.0  # standard deviation, in units of the items, of Gaussian noise of severity 1
     names: Callable[[Any], Sequence[str]] | None = None  # of an item: the names of its tokens, for pictures
+    context: Callable[[Any], Tensor] | None = None  # of an item: the tokens that only an encoder reads, bool (T,)
 
     @cached_property
     def _places(self) -> dict[int, int]:
@@ -50,12 +51,26 @@ class RawModality:
         return self.encoder().encode(items, self.cache, data_hash=self.key)
 
     def tokens(self, row: int) -> Tensor:
-        """Return the row's tokens (T, D); T is 0 if the modality is missing."""
+        """Return the row's tokens (T, D), or ids or pictures for an encoder inside a model; T is 0 if it is missing."""
         tokens = self._tokens
-        return tokens[self._places[row]] if self.present[row] else tokens[0].new_zeros(0, tokens[0].shape[-1])
+        return tokens[self._places[row]] if self.present[row] else tokens[0][:0]
 
     def words(self, row: int) -> Sequence[str]:
         return self.names(self.items[row]) if self.names and self.present[row] else ()
+
+
+def encoders_inside(encode: bool, **names: str) -> dict[str, str]:
+    """Return encoders by modality for `Dataset.encoders`, none where the data set encodes.
+
+    Raises
+    ------
+    ValueError
+        An encoder cannot stand in a model: "patches" and "words" have no weights.
+    """
+    for modality, name in names.items():
+        if not encode and name in ("patches", "words"):
+            raise ValueError(f"{modality}: found {name!r} with encode=False; expected the name of a pretrained encoder")
+    return {} if encode else names
 
 
 class RawSamples(Sequence):
@@ -90,7 +105,8 @@ class RawSamples(Sequence):
         features = {m: raw.tokens(row) for m, raw in self.raws.items()}
         words = {m: names for m, raw in self.raws.items() if len(names := raw.words(row)) == len(features[m])}
         partners = self._partners(self._ids[row], features) if self._partners else {}
-        return Sample(features, self._labels[row], self._ids[row], words, partners)
+        context = {m: raw.context(raw.items[row]) for m, raw in self.raws.items() if raw.context}
+        return Sample(features, self._labels[row], self._ids[row], words, partners, context=context)
 
     @property
     def labels(self) -> list[Tensor]:

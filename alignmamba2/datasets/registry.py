@@ -7,8 +7,8 @@ in their module.
 from __future__ import annotations
 
 from collections import UserDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -33,6 +33,8 @@ class Entry:
     bring : str
         Help for missing files: a command, or a pointer into data/README.md. Default: `data fetch`, if it has a source.
     source : its public home, for `data fetch`
+    more : mapping of "pictures" or "frames" to further homes, for `data fetch --pictures`; of "" to those that are
+        always fetched
     make : function (folder, *, format, seed, size) -> list of written paths
         Writes a generated set in the real on-disk format, for `data make`. `size` is the number of training samples,
         or None for the default.
@@ -46,6 +48,7 @@ class Entry:
     is_present: Callable[[str | Path | None], bool] | None = None
     bring: str = ""
     source: Source | None = None
+    more: Mapping[str, Sequence[Source]] = field(default_factory=dict)
     make: Callable[..., list[Path]] | None = None
     formats: tuple[str, ...] = ()
     inspect: Callable[[Path], Contents | None] | None = None
@@ -54,7 +57,14 @@ class Entry:
         """Return whether `load` finds its files, here or in the mirror; generated sets are always present."""
         if self.is_present is not None:
             return self.is_present(root)
-        return self.source is None or self.source.at_hand(root)
+        return all(source.at_hand(root) for source in self.sources())
+
+    def sources(self, *options: str) -> list[Source]:
+        """Return the homes of all that `data fetch` brings with these options, keys of `more`."""
+        if unknown := [name for name in options if name not in self.more]:
+            raise ValueError(f"data set {self.name!r}: has no {', '.join(unknown)} of its own to fetch")
+        first = [self.source] if self.source else []
+        return [*first, *(s for name in ("", *options) for s in self.more.get(name, ()))]
 
     @property
     def command(self) -> str:

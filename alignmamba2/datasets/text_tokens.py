@@ -1,9 +1,10 @@
-"""Sentences → tokens: one token per word, by its letters, or one per word piece of a frozen encoder."""
+"""Sentences → tokens: one per word, by its letters, or one per word piece of a frozen encoder; or word pieces' ids."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..encoders import Tokens, text_encoder
+from ..encoders import Tokens, text_encoder, token_ids
 from ..encoders.cache import cached, hash_items, in_batches
+from ..encoders.text import tokenizer_of
 
 LETTERS_WIDTH = 64
+NEIGHBOUR = 60  # pieces of each sentence before and after
 
 
 class WordEncoder:
@@ -58,6 +61,55 @@ class PieceEncoder:
         return self._encoder.pieces(sentence)
 
 
-def sentence_encoder(name: str) -> WordEncoder | PieceEncoder:
-    """Return `WordEncoder` for "words", else a pretrained encoder by name (`encoders.text_encoder`)."""
+@dataclass(frozen=True)
+class Passage:
+    """A sentence between those before and after it, which an encoder reads and a model does not see."""
+
+    before: tuple[str, ...]
+    sentence: str
+    after: tuple[str, ...]
+
+
+class PieceIds:
+    """PieceIds turns sentences or passages into token ids (T,) int64, for an encoder inside a model.
+
+    A sentence is as the encoder's tokenizer has it, at most 128 ids. A passage is [CLS] before [SEP] … sentence [SEP] …
+    after [SEP]. Of a sentence before the last 60 pieces are kept, of one after it the first 60.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+        self._read = cache(self._read)
+
+    def encode(self, items: Sequence[str | Passage], cache: str | Path, data_hash: str | None = None) -> list[Tensor]:
+        return [self._read(item)[0] for item in items]
+
+    def pieces(self, item: str | Passage) -> list[str]:
+        return tokenizer_of(self.name).convert_ids_to_tokens(self._read(item)[0].tolist())
+
+    def context(self, item: str | Passage) -> Tensor:
+        """Return which tokens are of the sentences before and after, bool (T,)."""
+        return self._read(item)[1]
+
+    def _read(self, item: str | Passage) -> tuple[Tensor, Tensor]:
+        (ids,) = token_ids(self.name, [item if isinstance(item, str) else item.sentence])
+        if isinstance(item, str):
+            return ids, torch.zeros(len(ids), dtype=torch.bool)
+        tokenizer = tokenizer_of(self.name)
+        if ids[0] != tokenizer.cls_token_id or ids[-1] != tokenizer.sep_token_id:
+            raise ValueError(f"context: the tokenizer of {self.name!r} writes no [CLS] and [SEP]; expected context=0")
+        before = [n for s in item.before for n in (*self._pieces(s)[-NEIGHBOUR:], tokenizer.sep_token_id)]
+        after = [n for s in item.after for n in (*self._pieces(s)[:NEIGHBOUR], tokenizer.sep_token_id)]
+        parts = [ids[:1], torch.tensor(before, dtype=ids.dtype), ids[1:], torch.tensor(after, dtype=ids.dtype)]
+        context = torch.repeat_interleave(torch.tensor([False, True] * 2), torch.tensor([len(x) for x in parts]))
+        return torch.cat(parts), context
+
+    def _pieces(self, sentence: str) -> list[int]:
+        return tokenizer_of(self.name)(sentence, add_special_tokens=False)["input_ids"]
+
+
+def sentence_encoder(name: str, encode: bool = True) -> WordEncoder | PieceEncoder | PieceIds:
+    """Return `WordEncoder` for "words", or a pretrained encoder by name; or `PieceIds` for one inside a model."""
+    if not encode:
+        return PieceIds(name)
     return WordEncoder() if name == "words" else PieceEncoder(name)

@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -123,19 +123,27 @@ def read_json(path: Path, *, sealed: bool = True) -> dict[str, Any]:
 
 
 def file_hash(path: Path, cache: Path) -> str:
-    """Return a file's SHA-256; one of the same size and time as when it was last read is not read again."""
+    """Return a file's SHA-256; see `file_hashes`."""
+    return file_hashes([path], cache)[0]
+
+
+def file_hashes(paths: Sequence[Path], cache: Path) -> list[str]:
+    """Return the SHA-256 of files; one of the same size and time as when it was last read is not read again."""
     notes = cache / "hashes.json"
     try:
         known = read_json(notes)
     except (OSError, FileError):  # none yet, or damaged: it only saves time
         known = {}
-    status, name = path.stat(), str(path.resolve())
-    state = [status.st_size, status.st_mtime_ns]
-    if known.get(name, [None, None])[0] != state:
-        known[name] = [state, pooch.file_hash(path)]
+    names, new = [str(path.resolve()) for path in paths], False
+    for path, name in zip(paths, names, strict=True):
+        status = path.stat()
+        state = [status.st_size, status.st_mtime_ns]
+        if known.get(name, [None, None])[0] != state:
+            known[name], new = [state, pooch.file_hash(path)], True
+    if new:
         cache.mkdir(parents=True, exist_ok=True)
         write_json(notes, known)
-    return known[name][1]
+    return [known[name][1] for name in names]
 
 
 def _json_digest(notes: Mapping[str, Any]) -> str:

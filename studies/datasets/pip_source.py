@@ -25,9 +25,9 @@ class PipSource(Source):
     requirement : such as "vaderSentiment==3.3.2"
     """
 
-    requirement: str
+    requirement: str = ""
 
-    def _downloader(self, progress: bool) -> tuple[Callable, int]:
+    def _downloader(self) -> tuple[Callable, int]:
         return self._download_with_pip, 0
 
     def _download_with_pip(self, url: str, output_file: str, _pooch: pooch.Pooch) -> None:

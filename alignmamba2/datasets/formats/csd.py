@@ -159,7 +159,7 @@ def _folds(path: Path, videos: list[str], result: Utterances) -> Mapping[str, se
         other = read_pickle_splits(path)
         named = {} if other is None else {s: {video_of(i) for i in part.ids} for s, part in other.splits.items()}
     else:
-        named = _fold_lists(path)
+        named = fold_lists(path)
     if set(named) != set(SPLITS):
         raise DataError(f"{path}: found lists of {sorted(named)}; expected {', '.join(SPLITS)}")
     sizes = " / ".join(str(len(named[s] & set(videos))) for s in SPLITS)
@@ -172,7 +172,8 @@ def _folds(path: Path, videos: list[str], result: Utterances) -> Mapping[str, se
     return {s: named[s] for s in SPLITS}
 
 
-def _fold_lists(path: Path) -> dict[str, set[str]]:
+def fold_lists(path: Path) -> dict[str, set[str]]:
+    """Return the videos of each fold that a JSON file or the SDK's .py (read, not run) lists."""
     try:
         text = path.read_text("utf-8")
         if path.suffix != ".py":

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ...encoders import Tokens, image_encoder
 from ...encoders.cache import cached, in_batches
-from ..base import DataError
+from ..base import DataError, Mapped
 
 SIZE = 224  # pixels a side: what the benchmarks' baselines see
+LARGE = 256  # for encoders inside a model, which see a crop of `SIZE`, random in training
 GRID = 7  # patches a side
 BLOCKS, DIRECTIONS = 4, 8
 # Each is decoded by Pillow itself; others, such as EPS, start a program.
@@ -63,7 +64,7 @@ def nearest(depth: np.ndarray, size: int = SIZE) -> np.ndarray:
     return depth[np.ix_(rows, columns)]
 
 
-def central(picture: np.ndarray, short: int = 256, size: int = SIZE) -> np.ndarray:
+def central(picture: np.ndarray, size: int = SIZE, short: int = LARGE) -> np.ndarray:
     """Resize (H, W, 3) uint8 so that its shorter side is `short`, bilinear; return the central size × size."""
     longest = LONGEST * min(picture.shape[:2])
     top, left = (max(0, n - longest) // 2 for n in picture.shape[:2])
@@ -123,6 +124,15 @@ class PatchEncoder:
             yield [torch.from_numpy(patches(image)) for image in batch]
 
 
-def picture_encoder(name: str, channels: int = 3):
-    """Plain "patches", or a pretrained encoder by name (`encoders.image_encoder`)."""
+class PixelEncoder:
+    """PixelEncoder leaves pictures (1, n, n, 3) uint8 for an encoder inside a model, each decoded when requested."""
+
+    def encode(self, images: Sequence[np.ndarray], cache: str | Path, data_hash: str) -> Sequence[Tensor]:
+        return Mapped(images, lambda image: torch.tensor(image)[None])
+
+
+def picture_encoder(name: str, channels: int = 3, encode: bool = True):
+    """Return plain "patches", a pretrained encoder by name (`encoders.image_encoder`), or pixels for one in a model."""
+    if not encode:
+        return PixelEncoder()
     return PatchEncoder(channels) if name == "patches" else image_encoder(name)

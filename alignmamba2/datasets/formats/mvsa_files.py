@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...storage.files import FileError, read_json, write_json
 from ..base import DataError
-from ..fetch import Source
+from ..fetch import Index, Source
 from .images import read_picture
 
 NAME = "mvsa"
@@ -25,6 +25,7 @@ SOURCE = Source(
         "https://raw.githubusercontent.com/QingyangZhang/QMF/fe6c4c6ef7cb23f0a89594ee413d485f1854268b/"
         "text-image-classification/datasets/MVSA_Single/"
     ),
+    licence="MIT",
     hashes={
         "train.jsonl": "48f04ea3c9ddc2e29ced7df1819ec8b94f2667cf19a093a02ba262b123533793",
         "dev.jsonl": "b28b9022a2185dc7f18874ff04c0c62a8a6e48538c7cacf1bc46697544059aad",
@@ -32,8 +33,19 @@ SOURCE = Source(
         LABELS: "371d2c41ceb7cc12e66888e791acbaf5dcabd13fa0112eb60b226c482a12378f",
     },
 )
+# The pictures and texts of the pairs that agree.
+TWEETS = Source(
+    folder="mvsa_single/data",
+    url=(
+        "https://raw.githubusercontent.com/liyunfan1223/multimodal-sentiment-analysis/"
+        "bc5636504102c4cb8ee70cbab1eadbc2865ca393/data/"
+    ),
+    hashes=Index("mvsa.sha256", "aa2d27b22ffde79e815d5627f23a915b5b897c566195520c4f7c85bb48a218b4"),
+    licence="none stated; research data of Niu et al. (MMM 2016), public tweets that show people",
+)
 PLANTED = "planted.json"  # beside generated files; no real set has it
-BRING = "data/README.md#mvsa says where the files come from"
+FETCH = "python -m alignmamba2 data fetch mvsa --pictures"
+BRING = f"Bring the pairs that agree with: {FETCH}; data/README.md#mvsa says where all come from"
 
 
 @dataclass(frozen=True)

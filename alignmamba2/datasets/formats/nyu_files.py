@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -11,13 +13,14 @@ import numpy as np
 
 from ...storage.files import file_hash
 from ..base import DataError
-from ..fetch import Source
+from ..fetch import PUBLISHED, Index, Source
 from .hdf5 import errors_named, opened, plain
 from .images import read_picture
 from .matlab import read_matrices
 
 NAME = "nyu"
-MAT, SPLITS, FOLDERS = "nyu_depth_v2_labeled.mat", "splits.mat", "nyud2_trainvaltest"
+MAT, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
+FOLDERS, PLAIN = "nyud2_trainvaltest", "frames"
 # In the order of sorted folder names, which is QMF's.
 CLASSES = (
     "bathroom", "bedroom", "bookstore", "classroom", "dining_room", "home_office", "kitchen", "living_room", "office",
@@ -34,9 +37,24 @@ SOURCE = Source(
     url="https://raw.githubusercontent.com/ankurhanda/nyuv2-meta-data/b92d15c506876dada1ac4086938e30ebc4deb49b/",
     hashes={SPLITS: "6e081404491a8bfba2f066beaa9713ef6046f9007aa5f799f2a350506a580cee"},
 )
+FRAMES = tuple(
+    Source(
+        folder=f"nyuv2/frames/{kind}",
+        url=(
+            "https://raw.githubusercontent.com/markshih91/refinenet_pytorch/109cc25300c5c545c7b732b2f4daa97b0755468b/"
+            f"data/nyu_{kind}/"
+        ),
+        hashes=Index("nyu.sha256", "9ac99c1fdaa3755e66576127031ede7782141544a99e0c2d33a001a59c251577", f"{kind}/"),
+        licence="none stated; research data of Silberman et al. (ECCV 2012)",
+    )
+    for kind in ("images", "depths")
+)
+# Of every frame of the set: split, scene type and the type's origin, in runs of frames, which are counted from 1.
+SCENES = PUBLISHED / "nyu_scenes.csv"
 # Generated files say so in the names of scenes, or of pictures in folders.
 SYNTHETIC = "synthetic"
-BRING = "data/README.md#nyu says where the files come from"
+FETCH = "python -m alignmamba2 data fetch nyu --frames"
+BRING = f"Bring them with: {FETCH}; data/README.md#nyu says where other layouts come from"
 
 
 def scene_class(scene_type: str) -> int:
@@ -53,6 +71,94 @@ def scene_class(scene_type: str) -> int:
     if name in OTHERS:
         return CLASSES.index("others")
     raise DataError(f"scene type {scene_type!r} is not one of NYU-Depth V2's 27: {', '.join(CLASSES[:-1] + OTHERS)}")
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Scenes is the package's table of the 1449 frames, in their order: scene type, part of the official split, origin.
+
+    The types of the test frames are those of BTS's test list; of the training frames 454 are SUN RGB-D's, and 341 are
+    derived from the file's order and the published number of frames of each type.
+    """
+
+    types: list[str]
+    train: np.ndarray  # bool (N,)
+    origins: list[str]
+    scenes: list[str]  # neighbouring frames of one type and one part: the official split does not part a scene
+
+    @property
+    def derived(self) -> np.ndarray:
+        """Whether a frame's type is derived, bool (N,)."""
+        return np.array([origin.startswith("derived") for origin in self.origins])
+
+    def compare(self, types: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return problems and notes, as sentences: whether the types of a labelled set are those of this table."""
+        if len(types) != len(self.types):
+            return [], []
+        names = [t.strip().lower().replace("excercise", "exercise") for t in types]
+        wrong = np.array([a != b for a, b in zip(names, self.types, strict=True)])
+        name, derived = SCENES.name, self.derived
+        right = f"{int((~wrong).sum())} of {len(wrong)}, of the derived ones {int((~wrong & derived).sum())} of "
+        notes = [f"{name}, the labels of {PLAIN}/: equal to this file's sceneTypes {right}{int(derived.sum())}"]
+        rows = np.flatnonzero(wrong).tolist()
+        first = [f"frame {i + 1} {self.types[i]}, here {names[i]}" for i in rows[:5]]
+        return [f"{name} differs from sceneTypes in {len(rows)} frames: {'; '.join(first)}"] if rows else [], notes
+
+
+def read_scenes() -> Scenes:
+    """Return the package's table of frames."""
+    types, train, origins, scenes = [], [], [], []
+    with SCENES.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            first, last = int(row["first"]), int(row["last"])
+            n = last + 1 - first
+            train += [row["split"] == "train"] * n
+            types += [row["scene_type"]] * n
+            origins += [row["label_source"]] * n
+    for i, state in enumerate(zip(types, train, strict=True)):
+        same = i and state == (types[i - 1], train[i - 1])
+        scenes.append(scenes[-1] if same else f"{types[i]} from frame {i + 1}")
+    return Scenes(types, np.array(train), origins, scenes)
+
+
+class PlainFrames:
+    """PlainFrames are the frames of `frames/images/{n}.jpg` and `frames/depths/{n}.png`, n from 0 in the file's order.
+
+    Depth is 8-bit, about value / 25.5 in metres. Labels are those of `Scenes`.
+
+    Raises
+    ------
+    DataError
+        A frame is missing, or `splits.mat` beside `frames/` has another split than the table.
+    """
+
+    depth, names, synthetic = "metres", CLASSES, False
+
+    def __init__(self, folder: Path, cache: Path):
+        table = read_scenes()
+        n = len(table.types)
+        self.scenes, self.train, self.test = table.scenes, np.flatnonzero(table.train), np.flatnonzero(~table.train)
+        self.classes = np.array([scene_class(t) for t in table.types], dtype=np.int64)
+        self.images = [folder / PLAIN / "images" / f"{i}.jpg" for i in range(n)]
+        self.depths = [folder / PLAIN / "depths" / f"{i}.png" for i in range(n)]
+        if missing := [p for p in (*self.images, *self.depths) if not p.is_file()]:
+            raise DataError(f"{missing[0]}: not found, and {len(missing) - 1} more of {2 * n} frames' files. {BRING}")
+        splits = folder / SPLITS
+        if splits.is_file() and not all(map(np.array_equal, read_splits(splits, n), (self.train, self.test))):
+            raise DataError(f"{splits}: another split than that of {SCENES.name}; bring it again: {FETCH}")
+        self.ids = [f"frame-{i + 1:04d}" for i in range(n)]
+        self.hashes = {p.name: file_hash(p, cache) for p in (splits,) if p.is_file()}
+        self.key = _stamp([*self.images, *self.depths])
+        derived = int(table.derived[self.train].sum())
+        self.layout = f"official split, {derived} of {len(self.train)} training labels derived"
+
+    def picture(self, index: int) -> np.ndarray:
+        """Return the picture (480, 640, 3) uint8."""
+        return read_picture(self.images[index])
+
+    def depth_map(self, index: int, filled: bool) -> np.ndarray:
+        """Return the depth (480, 640) float32 in metres."""
+        return read_picture(self.depths[index])[..., 0] / np.float32(25.5)
 
 
 class FolderFrames:

@@ -1,0 +1,243 @@
+"""CMU-MOSI on its standard split with its official labels: transcripts and sound of 2199 utterances.
+
+Three public sources are joined by video and order, because none has all:
+
+- transcripts and sound (openSMILE, 73 numbers per utterance) are those of `mosi_utterances`;
+- labels in [-3, 3] are the official ones, a `.csd` of the CMU-MultimodalSDK: the k-th row of a video belongs to the
+  video's k-th clip number (by start time it would not: in 7 videos a row stands out of that order);
+- the folds are the SDK's standard ones, 52 / 10 / 31 videos = 1284 / 229 / 686 utterances.
+
+The join is checked each time: the same 93 videos, as many utterances in each, and all 2199 binary labels of the first
+source are the signs of the official ones (0 counts as positive).
+
+The first source's text and video features are refused: they were fitted to the labels of its own training videos, and
+24 of the 31 standard test videos are among those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..batch import Sample
+from .base import DataError, Dataset, check_choice, splits_of
+from .contents import Contents, Part
+from .fetch import Source, data_root
+from .formats.csd import Csd, fold_lists
+from .mosi_utterances import ROWS, read_videos
+from .mosi_utterances import SOURCE as UTTERANCES
+from .raw_modalities import RawModality, RawSamples, encoders_inside
+from .registry import Entry
+from .text_tokens import Passage, sentence_encoder
+
+NAME = "mosi-standard"
+LABELS = "CMU_MOSI_Opinion_Labels.csd"
+SOURCE = Source(
+    folder="mosi_standard",
+    url=(
+        "https://raw.githubusercontent.com/worldreboot/audio-text-sentiment-analysis/"
+        "40df4d8e7ed1b120e2a36286d96b3b6968e00b13/cmumosi/"
+    ),
+    hashes={LABELS: "aef5f4617cdb067cc7606bb798eb6452c3de45f0f21cb3427be33c4d8c7fe852"},
+    licence="none stated; research data of Zadeh et al. (2016)",
+)
+# The videos of the SDK's standard folds; all others train.
+FOLDS = {
+    "valid": (
+        "WKA5OygbEKI", "c5xsKMxpXnc", "atnd_PF-Lbs", "bvLlb-M3UXU", "bOL9jKpeJRs", "_dI--eQ6qVU", "ZAIRrfG22O0",
+        "X3j2zQgwYgE", "aiEXnCPZubE", "ZUXBRvtny7o",
+    ),
+    "test": (
+        "c7UH_rxdZv4", "cM3Yna7AavY", "cW1FSBF59ik", "cXypl4FnoZo", "d3_k5Xpfmik", "d6hH302o4v8", "dq3Nf_lMPnE",
+        "etzxEpPuc6I", "f9O3YtZ2VfI", "f_pcplsH_V0", "fvVhgmXxadc", "iiK8YX8oH1E", "jUzDDGyPkXU", "k5Y_838nuGo",
+        "lXPQBPVc5Cw", "nbWiPyCm4g0", "nzpVDcQ0ywM", "ob23OKe5a9Q", "pLTX3ipuDJI", "phBUpBr1hSo", "rnaNMUZpvvg",
+        "tIrG4oNLFzE", "tStelxIAHjw", "tmZoasNr4rU", "v0zCBqDeKcE", "vvZ4IcEtiZc", "vyB00TXsimI", "wMbj6ajWbic",
+        "yDtzw_Y-7RU", "yvsjCA6Y5Fc", "zhpQhgha_KU",
+    ),
+}  # fmt: skip
+SIZES = {"train": 1284, "valid": 229, "test": 686}
+MODALITIES = ("text", "audio")
+KNOWS_TEST = (
+    "24 of the 31 standard test videos are in the training part to whose labels the released text and video features "
+    "were fitted, so they know test labels"
+)
+
+
+def load(
+    root: str | Path | None = None,
+    *,
+    text: str = "minilm",
+    modalities: Sequence[str] = MODALITIES,
+    folds: str | Path | None = None,
+    encode: bool = True,
+    context: int = 0,
+) -> dict[str, Dataset]:
+    """Load the splits: a sample is an utterance, with id "video[k]" in the order spoken.
+
+    Modalities are "text", one token per word piece or word, and "audio", one token (1, 73). Transcripts are read in
+    lower case (the file has capitals).
+
+    Parameters
+    ----------
+    root : folder of all data sets
+    text : "minilm", "mpnet", the name of a Hugging Face text model, or "words" (no learning, see `WordEncoder`)
+    modalities : of "text" and "audio"
+    folds : JSON file {"train": [videos], "valid": …, "test": …} or the SDK's .py, in place of the standard folds
+    encode : False for an encoder inside the model: text is then token ids (T,) int64, and `Dataset.encoders` names it
+    context : utterances before and after, which the encoder alone reads (`Sample.context`); needs ``encode=False``
+
+    Raises
+    ------
+    ValueError
+        Naming the option; for the text and video features that know test labels too.
+    DataError
+        A file is missing or changed, the two sources do not fit, or the folds leave videos out.
+    """
+    if text == "released" or "video" in modalities:
+        raise ValueError(f"{'text' if text == 'released' else 'modalities'}: refused. {KNOWS_TEST}")
+    for m in modalities:
+        check_choice("modalities", m, MODALITIES)
+    if context and (encode or "text" not in modalities):
+        raise ValueError(f"context: found {context!r}; expected 0, or text and encode=False: encoders alone read it")
+    if not isinstance(context, int) or not 0 <= context <= 3:
+        raise ValueError(f"context: found {context!r}; expected 0 to 3: encoders read at most 512 pieces")
+    encoders = encoders_inside(encode, **({"text": text} if "text" in modalities else {}))
+    released = UTTERANCES.ensure(NAME, root)
+    labels_file = SOURCE.ensure(NAME, root) / LABELS
+    videos = {v: sample for split in ROWS for v, sample in read_videos(released, split).items()}
+    labels = join(videos, labels_file)
+    parts = _folds(folds, set(videos))
+    order = [(v, k) for part in parts.values() for v in part for k in range(len(labels[v]))]
+    sizes = {split: sum(len(labels[v]) for v in part) for split, part in parts.items()}
+    if folds is None and sizes != SIZES:
+        raise DataError(f"{labels_file}: folds of {sizes} utterances; expected {SIZES}")
+    cache = data_root(root) / "cache"
+    raws = {m: _raw(m, videos, order, text, context, encode, cache) for m in MODALITIES if m in modalities}
+    values = torch.cat([torch.from_numpy(labels[v]) for part in parts.values() for v in part])
+    ids = [f"{v}[{k}]" for v, k in order]
+    rows = iter(range(len(order)))
+    split = " / ".join(map(str, sizes.values()))
+    own = "the SDK's standard folds" if folds is None else f"folds of {Path(folds).name}, NOT the standard ones"
+    return splits_of(
+        {s: RawSamples(raws, [next(rows) for _ in range(n)], values, ids) for s, n in sizes.items()},
+        name=NAME,
+        protocol=f"{own}, {split} utterances, official labels in [-3, 3], {'+'.join(raws)}"
+        + (f", text={text}" if "text" in raws else "")
+        + (f", context {context} utterances" if context else ""),
+        description="CMU-MOSI, real: 2199 utterances of 93 videos, transcripts and sound, a label in [-3, 3]",
+        synthetic=False,
+        hashes={**UTTERANCES.hashes, **SOURCE.hashes},
+        encoders=encoders,
+    )
+
+
+def join(videos: Mapping[str, Sample], labels_file: Path) -> dict[str, np.ndarray]:
+    """Return the official labels (K,) float32 of each video, once they are known to belong to its utterances.
+
+    Raises
+    ------
+    DataError
+        Naming the file and the first video, or the first utterance, that does not fit.
+    """
+    labels = read_labels(labels_file)
+    if differ := sorted(set(labels) ^ set(videos)):
+        side = "no labels" if differ[0] in videos else "no transcripts"
+        raise DataError(f"{labels_file}: {len(differ)} videos are in one source alone; {differ[0]} has {side}")
+    for v, sample in videos.items():
+        if len(labels[v]) != len(sample.label):
+            raise DataError(f"{labels_file}: {v} has {len(labels[v])} labels; {len(sample.label)} utterances are known")
+        wrong = np.flatnonzero((labels[v] >= 0) != sample.label.numpy().astype(bool))
+        if len(wrong):
+            k, words = int(wrong[0]), sample.words["text"][int(wrong[0])]
+            raise DataError(
+                f"{labels_file}: {v}[{k}] ({words[:40]!r}) has the label {labels[v][k]:g}; its binary label is "
+                f"{int(sample.label[k])}. One of the two files is another version: fetch them again"
+            )
+    return labels
+
+
+def read_labels(path: Path) -> dict[str, np.ndarray]:
+    """Return the labels (K,) float32 of each video of a `.csd`, in the order of its rows."""
+    labels, file = {}, Csd(path)
+    for v in file.videos:
+        labels[v] = file.read(v)[0][:, 0].astype(np.float32)
+        if not (np.abs(labels[v]) <= 3).all():
+            raise DataError(f"{path}: {v} has labels that are not in [-3, 3]: {labels[v]}")
+    return labels
+
+
+def _folds(path: str | Path | None, videos: set[str]) -> dict[str, list[str]]:
+    """Return the videos of each split; the standard folds are checked as any others."""
+    lists = fold_lists(Path(path)) if path else {"train": videos - set().union(*FOLDS.values()), **FOLDS}
+    if set(lists) != set(SIZES):
+        raise DataError(f"{path}: found lists of {sorted(lists)}; expected {', '.join(SIZES)}")
+    names = [v for split in SIZES for v in lists[split]]
+    for what, wrong in (
+        ("leaves out", videos - set(names)),
+        ("names the unknown", set(names) - videos),
+        ("names twice", {v for v in names if names.count(v) > 1}),
+    ):
+        if wrong:
+            raise DataError(f"{path or NAME}: {what} {len(wrong)} of {len(videos)} videos, such as {min(wrong)}")
+    return {split: sorted(lists[split]) for split in SIZES}
+
+
+def _raw(
+    m: str,
+    videos: Mapping[str, Sample],
+    order: Sequence[tuple[str, int]],
+    text: str,
+    context: int,
+    encode: bool,
+    cache: Path,
+) -> RawModality:
+    present = [True] * len(order)
+    if m == "audio":
+        items = [videos[v].features["audio"][k : k + 1] for v, k in order]
+        return RawModality(items, present, "numbers", "", _AsTheyAre, cache)
+    spoken = {v: [words.lower() for words in sample.words["text"]] for v, sample in videos.items()}
+    encoder = sentence_encoder(text, encode)
+    if not context:
+        sentences = [spoken[v][k] for v, k in order]
+        return RawModality(sentences, present, "words", "", lambda: encoder, cache, names=encoder.pieces)
+    passages = [
+        Passage(tuple(spoken[v][max(0, k - context) : k]), spoken[v][k], tuple(spoken[v][k + 1 : k + 1 + context]))
+        for v, k in order
+    ]
+    return RawModality(
+        passages, present, "passages", "", lambda: encoder, cache, names=encoder.pieces, context=encoder.context
+    )
+
+
+class _AsTheyAre:
+    """An encoder of items that are tokens already."""
+
+    def encode(self, items: Sequence, cache: Path, data_hash: str) -> Sequence:
+        return items
+
+
+def inspect(path: Path) -> Contents | None:
+    """Return the contents of the official labels, a folder with that one `.csd`, by the standard folds."""
+    folder = path.parent if path.name == LABELS else path
+    if [p.name for p in folder.glob("*.csd")] != [LABELS]:
+        return None
+    labels = read_labels(folder / LABELS)
+    parts = {
+        split: Part(
+            labels=np.concatenate([labels[v] for v in part]),
+            ids=[f"{v}[{k}]" for v in part for k in range(len(labels[v]))],
+            groups=part,
+        )
+        for split, part in _folds(None, set(labels)).items()
+    }
+    sizes = {split: len(part.ids) for split, part in parts.items()}
+    problems = [] if sizes == SIZES else [f"{sizes} utterances; the standard split has {SIZES}"]
+    hashes, changed = SOURCE.hashes_in(folder)
+    problems += [f"{n}: SHA-256 is not the published one" for n in changed]
+    return Contents(folder, "official labels of CMU-MOSI (.csd)", parts, problems=problems, hashes=hashes)
+
+
+ENTRY = Entry(NAME, load, source=SOURCE, more={"": [UTTERANCES]}, inspect=inspect)
