@@ -37,6 +37,7 @@ p, li { max-width: 900px; overflow-wrap: anywhere; } small { color: var(--quiet)
 code { font-size: 13px; background: var(--shade); padding: 1px 4px; }
 """
 GROUPS = {"ours": "", "baseline": "baselines, as wide as makes them equally large", "ablation": "one thing changed"}
+GROUPS |= {"linear": "a linear model", "alone": "one modality"}
 
 
 def write_page(path: Path, report: Mapping[str, Any]) -> Path:
@@ -146,7 +147,11 @@ def _benchmark(benchmark: Mapping[str, Any]) -> str:
     ):
         columns = list(next(iter(benchmark["rows"].values()))[key])
         rows = [
-            [_(n), _mean(r["test"]["accuracy"])] + [_mean(r[key][c]["accuracy"]) for c in columns]
+            [
+                _(n),
+                _mean(r["test"]["accuracy"]),
+                *(_mean(r[key][c]["accuracy"]) if c in r[key] else "" for c in columns),
+            ]
             for n, r in benchmark["rows"].items()
         ]
         parts.append(f"<h3>{title}</h3>" + _table(["", "clean", *columns], rows))

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from ..encoders import EncoderConfig
 from ..model import CONFIG_FILE, AlignMamba2, AlignMamba2Config, FusionModel
 from ..model.layers import one_of
 from .attention import MulT, Transformer
@@ -34,7 +35,16 @@ from .mamba import AlignMambaV1, PlainMamba
 from .pooled import ConcatMean, LateMean, LowRankFusion, TensorFusion
 from .recurrent import BcLSTM, EarlyLSTM, LateLSTM
 
-__all__ = ["KINDS", "Baseline", "BaselineConfig", "build_model", "load_model", "matching_width", "parameter_count"]
+__all__ = [
+    "KINDS",
+    "Baseline",
+    "BaselineConfig",
+    "build_model",
+    "counted",
+    "load_model",
+    "matching_width",
+    "parameter_count",
+]
 
 OURS = "alignmamba2"
 KINDS: dict[str, type[FusionModel]] = {
@@ -70,6 +80,13 @@ def load_model(folder: str | Path) -> FusionModel:
         raise FileNotFoundError(f"{path}: not found; expected a folder written by save_pretrained")
     kind = json.loads(path.read_text("utf-8")).get("kind", OURS)
     return KINDS.get(kind, AlignMamba2).from_pretrained(folder)
+
+
+def counted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings without encoders, which every model has alike, for counting and matching parameters."""
+    encoders = settings.get("encoders", {})
+    widths = {m: EncoderConfig.of(s).described().architecture["width"] for m, s in encoders.items()}
+    return {**settings, "modalities": {**settings["modalities"], **widths}, "encoders": {}}
 
 
 def parameter_count(settings: Mapping[str, Any]) -> int:

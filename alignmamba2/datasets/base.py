@@ -119,6 +119,12 @@ class Dataset(torch.utils.data.Dataset):
         labels = getattr(self.samples, "labels", None)
         return [s.label for s in self.samples] if labels is None else labels
 
+    @property
+    def groups(self) -> list[str]:
+        """What each sample is a part of, such as a video or a scene; "" for one that stands alone (see `Sample`)."""
+        without = getattr(self.samples, "without", None)  # reads no features where samples are read from disk
+        return [s.group for s in (without(tuple(self.modalities)) if without else self.samples)]
+
     def statistics(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Return mean and standard deviation (D_m,) of each feature over all tokens, one sample in memory at a time.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -26,20 +27,41 @@ SCALES = {"efficientnet-lite0": (1.0, 1.0), "efficientnet-lite2": (1.1, 1.2)}
 SIZES = {"efficientnet-lite0": 224, "efficientnet-lite2": 260}
 
 
-class _SameConv(nn.Conv2d):
-    """Convolution without bias, padded as TensorFlow's "same": an odd pixel of padding goes right and below."""
+# Convolution → the batch norm behind it, by their names in the weights' file.
+NORMS = {
+    "_conv_stem": "_bn0",
+    "_expand_conv": "_bn0",
+    "_depthwise_conv": "_bn1",
+    "_project_conv": "_bn2",
+    "_conv_head": "_bn1",
+}
+EPSILON = 1e-3  # of the batch norms
+
+
+class _Conv(nn.Module):
+    """Convolution with the batch norm behind it folded into weights and bias: its statistics stay as pretrained.
+
+    Padded as TensorFlow's "same": an odd pixel of padding goes right and below. Maps (B, C, H, W) have their channels
+    last in memory, so that a 1 × 1 convolution is a matrix product.
+    """
 
     def __init__(self, inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1):
-        super().__init__(inside, outside, kernel, stride, groups=groups, bias=False)
+        super().__init__()
+        self.kernel, self.stride, self.groups = kernel, stride, groups
+        self.weight = nn.Parameter(torch.empty(outside, inside // groups, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outside))
+        nn.init.kaiming_normal_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        k, stride = self.kernel_size[0], self.stride[0]
+        if self.kernel == 1:
+            return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        k, stride = self.kernel, self.stride
         height, width = (max(k - stride if n % stride == 0 else k - n % stride, 0) for n in x.shape[-2:])
-        return super().forward(F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2)))
-
-
-def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3)
+        x = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+        if x.device.type != "cpu":
+            return F.conv2d(x, self.weight, self.bias, stride, groups=self.groups)
+        with torch.autocast("cpu", enabled=False):  # in bfloat16 a processor takes twice as long over these
+            return F.conv2d(x.float(), self.weight, self.bias, stride, groups=self.groups)
 
 
 class _Block(nn.Module):
@@ -51,16 +73,14 @@ class _Block(nn.Module):
     def __init__(self, inside: int, outside: int, kernel: int, stride: int, expansion: int):
         super().__init__()
         wide = inside * expansion
-        self._expand_conv = _SameConv(inside, wide, 1) if expansion > 1 else None
-        self._bn0 = _norm(wide) if expansion > 1 else None
-        self._depthwise_conv, self._bn1 = _SameConv(wide, wide, kernel, stride, groups=wide), _norm(wide)
-        self._project_conv, self._bn2 = _SameConv(wide, outside, 1), _norm(outside)
+        self._expand_conv = _Conv(inside, wide, 1) if expansion > 1 else None
+        self._depthwise_conv = _Conv(wide, wide, kernel, stride, groups=wide)
+        self._project_conv = _Conv(wide, outside, 1)
         self._shortcut = stride == 1 and inside == outside
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self._expand_conv is None else F.relu6(self._bn0(self._expand_conv(x)))
-        y = F.relu6(self._bn1(self._depthwise_conv(y)))
-        y = self._bn2(self._project_conv(y))
+        y = x if self._expand_conv is None else F.relu6(self._expand_conv(x))
+        y = self._project_conv(F.relu6(self._depthwise_conv(y)))
         return x + y if self._shortcut else y
 
 
@@ -73,7 +93,7 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self, width: float = 1.0, depth: float = 1.0):
         super().__init__()
-        self._conv_stem, self._bn0 = _SameConv(3, 32, 3, 2), _norm(32)
+        self._conv_stem = _Conv(3, 32, 3, 2)
         blocks, channels = [], 32
         for stage, (repeats, kernel, stride, expansion, outside) in enumerate(STAGES):
             inner = 0 < stage < len(STAGES) - 1
@@ -82,15 +102,15 @@ class EfficientNetLite(nn.Module):
                 blocks.append(_Block(channels, wide, kernel, stride if i == 0 else 1, expansion))
                 channels = wide
         self._blocks = nn.ModuleList(blocks)
-        self._conv_head, self._bn1 = _SameConv(channels, WIDTH, 1), _norm(WIDTH)
+        self._conv_head = _Conv(channels, WIDTH, 1)
         self._fc = nn.Linear(WIDTH, 1000)  # in the file; only `classify` needs it
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, 1280, ⌈H/32⌉, ⌈W/32⌉)."""
-        x = F.relu6(self._bn0(self._conv_stem(pixels)))
+        x = F.relu6(self._conv_stem(pixels.contiguous(memory_format=torch.channels_last)))
         for block in self._blocks:
             x = block(x)
-        return F.relu6(self._bn1(self._conv_head(x)))
+        return F.relu6(self._conv_head(x))
 
     def classify(self, pixels: Tensor) -> Tensor:
         """Return scores (B, 1000) of the ImageNet classes, to check the weights with."""
@@ -106,5 +126,21 @@ def load(name: str) -> EfficientNetLite:
         With the command that installs the weights.
     """
     model = EfficientNetLite(*SCALES[name])
-    model.load_state_dict(torch.load(WEIGHTS[name].file(), map_location="cpu", weights_only=True))
+    model.load_state_dict(folded(torch.load(WEIGHTS[name].file(), map_location="cpu", weights_only=True)))
     return model
+
+
+def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a file with each batch norm, γ (x − μ) / √(σ² + ε) + β, in the convolution before it."""
+    result = {name: x for name, x in state.items() if name.startswith("_fc.")}
+    for name, weight in state.items():
+        place, _, conv = name.removesuffix(".weight").rpartition(".")
+        if conv in NORMS:
+            norm = ".".join(filter(None, (place, NORMS[conv])))
+            gamma, beta, mean, variance = (
+                state[f"{norm}.{part}"].double() for part in ("weight", "bias", "running_mean", "running_var")
+            )
+            scale = gamma / (variance + EPSILON).sqrt()
+            result[name] = (weight.double() * scale.view(-1, 1, 1, 1)).float()
+            result[name.removesuffix("weight") + "bias"] = (beta - mean * scale).float()
+    return result

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import recipes
-from ..baselines import matching_width, parameter_count
+from ..baselines import counted, matching_width, parameter_count
 from ..datasets import Dataset
 from ..recipes import Recipe
+from ..training.fitting import settings_of
 
 FULL = "AlignMamba-2"
+ALONE = "concat-mean"  # the model of one modality by itself
 # Each ablation changes the recipe in one place. "full" is the recipe itself.
 ABLATIONS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -42,25 +44,32 @@ class Published:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A recipe, the baselines that fit its data, and what is published."""
+    """A recipe, the baselines that fit its data, and what is published.
+
+    `tried` is the number of settings that were tried before the recipe was chosen, if it is known. Further `rows`:
+    "linear", a linear model of mean frozen tokens; "alone", each modality by itself.
+    """
 
     recipe: str
     baselines: Sequence[str]
     published: Sequence[Published] = ()
+    tried: int | None = None
+    rows: Sequence[str] = ()
 
 
 def read_benchmarks() -> dict[str, Benchmark]:
     """Return the benchmark of every recipe that has a table [benchmark], by its name; miniatures last.
 
-    The table's keys: "baselines", a key of `BASELINES`; "published", tables with the fields of `Published`; "name",
-    where it is not the recipe's.
+    The table's keys: "baselines", a key of `BASELINES`; "published", tables with the fields of `Published`; "tried" and
+    "rows" of `Benchmark`; "name", where it is not the recipe's.
     """
     benchmarks = {}
     for name in recipes.names():
         table = recipes.read(name).get("benchmark")
         if table is not None:
             published = tuple(Published(**row) for row in table.get("published", ()))
-            benchmarks[table.get("name", name)] = Benchmark(name, BASELINES[table["baselines"]], published)
+            more = {key: table[key] for key in ("tried", "rows") if key in table}
+            benchmarks[table.get("name", name)] = Benchmark(name, BASELINES[table["baselines"]], published, **more)
     return dict(sorted(benchmarks.items(), key=lambda item: (item[0].startswith("mini-"), item[0])))
 
 
@@ -90,17 +99,28 @@ class Variant:
     """One row of a benchmark's table: a name, its group, and what it changes in the recipe."""
 
     name: str
-    group: str  # "ours", "baseline" or "ablation"
+    group: str  # "ours", "linear", "alone", "baseline" or "ablation"
     overrides: Mapping[str, Any]
     note: str = ""
+    modalities: Sequence[str] = ()  # the only ones it sees; all of them if empty
 
 
 def variants(benchmark: Benchmark, recipe: Recipe, train: Dataset) -> list[Variant]:
-    """Return the rows: the recipe itself; each baseline, as wide as makes it as large; each ablation."""
-    fitting = {"modalities": train.modalities, "task": train.task, "n_classes": train.n_classes}
-    settings = {**fitting, "readout": train.readout, **recipe.model}
+    """Return the rows: the recipe itself; each baseline, as wide as makes its fusion as large; each ablation.
+
+    Encoders inside the models are the same in all of them and are not counted.
+    """
+    settings = counted(settings_of(recipe, train))
     target = parameter_count(settings)
     rows = [Variant(FULL, "ours", {})]
+    if "linear" in benchmark.rows:
+        rows.append(Variant("linear", "linear", {}, "of mean frozen tokens; its penalty is chosen on validation"))
+    if "alone" in benchmark.rows:
+        for m in train.modalities:
+            alone = {**settings, "modalities": {m: settings["modalities"][m]}, "anchor": m, "kind": ALONE}
+            width = matching_width(alone, target)
+            changes = {"model.kind": ALONE, "model.d_model": width, "model.anchor": m}
+            rows.append(Variant(f"{m} alone", "alone", changes, "its mean token, two layers", (m,)))
     for kind in benchmark.baselines:
         note = ""
         try:

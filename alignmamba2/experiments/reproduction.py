@@ -31,9 +31,10 @@ from ..training import Machines, fit, loader
 from ..training.evaluation import scores as metrics_of
 from ..training.machines import process
 from .benchmarks import BENCHMARKS, Variant, variants
+from .linear import fit_linear
 from .results import provenance
-from .seeds import load_described, validation_metrics
-from .statistics import published, summarise
+from .seeds import fusion_parameters, load_described, validation_metrics
+from .statistics import published, summarise, summary_of
 
 MACHINES = asdict(Machines())  # the defaults
 NOISE = (0.5, 1.0, 2.0)  # severities, as the data set's noise counts them (see `datasets.corruptions`)
@@ -92,6 +93,7 @@ def reproduce(
         decisive = {"fast": fast, "data": benchmarks[name]["fingerprint"], "version": version("alignmamba2")}
         for seed, row in itertools.product(seeds, rows):
             job = {"benchmark": name, "variant": row.name, "overrides": dict(row.overrides), "seed": seed}
+            job |= {"modalities": list(row.modalities)} if row.modalities else {}
             job |= ({"machines": machines} if machines else {}) | decisive
             runs.append(job | {"key": _key(job)})
     todo = [job for job in runs if not _finished(folder, job, say)]
@@ -102,7 +104,8 @@ def reproduce(
     for name, (datasets, rows) in tables.items():
         records = [read_json(_path(folder, job)) for job in runs if job["benchmark"] == name]
         benchmarks[name] |= summarise(BENCHMARKS[name], datasets, rows, records)
-    return {**provenance(command), "seeds": list(seeds), "fast": fast, "benchmarks": benchmarks}
+    report = {**provenance(command), "seeds": list(seeds), "fast": fast, "benchmarks": benchmarks}
+    return {**report, "summary": summary_of(benchmarks)}
 
 
 def _recipe(job: Mapping[str, Any]) -> Recipe:
@@ -113,7 +116,9 @@ def _recipe(job: Mapping[str, Any]) -> Recipe:
 
 def _key(job: Mapping[str, Any]) -> str:
     """The name of a run: a hash of all that decides its numbers, recipe, seed, data, version and machines."""
-    decisive = [_recipe(job).to_dict(), *(job[k] for k in ("seed", "fast", "data", "version", "machines") if k in job)]
+    names = ("seed", "fast", "data", "version", "machines", "modalities")
+    decisive = [_recipe(job).to_dict(), *(job[k] for k in names if k in job)]
+    decisive += ["linear"] if job["variant"] == "linear" else []
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:20]
 
 
@@ -194,6 +199,14 @@ def run(job: Mapping[str, Any], folder: Path, datasets: dict[str, Dataset] | Non
     unfinished = folder / "unfinished" / job["key"]
     started = time.perf_counter()
     options = {"folder": unfinished, "progress": False, **job.get("machines", {})}
+    if job.get("modalities"):
+        datasets = {split: dataset.only(*job["modalities"]) for split, dataset in datasets.items()}
+    path = _path(folder, job)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if job["variant"] == "linear":
+        record = {**job, "recipe": recipe.to_dict(), **fit_linear(datasets), "only": {}, "noise": {}}
+        write_json(path, {**record, "seconds": round(time.perf_counter() - started, 2)})
+        return
     result = fit(recipe, seed=job["seed"], datasets=datasets, **options)
     if process()[0]:  # of processes that train together, the first evaluates and writes
         return
@@ -205,7 +218,7 @@ def run(job: Mapping[str, Any], folder: Path, datasets: dict[str, Dataset] | Non
     record = {
         **job,
         "recipe": recipe.to_dict(),
-        "parameters": sum(p.numel() for p in result.model.parameters()),
+        "parameters": fusion_parameters(result.model),
         "best_epoch": result.best_epoch,
         "epochs": len(result.history),
         "seconds": round(trained, 2),
@@ -215,8 +228,6 @@ def run(job: Mapping[str, Any], folder: Path, datasets: dict[str, Dataset] | Non
         "noise": {f"{s:g}": examine(result.model, corrupt(test, "noise", s, seed=job["seed"]))[0] for s in NOISE},
         "prediction": prediction,
     }
-    path = _path(folder, job)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, record)
     shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -230,7 +241,7 @@ def examine(model: torch.nn.Module, dataset: Dataset, only: Sequence[str] = ()) 
     """
     model.eval()
     predictions, labels, probabilities = [], [], []
-    for batch in loader(dataset, 64):
+    for batch in loader(dataset, 64, neighbours=model.neighbours):
         if only:
             batch = _only(batch, only)
         output = model(batch.to(next(model.parameters()).device))

@@ -111,8 +111,13 @@ def load_described(recipe: Recipe, say: Callable[[str], None], name: str = "") -
 
 
 def _description(recipe: Mapping[str, Any], model: FusionModel, datasets: Mapping[str, Dataset]) -> dict[str, Any]:
-    parameters = sum(p.numel() for p in model.parameters())
-    return {"recipe": dict(recipe), "model": {"parameters": parameters}, "data": describe(datasets)}
+    return {"recipe": dict(recipe), "model": {"parameters": fusion_parameters(model)}, "data": describe(datasets)}
+
+
+def fusion_parameters(model: FusionModel) -> int:
+    """Return the number of trainable numbers of a model without its encoders."""
+    inside = {id(p) for p in model.encode.parameters()}
+    return sum(p.numel() for p in model.parameters() if id(p) not in inside)
 
 
 def _line(metrics: Mapping[str, float | None]) -> str:

@@ -57,6 +57,7 @@ def summarise(
         **describe(datasets),
         "task": test.task,
         "recipe": benchmark.recipe,
+        "settings_tried": benchmark.tried,
         "published": published(benchmark),
         "rows": rows,
     }
@@ -68,9 +69,14 @@ def published(benchmark: Benchmark) -> list[dict[str, Any]]:
 
 
 def labels_and_units(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels (N,), one per prediction, and the number of the sample that each belongs to (N,)."""
-    labels = [np.atleast_1d(s.label.numpy()) for s in dataset]
-    return np.concatenate(labels), np.repeat(np.arange(len(labels)), [len(x) for x in labels])
+    """Return labels (N,), one per prediction, and the number of the unit that each belongs to (N,).
+
+    Predictions of one sample, and of samples of one group such as a video, are not independent: they are one unit.
+    """
+    labels = [np.atleast_1d(np.asarray(label)) for label in dataset.labels]
+    names = [group or str(i) for i, group in enumerate(dataset.groups)]
+    units = np.unique(names, return_inverse=True)[1]
+    return np.concatenate(labels), np.repeat(units, [len(x) for x in labels])
 
 
 def _scores(prediction: np.ndarray, target: np.ndarray, task: str, measure: str) -> np.ndarray:
@@ -83,6 +89,22 @@ def _scores(prediction: np.ndarray, target: np.ndarray, task: str, measure: str)
 
 def _signed(limits: tuple[float, float], measure: str) -> list[float]:
     return [-limits[1], -limits[0]] if measure == "mae" else list(limits)
+
+
+def summary_of(benchmarks: Mapping[str, Any]) -> dict[str, Any]:
+    """Return mean, sd and seeds of each metric of the full model, by recipe; shares of correct answers in %."""
+    summary = {}
+    for benchmark in benchmarks.values():
+        row = benchmark.get("rows", {}).get(FULL)
+        if row is None:
+            continue
+        scores = {name: score for name, score in row["test"].items() if score is not None}
+        factors = {name: 100 if name.startswith(("accuracy", "f1")) else 1 for name in scores}
+        summary[benchmark["recipe"]] = {
+            name: {k: None if v is None else v * factors[name] for k, v in score.items()} | {"seeds": len(row["seeds"])}
+            for name, score in scores.items()
+        }
+    return summary
 
 
 def mean_and_sd_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def loader(
     if neighbours > 1:
         if process()[1] * parts > 1:
             raise ValueError(f"neighbours: {neighbours} samples are read together; expected one process, accumulate=1")
-        batches = Neighbourly([sample.group for sample in dataset.samples], batch_size, neighbours, shuffle)
+        batches = Neighbourly(dataset.groups, batch_size, neighbours, shuffle)
     elif bucket > 1 and shuffle is not None:
         lengths = [sum(map(len, sample.features.values())) for sample in dataset.samples]
         batches = Bucketed(lengths, batch_size, bucket, shuffle)

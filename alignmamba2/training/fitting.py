@@ -240,6 +240,8 @@ def _encoders(recipe: Recipe, train: Dataset) -> dict[str, Any]:
     encoders = {m: {"name": name} for m, name in train.encoders.items()}
     for m, settings in recipe.model.get("encoders", {}).items():
         name = settings.get("name", train.encoders.get(m))
+        if m not in train.modalities:  # of a recipe that sees some modalities alone
+            continue
         if m not in encoders or name != train.encoders[m]:
             raise ValueError(
                 f"model.encoders.{m}: {name!r}; {train.name} was made for {train.encoders or 'no encoder'}. "
@@ -249,9 +251,14 @@ def _encoders(recipe: Recipe, train: Dataset) -> dict[str, Any]:
     return {"encoders": encoders} if encoders else {}
 
 
+def settings_of(recipe: Recipe, train: Dataset) -> dict[str, Any]:
+    """Return the settings of the recipe's model for this data set, as `build_model` takes them."""
+    settings = {"modalities": train.modalities, "task": train.task, "n_classes": train.n_classes}
+    return {**settings, "readout": train.readout, **recipe.model, **_encoders(recipe, train)}
+
+
 def build(recipe: Recipe, train: Dataset) -> FusionModel:
     """Return the recipe's model for this data set, standardising features by the training split's statistics."""
-    settings = {"modalities": train.modalities, "task": train.task, "n_classes": train.n_classes}
-    model = build_model({**settings, "readout": train.readout, **recipe.model, **_encoders(recipe, train)})
+    model = build_model(settings_of(recipe, train))
     model.set_statistics(train.statistics())
     return model
