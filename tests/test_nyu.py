@@ -14,12 +14,12 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from alignmamba2 import load_dataset
-from alignmamba2.datasets import DataError, inspect, nyu
+from alignmamba2.datasets import DataError, inspect, is_present, nyu
 from alignmamba2.datasets.fetch import Source
-from alignmamba2.datasets.formats import matlab
+from alignmamba2.datasets.formats import matlab, nyu_files
 from alignmamba2.datasets.formats.images import central, nearest, patches, square
 from alignmamba2.datasets.formats.matlab import read_matrices
-from alignmamba2.datasets.formats.nyu_files import CLASSES, FOLDERS, MAT, OTHERS, SOURCE, SPLITS, scene_class
+from alignmamba2.datasets.formats.nyu_files import CLASSES, FOLDERS, FRAMES, MAT, OTHERS, SOURCE, SPLITS, scene_class
 from alignmamba2.datasets.hha import CX, CY, FX, FY, gravity, hha, normals, points
 from alignmamba2.datasets.mini import nyu as mini_nyu
 from alignmamba2.datasets.mini.room_renderer import Room, render
@@ -153,7 +153,7 @@ def test_pretrained_encoders_see_pictures_and_depth_as_grey(root, monkeypatch):
             seen.append((len(images), batch_size, data_hash, images[7].shape, images[7].dtype))
             return [torch.from_numpy(images[i][:1, 0].astype("f4")) for i in range(len(images))]
 
-    monkeypatch.setattr(nyu, "picture_encoder", lambda name: Encoder())
+    monkeypatch.setattr(nyu, "picture_encoder", lambda name, **_: Encoder())
     sample = load_dataset("nyu", "test", image="some/model")[0]
     assert seen[0][2] != seen[1][2]
     for n, size, known, shape, dtype in seen:
@@ -235,9 +235,161 @@ def test_files_cut_anywhere_are_clear_errors(root):
     assert load_dataset("nyu")
 
 
-def test_missing_files_say_where_to_look(tmp_path):
-    with pytest.raises(DataError, match=rf"neither {MAT} nor {FOLDERS}/ .*data/README"):
+def test_missing_files_say_where_to_look(tmp_path, monkeypatch):
+    monkeypatch.delenv("ALIGNMAMBA2_MIRROR", raising=False)
+    with pytest.raises(DataError, match=rf"no {MAT}, frames/ or {FOLDERS}/ .*data fetch nyu --frames.*data/README"):
         load_dataset("nyu", root=tmp_path)
+    assert not is_present("nyu", tmp_path)
+
+
+# --- frames/, with the package's table of labels ---------------------------------------------------------------------
+
+# Runs of frames from 1 to 12: two bedrooms that a test frame parts, one kitchen, and a run of two types.
+TABLE = """first,last,split,scene_type,label_source
+1,2,train,bedroom,sun-rgbd
+3,3,test,bedroom,test-list
+4,5,train,bedroom,derived: order
+6,8,train,kitchen,sun-rgbd
+9,9,test,study,test-list
+10,11,train,kitchen,sun-rgbd
+12,12,train,exercise_room,derived: order
+"""
+FRAME_TYPES = ("bedroom",) * 5 + ("kitchen",) * 3 + ("study",) + ("kitchen",) * 2 + ("excercise_room",)
+
+
+@pytest.fixture
+def plain(tmp_path, monkeypatch):
+    """Twelve frames: picture n is PICTURE moved n rows down, depth is 2 m above and 2 + 0.1 n m below."""
+    monkeypatch.setenv("ALIGNMAMBA2_DATA", str(tmp_path))
+    monkeypatch.delenv("ALIGNMAMBA2_MIRROR", raising=False)
+    (tmp_path / "table.csv").write_text(TABLE)
+    monkeypatch.setattr(nyu_files, "SCENES", tmp_path / "table.csv")
+    for n in range(12):
+        for kind in ("images", "depths"):
+            (tmp_path / "nyuv2" / "frames" / kind).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((480, 640, 3), 20 * n, np.uint8)).save(tmp_path / f"nyuv2/frames/images/{n}.jpg")
+        depth = np.full((480, 640), 51, np.uint8)
+        depth[240:] += round(2.55 * n)
+        Image.fromarray(depth).save(tmp_path / f"nyuv2/frames/depths/{n}.png")
+    return tmp_path / "nyuv2"
+
+
+def load_plain(**options):
+    return load_dataset("nyu", valid_fraction=0.4, **options)
+
+
+def test_frames_have_the_tables_labels_and_say_which_are_derived(plain):
+    splits = load_plain()
+    kinds = {s.id: CLASSES[int(s.label)] for d in splits.values() for s in d.samples}
+    expected = {1: "bedroom", 4: "bedroom", 6: "kitchen", 10: "kitchen", 12: "others"}
+    assert {n: kinds[f"frame-{n:04d}"] for n in expected} == expected
+    assert [s.id for s in splits["test"].samples] == ["frame-0003", "frame-0009"]
+    for dataset in splits.values():
+        assert "official split, 3 of 10 training labels derived" in dataset.protocol
+        assert "by scene" in dataset.protocol
+        assert not dataset.synthetic
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_frames_validate_by_runs_of_one_type_that_no_test_frame_parts(plain, seed):
+    splits = load_plain(split_seed=seed)
+    held = {int(s.id[-4:]) for s in splits["valid"].samples}
+    scenes = ({1, 2}, {4, 5}, {6, 7, 8}, {10, 11}, {12})
+    assert all(scene <= held or not scene & held for scene in scenes)
+    assert held
+    assert 12 not in held  # a class with one scene gives none
+    groups = {s.group: int(s.id[-4:]) for d in splits.values() for s in d.samples}
+    assert len(groups) == 7
+
+
+def test_frames_are_in_place_and_their_depth_in_metres(plain):
+    samples = load_plain()["test"].samples
+    picture, depth = samples.item(0, "image"), samples.item(0, "depth")
+    assert picture.shape == (224, 224, 3)
+    assert np.allclose(picture, 40, atol=1)
+    assert depth.dtype == np.float32
+    assert np.allclose(depth[:100], 2.0)
+    assert np.allclose(depth[124:], (51 + 5) / 25.5)
+    assert load_plain(depth="hha")["test"].samples.item(0, "depth").shape == (224, 224, 3)
+
+
+@pytest.mark.parametrize("depth", ["metres", "hha"])
+def test_without_encoding_samples_hold_pictures_for_encoders_inside_the_model(plain, depth):
+    data = load_plain(encode=False, image="some/model", depth=depth)["test"]
+    sample = data[1]
+    assert data.encoders == {"image": "some/model", "depth": "some/model"}
+    assert {(x.shape, x.dtype) for x in sample.features.values()} == {((1, 256, 256, 3), torch.uint8)}
+    assert torch.allclose(sample.features["image"].float(), torch.tensor(160.0), atol=1)
+    if depth == "metres":  # grey, 10 m are white
+        assert sample.features["depth"][0, 0, 0].tolist() == [51] * 3
+        assert sample.features["depth"][0, 255, 0].tolist() == [71] * 3
+    assert sample.group == "study from frame 9"
+    assert not sample.partners
+    assert data.protocol.endswith("encoders inside the model")
+    assert set(data.batch().features["image"].shape) == {2, 1, 256, 3}
+    lean = data.samples.without(["image"])
+    valid = load_plain(encode=False, image="some/model", depth=depth)["valid"].samples
+    assert set(data.samples.keys) == {"image", "depth"}
+    assert not set(data.samples.keys.values()) & set(valid.keys.values())
+    shutil.rmtree(plain / "frames" / "images")
+    assert set(lean[0].features) == {"depth"}  # and no picture was read
+
+
+def test_wrong_frames_are_named(plain):
+    with pytest.raises(ValueError, match="image: found 'patches' with encode=False"):
+        load_dataset("nyu", encode=False)
+    with pytest.raises(ValueError, match="filled: found False; frames/ holds depth with its holes filled"):
+        load_dataset("nyu", filled=False)
+    savemat(plain / SPLITS, {"trainNdxs": np.uint16([[1], [2]]), "testNdxs": np.uint16([[3]])})
+    with pytest.raises(DataError, match=rf"{SPLITS}: another split than that of table.csv"):
+        load_dataset("nyu")
+    (plain / SPLITS).unlink()
+    (plain / "frames/depths/2.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"depths.2\.png: no readable picture"):
+        load_plain()["test"][0]
+    (plain / "frames/images/7.jpg").unlink()
+    (plain / "frames/images/9.jpg").unlink()
+    with pytest.raises(DataError, match=r"images.7\.jpg: not found, and 1 more of 24 frames' files"):
+        load_dataset("nyu")
+
+
+def test_check_reads_frames_and_sees_other_files(plain):
+    contents = inspect(plain)
+    assert "frames/ (8-bit depth)" in contents.format
+    assert (len(contents.parts["train"].ids), len(contents.parts["test"].ids)) == (10, 2)
+    assert "3 of 10 training labels derived" in contents.notes[0]
+    assert "24 files are not the published ones by SHA-256" in contents.problems[0]
+
+
+def test_check_compares_derived_labels_with_a_labelled_set(plain, written, monkeypatch):
+    write_mat(plain, FRAME_TYPES, tuple("abcdefghijkl"), (1, 2, 4, 5, 6, 7, 8, 10, 11, 12), (3, 9))
+    contents = inspect(plain)
+    assert contents.notes[-1].endswith("equal to this file's sceneTypes 12 of 12, of the derived ones 3 of 3")
+    assert not contents.problems
+    wrong = (*FRAME_TYPES[:3], "kitchen", *FRAME_TYPES[4:])
+    write_mat(plain, wrong, tuple("abcdefghijkl"), (1, 2, 4, 5, 6, 7, 8, 10, 11, 12), (3, 9))
+    contents = inspect(plain)
+    assert contents.problems == ["table.csv differs from sceneTypes in 1 frames: frame 4 bedroom, here kitchen"]
+    assert contents.notes[-1].endswith("11 of 12, of the derived ones 2 of 3")
+
+
+def test_the_real_frames(tmp_path):
+    if not all(source.mirror() for source in (SOURCE, *FRAMES)):
+        pytest.skip("the real frames are not in $ALIGNMAMBA2_MIRROR: python -m alignmamba2 data fetch nyu --frames")
+    assert is_present("nyu", tmp_path)
+    splits = load_dataset("nyu", root=tmp_path)
+    assert [len(d) for d in splits.values()] == [618, 177, 654]
+    assert "341 of 795 training labels derived" in splits["test"].protocol
+    counts = torch.stack([x for d in splits.values() for x in d.labels]).bincount().tolist()
+    published = {"bathroom": 121, "bedroom": 383, "bookstore": 36, "classroom": 49, "dining_room": 117}
+    published |= {"home_office": 50, "kitchen": 225, "living_room": 221, "office": 78, "others": 169}
+    assert dict(zip(CLASSES, counts, strict=True)) == published
+    _, test = nyu_rows(tmp_path / "nyuv2" / SPLITS)
+    assert [s.removeprefix("frame-") for s in splits["test"].samples.ids] == [f"{i + 1:04d}" for i in test]
+    scenes = {split: {s.group for s in d.samples.without(["image", "depth"])} for split, d in splits.items()}
+    assert sum(map(len, scenes.values())) == len(set().union(*scenes.values())) == 269
+    depth = splits["test"].samples.item(0, "depth")
+    assert 0.5 < depth.min() < depth.max() < 10
 
 
 @pytest.mark.parametrize("options", [{"depth": "feet"}, {"valid_fraction": 1.0}, {"image": "no/such-model", "lens": 1}])

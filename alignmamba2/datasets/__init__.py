@@ -24,7 +24,8 @@ __all__ = [
 
 # Name → module and entry in this folder, imported when the name is first used.
 BUILT_IN = {
-    "mosi-standard": "mosi_standard:ENTRY",  # first: its one .csd is no set of .csd files for "mosi"
+    "mosi-standard": "mosi_standard:ENTRY",  # before "mosi", which takes any .csd and pickle for its own
+    "mosi-words": "mosi_words:ENTRY",
     "mini-mosi": "mini.mosi_files:MOSI",
     "mini-mosei": "mini.mosi_files:MOSEI",
     "mosi": "mosi:MOSI",

@@ -169,5 +169,4 @@ def _without(sample: Sample, lost: set[str]) -> Sample:
         words={m: () if m in lost else w for m, w in sample.words.items()},
         partners=partners,
         masks={m: mask for m, mask in sample.masks.items() if m not in lost},
-        context={m: context for m, context in sample.context.items() if m not in lost},
     )

@@ -37,6 +37,7 @@ PUBLISHED = {
 }
 LABELS = {split: f"y_{split}.h5" for split in SPLITS}
 PICKLES = (".pkl", ".pickle")
+BERT = "bert-base-uncased"  # whose tokenizer made MMSA's `text_bert`
 ALIGNMENTS = ("aligned", "unaligned")
 OTHER = (
     "a pickle, but neither MMSA's nor MulT's; expected a dict of train, valid and test, each with text, audio, vision, "
@@ -61,7 +62,8 @@ def load(
     alignment : "aligned" or "unaligned"
         Selects among several files; for `.csd`, how to cut them (default "aligned").
     text : "bert", "glove", or such as "100-d"
-        Kind of text that the file must hold; default any.
+        Kind of text that the file must hold; default any. Or "ids", of an MMSA pickle: the ids (T,) int64 of
+        `text_bert` in place of BERT's features, for bert-base-uncased inside the model (`Dataset.encoders`).
     folds : for `.csd`, a file that lists the videos of each split (see `csd.py`)
 
     Raises
@@ -71,6 +73,8 @@ def load(
     """
     if alignment is not None:
         check_choice("alignment", alignment, ALIGNMENTS)
+    ids = text == "ids"
+    text = "bert" if ids else text
     cache = _cache(root)
     candidates = find(name, root)
     if not candidates:
@@ -85,7 +89,7 @@ def load(
         problem = f"{'none fits' if not fitting else 'several fit'} alignment={alignment!r}, text={text!r}"
         held = "; ".join(f"{path} is {', text '.join(kind)}" for path, kind in kinds.items())
         raise DataError(f"{TITLES[name]}: {problem}. There are: {held}. Say alignment= and text=, or give root=FILE")
-    return _open(name, fitting[0], _stored(fitting[0], cache, alignment, folds))
+    return _open(name, fitting[0], _stored(fitting[0], cache, alignment, folds), ids)
 
 
 def _kind(path: Path, alignment: str | None) -> tuple[str, str]:
@@ -163,7 +167,7 @@ def _published(hashes: dict[str, str]) -> list[str]:
     return [f"{n}: {PUBLISHED.get(digest, unknown)}" for n, digest in hashes.items() if n.endswith(PICKLES)]
 
 
-def _open(name: str, path: Path, folder: Path) -> dict[str, Dataset]:
+def _open(name: str, path: Path, folder: Path, ids: bool) -> dict[str, Dataset]:
     about = read_notes(folder)
     widths = tuple(about["widths"][m] for m in ("audio", "video"))
     for other in STANDARD:
@@ -183,14 +187,19 @@ def _open(name: str, path: Path, folder: Path) -> dict[str, Dataset]:
     ]
     kind = "synthetic: generated files of that form" if about["synthetic"] else "real"
     aligned = about["alignment"] == "aligned"
+    words = "ids" if ids else about["text"]
+    samples = {s: store.StoredSamples(folder / f"{s}.safetensors", aligned, ids) for s in SPLITS}
+    if ids and any(part.bert(0) is None for part in samples.values()):
+        raise DataError(f"{path}: no text_bert in it; text='ids' needs an MMSA pickle")
     return splits_of(
-        {s: store.StoredSamples(folder / f"{s}.safetensors", aligned=aligned) for s in SPLITS},
+        samples,
         name=name,
-        protocol=f"{synthetic}{about['format']}, {about['alignment']}, text {about['text']}, {standard}",
+        protocol=f"{synthetic}{about['format']}, {about['alignment']}, text {words}, {standard}",
         description=f"{TITLES[name]}, {kind}: {sum(sizes)} utterances as sequences of text, sound and face, "
         "a label in [-3, 3]",
         synthetic=about["synthetic"],
         hashes=about["hashes"],
+        encoders={"text": BERT} if ids else {},
         notes=(*about["notes"], *replaced),
     )
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from ..batch import Sample
+from ..encoders.cache import hash_items
 from .base import DataError, Dataset, check_choice, splits_of
 from .contents import Contents, Part
 from .fetch import Source, data_root
@@ -31,7 +32,7 @@ from .mosi_utterances import ROWS, read_videos
 from .mosi_utterances import SOURCE as UTTERANCES
 from .raw_modalities import RawModality, RawSamples, encoders_inside
 from .registry import Entry
-from .text_tokens import Passage, sentence_encoder
+from .text_tokens import sentence_encoder
 
 NAME = "mosi-standard"
 LABELS = "CMU_MOSI_Opinion_Labels.csd"
@@ -60,6 +61,7 @@ FOLDS = {
 }  # fmt: skip
 SIZES = {"train": 1284, "valid": 229, "test": 686}
 MODALITIES = ("text", "audio")
+PIECES = 64  # the most token ids of an utterance, for an encoder inside the model
 KNOWS_TEST = (
     "24 of the 31 standard test videos are in the training part to whose labels the released text and video features "
     "were fitted, so they know test labels"
@@ -73,12 +75,11 @@ def load(
     modalities: Sequence[str] = MODALITIES,
     folds: str | Path | None = None,
     encode: bool = True,
-    context: int = 0,
 ) -> dict[str, Dataset]:
     """Load the splits: a sample is an utterance, with id "video[k]" in the order spoken.
 
     Modalities are "text", one token per word piece or word, and "audio", one token (1, 73). Transcripts are read in
-    lower case (the file has capitals).
+    lower case (the file has capitals). `Sample.group` is the video, and utterances follow each other as spoken.
 
     Parameters
     ----------
@@ -86,8 +87,8 @@ def load(
     text : "minilm", "mpnet", the name of a Hugging Face text model, or "words" (no learning, see `WordEncoder`)
     modalities : of "text" and "audio"
     folds : JSON file {"train": [videos], "valid": …, "test": …} or the SDK's .py, in place of the standard folds
-    encode : False for an encoder inside the model: text is then token ids (T,) int64, and `Dataset.encoders` names it
-    context : utterances before and after, which the encoder alone reads (`Sample.context`); needs ``encode=False``
+    encode : False for an encoder inside the model: text is then token ids (T,) int64, at most 64, and
+        `Dataset.encoders` names it
 
     Raises
     ------
@@ -100,10 +101,6 @@ def load(
         raise ValueError(f"{'text' if text == 'released' else 'modalities'}: refused. {KNOWS_TEST}")
     for m in modalities:
         check_choice("modalities", m, MODALITIES)
-    if context and (encode or "text" not in modalities):
-        raise ValueError(f"context: found {context!r}; expected 0, or text and encode=False: encoders alone read it")
-    if not isinstance(context, int) or not 0 <= context <= 3:
-        raise ValueError(f"context: found {context!r}; expected 0 to 3: encoders read at most 512 pieces")
     encoders = encoders_inside(encode, **({"text": text} if "text" in modalities else {}))
     released = UTTERANCES.ensure(NAME, root)
     labels_file = SOURCE.ensure(NAME, root) / LABELS
@@ -115,18 +112,17 @@ def load(
     if folds is None and sizes != SIZES:
         raise DataError(f"{labels_file}: folds of {sizes} utterances; expected {SIZES}")
     cache = data_root(root) / "cache"
-    raws = {m: _raw(m, videos, order, text, context, encode, cache) for m in MODALITIES if m in modalities}
+    raws = {m: _raw(m, videos, order, text, encode, cache) for m in MODALITIES if m in modalities}
     values = torch.cat([torch.from_numpy(labels[v]) for part in parts.values() for v in part])
-    ids = [f"{v}[{k}]" for v, k in order]
+    ids, groups = [f"{v}[{k}]" for v, k in order], [v for v, _ in order]
     rows = iter(range(len(order)))
     split = " / ".join(map(str, sizes.values()))
     own = "the SDK's standard folds" if folds is None else f"folds of {Path(folds).name}, NOT the standard ones"
     return splits_of(
-        {s: RawSamples(raws, [next(rows) for _ in range(n)], values, ids) for s, n in sizes.items()},
+        {s: RawSamples(raws, [next(rows) for _ in range(n)], values, ids, groups=groups) for s, n in sizes.items()},
         name=NAME,
         protocol=f"{own}, {split} utterances, official labels in [-3, 3], {'+'.join(raws)}"
-        + (f", text={text}" if "text" in raws else "")
-        + (f", context {context} utterances" if context else ""),
+        + (f", text={text}" if "text" in raws else ""),
         description="CMU-MOSI, real: 2199 utterances of 93 videos, transcripts and sound, a label in [-3, 3]",
         synthetic=False,
         hashes={**UTTERANCES.hashes, **SOURCE.hashes},
@@ -186,30 +182,16 @@ def _folds(path: str | Path | None, videos: set[str]) -> dict[str, list[str]]:
 
 
 def _raw(
-    m: str,
-    videos: Mapping[str, Sample],
-    order: Sequence[tuple[str, int]],
-    text: str,
-    context: int,
-    encode: bool,
-    cache: Path,
+    m: str, videos: Mapping[str, Sample], order: Sequence[tuple[str, int]], text: str, encode: bool, cache: Path
 ) -> RawModality:
     present = [True] * len(order)
     if m == "audio":
         items = [videos[v].features["audio"][k : k + 1] for v, k in order]
         return RawModality(items, present, "numbers", "", _AsTheyAre, cache)
-    spoken = {v: [words.lower() for words in sample.words["text"]] for v, sample in videos.items()}
-    encoder = sentence_encoder(text, encode)
-    if not context:
-        sentences = [spoken[v][k] for v, k in order]
-        return RawModality(sentences, present, "words", "", lambda: encoder, cache, names=encoder.pieces)
-    passages = [
-        Passage(tuple(spoken[v][max(0, k - context) : k]), spoken[v][k], tuple(spoken[v][k + 1 : k + 1 + context]))
-        for v, k in order
-    ]
-    return RawModality(
-        passages, present, "passages", "", lambda: encoder, cache, names=encoder.pieces, context=encoder.context
-    )
+    sentences = [videos[v].words["text"][k].lower() for v, k in order]
+    encoder = sentence_encoder(text, encode, max_length=PIECES)
+    key = f"{hash_items(sentences)} {PIECES}"
+    return RawModality(sentences, present, "words", key, lambda: encoder, cache, names=encoder.pieces)
 
 
 class _AsTheyAre:

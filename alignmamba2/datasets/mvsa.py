@@ -148,8 +148,7 @@ def datasets(
     return splits_of(
         {split: RawSamples(raws, r, labels, ids, partners) for split, r in rows.items()},
         name=name,
-        protocol=f"{'synthetic, ' if synthetic else ''}{protocol}, {sizes}, text={text}, image={image}"
-        + ("" if encode else ", encoders inside the model"),
+        protocol=f"{'synthetic, ' if synthetic else ''}{protocol}, {sizes}, text={text}, image={image}",
         description=f"{name if synthetic else 'MVSA-Single'}, {kind}; positive, neutral or negative",
         synthetic=synthetic,
         classes=CLASSES,

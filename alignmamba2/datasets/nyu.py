@@ -8,7 +8,9 @@ Three layouts are read, whichever is there, in this order:
   requested, so the 2.8 GB are never in memory.
 - **frames**: `frames/images/{n}.jpg` and `frames/depths/{n}.png`, which can be fetched: 8-bit depth in steps of 3.9 cm.
   Their labels come with the package; 341 of 795 training labels are derived (see `nyu_files.Scenes`), and every result
-  says so. A scene is a run of neighbouring frames of one type and one part of the split.
+  says so. A scene is a run of neighbouring frames of one type and one part of the split. Logistic regression on mean
+  frozen tokens of the colour pictures is right in 59 % of the test frames, in 58 % of frames held out by such scenes,
+  and in 72 % of those held out by frame.
 - **folders**, as QMF and TMC use them: `nyud2_trainvaltest/{train,test}/<class>/*.png`, colour on the left half of a
   picture and depth (usually HHA) on the right.
 
@@ -147,12 +149,10 @@ def datasets(
         ),
     }
     kind = f"{name}, synthetic, rendered" if frames.synthetic else "NYU-Depth V2, real"
-    labels = torch.from_numpy(frames.classes)
+    labels, partners = torch.from_numpy(frames.classes), _same_place if encode else None
+    known = (labels, frames.ids, partners, frames.scenes or ())
     return splits_of(
-        {
-            split: RawSamples(raws, part.tolist(), labels, frames.ids, _same_place if encode else None)
-            for split, part in rows.items()
-        },
+        {split: RawSamples(raws, part.tolist(), *known) for split, part in rows.items()},
         name=name,
         protocol=("synthetic, " if frames.synthetic else "")
         + f"{len(frames.train)} train / {len(frames.test)} test frames ({frames.layout}), {int(valid.sum())} of train "

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..batch import Sample
 from ..encoders import depth_image
+from ..encoders.cache import hash_items
 from .base import Mapped
 
 
@@ -35,7 +36,6 @@ class RawModality:
     cache: Path
     noise: float = 1.0  # standard deviation, in units of the items, of Gaussian noise of severity 1
     names: Callable[[Any], Sequence[str]] | None = None  # of an item: the names of its tokens, for pictures
-    context: Callable[[Any], Tensor] | None = None  # of an item: the tokens that only an encoder reads, bool (T,)
 
     @cached_property
     def _places(self) -> dict[int, int]:
@@ -83,6 +83,7 @@ class RawSamples(Sequence):
     labels : int64 Tensor (N,)
     ids : N strings
     partners : function of a sample's id and its features that returns the sample's partners; optional
+    groups : N strings, as in `Sample`; optional
     """
 
     finite = True
@@ -94,8 +95,10 @@ class RawSamples(Sequence):
         labels: Tensor,
         ids: Sequence[str],
         partners: Callable[[str, Mapping[str, Tensor]], Mapping] | None = None,
+        groups: Sequence[str] = (),
     ):
         self.raws, self.rows, self._labels, self._ids, self._partners = raws, list(rows), labels, ids, partners
+        self._groups = groups
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -105,8 +108,10 @@ class RawSamples(Sequence):
         features = {m: raw.tokens(row) for m, raw in self.raws.items()}
         words = {m: names for m, raw in self.raws.items() if len(names := raw.words(row)) == len(features[m])}
         partners = self._partners(self._ids[row], features) if self._partners else {}
-        context = {m: raw.context(raw.items[row]) for m, raw in self.raws.items() if raw.context}
-        return Sample(features, self._labels[row], self._ids[row], words, partners, context=context)
+        return Sample(features, self._labels[row], self._ids[row], words, partners, group=self._group(row))
+
+    def _group(self, row: int) -> str:
+        return self._groups[row] if self._groups else ""
 
     @property
     def labels(self) -> list[Tensor]:
@@ -144,7 +149,17 @@ class RawSamples(Sequence):
                 present=[is_present and row in rows for row, is_present in enumerate(raw.present)],
                 key=hashlib.sha256(f"{raw.key} {how} {self.rows}".encode()).hexdigest(),
             )
-        return RawSamples(raws, self.rows, self._labels, self._ids, self._partners)
+        return RawSamples(raws, self.rows, self._labels, self._ids, self._partners, self._groups)
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Names of the raw items of these rows, by modality: what is computed of them is kept under these names."""
+        return {m: f"{raw.key} {hash_items(map(str, self.rows))}" for m, raw in self.raws.items() if raw.key}
+
+    def without(self, modalities: Sequence[str]) -> RawSamples:
+        """Return the same samples without some of their modalities, of which nothing is read then."""
+        raws = {m: raw for m, raw in self.raws.items() if m not in modalities}
+        return RawSamples(raws, self.rows, self._labels, self._ids, None, self._groups)
 
 
 def _changed_item(change: Callable[[str, Any], Any], ids: Sequence[str], items: Sequence, row: int) -> Any:

@@ -100,8 +100,15 @@ def _finite(split: Split, modality: str, replaced: dict[str, int]) -> Iterator[n
         yield values
 
 
+def video_of(utterance: str) -> str:
+    """Return the video of an utterance's id, `video$_$clip` or `video[k]`."""
+    return utterance.split("$_$")[0].split("[")[0]
+
+
 class StoredSamples(Sequence):
     """StoredSamples are the samples of a split's file, each read when it is requested; a slice is a view.
+
+    With `as_ids`, text is BERT's token ids (T,) int64 in place of features.
 
     Attributes
     ----------
@@ -112,8 +119,8 @@ class StoredSamples(Sequence):
 
     finite = True
 
-    def __init__(self, path: Path, aligned: bool = False):
-        self.aligned = aligned
+    def __init__(self, path: Path, aligned: bool = False, as_ids: bool = False):
+        self.aligned, self.as_ids = aligned, as_ids
         self._tokens = StoredTokens(path)
         self._ids, self._texts = self._tokens.strings("ids"), self._tokens.strings("texts")
         self._labels = torch.from_numpy(self._tokens.arrays["label"][:])
@@ -135,10 +142,15 @@ class StoredSamples(Sequence):
                 partners[m, "text"] = torch.from_numpy(self._tokens.arrays[f"{m}.partner"][rows]).long()
             elif self.aligned and m != "text":
                 partners[m, "text"] = torch.arange(len(features[m]))
+        if self.as_ids:
+            ids, mask, _ = torch.from_numpy(np.array(self._tokens.arrays["bert"][i]))
+            features["text"] = ids[mask > 0]
+            known = len(features["text"])  # of an aligned file, sound and face may go on
+            partners = {pair: torch.where(x < known, x, -1) for pair, x in partners.items()}
         words = self._texts[i].split() if self._texts else []
         # Only where every token is a word: BERT's tokens are pieces of words.
-        names = {"text": words} if len(words) == len(features["text"]) else {}
-        return Sample(features, self._labels[i], self._ids[i], names, partners)
+        names = {"text": words} if len(words) == len(features["text"]) and not self.as_ids else {}
+        return Sample(features, self._labels[i], self._ids[i], names, partners, group=video_of(self._ids[i]))
 
     @property
     def labels(self) -> torch.Tensor:

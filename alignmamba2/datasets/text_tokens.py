@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -13,11 +12,10 @@ import torch
 from torch import Tensor
 
 from ..encoders import Tokens, text_encoder, token_ids
-from ..encoders.cache import cached, hash_items, in_batches
+from ..encoders.cache import cached, hash_items, hash_model, in_batches
 from ..encoders.text import tokenizer_of
 
 LETTERS_WIDTH = 64
-NEIGHBOUR = 60  # pieces of each sentence before and after
 
 
 class WordEncoder:
@@ -61,55 +59,67 @@ class PieceEncoder:
         return self._encoder.pieces(sentence)
 
 
-@dataclass(frozen=True)
-class Passage:
-    """A sentence between those before and after it, which an encoder reads and a model does not see."""
-
-    before: tuple[str, ...]
-    sentence: str
-    after: tuple[str, ...]
-
-
 class PieceIds:
-    """PieceIds turns sentences or passages into token ids (T,) int64, for an encoder inside a model.
+    """PieceIds turns sentences into the token ids (T,) int64 that an encoder inside a model reads."""
 
-    A sentence is as the encoder's tokenizer has it, at most 128 ids. A passage is [CLS] before [SEP] … sentence [SEP] …
-    after [SEP]. Of a sentence before the last 60 pieces are kept, of one after it the first 60.
-    """
+    def __init__(self, name: str, max_length: int):
+        self.name, self.max_length = name, max_length
+
+    def encode(self, sentences: Sequence[str], cache: str | Path, data_hash: str | None = None) -> list[Tensor]:
+        return token_ids(self.name, list(sentences), self.max_length)
+
+    def pieces(self, sentence: str) -> list[str]:
+        (ids,) = token_ids(self.name, [sentence], self.max_length)
+        return tokenizer_of(self.name).convert_ids_to_tokens(ids.tolist())
+
+
+class WordMeans:
+    """WordMeans gives one token per word by a pretrained encoder: the mean over the word's pieces, in context."""
 
     def __init__(self, name: str):
         self.name = name
-        self._read = cache(self._read)
 
-    def encode(self, items: Sequence[str | Passage], cache: str | Path, data_hash: str | None = None) -> list[Tensor]:
-        return [self._read(item)[0] for item in items]
+    def encode(self, sentences: Sequence[str], cache: str | Path, data_hash: str | None = None) -> Tokens:
+        encoder = text_encoder(self.name, max_length=512)
+        settings = f"{self.name} {hash_model(encoder.model)}, mean over the pieces of a word"
+        tokens = word_means(encoder, [s.split() for s in sentences])
+        return cached(cache, settings, hash_items(sentences), encoder.width, tokens)
 
-    def pieces(self, item: str | Passage) -> list[str]:
-        return tokenizer_of(self.name).convert_ids_to_tokens(self._read(item)[0].tolist())
-
-    def context(self, item: str | Passage) -> Tensor:
-        """Return which tokens are of the sentences before and after, bool (T,)."""
-        return self._read(item)[1]
-
-    def _read(self, item: str | Passage) -> tuple[Tensor, Tensor]:
-        (ids,) = token_ids(self.name, [item if isinstance(item, str) else item.sentence])
-        if isinstance(item, str):
-            return ids, torch.zeros(len(ids), dtype=torch.bool)
-        tokenizer = tokenizer_of(self.name)
-        if ids[0] != tokenizer.cls_token_id or ids[-1] != tokenizer.sep_token_id:
-            raise ValueError(f"context: the tokenizer of {self.name!r} writes no [CLS] and [SEP]; expected context=0")
-        before = [n for s in item.before for n in (*self._pieces(s)[-NEIGHBOUR:], tokenizer.sep_token_id)]
-        after = [n for s in item.after for n in (*self._pieces(s)[:NEIGHBOUR], tokenizer.sep_token_id)]
-        parts = [ids[:1], torch.tensor(before, dtype=ids.dtype), ids[1:], torch.tensor(after, dtype=ids.dtype)]
-        context = torch.repeat_interleave(torch.tensor([False, True] * 2), torch.tensor([len(x) for x in parts]))
-        return torch.cat(parts), context
-
-    def _pieces(self, sentence: str) -> list[int]:
-        return tokenizer_of(self.name)(sentence, add_special_tokens=False)["input_ids"]
+    def pieces(self, sentence: str) -> list[str]:
+        return sentence.split()
 
 
-def sentence_encoder(name: str, encode: bool = True) -> WordEncoder | PieceEncoder | PieceIds:
+@torch.no_grad()
+def word_means(encoder, sentences: Sequence[Sequence[str]], batch_size: int = 32) -> Iterator[list[Tensor]]:
+    """Yield one token (D,) per word of each sentence: the mean over its pieces of a `TextEncoder`'s last states.
+
+    Parameters
+    ----------
+    sentences : N sequences of words, or of short phrases, which then are one token each
+
+    Raises
+    ------
+    ValueError
+        A word has no pieces, or lies beyond the pieces of a sentence that the encoder reads.
+    """
+    settings = {"is_split_into_words": True, "padding": True, "truncation": True, "return_tensors": "pt"}
+    for batch in in_batches(sentences, batch_size):
+        inputs = encoder.tokenizer([list(words) for words in batch], max_length=encoder.max_length, **settings)
+        hidden = encoder.model(**inputs).last_hidden_state
+        tokens = []
+        for row, words in enumerate(batch):
+            owner = torch.tensor([-1 if w is None else w for w in inputs.word_ids(row)])
+            belongs = (owner == torch.arange(len(words)).unsqueeze(1)).float()  # (words, pieces)
+            count = belongs.sum(1, keepdim=True)
+            if not count.all():
+                missing = words[int((count == 0).flatten().nonzero()[0])]
+                raise ValueError(f"sentence {' '.join(words)[:60]!r}: the word {missing!r} has no word piece")
+            tokens.append(belongs @ hidden[row] / count)
+        yield tokens
+
+
+def sentence_encoder(name: str, encode: bool = True, max_length: int = 128) -> WordEncoder | PieceEncoder | PieceIds:
     """Return `WordEncoder` for "words", or a pretrained encoder by name; or `PieceIds` for one inside a model."""
     if not encode:
-        return PieceIds(name)
+        return PieceIds(name, max_length)
     return WordEncoder() if name == "words" else PieceEncoder(name)

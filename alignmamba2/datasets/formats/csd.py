@@ -33,9 +33,9 @@ import numpy as np
 
 from ..base import DataError
 from ..contents import Field
-from ..store import Split
+from ..store import Split, video_of
 from .hdf5 import reading
-from .mosi_pickles import SPLITS, Utterances, kind_of_width, video_of
+from .mosi_pickles import SPLITS, Utterances, kind_of_width
 from .mosi_pickles import read as read_pickle_splits
 
 ROLES = ("words", "labels", "text", "audio", "video")

@@ -28,7 +28,7 @@ import numpy as np
 
 from ...storage.file_array import FileArray, blocks
 from ..contents import Contents, Field, Part
-from ..store import Split
+from ..store import Split, video_of
 from .unpickle import read_pickle
 
 SPLITS = ("train", "valid", "test")
@@ -69,11 +69,6 @@ class Utterances:
         }
         kind = f"{self.format}, {'aligned' if self.aligned else 'unaligned'}, text {self.text}"
         return Contents(path, kind, parts, self.synthetic, "video", self.problems, self.notes, hashes)
-
-
-def video_of(utterance: str) -> str:
-    """Return the video of an utterance's id, `video$_$clip` or `video[k]`."""
-    return utterance.split("$_$")[0].split("[")[0]
 
 
 def peek(path: Path) -> tuple[str, str] | None:
