@@ -16,6 +16,7 @@ SETTINGS = [
     {},
     {"order": "concat"},
     {"readout": "last"},
+    {"readout": "anchor"},
     {"routing": "gated", "n_shared": 2},
     {"placement": "around", "direction": "both"},
     {"experts": "specific", "direction": "both", "order": "concat"},
@@ -249,3 +250,21 @@ def test_a_batch_that_does_not_fit_is_named(batch, says):
 def test_per_step_needs_equally_many_steps(ragged):
     with pytest.raises(BatchError, match="per_step"):
         make(readout="per_step")(ragged)
+
+
+def test_the_anchor_read_out_is_the_mean_over_the_anchors_tokens():
+    torch.manual_seed(0)
+    config = AlignMamba2Config({"audio": 3, "text": 4}, d_model=8, n_layers=1, task="regression", readout="anchor")
+    model = AlignMamba2(config).eval()
+    masks = {
+        "audio": torch.ones(3, 2, dtype=torch.bool),
+        "text": torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 0]]).bool(),
+    }
+    batch = MultimodalBatch({"audio": torch.randn(3, 2, 3), "text": torch.randn(3, 3, 4)}, masks)
+    _, projected = model._project(batch)
+    tokens, ordering, full = model._fuse(projected, masks)
+    text = model._ungroup(tokens, ordering, full)["text"]
+    audio = model._ungroup(tokens, ordering, full)["audio"]
+    pooled = [text[0, :2].mean(0), text[1, 1], audio[2].mean(0)]  # the third has no anchor: the mean over all it has
+    expected = model.head(torch.stack(pooled)).squeeze(-1)
+    torch.testing.assert_close(model(batch).prediction, expected)

@@ -16,6 +16,7 @@ from .conftest import WIDTHS, make_samples
 VARIANTS = {
     "mean": {},
     "last": {"readout": "last"},
+    "anchor": {"readout": "anchor"},
     "per_step": {"readout": "per_step"},
     "both directions": {"direction": "both", "readout": "per_step"},
     "gated": {"routing": "gated", "n_shared": 2},

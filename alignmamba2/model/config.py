@@ -12,7 +12,7 @@ from ..alignment.losses import Pair, aligned_pairs
 from ..encoders import EncoderConfig
 from .layers import DIRECTIONS, EXPERTS, PLACEMENTS, ROUTINGS, one_of
 
-READOUTS = ("mean", "last", "per_step")
+READOUTS = ("mean", "anchor", "last", "per_step")
 TASKS = ("classification", "regression")
 
 
@@ -27,7 +27,8 @@ class AlignMamba2Config:
     encoders : mapping of modality to the settings of an `EncoderConfig`, such as ``{"text": {"name": "minilm", "train":
         3}}``: the modality comes as token ids or pictures, and this encoder, inside the model, makes its tokens
     task : "classification" (cross-entropy over n_classes) or "regression" (absolute error) [O]
-    readout : "mean" over all tokens, "last" token, or "per_step" (one prediction per step: the mean over the
+    readout : "mean" over all tokens, "anchor": the mean over the anchor's tokens (over all, where a sample has none of
+        them), "last" token, or "per_step" (one prediction per step: the mean over the
         modalities' tokens at that step; all modalities need the same number of steps) [O]
     anchor : the modality that the others are aligned with; "" means "text" where there is one, else the first [T]
     d_model, dropout [O]; n_layers 2, d_state 16, d_conv 4, expand 2 [T]

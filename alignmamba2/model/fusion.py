@@ -116,6 +116,9 @@ class AlignMamba2(FusionModel):
         if self.config.readout == "mean":
             total = tokens.new_zeros(ordering.size[0], tokens.shape[-1]).index_add(0, ordering.sample, tokens)
             return total / ordering.lengths.unsqueeze(-1)
+        if self.config.readout == "anchor":
+            weight = ordering.weights_in(self._anchor).to(tokens.dtype).unsqueeze(-1)
+            return tokens.new_zeros(ordering.size[0], tokens.shape[-1]).index_add(0, ordering.sample, weight * tokens)
         if self.config.readout == "last":
             sequence = ordering.to_sequence(tokens)
             return sequence[torch.arange(len(sequence), device=sequence.device), ordering.lengths - 1]
@@ -126,6 +129,11 @@ class AlignMamba2(FusionModel):
                 total = total + x
                 count = count + masks[m].unsqueeze(-1).to(x.dtype)
         return total / count.clamp_min(1)
+
+    @property
+    def _anchor(self) -> int:
+        """The anchor's place among the modalities."""
+        return list(self.config.modalities).index(self.config.anchor)
 
     @staticmethod
     def _ungroup(rows: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

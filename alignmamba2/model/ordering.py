@@ -93,6 +93,17 @@ class Ordering:
         """The sample (N,) that each grouped token belongs to."""
         return self.place // self.size[1]
 
+    def weights_in(self, part: int) -> Tensor:
+        """Return each grouped token's weight (N,) in its sample's mean over the tokens of modality number `part`.
+
+        Where a sample has no token of that modality, the mean is over all its tokens.
+        """
+        sample = self.sample
+        member = torch.zeros(len(sample), dtype=torch.int64, device=sample.device)
+        self.split(member)[part].fill_(1)
+        members = torch.zeros_like(self.lengths).index_add(0, sample, member)[sample]
+        return torch.where(members > 0, member / members.clamp_min(1), 1 / self.lengths[sample])
+
     def split(self, tokens: Tensor) -> tuple[Tensor, ...]:
         """Grouped (N, d) → one slice per modality."""
         return tokens.split(self.counts)

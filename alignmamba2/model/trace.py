@@ -344,7 +344,7 @@ def _readers(
     layer, tokens = model.layers[-1], record["tokens"]
     after = tokens + layer.project_out(record["mixed"], ordering.counts, record["gate"])
     scale = torch.rsqrt(after.square().mean(-1, keepdim=True) + model.norm.eps)
-    weight = _readout_weights(model.config.readout, ordering, masks).unsqueeze(-1) * scale * model.norm.weight
+    weight = _readout_weights(model, ordering, masks).unsqueeze(-1) * scale * model.norm.weight
     direct, reader = [], []
     for row in model.head.weight:
         towards = weight * row  # (N, d)
@@ -356,11 +356,13 @@ def _readers(
     return torch.stack(direct, -1), torch.stack(reader, -1)
 
 
-def _readout_weights(readout: str, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
+def _readout_weights(model: nn.Module, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
     """The weight (N,) of each token in the mean that is read out."""
-    lengths = ordering.lengths[ordering.sample]
+    lengths, readout = ordering.lengths[ordering.sample], model.config.readout
     if readout == "mean":
         return 1 / lengths
+    if readout == "anchor":
+        return ordering.weights_in(model._anchor)
     if readout == "last":
         return (ordering.place % ordering.size[1] == lengths - 1).float()
     present = [mask for mask in masks.values() if mask.any()]
