@@ -122,6 +122,18 @@ def test_pictures_are_read_as_the_network_itself_reads_them(picture_model, kind,
         torch.testing.assert_close(encoder(states, kept)[0][[0, 2]], expected, atol=1e-5, rtol=1e-4)
 
 
+def test_pictures_need_not_be_square(picture_model):
+    folder = picture_model("resnet")
+    encoder = Encoder(EncoderConfig(folder, train=1, size=[32, 64])).eval()
+    pictures, mask = torch.randint(0, 256, (2, 1, 32, 64, 3), dtype=torch.uint8), torch.ones(2, 1, dtype=torch.bool)
+    tokens, _ = encoder(pictures, mask)
+    pixels = (pictures[:, 0].permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    expected = transformers.AutoModel.from_pretrained(folder).eval()(pixels).last_hidden_state
+    assert expected.shape[-2:] == (2, 4)
+    torch.testing.assert_close(tokens, expected.flatten(2).transpose(1, 2), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(encoder(*encoder.below(pictures, mask))[0], tokens)
+
+
 def test_gradients_are_the_networks_own_and_stop_at_what_is_frozen(text_model):
     folder = text_model()
     x, mask = ids_of([4, 6])
@@ -239,6 +251,7 @@ def test_a_model_without_its_encoders_weights_is_counted_on_no_memory(text_model
         ({"name": "FOLDER", "trian": 1}, r"encoders\['text'\]: unknown keys \['trian'\]"),
         ({"train": 1}, r"encoders\['text'\]: no name"),
         ({"name": "FOLDER", "dropout": 1.5}, r"encoders\['text'\]: dropout: found 1.5"),
+        ({"name": "FOLDER", "size": [0, 4]}, r"encoders\['text'\]: size: found \[0, 4\]"),
         ({"name": "FOLDER", "neighbours": 0}, r"encoders\['text'\]: neighbours: found 0"),
         ({"name": "no/such/folder"}, r"encoder 'no/such/folder': not found"),
     ],
@@ -388,7 +401,7 @@ def picture_samples(count=6, side=20):
 
 def test_colour_and_depth_are_cropped_and_mirrored_alike():
     (sample, *_) = picture_samples()
-    augment = Augmentation(crop=16, views=2)
+    augment = Augmentation(crop=0.8, views=2)
     seen = set()
     whole = sample.features["image"]
     for _ in range(60):
@@ -408,12 +421,13 @@ def test_colour_and_depth_are_cropped_and_mirrored_alike():
         seen |= set(fits)
     assert {top for top, _, _ in seen} == {left for _, left, _ in seen} == set(range(5))
     assert {mirrored for _, _, mirrored in seen} == {False, True}
-    assert augment(dataclasses.replace(sample, features={"image": whole[:, :8, :8]})).features["image"].shape[1] == 8
+    wide = dataclasses.replace(sample, features={"image": whole[:, :10]})
+    assert augment(wide).features["image"].shape == (1, 8, 16, 3)
 
 
 def test_colours_change_within_their_strength():
     grey = Sample({"image": torch.full((1, 8, 8, 3), 100, dtype=torch.uint8)})
-    means = [Augmentation(crop=8, jitter={"image": 0.2})(grey).features["image"].float().mean() for _ in range(50)]
+    means = [Augmentation(crop=1.0, jitter={"image": 0.2})(grey).features["image"].float().mean() for _ in range(50)]
     assert all(79 <= mean <= 121 for mean in means)
     assert len({float(mean) for mean in means}) > 10
 
@@ -433,11 +447,11 @@ def test_views_are_kept_and_drawn(picture_model, tmp_path, monkeypatch):
     data = splits_of({"train": samples}, classes=("a", "b"), **fields)["train"]
     settings = {m: {"name": folder, "train": 1} for m in encoders}
     model = AlignMamba2(AlignMamba2Config({"image": 0, "depth": 0}, encoders=settings, d_model=8, n_layers=1)).eval()
-    kept = prepared(data, model, {"crop": 32, "views": 3})
+    kept = prepared(data, model, {"crop": 0.8, "views": 3})
     assert isinstance(kept.samples, KeptSamples)
-    views = [AugmentedSamples(samples, Augmentation(crop=32, views=3), view) for view in range(3)]
+    views = [AugmentedSamples(samples, Augmentation(crop=0.8, views=3), view) for view in range(3)]
     torch.testing.assert_close(
-        views[1][2].features["image"], AugmentedSamples(samples, Augmentation(crop=32), 1)[2].features["image"]
+        views[1][2].features["image"], AugmentedSamples(samples, Augmentation(crop=0.8), 1)[2].features["image"]
     )
     expected = [model(MultimodalBatch.from_samples([view[2]])).logits for view in views]
     drawn = [model(MultimodalBatch.from_samples([kept.samples[2]])).logits for _ in range(30)]

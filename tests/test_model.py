@@ -203,7 +203,7 @@ def test_trace(settings, ragged):
     [
         ({"modalities": {}}, "modalities: empty"),
         ({"modalities": {"text": 0}}, "text: found 0"),
-        ({"readout": "first"}, "readout: found 'first'; expected one of 'mean', 'last', 'per_step'"),
+        ({"readout": "first"}, "readout: found 'first'; expected one of 'mean', 'anchor', 'last', 'per_step'"),
         ({"anchor": "smell"}, "anchor"),
         ({"d_model": 0}, "d_model"),
         ({"dropout": 1.0}, "dropout"),

@@ -18,26 +18,26 @@ class Augmentation:
     """Augmentation draws a crop and a mirror image of a sample's pictures, the same for all of them.
 
     So a place in the colour picture stays the same place in the depth map. Crop and flip are those of the benchmarks'
-    papers: pictures of 256 pixels a side, a random square of 224, left and right exchanged half of the time.
+    papers: of 256 pixels a side a random 224, left and right exchanged half of the time.
 
     Attributes
     ----------
-    crop : pixels a side
+    crop : share of each side that is kept
     flip : whether pictures are mirrored
     jitter : modality → strength j: brightness, contrast and saturation are multiplied by factors from 1 − j to 1 + j
     views : number of draws per sample that are kept on disk, where an encoder's lower layers are frozen
     """
 
-    crop: int = 224
+    crop: float = 0.875
     flip: bool = True
     jitter: Mapping[str, float] = field(default_factory=dict)
     views: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("crop", "views"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"augment.{name}: found {value!r}; expected a whole number of at least 1")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"augment.crop: found {self.crop!r}; expected a number in (0, 1]")
+        if not isinstance(self.views, int) or self.views < 1:
+            raise ValueError(f"augment.views: found {self.views!r}; expected a whole number of at least 1")
         for m, strength in self.jitter.items():
             if not 0 <= strength < 1:
                 raise ValueError(f"augment.jitter.{m}: found {strength!r}; expected a number in [0, 1)")
@@ -48,10 +48,9 @@ class Augmentation:
         down, across, mirror = torch.rand(3, generator=generator).tolist()
         features = dict(sample.features)
         for m, x in pictures.items():
-            height, width = x.shape[1:3]
-            size = min(self.crop, height, width)
-            top, left = int(down * (height - size + 1)), int(across * (width - size + 1))
-            x = x[:, top : top + size, left : left + size]
+            height, width = (max(1, round(self.crop * side)) for side in x.shape[1:3])
+            top, left = int(down * (x.shape[1] - height + 1)), int(across * (x.shape[2] - width + 1))
+            x = x[:, top : top + height, left : left + width]
             if self.flip and mirror < 0.5:
                 x = x.flip(2)
             if strength := self.jitter.get(m, 0.0):

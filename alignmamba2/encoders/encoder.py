@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import isqrt
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from .cache import hash_model
 # Settings of Hugging Face's configs that are a probability of dropout between or within layers.
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "hidden_dropout")
 
+LARGEST = 2048  # pixels a side
 PRETRAINED = ContextVar("PRETRAINED", default=True)
 
 
@@ -47,6 +47,7 @@ class EncoderConfig:
     neighbours : the most samples, following each other in a group, whose words are read as one sequence
         The layers that learn see them together, so that an utterance is understood in what is said before and after it.
         Frozen layers below read each by itself, as what they compute is kept. Of text only.
+    size : height and width that pictures are resized to; default what the encoder was trained on
     dropout : probability within the encoder; default its own
     checkpointing : compute activations again in the backward pass, which takes a third more time and far less memory
     architecture : the encoder without its weights, as `described` fills it in
@@ -56,6 +57,7 @@ class EncoderConfig:
     name: str
     train: int | str = 0
     neighbours: int = 1
+    size: Sequence[int] | None = None
     dropout: float | None = None
     checkpointing: bool = False
     architecture: Mapping[str, Any] = field(default_factory=dict)
@@ -67,6 +69,10 @@ class EncoderConfig:
             raise ValueError(f'train: found {self.train!r}; expected a number of layers from 0, or "all"')
         if not isinstance(self.neighbours, int) or self.neighbours < 1:
             raise ValueError(f"neighbours: found {self.neighbours!r}; expected a whole number of at least 1")
+        if self.size is not None and not (
+            len(self.size) == 2 and all(isinstance(n, int) and 0 < n <= LARGEST for n in self.size)
+        ):
+            raise ValueError(f"size: found {self.size!r}; expected height and width, 1 to {LARGEST} pixels")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: found {self.dropout!r}; expected a number in [0, 1)")
 
@@ -75,7 +81,7 @@ class EncoderConfig:
         """Build it from a mapping; an unknown key is refused by name."""
         known = [f.name for f in dataclasses.fields(cls)]
         if unknown := sorted(set(settings) - set(known)):
-            raise ValueError(f"unknown keys {unknown}; known are {known[:5]}")
+            raise ValueError(f"unknown keys {unknown}; known are {known[:7]}")
         if "name" not in settings:
             raise ValueError("no name; expected such as {'name': 'minilm', 'train': 3}")
         return cls(**settings)
@@ -140,14 +146,22 @@ class Encoder(nn.Module):
     def layers(self) -> nn.ModuleList:
         return getattr(self.body.get_submodule(self._owner), self._list)
 
-    @cached_property
+    @property
     def states_width(self) -> int:
         """D' of the states that `below` returns."""
+        return self._states_shape[-1 if self.vocabulary or len(self._states_shape) == 3 else 1]
+
+    @cached_property
+    def _states_shape(self) -> torch.Size:
+        """The shape of the states of one input: (1, T', D'), or of a map (1, D', h, w)."""
         device = next(self.body.parameters()).device
-        size = self.config.architecture.get("size", 1)
-        shape, dtype = ((1, 1), torch.int64) if self.vocabulary else ((1, 1, size, size, 3), torch.uint8)
+        shape, dtype = ((1, 1), torch.int64) if self.vocabulary else ((1, 1, *self._size, 3), torch.uint8)
         mask = torch.ones(1, 1, dtype=torch.bool, device=device)
-        return self.below(torch.zeros(shape, dtype=dtype, device=device), mask)[0].shape[-1]
+        return self._states(torch.zeros(shape, dtype=dtype, device=device), mask).shape
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return tuple(self.config.size or (self.config.architecture["size"],) * 2)
 
     def groups(self) -> Iterator[tuple[int, dict[str, nn.Parameter]]]:
         """Yield depth and the parameters that learn by name: 0 for the last layer and what follows, 1 below it, …"""
@@ -181,19 +195,20 @@ class Encoder(nn.Module):
         apart[mask] = tokens[joined_mask]
         return apart, mask
 
-    @torch.no_grad()
     def below(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the states (B, T', D') that enter the first layer that learns, and their mask, of a raw input."""
+        return self._restored(_rows(self._states(x, mask)), mask)
+
+    @torch.no_grad()
+    def _states(self, x: Tensor, mask: Tensor) -> Tensor:
         was_training = self.training
         self.eval()
         try:
             if self.first == len(self.layers):
-                states = self._run(x, mask)
-            else:
-                states = self._states_at(self.layers[self.first], x, mask)
+                return self._run(x, mask)
+            return self._states_at(self.layers[self.first], x, mask)
         finally:
             self.train(was_training)
-        return self._restored(_rows(states), mask)
 
     def train(self, mode: bool = True) -> Encoder:
         super().train(False)
@@ -243,11 +258,11 @@ class Encoder(nn.Module):
         return _rows(getattr(output, "last_hidden_state", output))
 
     def _pixels(self, pictures: Tensor) -> Tensor:
-        """Pictures (n, H, W, 3) uint8 → (n, 3, size, size), standardised as the network was trained."""
+        """Pictures (n, H, W, 3) uint8 → (n, 3, *size), standardised as the network was trained."""
         about = self.config.architecture
         pixels = pictures.permute(0, 3, 1, 2).float()
-        if pixels.shape[-2:] != (about["size"],) * 2:
-            pixels = F.interpolate(pixels, (about["size"],) * 2, mode="bilinear", antialias=True)
+        if pixels.shape[-2:] != self._size:
+            pixels = F.interpolate(pixels, self._size, mode="bilinear", antialias=True)
         mean, sd = (pixels.new_tensor(about[name]).view(1, 3, 1, 1) for name in ("mean", "sd"))
         return (pixels - mean) / sd
 
@@ -278,11 +293,11 @@ class Encoder(nn.Module):
             with self._without_frozen_layers(x):
                 output = self.body(input_ids=mask.long(), attention_mask=_readable(mask))
         else:
-            states, size = x[mask.any(1)], self.config.architecture["size"]
-            if self.config.architecture["maps"]:
-                states = states.transpose(1, 2).unflatten(2, (isqrt(x.shape[1]),) * 2).contiguous()
+            states = x[mask.any(1)]
+            if len(self._states_shape) == 4:
+                states = states.transpose(1, 2).unflatten(2, self._states_shape[-2:]).contiguous()
             with self._without_frozen_layers(states):
-                output = self.body(states.new_zeros(1, 3, size, size))
+                output = self.body(states.new_zeros(1, 3, *self._size))
         return _rows(getattr(output, "last_hidden_state", output))
 
     @contextmanager

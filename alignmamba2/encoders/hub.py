@@ -36,7 +36,7 @@ def architecture(name: str) -> dict[str, Any]:
     """
     if name in efficientnet.SIZES:
         picture = {"size": efficientnet.SIZES[name], "mean": [127.0] * 3, "sd": [128.0] * 3}
-        return {"width": efficientnet.WIDTH, "maps": True, **picture}
+        return {"width": efficientnet.WIDTH, **picture}
     with _not_found(name):
         place = place_of(name)
         config = require().AutoConfig.from_pretrained(place, local_files_only=Path(place).is_dir())
@@ -51,7 +51,7 @@ def architecture(name: str) -> dict[str, Any]:
     if isinstance(size, dict):
         size = size.get("height") or size.get("shortest_edge")
     width = sizes[-1] if sizes else config.hidden_size
-    return {"config": values, "width": width, "maps": bool(sizes), "size": int(size), "mean": mean, "sd": sd}
+    return {"config": values, "width": width, "size": int(size), "mean": mean, "sd": sd}
 
 
 def network(
