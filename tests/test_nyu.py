@@ -17,7 +17,7 @@ from alignmamba2 import load_dataset
 from alignmamba2.datasets import DataError, inspect, is_present, nyu
 from alignmamba2.datasets.fetch import Source
 from alignmamba2.datasets.formats import matlab, nyu_files
-from alignmamba2.datasets.formats.images import central, nearest, patches, square
+from alignmamba2.datasets.formats.images import central, nearest, patches, resized
 from alignmamba2.datasets.formats.matlab import read_matrices
 from alignmamba2.datasets.formats.nyu_files import CLASSES, FOLDERS, FRAMES, MAT, OTHERS, SOURCE, SPLITS, scene_class
 from alignmamba2.datasets.hha import CX, CY, FX, FY, gravity, hha, normals, points
@@ -318,7 +318,7 @@ def test_without_encoding_samples_hold_pictures_for_encoders_inside_the_model(pl
     data = load_plain(encode=False, image="some/model", depth=depth)["test"]
     sample = data[1]
     assert data.encoders == {"image": "some/model", "depth": "some/model"}
-    assert {(x.shape, x.dtype) for x in sample.features.values()} == {((1, 256, 256, 3), torch.uint8)}
+    assert {(x.shape, x.dtype) for x in sample.features.values()} == {((1, 256, 341, 3), torch.uint8)}
     assert torch.allclose(sample.features["image"].float(), torch.tensor(160.0), atol=1)
     if depth == "metres":  # grey, 10 m are white
         assert sample.features["depth"][0, 0, 0].tolist() == [51] * 3
@@ -326,7 +326,7 @@ def test_without_encoding_samples_hold_pictures_for_encoders_inside_the_model(pl
     assert sample.group == "study from frame 9"
     assert not sample.partners
     assert data.protocol.endswith("encoders inside the model")
-    assert set(data.batch().features["image"].shape) == {2, 1, 256, 3}
+    assert set(data.batch().features["image"].shape) == {2, 1, 256, 341, 3}
     lean = data.samples.without(["image"])
     valid = load_plain(encode=False, image="some/model", depth=depth)["valid"].samples
     assert set(data.samples.keys) == {"image", "depth"}
@@ -463,7 +463,7 @@ def test_folders_are_split_at_half_the_width(tmp_path, monkeypatch):
     assert [int(y) for y in splits["test"].labels] == [0, 0, 0, 1, 1, 1]
     first = splits["test"][2].features
     assert torch.allclose(first["image"][:, :48], torch.tensor(20 / 255))
-    assert np.allclose(first["depth"], patches(square(PICTURE[:40, :50])), atol=1e-6)
+    assert np.allclose(first["depth"], patches(resized(PICTURE[:40, :50])), atol=1e-6)
     with pytest.raises(ValueError, match="depth, filled"):
         load_dataset("nyu", depth="hha")
 
@@ -547,7 +547,7 @@ def test_resizing():
     wide = np.zeros((100, 400, 3), np.uint8)
     wide[:, 150:250] = 200
     assert np.all(central(wide)[:, 5:-5] == 200)  # what is in the middle
-    assert central(wide).shape == square(wide).shape == (224, 224, 3)
+    assert central(wide).shape == resized(wide).shape == (224, 224, 3)
     holes = np.where(np.arange(300)[:, None] % 2, 5.0, 0.0) + np.zeros(300)
     assert set(np.unique(nearest(holes))) == {0, 5}
 

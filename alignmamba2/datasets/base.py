@@ -108,7 +108,10 @@ class Dataset(torch.utils.data.Dataset):
         unknown = sorted(set(modalities) - set(self.modalities))
         if unknown or not modalities:
             raise ValueError(f"only: found {list(modalities)}; {self.name} has {list(self.modalities)}")
-        samples = Mapped(self.samples, partial(_only, modalities))
+        if hasattr(self.samples, "without"):  # of what is left out nothing is read
+            samples = self.samples.without([m for m in self.modalities if m not in modalities])
+        else:
+            samples = Mapped(self.samples, partial(_only, modalities))
         encoders = {m: name for m, name in self.encoders.items() if m in modalities}
         protocol = f"{self.protocol}, only {'+'.join(modalities)}"
         return replace(self, samples=samples, encoders=encoders, protocol=protocol)

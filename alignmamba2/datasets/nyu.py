@@ -17,7 +17,7 @@ Three layouts are read, whichever is there, in this order:
 The 27 scene types become 10 classes as in Gupta et al. (see `nyu_files.scene_class`). Validation is drawn from the
 training frames alone, whole scenes together. (QMF's published "validation" is the test folder; never do that.)
 
-Frames are resized to 224 × 224; for encoders inside the model to 256 × 256, colour and depth alike, so that one random
+Frames are resized to 224 × 224; for encoders inside the model to 256 × 341, colour and depth alike, so that one random
 crop of 224 × 224 can be taken of both.
 Tokens are a 7 × 7 grid of patches in both modalities, so patch i of the depth map and patch i of the picture show the
 same piece of the room: `Sample.partners` says so, as the truth for transport plans.
@@ -37,7 +37,7 @@ from ..encoders import depth_image
 from .base import DataError, Dataset, Mapped, check_choice, check_fraction, splits_of
 from .contents import Contents, Field, Part
 from .fetch import data_root, find_folder
-from .formats.images import LARGE, SIZE, nearest, picture_encoder, square
+from .formats.images import LARGE, SIZE, nearest, picture_encoder, resized
 from .formats.nyu_files import (
     BRING,
     CLASSES,
@@ -88,7 +88,7 @@ def load(
     valid_fraction, split_seed
         Share of each class's training frames that validates, and the seed of the draw; whole scenes together if the
         scenes are known.
-    encode : False for an encoder inside the model: samples then hold pictures (1, 256, 256, 3) uint8, depth as grey or
+    encode : False for an encoder inside the model: samples then hold pictures (1, 256, 341, 3) uint8, depth as grey or
         HHA, and `Dataset.encoders` names `image`
     """
     check_fraction("valid_fraction", valid_fraction)
@@ -122,7 +122,7 @@ def datasets(
 ) -> dict[str, Dataset]:
     """Return the splits of frames; options as of `load`."""
     depth = depth or frames.depth
-    size = SIZE if encode else LARGE
+    size = (SIZE, SIZE) if encode else (LARGE, round(LARGE * 4 / 3))
     encoders = encoders_inside(encode, image=image, depth=image)
     scenes = frames.scenes and [frames.scenes[i] for i in frames.train]
     valid = validation(frames.classes[frames.train], scenes, valid_fraction, split_seed)
@@ -131,7 +131,7 @@ def datasets(
     metric = depth == "metres"
     raws = {
         "image": RawModality(
-            Mapped(range(n), lambda i: square(frames.picture(i), size)),
+            Mapped(range(n), lambda i: resized(frames.picture(i), *size)),
             [True] * n,
             "pixels",
             f"nyu {frames.key} image",
@@ -190,13 +190,13 @@ def validation(classes: np.ndarray, scenes: Sequence[str] | None, fraction: floa
     return chosen
 
 
-def _depth(frames: Frames, depth: str, filled: bool, size: int, index: int) -> np.ndarray:
+def _depth(frames: Frames, depth: str, filled: bool, size: tuple[int, int], index: int) -> np.ndarray:
     values = frames.depth_map(index, filled)
     if depth == "hha":
         values = hha(values)
     if values.ndim == 3:
-        return square(values, size)
-    return square(values, size) if filled else nearest(values, size)
+        return resized(values, *size)
+    return resized(values, *size) if filled else nearest(values, *size)
 
 
 def _depth_encoder(image: str, metric: bool, encode: bool):

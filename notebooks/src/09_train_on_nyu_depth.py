@@ -43,7 +43,7 @@ import torch
 from alignmamba2 import evaluate, figures, fit, load_dataset, transport
 from alignmamba2.datasets import is_present, nyu
 from alignmamba2.datasets.formats import nyu_files
-from alignmamba2.datasets.formats.images import square
+from alignmamba2.datasets.formats.images import resized
 from alignmamba2.datasets.hha import CX, FX, gravity, hha, points
 from alignmamba2.datasets.mini import nyu as mini_nyu
 from alignmamba2.explorers import TransportExplorer
@@ -126,7 +126,7 @@ angle = library[..., 2].astype(int)
 for kind, value in (("walls", 128), ("floors and table tops", 218)):
     print(f"angle within 5 of {value}, as {kind} have it: {(np.abs(angle - value) <= 5).mean():.0%} of the pixels")
 assert (np.abs(by_hand.astype(int) - library)[whole[::2, ::2] > 0] <= 1).mean() > 0.999
-figures.patch_links(same_place, square(library), picture, (7, 7), names=("HHA", "image"), most=9, note=note)
+figures.patch_links(same_place, resized(library), picture, (7, 7), names=("HHA", "image"), most=9, note=note)
 
 # %% [markdown]
 # The third channel, drawn as blue, has one value wherever there is floor and another wherever there is wall, near or

@@ -50,17 +50,17 @@ def read_picture(path: Path) -> np.ndarray:
         raise DataError(f"{path}: no readable picture ({error}); it may be cut off") from error
 
 
-def square(picture: np.ndarray, size: int = SIZE) -> np.ndarray:
-    """Resize (H, W, 3) uint8 or (H, W) float to size × size, bilinear; the ratio of the sides is not kept."""
-    if picture.shape[:2] == (size, size):
+def resized(picture: np.ndarray, height: int = SIZE, width: int = SIZE) -> np.ndarray:
+    """Resize (H, W, 3) uint8 or (H, W) float to height × width, bilinear; the ratio of the sides is not kept."""
+    if picture.shape[:2] == (height, width):
         return picture
-    resized = Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(resized)
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def nearest(depth: np.ndarray, size: int = SIZE) -> np.ndarray:
-    """Resize (H, W) to size × size by the nearest pixel: holes (0) do not mix with their neighbours."""
-    rows, columns = (((np.arange(size) + 0.5) * n / size).astype(int) for n in depth.shape)
+def nearest(depth: np.ndarray, height: int = SIZE, width: int = SIZE) -> np.ndarray:
+    """Resize (H, W) to height × width by the nearest pixel: holes (0) do not mix with their neighbours."""
+    sides = zip((height, width), depth.shape, strict=True)
+    rows, columns = (((np.arange(size) + 0.5) * n / size).astype(int) for size, n in sides)
     return depth[np.ix_(rows, columns)]
 
 
