@@ -17,6 +17,7 @@ SETTINGS = [
     {"order": "concat"},
     {"readout": "last"},
     {"readout": "anchor"},
+    {"shortcut": ["text", "audio"], "shortcut_loss": 1.0},
     {"routing": "gated", "n_shared": 2},
     {"placement": "around", "direction": "both"},
     {"experts": "specific", "direction": "both", "order": "concat"},
@@ -268,3 +269,42 @@ def test_the_anchor_read_out_is_the_mean_over_the_anchors_tokens():
     pooled = [text[0, :2].mean(0), text[1, 1], audio[2].mean(0)]  # the third has no anchor: the mean over all it has
     expected = model.head(torch.stack(pooled)).squeeze(-1)
     torch.testing.assert_close(model(batch).prediction, expected)
+
+
+def test_the_shortcut_is_a_linear_model_of_mean_tokens_that_fusion_adds_to():
+    torch.manual_seed(0)
+    modalities = {"audio": 3, "text": 4, "video": 2}
+    config = AlignMamba2Config(
+        modalities, d_model=8, n_layers=1, n_classes=3, shortcut=["text", "audio"], shortcut_loss=0.5, dropout=0.0
+    )
+    assert config.shortcut == ["audio", "text"]
+    model = AlignMamba2(config)
+    model.set_statistics({"text": (torch.ones(4), torch.full((4,), 2.0))})
+    masks = {"text": torch.tensor([[1, 1, 0], [0, 0, 0]]).bool(), "audio": torch.tensor([[0, 1], [1, 1]]).bool()}
+    batch = MultimodalBatch(
+        {"audio": torch.randn(2, 2, 3), "text": torch.randn(2, 3, 4)}, masks, labels=torch.tensor([0, 2])
+    )
+    audio, text = batch.features["audio"], (batch.features["text"] - 1) / 2
+    means = [torch.cat([audio[0, 1], text[0, :2].mean(0)]), torch.cat([audio[1].mean(0), torch.zeros(4)])]
+    straight = model.shortcut(torch.stack(means))
+    with torch.no_grad():
+        model.head.weight.zero_()
+    output = model.train()(batch)
+    torch.testing.assert_close(output.logits - model.head.bias, straight)
+    own = torch.nn.functional.cross_entropy(straight, batch.labels)
+    torch.testing.assert_close(output.losses["shortcut"], own)
+    losses = output.losses
+    expected = losses["task"] + 0.5 * own + config.lambda_ot * losses["ot"] + config.lambda_mmd * losses["mmd"]
+    torch.testing.assert_close(output.loss, expected)
+    with torch.no_grad():
+        model.head.weight.normal_()
+    whole, trace = model.eval()(batch), model.trace(batch)
+    torch.testing.assert_close(trace.logits, whole.logits)
+    alone = model(batch.only("audio")).logits  # a missing modality adds nothing
+    assert torch.isfinite(alone).all()
+
+
+def test_a_shortcut_has_no_steps_and_no_swapped_features():
+    for wrong in ({"readout": "per_step"}, {"swap": {"text": 0.5}}):
+        with pytest.raises(ValueError, match="shortcut: not with"):
+            AlignMamba2Config({"text": 4}, shortcut=["text"], **wrong)

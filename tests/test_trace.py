@@ -17,6 +17,7 @@ VARIANTS = {
     "mean": {},
     "last": {"readout": "last"},
     "anchor": {"readout": "anchor"},
+    "shortcut": {"shortcut": ["text", "audio"], "readout": "anchor"},
     "per_step": {"readout": "per_step"},
     "both directions": {"direction": "both", "readout": "per_step"},
     "gated": {"routing": "gated", "n_shared": 2},

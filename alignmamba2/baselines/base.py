@@ -39,13 +39,12 @@ class Baseline(FusionModel):
     def predict(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutput:
         """Fuse all modalities; for one that the batch lacks stand zeros, masked out."""
         self._check_steps(masks)
-        visible = self._drop_modalities(masks)
         present = [m for m, mask in masks.items() if mask.any()]
         every = dict.fromkeys(self.config.modalities, torch.zeros_like(tokens[present[0]]))
         every_mask = dict.fromkeys(self.config.modalities, torch.zeros_like(masks[present[0]]))
         for m in present:
-            every[m] = tokens[m].masked_fill(~visible[m].unsqueeze(-1), 0)
-            every_mask[m] = visible[m]
+            every[m] = tokens[m].masked_fill(~masks[m].unsqueeze(-1), 0)
+            every_mask[m] = masks[m]
         return self._output(self.fuse(every, every_mask))
 
     @property

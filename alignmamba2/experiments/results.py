@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import torch
 from ..storage.files import write_text
 
 PACKAGE = Path(__file__).parents[1]
+# Further columns for a task, and the metrics in them.
+EXTRA = {"regression": {"Non0": "accuracy_non0", "Acc-7": "accuracy_7", "MAE": "mae", "Corr": "corr"}}
 LIBRARIES = ("torch", "numpy", "numba", "accelerate", "pot", "transformers")
 
 
@@ -100,21 +102,35 @@ def _spread(sd: float | None, digits: int = 2) -> str:
 
 
 def comparison(report: Mapping[str, Any]) -> list[str]:
-    """Return what `reproduce` measured as lines of Markdown: accuracies, one table per benchmark."""
+    """Return what `reproduce` measured as lines of Markdown: one table per benchmark, published numbers behind."""
     lines = []
     for name, benchmark in report["benchmarks"].items():
         if "missing" in benchmark:
             lines += ["", f"{name}: data not present. {benchmark['missing']}"]
             continue
         label = name + (" (synthetic)" if benchmark["synthetic"] else "")
-        lines += ["", f"| {label}, accuracy in % | | full minus this | p | parameters |", "|---|---|---|---|---|"]
-        for variant, row in benchmark["rows"].items():
-            score, test = row["test"]["accuracy"], row["against_full"].get("accuracy")
-            low, high = (100 * x for x in row["interval"]["accuracy"])
-            cells = [variant, f"{100 * score['mean']:.1f}{_spread(score['sd'], 1)} [{low:.1f}, {high:.1f}]", "", ""]
-            if test:
-                middle, low, high = (f"{100 * test[k]:+.1f}" for k in ("difference", "low", "high"))
-                p = "< 0.001" if test["p_holm"] < 0.001 else f"{test['p_holm']:.3f}"
-                cells[2:] = [f"{middle} [{low}, {high}]", p]
-            lines.append("| " + " | ".join([*cells, f"{row['parameters']:,}"]) + " |")
+        more = EXTRA.get(benchmark["task"], {})
+        head = [f"{label}, accuracy in %", "Has0" if more else "", *more, "full minus this", "p", "parameters"]
+        lines += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+        lines += [_row(variant, row, more.values()) for variant, row in benchmark["rows"].items()]
+        for paper in benchmark["published"]:
+            non0 = paper["accuracy_non0"]
+            cells = [f"published: {paper['method']}", f"{paper['accuracy']:.1f}"]
+            cells += ["" if non0 is None else f"{non0:.1f}", *[""] * (len(more) - 1)] if more else []
+            lines.append("| " + " | ".join([*cells, "", "", ""]) + " |")
     return lines
+
+
+def _row(variant: str, row: Mapping[str, Any], more: Iterable[str]) -> str:
+    low, high = (100 * x for x in row["interval"]["accuracy"])
+    score, test = row["test"]["accuracy"], row["against_full"].get("accuracy")
+    cells = [variant, f"{100 * score['mean']:.1f}{_spread(score['sd'], 1)} [{low:.1f}, {high:.1f}]"]
+    for name in more:
+        value, percent = row["test"].get(name), name.startswith("accuracy")
+        cells.append("–" if value is None else f"{100 * value['mean']:.1f}" if percent else f"{value['mean']:.3f}")
+    if test:
+        middle, low, high = (f"{100 * test[k]:+.1f}" for k in ("difference", "low", "high"))
+        cells += [f"{middle} [{low}, {high}]", "< 0.001" if test["p_holm"] < 0.001 else f"{test['p_holm']:.3f}"]
+    else:
+        cells += ["", ""]
+    return "| " + " | ".join([*cells, f"{row['parameters']:,}"]) + " |"

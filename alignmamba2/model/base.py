@@ -62,8 +62,11 @@ class Projection(nn.Module):
         self.norm = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 
+    def standardised(self, x: Tensor) -> Tensor:
+        return ((x - self.mean) * self.scale).clamp(-self.clip, self.clip)
+
     def forward(self, x: Tensor) -> Tensor:
-        x = ((x - self.mean) * self.scale).clamp(-self.clip, self.clip)
+        x = self.standardised(x)
         if self.swap > 0 and (self.training or self.always_swap):
             other = torch.randperm(len(x), device=x.device)
             x = torch.where(torch.rand(len(x), 1, device=x.device) < self.swap, x[other], x)
@@ -95,6 +98,8 @@ class FusionModel(nn.Module):
         )
         self.dropout = nn.Dropout(c.dropout)
         self.outputs = c.n_classes if c.task == "classification" else 1
+        straight = sum(c.modalities[m] for m in c.shortcut)
+        self.shortcut = nn.Linear(straight, self.outputs) if c.shortcut else None
 
     def predict(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutput:
         """Predict from the tokens (B, T_m, d), 0 on padding, and masks of the batch's modalities."""
@@ -106,13 +111,21 @@ class FusionModel(nn.Module):
 
     def total_loss(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return the loss that is trained."""
+        if "shortcut" in losses:
+            return losses["task"] + self.config.shortcut_loss * losses["shortcut"]
         return losses["task"]
 
     def forward(self, batch: MultimodalBatch) -> ModelOutput:
         """Predict and, with labels, return the loss; in training with all its parts."""
-        masks, tokens = self._project(batch)
+        masks, real = self._real_tokens(self._encoded(batch))
+        tokens = self._tokens(masks, real)
         losses = self.added_losses(tokens, masks) if self.training else {}
-        output = self.predict(tokens, masks)
+        visible = self._drop_modalities(masks)
+        output = self.predict(tokens, visible)
+        if self.shortcut is not None:
+            output, straight = self._with_shortcut(output, real, visible)
+            if self.training and batch.labels is not None:
+                losses["shortcut"] = self._task_loss(straight, batch)
         if batch.labels is not None:
             losses["task"] = self._task_loss(output, batch)
             output.loss = self.total_loss(losses)
@@ -141,10 +154,10 @@ class FusionModel(nn.Module):
     def set_statistics(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Standardise each modality's features by (mean (D_m,), standard deviation (D_m,)) of training data.
 
-        A feature that never varied (sd 0) is only centred. An encoder's tokens are taken as they are.
+        A feature that never varied (sd 0) is only centred. Tokens of an encoder that learns are taken as they are.
         """
         for m, (mean, sd) in statistics.items():
-            if m in self.encode:
+            if m in self.encode and self.encode[m].config.train:
                 continue
             projection = self.project[m]
             projection.mean.copy_(mean)
@@ -175,10 +188,35 @@ class FusionModel(nn.Module):
     def _project(self, batch: MultimodalBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Masks, and tokens (B, T_m, d) with 0 on padding, of the modalities that the batch has."""
         masks, real = self._real_tokens(self._encoded(batch))
-        projected = {}
-        for m, (features, place) in real.items():
-            projected[m] = padded(self.project[m](features), place, masks[m])
-        return masks, projected
+        return masks, self._tokens(masks, real)
+
+    def _tokens(self, masks: Mapping[str, Tensor], real: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        return {m: padded(self.project[m](x), place, masks[m]) for m, (x, place) in real.items()}
+
+    def _with_shortcut(
+        self, output: ModelOutput, real: Mapping[str, tuple[Tensor, Tensor]], masks: Mapping[str, Tensor]
+    ) -> tuple[ModelOutput, ModelOutput]:
+        """The prediction from fused tokens and mean tokens together, and from mean tokens alone."""
+        means = self.dropout(self._mean_tokens(real, masks))
+        with torch.autocast(means.device.type, enabled=False):  # a score in bfloat16 has but three digits
+            straight = self.shortcut(means)
+        scores = output.prediction.unsqueeze(-1) if output.logits is None else output.logits
+        return self._output(scores + straight), self._output(straight)
+
+    def _mean_tokens(self, real: Mapping[str, tuple[Tensor, Tensor]], masks: Mapping[str, Tensor]) -> Tensor:
+        """The shortcut's input: mean tokens (B, Σ D_m) side by side, 0 where a modality is missing or hidden."""
+        means = []
+        for m in self.config.shortcut:
+            mask = next(iter(masks.values())) if m not in real else masks[m]
+            mean = self.shortcut.weight.new_zeros(len(mask), self.config.modalities[m])
+            if m in real:
+                x, place = real[m]
+                sample = place // mask.shape[1]
+                count = torch.bincount(sample, minlength=len(mask)).clamp_min(1).unsqueeze(1)
+                mean = mean.index_add(0, sample, self.project[m].standardised(x).to(mean.dtype)) / count
+                mean = mean * mask.any(1, keepdim=True)
+            means.append(mean)
+        return torch.cat(means, -1)
 
     @torch.compiler.disable
     def _encoded(self, batch: MultimodalBatch) -> MultimodalBatch:

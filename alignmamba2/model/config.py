@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,10 @@ class AlignMamba2Config:
         where they are right with probability r and should be right with r', swap with (r − r') / (r − ½), since the
         features of another token are right half of the time [O]
     label_smoothing : of the cross-entropy [O]
+    shortcut : modalities whose mean token, as it comes from features or encoder, also goes to the prediction along a
+        straight line: scores = f(fused tokens) + Σ_m W_m mean_m + b. So the model holds the linear model of these
+        means, and fusion adds to it. Not with one label per step [O]
+    shortcut_loss : weight of the straight line's own task loss, L_task(Σ_m W_m mean_m + b), in training [O]
     clip : standardised features are limited to ±clip, against heavy-tailed sensors [O]
     """
 
@@ -76,6 +80,8 @@ class AlignMamba2Config:
     swap: Mapping[str, float] = field(default_factory=dict)
     label_smoothing: float = 0.0
     clip: float = 10.0
+    shortcut: Sequence[str] = ()
+    shortcut_loss: float = 0.0
     encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -106,7 +112,7 @@ class AlignMamba2Config:
                     continue
                 raise ValueError(f"{name}: found {value!r}; expected a whole number of at least 1")
         limits = dict.fromkeys(("dropout", "modality_dropout", "label_smoothing"), 1)
-        limits |= dict.fromkeys(("lambda_ot", "lambda_mmd"), math.inf)
+        limits |= dict.fromkeys(("lambda_ot", "lambda_mmd", "shortcut_loss"), math.inf)
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) < limit:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a number in [0, {limit})")
@@ -114,6 +120,9 @@ class AlignMamba2Config:
         for m, p in self.swap.items():
             if m not in self.modalities or not 0 <= p <= 1:
                 raise ValueError(f"swap: found {m!r} = {p!r}; expected probabilities for {list(self.modalities)}")
+        object.__setattr__(self, "shortcut", [m for m in self.modalities if m in self.shortcut])
+        if self.shortcut and (self.readout == "per_step" or set(self.shortcut) & set(self.swap)):
+            raise ValueError("shortcut: not with readout='per_step', and not of a modality that is swapped")
         if self.epsilon <= 0 or self.clip <= 0:
             raise ValueError(f"epsilon, clip: found {self.epsilon!r}, {self.clip!r}; expected positive numbers")
         if self.task == "classification" and self.n_classes < 2:

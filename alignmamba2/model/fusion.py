@@ -50,6 +50,9 @@ class AlignMamba2(FusionModel):
         )
         self.norm = nn.RMSNorm(c.d_model, eps=1e-5)
         self.head = nn.Linear(c.d_model, self.outputs)
+        if c.shortcut:  # training begins close to the straight line
+            with torch.no_grad():
+                self.head.weight.mul_(0.01)
 
     @property
     def alignment_warmth(self) -> float:
@@ -64,10 +67,10 @@ class AlignMamba2(FusionModel):
         return self.align(tokens, masks) if self.config.anchor in tokens else {}
 
     def total_loss(self, losses: Mapping[str, Tensor]) -> Tensor:
-        return self.align.add_to(losses["task"], losses)
+        return self.align.add_to(super().total_loss(losses), losses)
 
     def predict(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutput:
-        return self._read_out(*self._fuse(tokens, self._drop_modalities(masks)))
+        return self._read_out(*self._fuse(tokens, masks))
 
     def trace(self, batch: MultimodalBatch, *, scans: bool = True) -> Trace:
         """Run a batch as in prediction, and keep everything worth looking at (see `Trace`).

@@ -256,10 +256,13 @@ def trace_of(model: nn.Module, batch: MultimodalBatch, scans: bool = True) -> Tr
     was_training = model.training
     model.eval()
     try:
-        masks, projected = model._project(batch)
+        masks, real = model._real_tokens(model._encoded(batch))
+        projected = model._tokens(masks, real)
         records: list[dict[str, Any]] = []
         tokens, ordering, full = model._fuse(projected, masks, records)
         output = model._read_out(tokens, ordering, full)
+        if model.shortcut is not None:
+            output, _ = model._with_shortcut(output, real, masks)
         pairs = aligned_pairs(masks, model.config.anchor)
         aligned = {}
         for pair in pairs:
@@ -268,7 +271,8 @@ def trace_of(model: nn.Module, batch: MultimodalBatch, scans: bool = True) -> Tr
                 transport(*sides, **model.align.transport_loss.options),
                 mmd(*sides, **model.align.mmd_loss.options).cpu(),
             )
-        scan_fields = _scan_fields(model, records, ordering, full, tuple(masks)) if scans else {}
+        straight = _straight(model, real, masks)
+        scan_fields = _scan_fields(model, records, ordering, full, straight) if scans else {}
     finally:
         model.train(was_training)
 
@@ -306,13 +310,14 @@ def _scan_fields(
     records: list[dict[str, Any]],
     ordering: Ordering,
     masks: Mapping[str, Tensor],
-    names: tuple[str, ...],
+    straight: Mapping[str, Tensor],
 ) -> dict[str, Any]:
     """The fields of a `Trace` that `Trace.scan` and `Trace.attribution` need, in the order of the sequence."""
 
     def in_order(rows: Tensor) -> Tensor:
         return ordering.to_sequence(rows.flatten(1)).unflatten(2, rows.shape[1:]).float().cpu()
 
+    names = tuple(straight)
     numbers = {m: names.index(m) if m in names else -1 for m in masks}
     positions = torch.cat([F.pad(mask.nonzero()[:, 1:], (1, 0), value=numbers[m]) for m, mask in masks.items()])
     layers = []
@@ -324,13 +329,31 @@ def _scan_fields(
             directions.append({name: in_order(rows) for name, rows in inputs.items()} | constants)
         layers.append(directions)
     direct, reader = _readers(model, records[-1], ordering, masks)
+    bias = model.head.bias
+    if model.shortcut is not None:
+        direct, bias = direct + torch.cat(list(straight.values())), bias + model.shortcut.bias
     return {
         "sequence": (ordering.to_sequence(positions + 1) - 1).cpu(),  # −1 behind the last token
         "scans": layers,
         "direct": in_order(direct),
         "reader": in_order(reader),
-        "bias": model.head.bias.detach().float().cpu(),
+        "bias": bias.detach().float().cpu(),
     }
+
+
+def _straight(
+    model: nn.Module, real: Mapping[str, tuple[Tensor, Tensor]], masks: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Each real token's share (N_m, C) in what the shortcut adds to the logits, by modality."""
+    shares, start = {m: x.new_zeros(len(x), model.outputs) for m, (x, _) in real.items()}, 0
+    for m in model.config.shortcut:
+        weight = model.shortcut.weight[:, start : start + model.config.modalities[m]]
+        start += weight.shape[1]
+        if m in real:
+            x, place = real[m]
+            count = masks[m].sum(1)[place // masks[m].shape[1]].unsqueeze(1)
+            shares[m] = model.project[m].standardised(x) @ weight.T / count
+    return shares
 
 
 def _readers(

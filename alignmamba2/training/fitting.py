@@ -179,11 +179,14 @@ class _Run:
         refit = valid is None
         set_seed(self.seed)
         config, model = self.recipe.training, build(self.recipe, train)
+        train = prepared(train, model, config.augment, self.progress)
+        if frozen := [m for m, encoder in model.encode.items() if encoder.config.train == 0]:
+            model.set_statistics(train.only(*frozen).statistics())
         loop = Loop(
             model,
             config,
             epochs,
-            prepared(train, model, config.augment, self.progress),
+            train,
             prepared(valid, model, progress=self.progress) if valid else None,
             self.best,
             self.machines,
