@@ -309,6 +309,6 @@ def test_the_real_words():
     if all(source.at_hand() for source in mosi_standard.ENTRY.sources()):
         official = {s.id: s for s in load_dataset("mosi-standard", "valid", **OPTIONS)}
         assert {s.id: float(s.label) for s in samples} == {i: float(s.label) for i, s in official.items()}
-        # Words by other hands, so the join of transcripts by order is right: the same but for a few (here unknown) words.
+        # Words by other hands, so the join of transcripts by order is right; a few words are missing there.
         pairs = [(set(s.words["text"]), set(official[s.id].words["text"])) for s in samples]
         assert sum(len(a & b) / len(a | b) for a, b in pairs) / len(pairs) > 0.97
