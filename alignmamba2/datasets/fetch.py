@@ -19,6 +19,7 @@ from .base import DataError
 
 MIRROR_VARIABLE = "ALIGNMAMBA2_MIRROR"
 ROOT_VARIABLE = "ALIGNMAMBA2_DATA"
+BUSY = (429, 500, 502, 503, 504)  # answers of a home that is worth asking again
 PUBLISHED = Path(__file__).parent / "published"  # hashes and labels of public files, as data
 
 
@@ -148,8 +149,11 @@ class Source:
     def _downloader(self) -> tuple[Callable, int]:
         """Return a downloader as pooch's for the home, and how often to try again; other homes override this."""
         import requests
+        from urllib3 import Retry
 
-        session = requests.Session()  # one connection for all files
+        session = requests.Session()  # one connection for all files, and patience where a home asks for it
+        patient = requests.adapters.HTTPAdapter(max_retries=Retry(6, backoff_factor=0.5, status_forcelist=BUSY))
+        session.mount(self.url, patient)
 
         def download(url: str, output_file: str, _pooch: pooch.Pooch) -> None:
             with session.get(url, stream=True, timeout=30) as response, Path(output_file).open("wb") as file:
