@@ -13,6 +13,7 @@ import torch
 from alignmamba2 import load_dataset
 from alignmamba2.datasets import DataError, inspect, mosi_standard, mosi_utterances, mosi_words, text_tokens
 from alignmamba2.datasets.formats.hdf5 import reading
+from alignmamba2.encoders import INSTALL, MiniLM, text_encoder
 from tests.test_datasets import CLIPS, write_mosi
 
 VIDEOS = {v: sorted(clips) for videos in CLIPS.values() for v, clips in videos.items()}
@@ -266,6 +267,19 @@ def test_every_word_has_its_sound_and_face(words):
         }  # fmt: skip
     assert "not comparable with published numbers" in splits["test"].protocol
     assert groups != {split: {s.group for s in d} for split, d in load_dataset("mosi-words", split_seed=1).items()}
+
+
+def test_a_word_is_the_mean_of_its_pieces_in_context(words):
+    if not MiniLM.is_present():
+        pytest.skip(f"MiniLM is not installed: {INSTALL}")
+    words([*ENTRIES[1:], entry("vid0[0]", ["gosh", "bad"])])
+    sample = next(s for d in load_dataset("mosi-words", text="minilm").values() for s in d if s.id == "vid0[0]")
+    encoder = text_encoder("minilm")
+    assert encoder.pieces("gosh bad") == ["[CLS]", "go", "##sh", "bad", "[SEP]"]
+    with torch.no_grad():
+        hidden = encoder.model(**encoder.inputs(["gosh bad"])).last_hidden_state[0]
+    expected = torch.stack([(hidden[1] + hidden[2]) / 2, hidden[3]])
+    torch.testing.assert_close(sample.features["text"], expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,8 @@ class Source:
         folder = data_root(root) / self.folder
         mirror = os.environ.get(MIRROR_VARIABLE)
         if progress:
-            print(f"{self.url}: {len(self.hashes)} files; licence there: {self.licence}", flush=True)
+            number = f"{len(self.hashes)} file{'s' * (len(self.hashes) != 1)}"
+            print(f"{self.url}: {number}; licence there: {self.licence}", flush=True)
         downloader, retries = (self._copy_from_mirror, 0) if mirror else self._downloader()
         registry = {name: f"sha256:{digest}" for name, digest in self.hashes.items()}
         box = pooch.create(path=folder, base_url=self.url, registry=registry, retry_if_failed=retries)
