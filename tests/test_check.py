@@ -158,6 +158,9 @@ def test_mistakes_are_one_clear_line(words, says, capsys, tmp_path):
             ["28 of 518 texts of valid are also in train", "21 of 519 texts of test are also in train"],
         ),
         ("nyuv2", ["train: 795 samples", "test: 654 samples", "no id is in two splits", "nothing wrong was found"]),
+        ("nyuv2/frames", ["train: 795 samples", "no scene is in two splits", "341 of 795 training labels derived"]),
+        ("mosi_standard", ["train: 1284 samples, 52 videos", "no video is in two splits", "nothing wrong was found"]),
+        ("mosi_words", ["all: 229 samples, 10 videos", "nothing wrong was found"]),
     ],
 )
 def test_the_real_files(place, says):

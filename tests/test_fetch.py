@@ -18,8 +18,13 @@ FILES = {f"pictures/{i}.jpg": bytes([i]) * (100 + i) for i in range(7)} | {"dept
 
 class Handler(SimpleHTTPRequestHandler):
     asked: list[str]
+    busy = 0  # answers that are refusals
 
     def do_GET(self):
+        if type(self).busy:
+            type(self).busy -= 1
+            self.send_error(429)
+            return
         self.asked.append(self.path.lstrip("/"))
         super().do_GET()
 
@@ -40,7 +45,7 @@ def home(tmp_path, monkeypatch):
     handler = type("Handler", (Handler,), {"asked": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *a: handler(*a, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_port}/", handler.asked
+    yield folder, f"http://127.0.0.1:{server.server_port}/", handler.asked, handler
     server.shutdown()
     server.server_close()
 
@@ -59,7 +64,7 @@ def files_in(folder):
 
 
 def test_all_files_of_an_index_come_and_come_once(home, index):
-    _, url, asked = home
+    _, url, asked, _ = home
     source = Source("set", url, index())
     folder = source.fetch(progress=False)
     assert files_in(folder) == FILES
@@ -68,15 +73,22 @@ def test_all_files_of_an_index_come_and_come_once(home, index):
     assert len(asked) == len(FILES)
 
 
+def test_a_busy_home_is_asked_again(home, index):
+    _, url, asked, handler = home
+    handler.busy = 2
+    assert files_in(Source("set", url, index()).fetch(progress=False)) == FILES
+    assert sorted(asked) == sorted(FILES)
+
+
 def test_an_index_may_be_of_one_folder(home, index):
-    _, url, asked = home
+    _, url, asked, _ = home
     folder = Source("set/images", url + "pictures/", index("pictures/")).fetch(progress=False)
     assert sorted(files_in(folder)) == [f"{i}.jpg" for i in range(7)]
     assert all(path.startswith("pictures/") for path in asked)
 
 
 def test_a_fetch_that_broke_off_goes_on_and_leaves_nothing_half(home, index):
-    home_folder, url, asked = home
+    home_folder, url, asked, _ = home
     source = Source("set", url, index())
     (home_folder / "pictures/4.jpg").write_bytes(b"<html>a web page</html>")
     with pytest.raises(DataError, match=r"pictures.4\.jpg: could not be fetched from http.*hash"):
@@ -131,7 +143,7 @@ def test_a_damaged_index_is_refused(index, tmp_path):
 
 
 def test_fetch_brings_more_where_it_is_asked_to(home, index, capsys):
-    _, url, _ = home
+    _, url, *_ = home
     small = {"notes.txt": hashlib.sha256(FILES["notes.txt"]).hexdigest()}
     pictures = Source("set/pictures", url + "pictures/", index("pictures/"), licence="of the pictures")
     more = {"": [Source("set", url, small, licence="of the notes")], "pictures": [pictures]}

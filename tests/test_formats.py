@@ -168,6 +168,39 @@ def test_the_features_are_those_of_the_file(root):
     assert np.array_equal(torch.stack(list(train.labels)), split["regression_labels"])
 
 
+@pytest.mark.parametrize("kind", ["mmsa", "mmsa-unaligned"])
+def test_the_ids_of_text_bert_are_for_an_encoder_inside_the_model(kind, root):
+    (path,) = make("mini-mosi", kind, root)
+    split = by_pickle(path)["train"]
+    train = load_dataset("mosi", "train", text="ids")
+    assert train.encoders == {"text": "bert-base-uncased"}
+    assert train.modalities["text"] == 0
+    assert ", text ids, " in train.protocol
+    for i, sample in enumerate(train):
+        ids, mask, _ = split["text_bert"][i]
+        assert sample.features["text"].dtype == torch.int64
+        assert sample.features["text"].tolist() == ids[mask == 1].tolist()
+        assert sample.group == split["id"][i].split("$_$")[0]
+        assert "text" not in sample.words
+        for partner in sample.partners.values():
+            assert partner.max() < len(sample.features["text"])
+    assert train.batch().features["text"].dtype == torch.int64
+
+
+def test_ids_need_a_pickle_that_has_them(root):
+    (path,) = make("mini-mosi", "mmsa", root)
+    tree = by_pickle(path)
+    for split in tree.values():
+        del split["text_bert"]
+    path.write_bytes(pickle.dumps(tree))
+    with pytest.raises(DataError, match="no text_bert in it"):
+        load_dataset("mosi", text="ids")
+    path.unlink()
+    make("mini-mosi", "mult", root)
+    with pytest.raises(DataError, match="none fits alignment=None, text='ids'"):
+        load_dataset("mosi", text="ids")
+
+
 def test_csd_words_and_frames_belong_together(root):
     """Aligned, a word's sound is the mean of its frames; unaligned, each frame knows its word."""
     make("mini-mosi", "csd", root)

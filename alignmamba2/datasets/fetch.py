@@ -19,6 +19,7 @@ from .base import DataError
 
 MIRROR_VARIABLE = "ALIGNMAMBA2_MIRROR"
 ROOT_VARIABLE = "ALIGNMAMBA2_DATA"
+BUSY = (429, 500, 502, 503, 504)  # answers of a home that is worth asking again
 PUBLISHED = Path(__file__).parent / "published"  # hashes and labels of public files, as data
 
 
@@ -125,7 +126,8 @@ class Source:
         folder = data_root(root) / self.folder
         mirror = os.environ.get(MIRROR_VARIABLE)
         if progress:
-            print(f"{self.url}: {len(self.hashes)} files; licence there: {self.licence}", flush=True)
+            number = f"{len(self.hashes)} file{'s' * (len(self.hashes) != 1)}"
+            print(f"{self.url}: {number}; licence there: {self.licence}", flush=True)
         downloader, retries = (self._copy_from_mirror, 0) if mirror else self._downloader()
         registry = {name: f"sha256:{digest}" for name, digest in self.hashes.items()}
         box = pooch.create(path=folder, base_url=self.url, registry=registry, retry_if_failed=retries)
@@ -148,8 +150,11 @@ class Source:
     def _downloader(self) -> tuple[Callable, int]:
         """Return a downloader as pooch's for the home, and how often to try again; other homes override this."""
         import requests
+        from urllib3 import Retry
 
-        session = requests.Session()  # one connection for all files
+        session = requests.Session()  # one connection for all files, and patience where a home asks for it
+        patient = requests.adapters.HTTPAdapter(max_retries=Retry(6, backoff_factor=0.5, status_forcelist=BUSY))
+        session.mount(self.url, patient)
 
         def download(url: str, output_file: str, _pooch: pooch.Pooch) -> None:
             with session.get(url, stream=True, timeout=30) as response, Path(output_file).open("wb") as file:

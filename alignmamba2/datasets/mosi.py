@@ -73,8 +73,7 @@ def load(
     """
     if alignment is not None:
         check_choice("alignment", alignment, ALIGNMENTS)
-    ids = text == "ids"
-    text = "bert" if ids else text
+    words = "bert" if text == "ids" else text
     cache = _cache(root)
     candidates = find(name, root)
     if not candidates:
@@ -84,12 +83,12 @@ def load(
         )
     # The shapes in each file tell its kind. Only the one that fits is converted.
     kinds = {path: _kind(path, alignment) for path in candidates}
-    fitting = [p for p, kind in kinds.items() if alignment in (None, kind[0]) and text in (None, kind[1])]
+    fitting = [p for p, kind in kinds.items() if alignment in (None, kind[0]) and words in (None, kind[1])]
     if len(fitting) != 1:
         problem = f"{'none fits' if not fitting else 'several fit'} alignment={alignment!r}, text={text!r}"
         held = "; ".join(f"{path} is {', text '.join(kind)}" for path, kind in kinds.items())
         raise DataError(f"{TITLES[name]}: {problem}. There are: {held}. Say alignment= and text=, or give root=FILE")
-    return _open(name, fitting[0], _stored(fitting[0], cache, alignment, folds), ids)
+    return _open(name, fitting[0], _stored(fitting[0], cache, alignment, folds), text == "ids")
 
 
 def _kind(path: Path, alignment: str | None) -> tuple[str, str]:

@@ -8,9 +8,7 @@ Three layouts are read, whichever is there, in this order:
   requested, so the 2.8 GB are never in memory.
 - **frames**: `frames/images/{n}.jpg` and `frames/depths/{n}.png`, which can be fetched: 8-bit depth in steps of 3.9 cm.
   Their labels come with the package; 341 of 795 training labels are derived (see `nyu_files.Scenes`), and every result
-  says so. A scene is a run of neighbouring frames of one type and one part of the split. Logistic regression on mean
-  frozen tokens of the colour pictures is right in 59 % of the test frames, in 58 % of frames held out by such scenes,
-  and in 72 % of those held out by frame.
+  says so. A scene is a run of neighbouring frames of one type and one part of the split (why: data/README.md).
 - **folders**, as QMF and TMC use them: `nyud2_trainvaltest/{train,test}/<class>/*.png`, colour on the left half of a
   picture and depth (usually HHA) on the right.
 

@@ -159,7 +159,8 @@ class RawSamples(Sequence):
     def without(self, modalities: Sequence[str]) -> RawSamples:
         """Return the same samples without some of their modalities, of which nothing is read then."""
         raws = {m: raw for m, raw in self.raws.items() if m not in modalities}
-        return RawSamples(raws, self.rows, self._labels, self._ids, None, self._groups)
+        partners = self._partners if len(raws) == len(self.raws) else None
+        return RawSamples(raws, self.rows, self._labels, self._ids, partners, self._groups)
 
 
 def _changed_item(change: Callable[[str, Any], Any], ids: Sequence[str], items: Sequence, row: int) -> Any:
