@@ -199,12 +199,12 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _report(results: dict[str, Any], arguments: argparse.Namespace) -> None:
-    from .experiments import table, write_results
+    from .experiments import summary_of, table, write_results
 
     if not _first():
         return
     print("\nTest split, mean ± sd over seeds, in %; each model chosen on validation\n\n" + table(results))
-    print(f"\nwritten: {write_results(arguments.results, results, _command())}")
+    print(f"\nwritten: {write_results(arguments.results, results, _command(), summary_of(results))}")
 
 
 def _command() -> str:

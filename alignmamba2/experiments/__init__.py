@@ -4,6 +4,7 @@ from .benchmarks import ABLATIONS, BENCHMARKS, Benchmark, benchmark_names
 from .reproduction import reproduce
 from .results import comparison, provenance, table, write_results
 from .seeds import evaluate_folders, run_ablations, run_seeds
+from .statistics import summary_of
 
 __all__ = [
     "ABLATIONS",
@@ -16,6 +17,7 @@ __all__ = [
     "reproduce",
     "run_ablations",
     "run_seeds",
+    "summary_of",
     "table",
     "write_results",
 ]

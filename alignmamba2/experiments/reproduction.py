@@ -29,8 +29,9 @@ from ..recipes import Recipe
 from ..storage.files import FileError, read_json, write_json
 from ..training import Machines, fit, loader
 from ..training.evaluation import scores as metrics_of
+from ..training.kept_states import prepared
 from ..training.machines import process
-from .benchmarks import BENCHMARKS, Variant, variants
+from .benchmarks import BENCHMARKS, FULL, Variant, variants
 from .linear import fit_linear
 from .results import provenance
 from .seeds import fusion_parameters, load_described, validation_metrics
@@ -73,7 +74,7 @@ def reproduce(
         Provenance, and for each benchmark its protocol, hashes, published numbers and one row per variant; or
         "missing", how to bring its files.
     """
-    machines = {k: v for k, v in (machines or {}).items() if v != MACHINES[k]}
+    machines = {k: v for k, v in (machines or {}).items() if v not in (None, MACHINES[k])}
     if jobs > 1 and "devices" in machines:
         raise ValueError(f"jobs: found {jobs} with {machines}; runs side by side have one device each")
     benchmarks: dict[str, Any] = {}
@@ -105,7 +106,8 @@ def reproduce(
         records = [read_json(_path(folder, job)) for job in runs if job["benchmark"] == name]
         benchmarks[name] |= summarise(BENCHMARKS[name], datasets, rows, records)
     report = {**provenance(command), "seeds": list(seeds), "fast": fast, "benchmarks": benchmarks}
-    return {**report, "summary": summary_of(benchmarks)}
+    full = {b["recipe"]: b["rows"][FULL] for b in benchmarks.values() if FULL in b.get("rows", {})}
+    return {**report, "summary": summary_of(full)}
 
 
 def _recipe(job: Mapping[str, Any]) -> Recipe:
@@ -212,7 +214,7 @@ def run(job: Mapping[str, Any], folder: Path, datasets: dict[str, Dataset] | Non
         return
     trained = time.perf_counter() - started
     test = datasets["test"]
-    clean, prediction = examine(result.model, test)
+    clean, prediction = examine(result.model, prepared(test, result.model))
     modalities = list(test.modalities)
     subsets = [s for n in range(1, len(modalities)) for s in itertools.combinations(modalities, n)]
     record = {

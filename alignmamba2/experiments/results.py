@@ -22,11 +22,14 @@ EXTRA = {"regression": {"Non0": "accuracy_non0", "Acc-7": "accuracy_7", "MAE": "
 LIBRARIES = ("torch", "numpy", "numba", "accelerate", "pot", "transformers")
 
 
-def write_results(path: str | Path, results: Mapping[str, Any], command: str) -> Path:
+def write_results(
+    path: str | Path, results: Mapping[str, Any], command: str, summary: Mapping[str, Any] | None = None
+) -> Path:
     """Write results with their provenance; the file is whole or not there. Returns its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({**provenance(command), "results": results}, indent=2) + "\n")
+    content = {**provenance(command), "results": results, **({"summary": summary} if summary else {})}
+    write_text(path, json.dumps(content, indent=2) + "\n")
     return path
 
 

@@ -12,6 +12,7 @@ from ..datasets import Dataset, load_dataset
 from ..model import FusionModel
 from ..recipes import Recipe
 from ..training import evaluate, fit, training_notes
+from ..training.kept_states import prepared
 from .benchmarks import ABLATIONS
 from .statistics import describe, mean_and_sd_of
 
@@ -55,7 +56,7 @@ def run_seeds(
             "seed": seed,
             "best_epoch": result.best_epoch,
             "valid": validation_metrics(result.history[result.best_epoch]),
-            "test": evaluate(result.model, datasets["test"]),
+            "test": evaluate(result.model, prepared(datasets["test"], result.model)),
             "seconds": round(time.perf_counter() - started, 1),
         }
         runs.append(run)

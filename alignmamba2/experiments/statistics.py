@@ -91,18 +91,19 @@ def _signed(limits: tuple[float, float], measure: str) -> list[float]:
     return [-limits[1], -limits[0]] if measure == "mae" else list(limits)
 
 
-def summary_of(benchmarks: Mapping[str, Any]) -> dict[str, Any]:
-    """Return mean, sd and seeds of each metric of the full model, by recipe; shares of correct answers in %."""
+def summary_of(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return "mean", "sd" and number of "seeds" of each test metric, by recipe; shares of right answers in %.
+
+    `rows` maps the name of a recipe to its row: "test", and "seeds" or "runs", one entry per seed.
+    """
     summary = {}
-    for benchmark in benchmarks.values():
-        row = benchmark.get("rows", {}).get(FULL)
-        if row is None:
-            continue
-        scores = {name: score for name, score in row["test"].items() if score is not None}
-        factors = {name: 100 if name.startswith(("accuracy", "f1")) else 1 for name in scores}
-        summary[benchmark["recipe"]] = {
-            name: {k: None if v is None else v * factors[name] for k, v in score.items()} | {"seeds": len(row["seeds"])}
-            for name, score in scores.items()
+    for name, row in rows.items():
+        scores = {metric: score for metric, score in row["test"].items() if score is not None}
+        factors = {metric: 100 if metric.startswith(("accuracy", "f1")) else 1 for metric in scores}
+        summary[name] = {
+            metric: {k: None if v is None else v * factors[metric] for k, v in score.items()}
+            | {"seeds": len(row.get("seeds", row.get("runs", ())))}
+            for metric, score in scores.items()
         }
     return summary
 
