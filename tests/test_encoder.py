@@ -169,27 +169,22 @@ def test_batch_norms_keep_their_statistics(picture_model):
     assert all(torch.equal(x, before[name]) for name, x in encoder.named_buffers())
 
 
-def test_neighbours_are_read_as_one_sequence_within_their_group(text_model):
+@pytest.mark.parametrize("train", [0, 1, 3, "all"])
+def test_neighbours_are_read_as_one_sequence_within_their_group(text_model, train):
     folder = text_model()
     x, mask = ids_of([3, 5, 2, 4, 4])
     groups = ["a", "a", "a", "b", ""]
-    encoder = Encoder(EncoderConfig(folder, train="all", neighbours=2)).eval()
-    tokens, _ = encoder(x, mask, groups)
+    encoder = Encoder(EncoderConfig(folder, train=train, neighbours=2)).eval()
+    tokens, of = encoder(x, mask, groups)
+    expected_mask = mask.clone()
+    expected_mask[1, 0] = False  # one token in front of a sequence
+    assert torch.equal(of, expected_mask)
     for rows in ([0, 1], [2], [3], [4]):  # the third of "a" begins the next run
-        joined = torch.cat([x[row][mask[row]] for row in rows]).unsqueeze(0)
+        joined = torch.cat([x[row][of[row]] for row in rows]).unsqueeze(0)
         _, expected = peer(folder, joined, torch.ones_like(joined, dtype=torch.bool))
-        mine = torch.cat([tokens[row][mask[row]] for row in rows])
+        mine = torch.cat([tokens[row][of[row]] for row in rows])
         torch.testing.assert_close(mine, expected[0], atol=1e-5, rtol=1e-4)
-    assert not tokens[~mask].any()
-
-
-def test_frozen_layers_read_each_neighbour_by_itself(text_model):
-    encoder = Encoder(EncoderConfig(text_model(), train=1, neighbours=3)).eval()
-    x, mask = ids_of([3, 5, 2])
-    together, _ = encoder(x, mask, ["a"] * 3)
-    states, _ = encoder.below(x, mask)
-    torch.testing.assert_close(encoder(states, mask, ["a"] * 3)[0], together)
-    assert not torch.allclose(encoder(x, mask)[0][mask], together[mask])
+    assert not tokens[~of].any()
 
 
 def test_a_row_without_words_is_no_nan(text_model):
@@ -302,7 +297,7 @@ def test_training_from_kept_states_is_training_from_words(text_model, tmp_path, 
     monkeypatch.setenv("ALIGNMAMBA2_DATA", str(tmp_path / "data"))
     data = splits(text_model())
     result = fit(recipe_of(neighbours), datasets=data, progress=False)
-    assert list((tmp_path / "data" / "cache").glob("tokens-*"))
+    assert bool(list((tmp_path / "data" / "cache").glob("tokens-*"))) == (neighbours == 1)
     monkeypatch.setattr("alignmamba2.training.fitting.prepared", lambda split, *_, **__: split)
     other = fit(recipe_of(neighbours), datasets=data, progress=False)
     for a, b in zip(result.history, other.history, strict=True):

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "recipes": set(),
     "model": {"alignment", "batch", "encoders", "scan", "storage"},
     "baselines": {"alignment", "batch", "encoders", "model"},
-    "encoders": {"storage"},
+    "encoders": {"batch", "storage"},
     "datasets": {"batch", "encoders", "storage"},
     "training": {"baselines", "batch", "datasets", "encoders", "metrics", "model", "recipes", "storage"},
     "experiments": {"baselines", "batch", "datasets", "encoders", "metrics", "model", "recipes", "storage", "training"},

@@ -45,8 +45,8 @@ class EncoderConfig:
     train : number of last layers that learn, or "all"; 0: the encoder is frozen
         What follows the last layer, such as a norm, learns with it. A pooling layer is left out of the encoder.
     neighbours : the most samples, following each other in a group, whose words are read as one sequence
-        The layers that learn see them together, so that an utterance is understood in what is said before and after it.
-        Frozen layers below read each by itself, as what they compute is kept. Of text only.
+        So an utterance is understood in what is said before and after it. Of text only. What frozen layers compute then
+        depends on the neighbours, and is not kept.
     size : height and width that pictures are resized to; default what the encoder was trained on
     dropout : probability within the encoder; default its own
     checkpointing : compute activations again in the backward pass, which takes a third more time and far less memory
@@ -181,19 +181,27 @@ class Encoder(nn.Module):
         `groups` names each row's group: rows of a group that follow each other are read together, `config.neighbours`
         of them at most.
         """
-        if not x.is_floating_point() and self.config.train != "all":
-            x, mask = self.below(x, mask)
-        if self.first == len(self.layers):
-            return x, mask
-        read = self._above if x.is_floating_point() else self._run
         runs = _runs(groups, self.config.neighbours) if self.config.neighbours > 1 else []
-        if len(runs) in (0, len(x)):
-            return self._restored(read(x, mask), mask)
+        if len(runs) in (0, len(x)) or x.is_floating_point():
+            return self._read(x, mask)
+        first = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        first[torch.tensor([0, *runs[:-1]], device=x.device).cumsum(0)] = True
+        mask = mask.clone()
+        mask[:, 0] &= first | (mask.sum(1) == 1)  # one token in front of a sequence
         joined, joined_mask = _joined(x, mask, runs)
-        tokens = read(joined, joined_mask)
+        tokens, _ = self._read(joined, joined_mask)
         apart = tokens.new_zeros(*mask.shape, tokens.shape[-1])
         apart[mask] = tokens[joined_mask]
         return apart, mask
+
+    def _read(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        if not x.is_floating_point():
+            if self.config.train == "all":
+                return self._restored(self._run(x, mask), mask)
+            x, mask = self.below(x, mask)
+        if self.first == len(self.layers):
+            return x, mask
+        return self._restored(self._above(x, mask), mask)
 
     def below(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the states (B, T', D') that enter the first layer that learns, and their mask, of a raw input."""

@@ -243,7 +243,7 @@ def examine(model: torch.nn.Module, dataset: Dataset, only: Sequence[str] = ()) 
     """
     model.eval()
     predictions, labels, probabilities = [], [], []
-    for batch in loader(dataset, 64, neighbours=model.neighbours):
+    for batch in loader(dataset, 64, neighbours=model.encode.neighbours):
         if only:
             batch = _only(batch, only)
         output = model(batch.to(next(model.parameters()).device))

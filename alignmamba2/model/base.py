@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..batch import BatchError, MultimodalBatch
-from ..encoders import Encoder, EncoderConfig
 from ..encoders.encoder import without_weights
+from ..encoders.inside import Encoders
 from ..storage.files import read_tensors, write_tensors, write_text
 from .config import AlignMamba2Config
 from .ordering import place_rows
@@ -88,8 +88,9 @@ class FusionModel(nn.Module):
 
     def __init__(self, config: AlignMamba2Config):
         super().__init__()
-        self.encode = nn.ModuleDict({m: self._encoder(m, s) for m, s in config.encoders.items()})
-        self.config = c = _with_encoders(config, self.encode)
+        self.encode = Encoders(config.encoders)
+        widths = self.encode.widths(config.modalities)
+        self.config = c = dataclasses.replace(config, modalities=widths, encoders=self.encode.settings)
         self.project = nn.ModuleDict(
             {
                 m: Projection(width, c.d_model, c.dropout, c.clip, c.swap.get(m, 0.0))
@@ -117,7 +118,7 @@ class FusionModel(nn.Module):
 
     def forward(self, batch: MultimodalBatch) -> ModelOutput:
         """Predict and, with labels, return the loss; in training with all its parts."""
-        masks, real = self._real_tokens(self._encoded(batch))
+        masks, real = self._real_tokens(batch)
         tokens = self._tokens(masks, real)
         losses = self.added_losses(tokens, masks) if self.training else {}
         visible = self._drop_modalities(masks)
@@ -132,24 +133,6 @@ class FusionModel(nn.Module):
         output.losses = losses
         return output
 
-    @staticmethod
-    def _encoder(modality: str, settings: Mapping[str, Any]) -> Encoder:
-        try:
-            return Encoder(EncoderConfig.of(settings))
-        except ValueError as error:
-            raise ValueError(f"encoders[{modality!r}]: {error}") from error
-
-    @contextmanager
-    def _whole_encoders(self, whole: bool) -> Iterator[None]:
-        """Within, the state holds the encoders' frozen weights too, if `whole`."""
-        for encoder in self.encode.values():
-            encoder.whole = whole
-        try:
-            yield
-        finally:
-            for encoder in self.encode.values():
-                encoder.whole = False
-
     @torch.no_grad()
     def set_statistics(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Standardise each modality's features by (mean (D_m,), standard deviation (D_m,)) of training data.
@@ -162,11 +145,6 @@ class FusionModel(nn.Module):
             projection = self.project[m]
             projection.mean.copy_(mean)
             projection.scale.copy_(torch.where(sd > 1e-8, 1 / sd.clamp_min(1e-8), torch.ones_like(sd)))
-
-    @property
-    def neighbours(self) -> int:
-        """The most samples of a group that an encoder reads together."""
-        return max((encoder.config.neighbours for encoder in self.encode.values()), default=1)
 
     @contextmanager
     def swapping(self, seed: int) -> Iterator[None]:
@@ -187,7 +165,7 @@ class FusionModel(nn.Module):
 
     def _project(self, batch: MultimodalBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Masks, and tokens (B, T_m, d) with 0 on padding, of the modalities that the batch has."""
-        masks, real = self._real_tokens(self._encoded(batch))
+        masks, real = self._real_tokens(batch)
         return masks, self._tokens(masks, real)
 
     def _tokens(self, masks: Mapping[str, Tensor], real: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
@@ -218,38 +196,15 @@ class FusionModel(nn.Module):
             means.append(mean)
         return torch.cat(means, -1)
 
-    @torch.compiler.disable
-    def _encoded(self, batch: MultimodalBatch) -> MultimodalBatch:
-        """The batch with its token ids and pictures read by the encoders."""
-        features, masks = dict(batch.features), dict(batch.masks)
-        for m, x in batch.features.items():
-            if m in self.encode:
-                self._check_input(m, x)
-                features[m], masks[m] = self.encode[m](x, batch.masks[m], batch.groups)
-            elif not x.is_floating_point() and m in self.config.modalities:
-                kind = "token ids" if x.ndim == 2 else "pictures"
-                raise BatchError(f"features[{m!r}]: {kind}; this model has no encoder for them, so give it features")
-        return dataclasses.replace(batch, features=features, masks=masks) if self.encode else batch
-
-    def _check_input(self, m: str, x: Tensor) -> None:
-        """Refuse what the modality's encoder cannot read."""
-        vocabulary = self.encode[m].vocabulary
-        name = f"features[{m!r}]"
-        if x.dtype == torch.int64 and vocabulary and len(x) and not 0 <= x.min() <= x.max() < vocabulary:
-            raise BatchError(f"{name}: token ids {x.min()} to {x.max()}; its encoder knows 0 to {vocabulary - 1}")
-        if not x.is_floating_point() and (x.dtype == torch.int64) != bool(vocabulary):
-            expected = "int64 token ids" if vocabulary else "uint8 pictures"
-            raise BatchError(f"{name}: {x.dtype}; encoder {self.encode[m].config.name!r} reads {expected}")
-        if x.dtype == torch.uint8 and x.shape[1] != 1:
-            raise BatchError(f"{name}: {x.shape[1]} pictures per sample; expected one")
-
     @torch.compiler.disable  # computation that depends on the values of masks or labels is no graph for torch.compile
     def _real_tokens(self, batch: MultimodalBatch) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
         """Masks, and of each modality the features (N_m, D_m) of real tokens, with their places in (B · T_m)."""
         expected = self.config.modalities
-        for m, x in batch.features.items():
+        for m in batch.features:
             if m not in expected:
                 raise BatchError(f"features: modality {m!r} is unknown to this model; it has {list(expected)}")
+        batch = self.encode.read(batch)
+        for m, x in batch.features.items():
             if x.shape[-1] != expected[m]:
                 raise BatchError(f"features[{m!r}]: width {x.shape[-1]}; this model expects {expected[m]}")
         masks = {m: batch.masks[m] for m in expected if m in batch.features}
@@ -312,7 +267,7 @@ class FusionModel(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         config = dataclasses.asdict(self.config)
         notes = {"format": "pt", "config": _digest(config), **({"encoders": "whole"} if whole else {})}
-        with self._whole_encoders(whole):
+        with self.encode.whole(whole):
             write_tensors(folder / WEIGHTS_FILE, self.state_dict(), notes)
         write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
@@ -336,7 +291,7 @@ class FusionModel(nn.Module):
             whole = notes.get("encoders") == "whole"
             with torch.device("meta"):  # the weights must fit before any memory is taken for them
                 skeleton = cls(config)
-            with skeleton._whole_encoders(whole):
+            with skeleton.encode.whole(whole):
                 _check_shapes(skeleton.state_dict(), tensors)
         except (ValueError, TypeError, RuntimeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
@@ -349,17 +304,6 @@ class FusionModel(nn.Module):
             model = cls(config)
         model.load_state_dict(tensors)
         return model.eval()
-
-
-def _with_encoders(config: AlignMamba2Config, encoders: Mapping[str, Encoder]) -> AlignMamba2Config:
-    """The config with what its encoders found out: their architecture, their hash, the width of their tokens."""
-    widths = dict(config.modalities)
-    for m, encoder in encoders.items():
-        if widths[m] not in (0, encoder.width):
-            raise ValueError(f"modalities[{m!r}]: {widths[m]}; encoder {encoder.config.name!r} has {encoder.width}")
-        widths[m] = encoder.width
-    described = {m: dataclasses.asdict(encoder.config) for m, encoder in encoders.items()}
-    return dataclasses.replace(config, modalities=widths, encoders=described) if described else config
 
 
 def real_places(mask: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..alignment.losses import Pair, aligned_pairs
-from ..encoders import EncoderConfig
+from ..encoders.inside import checked_settings
 from .layers import DIRECTIONS, EXPERTS, PLACEMENTS, ROUTINGS, one_of
 
 READOUTS = ("mean", "anchor", "last", "per_step")
@@ -88,8 +88,7 @@ class AlignMamba2Config:
         if not self.modalities:
             raise ValueError("modalities: empty; expected at least one, such as {'text': 300}")
         object.__setattr__(self, "modalities", dict(self.modalities))
-        object.__setattr__(self, "encoders", dict(self.encoders))
-        self._check_encoders()
+        object.__setattr__(self, "encoders", checked_settings(self.encoders, self.modalities))
         choices = {
             "task": TASKS,
             "readout": READOUTS,
@@ -107,9 +106,7 @@ class AlignMamba2Config:
         object.__setattr__(self, "anchor", one_of("anchor", anchor, tuple(self.modalities)))
         for name in ("d_model", "n_layers", "d_state", "d_conv", "expand", "n_shared", *self.modalities):
             value = self.modalities[name] if name in self.modalities else getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                if value == 0 and name in self.encoders:
-                    continue
+            if not isinstance(value, int) or value < (name not in self.encoders):
                 raise ValueError(f"{name}: found {value!r}; expected a whole number of at least 1")
         limits = dict.fromkeys(("dropout", "modality_dropout", "label_smoothing"), 1)
         limits |= dict.fromkeys(("lambda_ot", "lambda_mmd", "shortcut_loss"), math.inf)
@@ -127,16 +124,6 @@ class AlignMamba2Config:
             raise ValueError(f"epsilon, clip: found {self.epsilon!r}, {self.clip!r}; expected positive numbers")
         if self.task == "classification" and self.n_classes < 2:
             raise ValueError(f"n_classes: found {self.n_classes}; expected at least 2")
-
-    def _check_encoders(self) -> None:
-        for m, settings in self.encoders.items():
-            if m not in self.modalities:
-                raise ValueError(f"encoders: modality {m!r} is none of {list(self.modalities)}")
-            try:
-                values = dataclasses.asdict(EncoderConfig.of(settings))
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"encoders[{m!r}]: {error}") from error
-            self.encoders[m] = values
 
     @property
     def pairs(self) -> tuple[Pair, ...]:

@@ -256,7 +256,7 @@ def trace_of(model: nn.Module, batch: MultimodalBatch, scans: bool = True) -> Tr
     was_training = model.training
     model.eval()
     try:
-        masks, real = model._real_tokens(model._encoded(batch))
+        masks, real = model._real_tokens(batch)
         projected = model._tokens(masks, real)
         records: list[dict[str, Any]] = []
         tokens, ordering, full = model._fuse(projected, masks, records)

@@ -24,7 +24,7 @@ def predict(model: FusionModel, dataset: Dataset, batch_size: int = 64) -> tuple
     model.eval()
     device = next(model.parameters()).device
     predictions, labels = [], []
-    for batch in loader(dataset, batch_size, neighbours=model.neighbours):
+    for batch in loader(dataset, batch_size, neighbours=model.encode.neighbours):
         output = model(batch.to(device))
         known = ... if batch.label_mask is None else batch.label_mask
         predictions.append(output.prediction.cpu()[known])

@@ -31,7 +31,7 @@ def prepared(
     The model computes the same from the states, in less time.
     """
     encoders = {m: e for m, e in model.encode.items() if m in train.encoders}
-    kept = {m: e for m, e in encoders.items() if e.config.train != "all"}
+    kept = {m: e for m, e in encoders.items() if e.config.train != "all" and e.config.neighbours == 1}
     augmentation = Augmentation(**augment) if augment else None
     if not kept:
         return replace(train, samples=AugmentedSamples(train.samples, augmentation)) if augmentation else train

@@ -68,7 +68,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self._tell("on_start", self.model, self.epochs)
-        size, neighbours = self.config.batch_size, self.model.neighbours
+        size, neighbours = self.config.batch_size, self.model.encode.neighbours
         options = {"share": True, "num_workers": self.machines.num_workers, "neighbours": neighbours}
         self.place = ""  # the step, for errors
         self.order = torch.Generator().manual_seed(self.seed)
@@ -122,7 +122,7 @@ class Loop:
         """Add the gradient of this process's part of a batch; return the loss and its parts, summed over samples."""
         self.place = f"epoch {self.epoch}, step {step}, samples {_some(batch.ids)}"
         samples = size = len(batch)
-        if self.model.neighbours == 1:
+        if self.model.encode.neighbours == 1:
             samples, size = share_of(step, len(self.train), self.config.batch_size, part, self.machines.accumulate)
         is_last = part == self.machines.accumulate - 1
         with nullcontext() if is_last else self.accelerator.no_sync(self.shared):  # processes meet once per step
@@ -162,7 +162,7 @@ class Loop:
                 problem = problem or f"{at}: the loss is {float(output.loss)}"
             known = ... if batch.label_mask is None else batch.label_mask
             labels = batch.labels[known].cpu()
-            if self.model.neighbours > 1 or share_of(step, len(self.valid), self.config.batch_size)[0]:
+            if self.model.encode.neighbours > 1 or share_of(step, len(self.valid), self.config.batch_size)[0]:
                 rows.append((output.prediction[known].cpu(), labels, output.loss.cpu() * labels.numel()))
         _stop_together(problem)
         prediction, labels, loss = zip(*(row for share in gathered(rows) for row in share), strict=True)
