@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -15,12 +16,15 @@ import time
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from alignmamba2 import load_dataset
-from alignmamba2.baselines import build_model
-from alignmamba2.experiments import BENCHMARKS, benchmark_names, reproduce
+from alignmamba2.baselines import build_model, counted, parameter_count
+from alignmamba2.experiments import BENCHMARKS, benchmark_names, comparison, reproduce
 from alignmamba2.experiments.benchmarks import FULL, variants
+from alignmamba2.experiments.linear import STRENGTHS, fit_linear
 from alignmamba2.experiments.reproduction import examine, fingerprint
+from alignmamba2.experiments.seeds import fusion_parameters
 from alignmamba2.experiments.statistics import labels_and_units
 from alignmamba2.recipes import Recipe
 from alignmamba2.storage import files
@@ -214,3 +218,58 @@ def test_names_on_the_command_line():
     assert benchmark_names(["mini-*", "mini-nyu", "nyu"]) == ["mini-mosei", "mini-mosi", "mini-mvsa", "mini-nyu", "nyu"]
     with pytest.raises(ValueError, match="benchmark 'moso': unknown"):
         benchmark_names(["moso"])
+
+
+def test_the_linear_row_is_ridge_regression_of_mean_tokens():
+    data = load_dataset("mini-mosi")
+    row = fit_linear(data)
+
+    def means(dataset):
+        return np.stack([np.concatenate([x.double().mean(0).numpy() for x in s.features.values()]) for s in dataset])
+
+    x, y = means(data["train"]), np.array([float(s.label) for s in data["train"]])
+    mean, sd = x.mean(0), x.std(0)
+    x = (x - mean) / sd
+    errors = {}
+    for strength in STRENGTHS:
+        weights = np.linalg.solve(x.T @ x + np.eye(x.shape[1]) / strength, x.T @ (y - y.mean()))
+        guess = {split: (means(data[split]) - mean) / sd @ weights + y.mean() for split in ("valid", "test")}
+        target = np.array([float(s.label) for s in data["valid"]])
+        errors[strength] = (np.abs(guess["valid"] - target).mean(), guess["test"])
+    assert row["strength"] == min(errors, key=lambda strength: errors[strength][0])
+    assert row["prediction"] == pytest.approx(errors[row["strength"]][1].tolist(), abs=1e-6)
+    assert row["settings_tried"] == len(STRENGTHS)
+
+
+def test_a_linear_row_and_modalities_alone_are_rows_of_the_report(tmp_path, monkeypatch):
+    with_rows = dataclasses.replace(BENCHMARKS["mini-mosi"], rows=("linear", "alone"), tried=7)
+    monkeypatch.setitem(BENCHMARKS, "mini-mosi", with_rows)
+    names = [FULL, "linear", "text alone", "audio alone"]
+    options = {**OPTIONS, "only": names, "folder": tmp_path}
+    report = reproduce(["mini-mosi"], [1], **options)
+    found = report["benchmarks"]["mini-mosi"]
+    assert list(found["rows"]) == names
+    assert found["settings_tried"] == 7
+    assert found["rows"]["text alone"]["only"] == {}
+    assert found["rows"]["linear"]["test"]["mae"]["mean"] > 0
+    size = found["rows"][FULL]["parameters"]
+    assert abs(found["rows"]["text alone"]["parameters"] / size - 1) < 0.15
+    accuracy = found["rows"][FULL]["test"]["accuracy"]["mean"]
+    assert report["summary"]["mini-mosi"]["accuracy"] == {"mean": 100 * accuracy, "sd": None, "seeds": 1}
+    assert report["summary"]["mini-mosi"]["mae"]["mean"] == found["rows"][FULL]["test"]["mae"]["mean"]
+    lines = "\n".join(comparison(report))
+    assert "| linear |" in lines
+    assert "Has0 | Non0 | Acc-7 | MAE | Corr" in lines
+    assert "text alone" in write_page(tmp_path / "report.html", report).read_text()
+
+
+def test_encoders_are_not_counted_in_comparisons(tmp_path):
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+    )
+    transformers.BertModel(config).save_pretrained(tmp_path)
+    modalities = {"text": 0, "audio": 3}
+    settings = {"modalities": modalities, "encoders": {"text": {"name": str(tmp_path), "train": 1}}, "d_model": 8}
+    without = parameter_count(counted(settings))
+    assert without == fusion_parameters(build_model(settings))
+    assert without < sum(p.numel() for p in build_model(settings).parameters())

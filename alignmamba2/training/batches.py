@@ -74,9 +74,13 @@ class Neighbourly:
         order = range(len(blocks))
         if self.generator is not None:
             order = torch.randperm(len(blocks), generator=self.generator).tolist()
-        cuts = [len(blocks) * i // len(self) for i in range(len(self) + 1)]
-        for a, b in pairwise(cuts):
-            yield [sample for place in order[a:b] for sample in blocks[place]]
+        batch, done, cut = [], 0, 1
+        for place in order:
+            batch += blocks[place]
+            done += len(blocks[place])
+            if done * len(self) >= cut * len(self.groups):  # no block reaches over two cuts: see `__len__`
+                yield batch
+                batch, cut = [], cut + 1
 
     def _blocks(self) -> Iterator[list[int]]:
         start = 0
@@ -90,7 +94,7 @@ class Neighbourly:
             start = stop
 
     def __len__(self) -> int:
-        return -(-len(self.groups) // max(self.batch_size, self.most))
+        return max(1, len(self.groups) // max(self.batch_size, self.most))
 
 
 def share_of(step: int, samples: int, batch_size: int, part: int = 0, parts: int = 1) -> tuple[int, int]:
