@@ -9,8 +9,9 @@ READY := $(VENV)/ready
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-run: $(READY)  ## train on the data that is here and leave a page to open
+run: $(READY)  ## train on the data that is here, leave a page to open, and print measured beside published
 	@$(PY) -m tools run notebooks/00_start_here.ipynb --folder runs/start
+	@$(PY) -m alignmamba2 reproduce mosi-standard --only AlignMamba-2 --seeds 0 --folder runs/start
 
 test: $(READY)  ## lint, then all tests
 	$(PY) -m ruff check .

@@ -455,3 +455,34 @@ def test_views_are_kept_and_drawn(picture_model, tmp_path, monkeypatch):
     for x, place in zip(drawn, places, strict=True):
         torch.testing.assert_close(x, expected[place], atol=1e-5, rtol=1e-4)
     assert torch.equal(kept.samples.labels[3], samples[3].label)
+
+
+@pytest.mark.parametrize("name", ["mosi-paper", "mosei-paper", "mvsa-paper", "nyu-paper"])
+def test_the_recipes_for_a_gpu_run_on_small_models_of_the_same_classes(name, text_model, picture_model):
+    recipe = Recipe.load(name)
+    recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, max_epochs=1, batch_size=4))
+    folders = {"text": text_model("bert")} | dict.fromkeys(("image", "depth"), picture_model("resnet"))
+    inputs = {
+        "text": lambda: torch.randint(3, WORDS, (5,)),
+        "audio": lambda: torch.randn(3, 5),
+        "video": lambda: torch.randn(4, 2),
+        "image": lambda: torch.randint(0, 256, (1, 40, 40, 3), dtype=torch.uint8),
+        "depth": lambda: torch.randint(0, 256, (1, 40, 40, 3), dtype=torch.uint8),
+    }
+    modalities = {"mosi": ("text", "audio", "video"), "mvsa": ("text", "image"), "nyu": ("image", "depth")}
+    kind = name.removesuffix("-paper").replace("mosei", "mosi")
+
+    def sample(i):
+        label = torch.tensor(float(i)) if kind == "mosi" else torch.tensor(i % 2)
+        return Sample({m: inputs[m]() for m in modalities[kind]}, label, str(i))
+
+    fields = {"name": kind, "protocol": "", "description": "", "synthetic": True}
+    fields |= {"encoders": {m: folders[m] for m in modalities[kind] if m in folders}}
+    fields |= {} if kind == "mosi" else {"classes": ("a", "b")}
+    data = splits_of({split: [sample(i) for i in range(8)] for split in ("train", "valid", "test")}, **fields)
+    result = fit(recipe, datasets=data, progress=False)
+    fresh = transformers.AutoModel.from_pretrained(next(iter(fields["encoders"].values())))
+    encoder = result.model.encode[next(iter(fields["encoders"]))]
+    assert not any(
+        torch.equal(p, dict(fresh.named_parameters())[n]) for n, p in encoder.body.named_parameters() if p.ndim > 1
+    )

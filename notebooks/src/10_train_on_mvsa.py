@@ -31,7 +31,7 @@
 seed = 0
 fast = False  # True: few pairs, few emoji and two epochs; the scores and pictures then show little
 interactive = True  # False: a still figure instead of a panel
-dataset = ""  # "": the real MVSA-Single where its pictures are, else the generated mini-mvsa
+dataset = ""  # "": the generated mini-mvsa; "mvsa": the real MVSA-Single, where its pictures are
 root = ""  # the folder with all data sets; "": $ALIGNMAMBA2_DATA, else data/
 epochs = 0  # 0: as many as the recipe says
 
@@ -48,7 +48,7 @@ from sklearn.metrics import cohen_kappa_score
 
 import alignmamba2
 from alignmamba2 import evaluate, figures, fit, load_dataset, transport
-from alignmamba2.datasets import ENTRIES, is_present, mvsa
+from alignmamba2.datasets import ENTRIES, mvsa
 from alignmamba2.datasets.formats import mvsa_files
 from alignmamba2.datasets.mini import mvsa as mini_mvsa
 from alignmamba2.explorers import SampleExplorer
@@ -58,7 +58,8 @@ from studies.datasets import emoji
 
 # %%
 root = root or None
-name = dataset or ("mvsa" if is_present("mvsa", root) else "mini-mvsa")
+name = dataset or "mini-mvsa"
+recipe = name if name.startswith("mini") else f"{name}-frozen"
 size = 60 if fast else None  # of what is generated
 data = load_dataset(name, root=root, **({"size": size} if name.startswith("mini") else {}))
 note = f"{name}, synthetic" if data["train"].synthetic else "MVSA-Single"
@@ -237,7 +238,7 @@ def compare(recipe, splits):
     return models, scores
 
 
-models, scores = compare(name, data)
+models, scores = compare(recipe, data)
 figures.scores(scores, note=f"{note} · {len(test)} test pairs")
 
 # %% [markdown]
@@ -257,11 +258,12 @@ figures.confusion(label, prediction, classes, note=f"{note} · AlignMamba-2")
 # %% [markdown]
 # ## Real pictures, real words: emoji
 #
-# How much of this holds where nobody planted anything? No command brings MVSA's pictures. Emoji come with pip: their
-# artwork is the picture, their names and search tags are the words. People marked tweets as negative, neutral or
-# positive, and an emoji's label says whether the tweets that it stands in lie in the lowest, the middle or the highest
-# third of all. Neither who drew it nor who wrote its tags has seen those tweets. So the label belongs to neither side,
-# and nobody knows beforehand what the two tell together.
+# How much of this holds where nobody planted anything? MVSA's pictures are 115 MB of other people's tweets
+# (`dataset="mvsa"` takes them, where they are). Emoji come with pip: their artwork is the picture, their names and
+# search tags are the words. People marked tweets as negative, neutral or positive, and an emoji's label says whether
+# the tweets that it stands in lie in the lowest, the middle or the highest third of all. Neither who drew it nor who
+# wrote its tags has seen those tweets. So the label belongs to neither side, and nobody knows beforehand what the two
+# tell together.
 #
 # Here too something stands twice: a face and the cat with that face are nearly one picture with nearly one name. So the
 # folds are *emoji-disjoint*: variants of an emoji lie in the same one. The first time, two frozen encoders
