@@ -9,7 +9,9 @@ from alignmamba2.recipes import Recipe, RecipeError, names
 def test_every_recipe_reads_and_marks_every_value(name):
     recipe = Recipe.load(name)
     assert recipe.dataset in datasets()
-    AlignMamba2Config.from_dict({"modalities": {"text": 1, "audio": 1, "video": 1}, **recipe.model})
+    encoders = {m: {"name": "a name that the data set gives", **s} for m, s in recipe.model.get("encoders", {}).items()}
+    modalities = dict.fromkeys(("text", "audio", "video", "image", "depth"), 1)
+    AlignMamba2Config.from_dict({"modalities": modalities, **recipe.model, "encoders": encoders})
     from alignmamba2.recipes import FOLDER
 
     section = ""
