@@ -175,3 +175,19 @@ def test_a_step_on_the_gpu_equals_one_on_the_cpu():
     here = model(batch).loss
     there = model.cuda()(batch.to("cuda")).loss
     assert torch.allclose(here, there.cpu(), atol=1e-4)
+
+
+def test_the_last_epoch_can_be_kept_whatever_validation_says(splits):
+    overrides = {**SMALL, "training.monitor": "epoch", "training.max_epochs": 3, "training.patience": 1}
+    models = []
+    result = fit(
+        "mini-mosi",
+        seed=3,
+        overrides={**overrides, "training.learning_rate": 1.0},  # so large that validation gets worse
+        datasets=splits,
+        progress=False,
+        callbacks=[type("Last", (), {"on_start": lambda _, model, epochs: models.append(model)})()],
+    )
+    assert [row["epoch"] for row in result.history] == [0, 1, 2]
+    assert result.best_epoch == 2
+    assert all(torch.equal(x, models[0].state_dict()[name].cpu()) for name, x in result.model.state_dict().items())

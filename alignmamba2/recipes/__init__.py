@@ -37,7 +37,8 @@ class TrainingConfig:
     grad_clip : float
         Largest gradient norm.
     monitor : str
-        What early stopping and the best checkpoint watch: "valid/loss", or a metric such as "valid/accuracy".
+        What early stopping and the best checkpoint watch: "valid/loss", or a metric such as "valid/accuracy"; or
+        "epoch": the last epoch is kept, for a number of epochs that was chosen before.
     bucket : int
         Batches of samples of similar length: so many batches are drawn together, sorted by length, and trained in a
         random order. 1: batches are drawn at random.

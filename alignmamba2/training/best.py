@@ -22,7 +22,7 @@ class Best:
     def add(self, row: Mapping[str, float], model: nn.Module) -> None:
         """Add an epoch; keep the model's weights if none was better."""
         names = sorted(name for name in row if name.startswith("valid/"))
-        if self.monitor not in names:
+        if self.monitor not in (names := [*names, "epoch"]):
             raise ValueError(f"training.monitor: found {self.monitor!r}; there are {names}")
         self.history.append(dict(row))
         score = self.sign * row[self.monitor]
