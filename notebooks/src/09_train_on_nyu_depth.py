@@ -142,8 +142,8 @@ figures.patch_links(same_place, resized(library), picture, (7, 7), names=("HHA",
 published = {"bedroom": 383, "kitchen": 225, "living_room": 221, "bathroom": 121, "dining_room": 117}
 published |= {"office": 78, "home_office": 50, "classroom": 49, "bookstore": 36}
 counts = Counter({kind: nyu_files.scene_class(kind) for kind in published} and published)
-counts["others"] = nyu.FRAMES - sum(published.values())
-share = pd.Series(counts).sort_values(ascending=False) / nyu.FRAMES
+counts["others"] = nyu.COUNT - sum(published.values())
+share = pd.Series(counts).sort_values(ascending=False) / nyu.COUNT
 for rare in ("basement", "study", "furniture_store"):
     assert nyu_files.CLASSES[nyu_files.scene_class(rare)] == "others"
 print(f"always “{share.index[0]}”: accuracy {share.iloc[0]:.1%}, balanced accuracy {1 / len(share):.1%}")
