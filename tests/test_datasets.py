@@ -44,9 +44,8 @@ def write_mosi(folder, clips=CLIPS):
             (folder / m / f"{m}_{split}0.csv").write_text("".join(lines))
 
 
-@pytest.fixture
-def mirror(tmp_path, monkeypatch):
-    """A mirror of the made-up files, and a data root still empty."""
+def mirror_of_utterances(tmp_path, monkeypatch):
+    """The folder of a mirror of the made-up files, and a data root still empty."""
     folder = tmp_path / "mirror" / "mosi_utterances"
     write_mosi(folder)
     hashes = {
@@ -59,6 +58,11 @@ def mirror(tmp_path, monkeypatch):
     monkeypatch.setenv("ALIGNMAMBA2_MIRROR", str(tmp_path / "mirror"))
     monkeypatch.setenv("ALIGNMAMBA2_DATA", str(tmp_path / "data"))
     return folder
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    return mirror_of_utterances(tmp_path, monkeypatch)
 
 
 def test_a_sample_is_a_video_in_the_order_spoken(mirror):

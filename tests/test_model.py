@@ -262,7 +262,7 @@ def test_the_anchor_read_out_is_the_mean_over_the_anchors_tokens():
         "text": torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 0]]).bool(),
     }
     batch = MultimodalBatch({"audio": torch.randn(3, 2, 3), "text": torch.randn(3, 3, 4)}, masks)
-    _, projected = model._project(batch)
+    projected = model._tokens(*model._real_tokens(batch))
     tokens, ordering, full = model._fuse(projected, masks)
     text = model._ungroup(tokens, ordering, full)["text"]
     audio = model._ungroup(tokens, ordering, full)["audio"]

@@ -14,7 +14,7 @@ from alignmamba2 import load_dataset
 from alignmamba2.datasets import DataError, inspect, mosi_standard, mosi_utterances, mosi_words, text_tokens
 from alignmamba2.datasets.formats.hdf5 import reading
 from alignmamba2.encoders import INSTALL, MiniLM, text_encoder
-from tests.test_datasets import CLIPS, write_mosi
+from tests.test_datasets import CLIPS, mirror_of_utterances
 
 VIDEOS = {v: sorted(clips) for videos in CLIPS.values() for v, clips in videos.items()}
 OPTIONS = {"text": "words"}
@@ -40,20 +40,11 @@ def write_labels(path, labels):
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
     """A mirror of both sources; vidB validates, vid_D tests. Labels are ±(k + 1) / 4, or 0 for the first positive."""
-    folder = tmp_path / "mirror" / "mosi_utterances"
-    write_mosi(folder)
-    hashes = {
-        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*.csv")
-    }
-    source = dataclasses.replace(mosi_utterances.SOURCE, hashes=hashes)
-    monkeypatch.setattr(mosi_standard, "UTTERANCES", source)
-    sizes = {split: sum(map(len, videos.values())) for split, videos in CLIPS.items()}
-    monkeypatch.setattr(mosi_utterances, "ROWS", sizes)
-    monkeypatch.setattr(mosi_standard, "ROWS", sizes)
+    folder = mirror_of_utterances(tmp_path, monkeypatch)
+    monkeypatch.setattr(mosi_standard, "UTTERANCES", mosi_utterances.SOURCE)
+    monkeypatch.setattr(mosi_standard, "ROWS", mosi_utterances.ROWS)
     monkeypatch.setattr(mosi_standard, "FOLDS", {"valid": ("vidB",), "test": ("vid_D",)})
     monkeypatch.setattr(mosi_standard, "SIZES", {"train": 4, "valid": 2, "test": 2})
-    monkeypatch.setenv("ALIGNMAMBA2_MIRROR", str(tmp_path / "mirror"))
-    monkeypatch.setenv("ALIGNMAMBA2_DATA", str(tmp_path / "data"))
     labels = {v: [(k + 1) / 4 * (1 if y else -1) for k, (_, y) in enumerate(s)] for v, s in spoken(folder).items()}
     positive = next((v, k) for v, values in labels.items() for k, y in enumerate(values) if y > 0)
     labels[positive[0]][positive[1]] = 0.0  # neutral counts as positive in the binary labels

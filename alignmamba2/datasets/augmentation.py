@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Sample
+from .base import labels_of
 
 GREY = torch.tensor([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
 
@@ -87,5 +88,4 @@ class AugmentedSamples(Sequence):
 
     @property
     def labels(self) -> Sequence[Tensor | None]:
-        labels = getattr(self.samples, "labels", None)
-        return [s.label for s in self.samples] if labels is None else labels
+        return labels_of(self.samples)

@@ -119,8 +119,7 @@ class Dataset(torch.utils.data.Dataset):
     @property
     def labels(self) -> Sequence[torch.Tensor | None]:
         """Labels of all samples; reads no features if `samples` has an attribute `labels`."""
-        labels = getattr(self.samples, "labels", None)
-        return [s.label for s in self.samples] if labels is None else labels
+        return labels_of(self.samples)
 
     @property
     def groups(self) -> list[str]:
@@ -152,6 +151,12 @@ class Dataset(torch.utils.data.Dataset):
                 mean[m] += step * (len(x) / total)
                 count[m] = total
         return {m: (mean[m].float(), (squares[m] / max(1, count[m])).sqrt().float()) for m in widths}
+
+
+def labels_of(samples: Sequence[Sample]) -> Sequence[torch.Tensor | None]:
+    """Return the samples' labels; reads no sample if `samples` has an attribute `labels`."""
+    labels = getattr(samples, "labels", None)
+    return [s.label for s in samples] if labels is None else labels
 
 
 def splits_of(

@@ -163,12 +163,8 @@ class FusionModel(nn.Module):
                 for projection in projections:
                     projection.always_swap = False
 
-    def _project(self, batch: MultimodalBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Masks, and tokens (B, T_m, d) with 0 on padding, of the modalities that the batch has."""
-        masks, real = self._real_tokens(batch)
-        return masks, self._tokens(masks, real)
-
     def _tokens(self, masks: Mapping[str, Tensor], real: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """Tokens (B, T_m, d), 0 on padding, of the real features of each modality."""
         return {m: padded(self.project[m](x), place, masks[m]) for m, (x, place) in real.items()}
 
     def _with_shortcut(

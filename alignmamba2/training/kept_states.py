@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,9 +12,10 @@ from tqdm import tqdm
 from ..batch import MultimodalBatch, Sample
 from ..datasets import Dataset
 from ..datasets.augmentation import Augmentation, AugmentedSamples
+from ..datasets.base import labels_of
 from ..datasets.fetch import data_root
 from ..encoders import Encoder, Tokens
-from ..encoders.cache import cached, hash_items
+from ..encoders.cache import cached, hash_items, in_batches
 from ..model import FusionModel
 
 BATCH = 32
@@ -65,8 +65,7 @@ class KeptSamples(Sequence):
 
     @property
     def labels(self) -> Sequence[Tensor | None]:
-        labels = getattr(self.samples, "labels", None)
-        return [s.label for s in self.samples] if labels is None else labels
+        return labels_of(self.samples)
 
 
 def content_hash(dataset: Dataset, m: str) -> str:
@@ -81,13 +80,12 @@ def _states(samples: Sequence[Sample], m: str, encoder: Encoder, dataset: Datase
     data = content_hash(dataset, m) + how
     key = f"states of {encoder.config.sha256} before layer {encoder.first}"
     bar = tqdm(total=len(samples), desc=f"{encoder.config.name}, {m}", leave=False, disable=not progress)
-    return cached(Path(data_root()) / "cache", key, data, encoder.states_width, _computed(samples, m, encoder, bar))
+    return cached(data_root() / "cache", key, data, encoder.states_width, _computed(samples, m, encoder, bar))
 
 
 def _computed(samples: Sequence[Sample], m: str, encoder: Encoder, bar: tqdm) -> Iterator[list[Tensor]]:
     device = next(encoder.parameters()).device
-    for start in range(0, len(samples), BATCH):
-        batch = [samples[i] for i in range(start, min(start + BATCH, len(samples)))]
+    for batch in in_batches(samples, BATCH):
         only = [Sample({m: s.features[m]}, masks={k: v for k, v in s.masks.items() if k == m}) for s in batch]
         inputs = MultimodalBatch.from_samples(only).to(device)
         states, mask = encoder.below(inputs.features[m], inputs.masks[m])
