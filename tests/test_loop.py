@@ -13,7 +13,7 @@ import torch
 
 from alignmamba2 import fit, load_dataset
 from alignmamba2.recipes import Recipe
-from alignmamba2.training import Machines, build, loader
+from alignmamba2.training import Machines, build, evaluate, loader
 
 SMALL = {"model.d_model": 8, "model.d_state": 2, "model.n_layers": 1, "model.dropout": 0.0}
 SMALL |= {"training.max_epochs": 2, "training.batch_size": 16}
@@ -81,6 +81,40 @@ def test_parts_of_a_batch_add_up_to_its_step(splits, plain):
             assert row == pytest.approx(expected, rel=1e-3, abs=1e-5)
         for name, x in result.model.state_dict().items():
             torch.testing.assert_close(x, plain.model.state_dict()[name], rtol=1e-3, atol=1e-5)
+
+
+def test_the_last_steps_are_averaged_and_a_stop_changes_nothing(splits, tmp_path):
+    """Six steps, the last four of them averaged: from the last of the first epoch on."""
+
+    class Weights:
+        def on_start(self, model, epochs):
+            self.model, self.steps = model, []
+
+        def on_step(self, row):
+            self.steps.append([p.detach().clone() for p in self.model.parameters()])
+
+    class Stop:
+        def on_epoch(self, row):
+            raise KeyboardInterrupt
+
+    overrides = {"training.average": 4 / 6, "training.monitor": "epoch"}
+    weights = Weights()
+    result = train(splits, overrides=overrides, callbacks=[weights])
+    for p, *steps in zip(result.model.parameters(), *weights.steps[2:], strict=True):
+        torch.testing.assert_close(p.detach(), torch.stack(steps).mean(0), rtol=1e-5, atol=1e-6)
+    assert evaluate(result.model, splits["valid"])["mae"] == pytest.approx(result.history[-1]["valid/mae"], rel=1e-5)
+    with pytest.raises(KeyboardInterrupt):
+        train(splits, overrides=overrides, folder=tmp_path, callbacks=[Stop()])
+    resumed = train(splits, overrides=overrides, folder=tmp_path)
+    assert resumed.history == result.history
+    for name, x in resumed.model.state_dict().items():
+        assert torch.equal(x, result.model.state_dict()[name])
+
+
+def test_a_refit_is_averaged_too(splits, plain):
+    change = {"training.average": 0.5, "training.refit": True}
+    averaged, last = (train(splits, overrides={**change, "training.average": x}).model for x in (0.5, 0.0))
+    assert not torch.equal(averaged.head.weight, last.head.weight)
 
 
 def test_workers_read_the_same_batches(splits, plain):

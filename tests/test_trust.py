@@ -130,7 +130,7 @@ def test_a_damaged_checkpoint_is_never_taken_for_good(splits, stop_after, monkey
         path.write_bytes(damaged)
         with pytest.raises(CheckpointError, match="resume=False"):
             train(splits, folder=tmp_path)
-    newer = content.replace(b'"version":"1"', b'"version":"2"', 1)
+    newer = content.replace(b'"version":"2"', b'"version":"3"', 1)
     assert newer != content
     path.write_bytes(newer)
     with pytest.raises(CheckpointError):

@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "storage": set(),
     "recipes": set(),
     "model": {"alignment", "batch", "encoders", "scan", "storage"},
-    "baselines": {"alignment", "batch", "encoders", "model"},
+    "baselines": {"alignment", "batch", "encoders", "model", "storage"},
     "encoders": {"batch", "storage"},
     "datasets": {"batch", "encoders", "storage"},
     "training": {"baselines", "batch", "datasets", "encoders", "metrics", "model", "recipes", "storage"},

@@ -27,8 +27,9 @@ from typing import Any
 import torch
 
 from ..encoders import EncoderConfig
-from ..model import CONFIG_FILE, AlignMamba2, AlignMamba2Config, FusionModel
+from ..model import AlignMamba2, AlignMamba2Config, FusionModel
 from ..model.layers import one_of
+from ..storage.model_folder import CONFIG_FILE
 from .attention import MulT, Transformer
 from .base import Baseline, BaselineConfig
 from .mamba import AlignMambaV1, PlainMamba

@@ -1,6 +1,6 @@
 """The model: projection, Modality-Aware Mamba layers, read-out; its settings, its order of tokens, its trace."""
 
-from .base import CONFIG_FILE, FusionModel, ModelOutput
+from .base import FusionModel, ModelOutput
 from .config import AlignMamba2Config
 from .fusion import AlignMamba2
 from .layers import ModalityAwareLinear, ModalityAwareMamba
@@ -8,7 +8,6 @@ from .ordering import Ordering, order_tokens
 from .trace import Trace
 
 __all__ = [
-    "CONFIG_FILE",
     "AlignMamba2",
     "AlignMamba2Config",
     "FusionModel",

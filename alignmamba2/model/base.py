@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +16,9 @@ from torch.nn import functional as F
 from ..batch import BatchError, MultimodalBatch
 from ..encoders.encoder import without_weights
 from ..encoders.inside import Encoders
-from ..storage.files import read_tensors, write_tensors, write_text
+from ..storage.model_folder import CONFIG_FILE, check_model, read_model, write_model
 from .config import AlignMamba2Config
 from .ordering import place_rows
-
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 
 @dataclass
@@ -259,13 +255,9 @@ class FusionModel(nn.Module):
         The weights name the config that they belong to, and hold a SHA-256 of their content. Of encoders they hold what
         has learnt; the rest is loaded by the encoder's name and checked by its hash, or, with `whole`, saved too.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        config = dataclasses.asdict(self.config)
-        notes = {"format": "pt", "config": _digest(config), **({"encoders": "whole"} if whole else {})}
         with self.encode.whole(whole):
-            write_tensors(folder / WEIGHTS_FILE, self.state_dict(), notes)
-        write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+            notes = {"encoders": "whole"} if whole else {}
+            write_model(Path(folder), dataclasses.asdict(self.config), self.state_dict(), notes)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
@@ -276,26 +268,16 @@ class FusionModel(nn.Module):
         FileNotFoundError, ValueError
             Naming the file, and what is missing, unknown or of another shape in it.
         """
-        folder = Path(folder)
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder / name}: not found; expected a folder written by save_pretrained")
-        tensors, notes = read_tensors(folder / WEIGHTS_FILE)
+        values, tensors, notes = read_model(Path(folder))
+        whole = notes.get("encoders") == "whole"
         try:
-            values = _plain_config(folder / CONFIG_FILE, tensors)
             config = cls.config_class.from_dict(values)
-            whole = notes.get("encoders") == "whole"
             with torch.device("meta"):  # the weights must fit before any memory is taken for them
                 skeleton = cls(config)
             with skeleton.encode.whole(whole):
-                _check_shapes(skeleton.state_dict(), tensors)
+                check_model(values, skeleton.state_dict(), tensors, notes)
         except (ValueError, TypeError, RuntimeError, AttributeError, OverflowError) as error:
-            raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
-        if notes.get("config", _digest(values)) != _digest(values):
-            raise ValueError(
-                f"{folder}: {CONFIG_FILE} is not what {WEIGHTS_FILE} was saved with. Was it changed, or was saving cut "
-                "off? Save the model again; to change a setting, load a model of another config with load_state_dict."
-            )
+            raise ValueError(f"{Path(folder) / CONFIG_FILE}: {error}") from error
         with without_weights() if whole else nullcontext():
             model = cls(config)
         model.load_state_dict(tensors)
@@ -310,32 +292,3 @@ def real_places(mask: Tensor) -> Tensor:
 def padded(rows: Tensor, place: Tensor, mask: Tensor) -> Tensor:
     """Rows (N, k), at the N places of True in a mask (B, T) → (B, T, k), 0 elsewhere."""
     return place_rows(rows, place, mask.numel()).view(*mask.shape, rows.shape[-1])
-
-
-def _digest(config: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-
-
-def _plain_config(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The values in config.json, none of them large enough to ask for more than the weights hold."""
-    if path.stat().st_size > 1 << 20:
-        raise ValueError(f"{path.stat().st_size} bytes; expected a config of a few lines")
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"found a {type(values).__name__}; expected settings and their values")
-    most = {"n_layers": len(tensors)}
-    total = sum(x.numel() for x in tensors.values())
-    for name, value in values.items():
-        if isinstance(value, int) and value > most.get(name, max(total, 16)):
-            raise ValueError(f"{name}: found {value}; the weights hold {len(tensors)} tensors of {total} values in all")
-    return values
-
-
-def _check_shapes(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    for name in sorted({*expected, *tensors}):
-        a, b = (tuple(x[name].shape) if name in x else None for x in (expected, tensors))
-        if a != b:
-            raise ValueError(f"asks for {name} of shape {a}; {WEIGHTS_FILE} has {b}")

@@ -104,7 +104,9 @@ class AlignMamba2(FusionModel):
         first = next(iter(masks.values()))
         full = {m: masks[m] if m in masks else first.new_zeros(len(first), 1) for m in self.config.modalities}
         tokens = [select_rows(projected[m].flatten(0, 1), real_places(mask)) for m, mask in masks.items()]
-        return torch.cat(tokens), order_tokens(full, self.config.order), full
+        rows = torch.cat(tokens)
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))  # the residual stream, in mixed precision too
+        return rows, order_tokens(full, self.config.order), full
 
     def _pass(
         self, norm: nn.Module, layer: nn.Module, tokens: Tensor, ordering: Ordering, record: dict[str, Any] | None

@@ -36,6 +36,9 @@ class TrainingConfig:
         from the first step (our choice).
     grad_clip : float
         Largest gradient norm.
+    average : float
+        Share of all steps, the last ones, whose weights are averaged: validation sees the mean so far, and the mean is
+        what is kept. 0: the weights of the last step.
     monitor : str
         What early stopping and the best checkpoint watch: "valid/loss", or a metric such as "valid/accuracy"; or
         "epoch": the last epoch is kept, for a number of epochs that was chosen before.
@@ -62,6 +65,7 @@ class TrainingConfig:
     warmup: float = 0.1
     alignment_warmup: float = 0.0
     grad_clip: float = 1.0
+    average: float = 0.0
     monitor: str = "valid/loss"
     refit: bool = False
     bucket: int = 1
@@ -82,6 +86,8 @@ class TrainingConfig:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
                 raise RecipeError(f"training.{name}: found {value!r}; expected a number of at least 0")
+        if self.average > 1:
+            raise RecipeError(f"training.average: found {self.average!r}; expected a share of the steps, 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ..storage.files import FileError, pack, read_tensors, unpack, write_tensors
 from .environment import environment
 
 FILE = "unfinished.safetensors"
-KIND, VERSION = "alignmamba2-unfinished-run", 1
+KIND, VERSION = "alignmamba2-unfinished-run", 2
 
 
 class CheckpointError(ValueError):

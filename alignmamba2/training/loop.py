@@ -18,6 +18,7 @@ from ..batch import MultimodalBatch
 from ..datasets import Dataset
 from ..model import FusionModel, ModelOutput
 from ..recipes import TrainingConfig
+from .averaging import WeightAverage
 from .batches import loader, share_of
 from .best import Best
 from .environment import random_state, set_random_state
@@ -81,6 +82,8 @@ class Loop:
         self.shared = self.accelerator.prepare(self.network)  # on its device; within PyTorch's DDP if there are several
         self.optimizer = optimizer_of(self.model, self.config)
         self.schedule = schedule_of(self.optimizer, self.config, self.total)
+        self.average = WeightAverage(p for p in self.model.parameters() if p.requires_grad)
+        self.first_averaged = self.total - round(self.config.average * self.total)  # a step
         rank, world = process()
         if world > 1:  # the weights are the same in each process; dropout is each one's own
             torch.manual_seed(self.seed + rank)
@@ -90,12 +93,15 @@ class Loop:
         while self.epoch < self.epochs and not (self.valid and self.best.is_final(self.epoch)):
             row = {"epoch": self.epoch, **self.train_epoch()}
             if self.valid:
-                row |= self.validate()
-                self.best.add(row, self.model)
+                with self.average.used():
+                    row |= self.validate()
+                    self.best.add(row, self.model)
             self.epoch += 1
             if self.save:
                 self.save(self.state_dict())
             self._tell("on_epoch", row)
+        if not self.valid:
+            self.average.swap()
         self.model.alignment_warmth = 1.0  # training may have ended before the warm-up
 
     def train_epoch(self) -> dict[str, float]:
@@ -111,6 +117,8 @@ class Loop:
                 for part in range(self.machines.accumulate):
                     of_step.update(self.backward(next(batches), step, part))
                 self.update()
+                if done >= self.first_averaged:
+                    self.average.add()
                 sums.update(of_step)
                 losses = means_of([of_step])
                 bar.set_postfix(loss=losses["loss"], refresh=False)
@@ -177,6 +185,7 @@ class Loop:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "average": self.average.state_dict(),
             "order": self.order.get_state(),
             "random": gathered(random_state()),
         }
@@ -186,6 +195,7 @@ class Loop:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.average.load_state_dict(state["average"])
         self.order.set_state(state["order"])
         set_random_state(state["random"][process()[0]])
 

@@ -1,0 +1,82 @@
+"""The folder of a saved model: config.json beside model.safetensors, which knows the config that it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .files import read_tensors, write_tensors, write_text
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+def write_model(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], notes: Mapping[str, str]
+) -> None:
+    """Write both files, each of them whole or not at all; the weights hold a SHA-256 of their content too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / WEIGHTS_FILE, tensors, {"format": "pt", "config": _digest(config), **notes})
+    write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+
+
+def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]:
+    """Return config, tensors and notes of a folder. Nothing in the files is executed.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        A file is missing; it is damaged; or the config asks for more than the weights hold.
+    """
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name}: not found; expected a folder written by save_pretrained")
+    tensors, notes = read_tensors(folder / WEIGHTS_FILE)
+    try:
+        return _plain_config(folder / CONFIG_FILE, tensors), tensors, notes
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
+
+
+def check_model(
+    config: Mapping[str, Any],
+    expected: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    notes: Mapping[str, str],
+) -> None:
+    """Raise a ValueError unless the tensors have the names and shapes `expected`, and were saved with the config."""
+    for name in sorted({*expected, *tensors}):
+        a, b = (tuple(x[name].shape) if name in x else None for x in (expected, tensors))
+        if a != b:
+            raise ValueError(f"asks for {name} of shape {a}; {WEIGHTS_FILE} has {b}")
+    if notes.get("config", _digest(config)) != _digest(config):
+        raise ValueError(
+            f"is not what {WEIGHTS_FILE} was saved with. Was it changed, or was saving cut off? Save the model "
+            "again; to change a setting, load a model of another config with load_state_dict"
+        )
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def _plain_config(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The values in config.json, none of them large enough to ask for more than the weights hold."""
+    if path.stat().st_size > 1 << 20:
+        raise ValueError(f"{path.stat().st_size} bytes; expected a config of a few lines")
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"found a {type(values).__name__}; expected settings and their values")
+    most = {"n_layers": len(tensors)}
+    total = sum(x.numel() for x in tensors.values())
+    for name, value in values.items():
+        if isinstance(value, int) and value > most.get(name, max(total, 16)):
+            raise ValueError(f"{name}: found {value}; the weights hold {len(tensors)} tensors of {total} values in all")
+    return values
