@@ -250,6 +250,23 @@ def _reproduce(arguments: argparse.Namespace) -> None:
     print(f"its page, with intervals and tests, from a clone: python -m tools page {arguments.folder}")
 
 
+def _search(arguments: argparse.Namespace) -> None:
+    from .experiments import search
+    from .storage.files import write_text
+
+    space = {key: values if isinstance(values, list) else [values] for key, values in arguments.space}
+    names = ("kinds", "trials", "folds", "seed", "folder", "fast")
+    options = {name: getattr(arguments, name) for name in names}
+    report = search(arguments.recipe, space, **options, command=_command(), progress=not arguments.quiet)
+    path = arguments.results or Path("runs") / f"search-{Path(arguments.recipe).stem}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(report, indent=1) + "\n")
+    for kind, place in report["chosen"].items():
+        trial = report["trials"][place]
+        print(f"{kind}: {trial['change'] or 'the recipe as it is'}, {trial['epochs']} epochs")
+    print(f"written: {path}")
+
+
 def _start(arguments: argparse.Namespace) -> None:
     from .launch import start
 
@@ -354,6 +371,22 @@ VERBS = {
         _ablate,
         [option("recipes", nargs=1, **RECIPE), *_runs("runs/ablations.json")],
         machines=True,
+    ),
+    "search": Verb(
+        "choose settings by k-fold cross-validation, as many for each kind of model; write all that was tried",
+        _search,
+        [
+            option("recipe", **RECIPE),
+            option("--try", dest="space", metavar="KEY=[VALUE, ...]", action="append", default=[], type=setting),
+            option("--kinds", nargs="+", default=["alignmamba2"], help="alignmamba2 and baselines, at equal size"),
+            option("--trials", type=int, default=8, help="settings per kind, with the recipe's own (default: 8)"),
+            option("--folds", type=int, default=5),
+            option("--seed", type=int, default=0),
+            option("--folder", type=Path, default=Path("runs/search"), help="of finished trainings"),
+            option("--results", type=Path, help="default: runs/search-RECIPE.json"),
+            option("--fast", action="store_true", help="two epochs per training: to see that everything runs"),
+            option("--quiet", action="store_true", help="no progress bar"),
+        ],
     ),
     "reproduce": Verb(
         "train AlignMamba-2, baselines and ablations on benchmarks; one report",

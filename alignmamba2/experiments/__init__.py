@@ -3,6 +3,7 @@
 from .benchmarks import ABLATIONS, BENCHMARKS, Benchmark, benchmark_names
 from .reproduction import reproduce
 from .results import comparison, provenance, table, write_results
+from .search import search
 from .seeds import evaluate_folders, run_ablations, run_seeds
 from .statistics import summary_of
 
@@ -17,6 +18,7 @@ __all__ = [
     "reproduce",
     "run_ablations",
     "run_seeds",
+    "search",
     "summary_of",
     "table",
     "write_results",
