@@ -65,10 +65,15 @@ def main(argv: Sequence[str] | None = None) -> dict:
     return result
 
 
-@torch.no_grad()
 def agreement(model: AlignMamba2, dataset: Dataset) -> dict[str, float]:
     """For each modality: the plans' mass on true partners over that of the independent plan."""
-    plans = model.trace(dataset.batch()).plans
+    return {m: mass / chance for m, (mass, chance) in partner_masses(model, dataset).items()}
+
+
+@torch.no_grad()
+def partner_masses(model: AlignMamba2, dataset: Dataset) -> dict[str, tuple[float, float]]:
+    """For each modality: the mass on true partners per sample, of the plans and of the independent plan."""
+    plans = model.trace(dataset.batch(), scans=False).plans
     result = {}
     for (m, anchor), plan in plans.items():
         mass = chance = 0.0
@@ -76,7 +81,7 @@ def agreement(model: AlignMamba2, dataset: Dataset) -> dict[str, float]:
             steps, words, size = _partners(sample, (m, anchor))
             mass += float(plan[i, steps, words].sum())
             chance += len(steps) / size
-        result[m] = mass / chance
+        result[m] = mass / len(dataset), chance / len(dataset)
     return result
 
 

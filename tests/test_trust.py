@@ -147,8 +147,8 @@ def test_a_checkpoint_of_the_future_is_refused(tmp_path):
     checkpoint = Checkpoint(tmp_path, {"seed": 0})
     checkpoint.write({"epochs": 1})
     tensors, notes = read_tensors(checkpoint.path)
-    write_tensors(checkpoint.path, tensors, {**notes, "version": "2"})
-    with pytest.raises(CheckpointError, match="format 2, from a newer alignmamba2"):
+    write_tensors(checkpoint.path, tensors, {**notes, "version": "3"})
+    with pytest.raises(CheckpointError, match="format 3, from a newer alignmamba2"):
         checkpoint.read()
 
 
