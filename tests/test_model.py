@@ -6,7 +6,7 @@ import torch
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config, MultimodalBatch
 from alignmamba2.alignment import losses as losses_module
-from alignmamba2.batch import BatchError
+from alignmamba2.batch import BatchError, Sample
 from alignmamba2.model import trace as trace_module
 
 from .conftest import WIDTHS, make_samples
@@ -95,6 +95,23 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(ragged):
         pairs = [v for name, v in parts.items() if name.startswith(kind + "/")]
         assert len(pairs) == 2
         assert torch.allclose(parts[kind], sum(pairs))
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_identical_tokens_cost_nothing_whatever_the_dropout(mode):
+    """Dropout comes after the alignment: two dropouts of one vector have cosine 1 − p, so that L_OT would be p."""
+    widths = {"text": 6, "audio": 6}
+    model = AlignMamba2(AlignMamba2Config(widths, d_model=32, d_state=4, dropout=0.5, transport="relaxed", lambda_ot=1))
+    model.project["audio"] = model.project["text"]
+    samples = [torch.randn(t, 6) for t in (5, 1, 3)]
+    batch = MultimodalBatch.from_samples(
+        [Sample({"text": x, "audio": x}, torch.tensor(i % 2), id=str(i)) for i, x in enumerate(samples)]
+    )
+    output = model.train()(batch)
+    assert output.losses["ot"] < 1e-5
+    assert output.losses["mmd"] < 1e-5
+    answers = [model.train(mode == "train")(batch).logits for _ in range(2)]
+    assert torch.equal(*answers) == (mode == "eval")  # and dropout there is
 
 
 def test_prediction_never_computes_the_alignment(ragged, monkeypatch):

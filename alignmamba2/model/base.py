@@ -47,12 +47,13 @@ class ModelOutput:
 
 
 class Projection(nn.Module):
-    """Features (N, D_m) → tokens (N, d): standardise, clip, (in training) swap, linear, norm, dropout.
+    """Features (N, D_m) → tokens (N, d): standardise, clip, (in training) swap, linear, norm.
 
-    The statistics belong to the model, are saved with it, and come from training data alone.
+    The statistics belong to the model, are saved with it, and come from training data alone. Dropout comes after the
+    alignment: two dropouts of one vector, each with probability p, have cosine 1 − p.
     """
 
-    def __init__(self, width: int, d_model: int, dropout: float, clip: float, swap: float):
+    def __init__(self, width: int, d_model: int, clip: float, swap: float):
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
@@ -60,7 +61,6 @@ class Projection(nn.Module):
         self.always_swap = False
         self.linear = nn.Linear(width, d_model)
         self.norm = nn.LayerNorm(d_model)
-        self.dropout = nn.Dropout(dropout)
 
     def standardised(self, x: Tensor) -> Tensor:
         return ((x - self.mean) * self.scale).clamp(-self.clip, self.clip)
@@ -70,7 +70,7 @@ class Projection(nn.Module):
         if self.swap > 0 and (self.training or self.always_swap):
             other = torch.randperm(len(x), device=x.device)
             x = torch.where(torch.rand(len(x), 1, device=x.device) < self.swap, x[other], x)
-        return self.dropout(self.norm(self.linear(self.dropout(x))))
+        return self.norm(self.linear(x))
 
 
 class FusionModel(nn.Module):
@@ -92,10 +92,7 @@ class FusionModel(nn.Module):
         widths = self.encode.widths(config.modalities)
         self.config = c = dataclasses.replace(config, modalities=widths, encoders=self.encode.settings)
         self.project = nn.ModuleDict(
-            {
-                m: Projection(width, c.d_model, c.dropout, c.clip, c.swap.get(m, 0.0))
-                for m, width in c.modalities.items()
-            }
+            {m: Projection(width, c.d_model, c.clip, c.swap.get(m, 0.0)) for m, width in c.modalities.items()}
         )
         self.dropout = nn.Dropout(c.dropout)
         self.outputs = c.n_classes if c.task == "classification" else 1
@@ -103,7 +100,10 @@ class FusionModel(nn.Module):
         self.shortcut = nn.Linear(straight, self.outputs) if c.shortcut else None
 
     def predict(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutput:
-        """Predict from the tokens (B, T_m, d), 0 on padding, and masks of the batch's modalities."""
+        """Predict from the tokens (B, T_m, d), 0 on padding, and masks of the batch's modalities.
+
+        In training, dropout of the tokens comes first, and equally in each model.
+        """
         raise NotImplementedError
 
     def added_losses(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

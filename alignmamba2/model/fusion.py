@@ -89,6 +89,7 @@ class AlignMamba2(FusionModel):
     ) -> tuple[Tensor, Ordering, dict[str, Tensor]]:
         """Grouped tokens (N, d) after fusion, their ordering, and all modalities' masks (absent ones empty)."""
         tokens, ordering, full = self._order(projected, masks)
+        tokens = self.dropout(tokens)
         for norm, layer in zip(self.norms, self.layers, strict=True):
             record = None if records is None else {"tokens": tokens}
             tokens = self._pass(norm, layer, tokens, ordering, record)
