@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+from accelerate.utils import set_seed
 
 from alignmamba2 import AlignMamba2, cpu, evaluate, fit, load_dataset
 from alignmamba2.alignment import losses
@@ -42,6 +43,23 @@ def test_history_holds_the_parts_of_the_loss(fitted):
         whole = row["train/task"] + row["train/ot"] + 0.1 * row["train/mmd"]
         assert row["train/loss"] == pytest.approx(whole, rel=1e-3)
         assert row["train/mmd"] == pytest.approx(row["train/mmd/audio-text"] + row["train/mmd/video-text"], rel=1e-3)
+
+
+def test_history_holds_the_alignment_of_unseen_samples_without_dropout(splits, fitted):
+    """Of the first validation batch, which is as much as eight steps allow: by a trace of the model itself."""
+    first = splits["valid"].batch(range(16))
+    set_seed(3)
+    models = {"untrained": build(fitted.recipe, splits["train"]), "valid": fitted.model}
+    rows = {"untrained": fitted.history[0], "valid": fitted.history[fitted.best_epoch]}
+    for when, model in models.items():
+        trace = model.trace(first)
+        for kind, values in (("ot", trace.transport_distance), ("mmd", trace.discrepancy)):
+            for (m, anchor), value in values.items():
+                assert rows[when][f"{when}/{kind}/{m}-{anchor}"] == pytest.approx(float(value.mean()), rel=1e-5)
+            whole = sum(float(value.mean()) for value in values.values())
+            assert rows[when][f"{when}/{kind}"] == pytest.approx(whole, rel=1e-5)
+    assert not any(name.startswith("untrained") for row in fitted.history[1:] for name in row)
+    assert set(fitted.model(first).losses) == {"task"}
 
 
 def test_alignment_warms_up_along_a_line(splits):

@@ -85,6 +85,7 @@ class FusionModel(nn.Module):
     config_class = AlignMamba2Config  # a subclass with more settings names its own
     width_step = 1  # d_model must be a multiple of this
     alignment_warmth = 1.0  # a factor on the weights of the alignment losses, for training with a warm-up
+    aligning = False  # set it to have a prediction with labels return the added losses too, beside the task's
 
     def __init__(self, config: AlignMamba2Config):
         super().__init__()
@@ -107,7 +108,7 @@ class FusionModel(nn.Module):
         raise NotImplementedError
 
     def added_losses(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return further losses of a training step by name."""
+        """Return further losses, by name, of a training step (or of a prediction, see `aligning`)."""
         return {}
 
     def total_loss(self, losses: Mapping[str, Tensor]) -> Tensor:
@@ -120,7 +121,7 @@ class FusionModel(nn.Module):
         """Predict and, with labels, return the loss; in training with all its parts."""
         masks, real = self._real_tokens(batch)
         tokens = self._tokens(masks, real)
-        losses = self.added_losses(tokens, masks) if self.training else {}
+        losses = self.added_losses(tokens, masks) if self.training or self.aligning else {}
         visible = self._drop_modalities(masks)
         output = self.predict(tokens, visible)
         if self.shortcut is not None:
@@ -129,7 +130,7 @@ class FusionModel(nn.Module):
                 losses["shortcut"] = self._task_loss(straight, batch)
         if batch.labels is not None:
             losses["task"] = self._task_loss(output, batch)
-            output.loss = self.total_loss(losses)
+            output.loss = self.total_loss(losses) if self.training else losses["task"]
         output.losses = losses
         return output
 
