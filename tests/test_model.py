@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -112,6 +113,62 @@ def test_identical_tokens_cost_nothing_whatever_the_dropout(mode):
     assert output.losses["mmd"] < 1e-5
     answers = [model.train(mode == "train")(batch).logits for _ in range(2)]
     assert torch.equal(*answers) == (mode == "eval")  # and dropout there is
+
+
+def gradients(model, batch):
+    """The norms of the gradients on the projected tokens, by autograd: the task's, each loss's and what is added."""
+    caught, tokens_of = [], model._tokens
+    model._tokens = lambda *parts: caught.append(tokens_of(*parts)) or caught[-1]
+    output = model(batch)
+
+    def norm(loss):
+        parts = torch.autograd.grad(loss, list(caught[-1].values()), retain_graph=True, allow_unused=True)
+        return math.sqrt(sum(float(g.square().sum()) for g in parts if g is not None))
+
+    losses = {name: norm(output.losses[name]) for name in ("task", "ot", "mmd") if name in output.losses}
+    return {**losses, "added": norm(output.loss - output.losses["task"])}, output.losses
+
+
+@pytest.mark.parametrize("other", ["ot", "mmd"])
+def test_a_share_is_that_of_the_tasks_gradient(other, ragged):
+    settings = {"share_ot": 0.1, "share_mmd": 0.3, "dropout": 0.5, "fixed_anchor": True, f"lambda_{other}": 0.0}
+    model, name = make(**settings).train(), {"ot": "mmd", "mmd": "ot"}[other]
+    norms, losses = gradients(model, ragged)
+    share = settings[f"share_{name}"]
+    assert norms["added"] / norms["task"] == pytest.approx(share, rel=1e-4)
+    assert losses[f"share/{name}"] == pytest.approx(share, rel=1e-4)
+    assert f"share/{other}" not in losses
+
+
+def test_the_share_that_a_weight_reaches_is_told_and_changes_nothing(ragged, monkeypatch):
+    settings = {"lambda_ot": 0.3, "lambda_mmd": 0.7, "dropout": 0.0}
+    model, silent = make(**settings).train(), make(**settings).train()
+    norms, losses = gradients(model, ragged)
+    for name in ("ot", "mmd"):
+        assert losses[f"share/{name}"] == pytest.approx(
+            settings[f"lambda_{name}"] * norms[name] / norms["task"], rel=1e-4
+        )
+    monkeypatch.setattr(silent.align, "_measure", lambda *_: None)
+    for each in (model, silent):
+        each.zero_grad()
+        each.align.state["passes"] = 0.0
+        each(ragged).loss.backward()
+    for p, q in zip(model.parameters(), silent.parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad)
+
+
+def test_a_share_is_kept_while_the_gradients_change(ragged):
+    """A weight is a share of running means, so that it follows: here the task's gradient becomes ten times as large."""
+    model = make(share_ot=0.1, lambda_mmd=0.0, dropout=0.0).train()
+    model(ragged)
+    with torch.no_grad():
+        model.head.weight.mul_(10)
+    reached = []
+    for _ in range(6 * losses_module.MEASURED_EVERY):
+        reached.append(float(model(ragged).losses["share/ot"]))
+    assert min(reached) < 0.08
+    norms, _ = gradients(model, ragged)
+    assert norms["added"] / norms["task"] == pytest.approx(0.1, rel=0.05)
 
 
 def test_prediction_never_computes_the_alignment(ragged, monkeypatch):

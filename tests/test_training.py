@@ -73,7 +73,7 @@ def test_alignment_warms_up_along_a_line(splits):
         warmth = sum(shares) / 120
         aligned = row["train/ot"] + 0.1 * row["train/mmd"]
         assert (row["train/loss"] - row["train/task"]) / aligned == pytest.approx(warmth, rel=0.1)
-    assert result.model.alignment_warmth == 1.0
+    assert result.model.align.warmth == 1.0
     with pytest.raises(ValueError, match="alignment_warmup: found -1"):
         fit("mini-mosi", overrides={"training.alignment_warmup": -1}, datasets=splits, progress=False)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..alignment import DualAlignment
 from ..batch import BatchError, MultimodalBatch
 from ..encoders.encoder import without_weights
 from ..encoders.inside import Encoders
@@ -37,7 +38,8 @@ class ModelOutput:
     loss : scalar Tensor, or None without labels
         L = L_task + λ_OT L_OT + λ_MMD L_MMD; the last two in training only.
     losses : mapping of name to scalar Tensor
-        The parts, unweighted: "task", "ot", "mmd", and each pair's, such as "ot/audio-text".
+        The parts, unweighted: "task", "ot", "mmd", and each pair's, such as "ot/audio-text". In training, beside them,
+        "share/ot" and "share/mmd": see `DualAlignment.state`.
     """
 
     prediction: Tensor
@@ -84,7 +86,6 @@ class FusionModel(nn.Module):
 
     config_class = AlignMamba2Config  # a subclass with more settings names its own
     width_step = 1  # d_model must be a multiple of this
-    alignment_warmth = 1.0  # a factor on the weights of the alignment losses, for training with a warm-up
     aligning = False  # set it to have a prediction with labels return the added losses too, beside the task's
 
     def __init__(self, config: AlignMamba2Config):
@@ -96,6 +97,7 @@ class FusionModel(nn.Module):
             {m: Projection(width, c.d_model, c.clip, c.swap.get(m, 0.0)) for m, width in c.modalities.items()}
         )
         self.dropout = nn.Dropout(c.dropout)
+        self.align: DualAlignment | None = None
         self.outputs = c.n_classes if c.task == "classification" else 1
         straight = sum(c.modalities[m] for m in c.shortcut)
         self.shortcut = nn.Linear(straight, self.outputs) if c.shortcut else None
@@ -111,8 +113,8 @@ class FusionModel(nn.Module):
         """Return further losses, by name, of a training step (or of a prediction, see `aligning`)."""
         return {}
 
-    def total_loss(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return the loss that is trained."""
+    def total_loss(self, losses: dict[str, Tensor], tokens: Mapping[str, Tensor]) -> Tensor:
+        """Return the loss that is trained, from all losses and the tokens that `added_losses` saw."""
         if "shortcut" in losses:
             return losses["task"] + self.config.shortcut_loss * losses["shortcut"]
         return losses["task"]
@@ -130,7 +132,7 @@ class FusionModel(nn.Module):
                 losses["shortcut"] = self._task_loss(straight, batch)
         if batch.labels is not None:
             losses["task"] = self._task_loss(output, batch)
-            output.loss = self.total_loss(losses) if self.training else losses["task"]
+            output.loss = self.total_loss(losses, tokens) if self.training else losses["task"]
         output.losses = losses
         return output
 

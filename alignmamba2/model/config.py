@@ -34,7 +34,9 @@ class AlignMamba2Config:
     d_model, dropout [O]; n_layers 2, d_state 16, d_conv 4, expand 2 [T]
     order : "interleave" [T, AlignMamba v1] or "concat" [T]
     experts, routing, placement, direction, n_shared : see `ModalityAwareMamba`
-    lambda_ot 0.001, lambda_mmd 0.01 : weights of the alignment losses [T]
+    lambda_ot 0.001, lambda_mmd 0.01 : weights of the alignment losses [T]; a loss whose λ is 0 is not computed
+    share_ot, share_mmd : in place of λ, how large the loss's gradient is to be, as a share of the task's (see
+        `DualAlignment`); 0: λ is as it is set [O]
     fixed_anchor : the alignment losses move the others towards the anchor and leave the anchor's tokens where the task
         wants them; see `DualAlignment` [O]
     transport : "sinkhorn" [T] or "relaxed" (AlignMamba v1's closed form) [T]; epsilon 0.05 [T]
@@ -71,6 +73,8 @@ class AlignMamba2Config:
     n_shared: int = 1
     lambda_ot: float = 0.001
     lambda_mmd: float = 0.01
+    share_ot: float = 0.0
+    share_mmd: float = 0.0
     fixed_anchor: bool = False
     transport: str = "sinkhorn"
     epsilon: float = 0.05
@@ -109,7 +113,7 @@ class AlignMamba2Config:
             if not isinstance(value, int) or value < (name not in self.encoders):
                 raise ValueError(f"{name}: found {value!r}; expected a whole number of at least 1")
         limits = dict.fromkeys(("dropout", "modality_dropout", "label_smoothing"), 1)
-        limits |= dict.fromkeys(("lambda_ot", "lambda_mmd", "shortcut_loss"), math.inf)
+        limits |= dict.fromkeys(("lambda_ot", "lambda_mmd", "share_ot", "share_mmd", "shortcut_loss"), math.inf)
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) < limit:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a number in [0, {limit})")

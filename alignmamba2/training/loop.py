@@ -23,7 +23,7 @@ from .best import Best
 from .environment import random_state, set_random_state
 from .evaluation import scores
 from .machines import Machines, gathered, process
-from .optimizer import alignment_warmth, optimizer_of, schedule_of
+from .optimizer import optimizer_of, schedule_of, warm_alignment
 
 
 class TrainingError(ValueError):
@@ -99,7 +99,7 @@ class Loop:
             if self.save:
                 self.save(self.state_dict())
             self._tell("on_epoch", row)
-        self.model.alignment_warmth = 1.0  # training may have ended before the warm-up
+        warm_alignment(self.model, self.config, self.total, self.total)  # training may have ended before the warm-up
 
     def train_epoch(self) -> dict[str, float]:
         """Take every step of an epoch; return the means of the loss and its parts over all samples."""
@@ -109,7 +109,7 @@ class Loop:
         with tqdm(total=self.steps, desc=f"epoch {self.epoch}", leave=False, disable=silent) as bar:
             for step in range(self.steps):
                 done = self.epoch * self.steps + step
-                self.model.alignment_warmth = alignment_warmth(self.config, done, self.total)
+                warm_alignment(self.model, self.config, done, self.total)
                 of_step = Counter()
                 for part in range(self.machines.accumulate):
                     of_step.update(self.backward(next(batches), step, part))
@@ -198,6 +198,7 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "order": self.order.get_state(),
+            "alignment": dict(self.model.align.state) if self.model.align is not None else {},
             "random": gathered(random_state()),
         }
 
@@ -207,6 +208,8 @@ class Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.order.set_state(state["order"])
+        if self.model.align is not None:
+            self.model.align.state = dict(state["alignment"])
         set_random_state(state["random"][process()[0]])
 
     def _tell(self, event: str, *what: Any) -> None:
