@@ -41,7 +41,8 @@ class AlignMamba2(FusionModel):
             share_mmd=c.share_mmd,
             anchor=c.anchor,
             fixed_anchor=c.fixed_anchor,
-            transport={"epsilon": c.epsilon, "method": c.transport},
+            transport={name: getattr(c, name) for name in ("epsilon", "marginal_penalty", "window")}
+            | {"method": c.transport},
             mmd={"bandwidth": c.bandwidth, "estimator": c.mmd_estimator},
         )
         self.norms = nn.ModuleList(nn.RMSNorm(c.d_model, eps=1e-5) for _ in range(c.n_layers))
