@@ -82,7 +82,7 @@ def test_graphs_serve_batches_of_every_length_and_all_layers(compiler, change):
         assert_alike(plain, compiled, batch_of(steps, size))
     assert counters["stats"]["unique_graphs"] == graphs
     assert_alike(plain, compiled, batch_of(29, 6, ("text", "video")))  # a modality is missing from the whole batch
-    compiled.alignment_warmth = plain.alignment_warmth = 0.5
+    compiled.align.warmth = plain.align.warmth = 0.5
     graphs = counters["stats"]["unique_graphs"]
     assert_alike(plain, compiled, batch_of(29, 6, ("text", "video")))
     assert counters["stats"]["unique_graphs"] == graphs

@@ -125,7 +125,7 @@ def test_workers_read_the_same_batches(splits, plain):
 def test_a_csv_tracker_writes_the_history(splits, tmp_path):
     result = train(splits, folder=tmp_path, trackers=["csv"])
     with (tmp_path / "history.csv").open() as file:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     assert rows == result.history
 
 
@@ -139,6 +139,26 @@ def test_a_tracker_has_the_epochs_before_a_stop_too(splits, tmp_path):
             train(splits, folder=tmp_path, trackers=["csv"], callbacks=[Stop()])
     result = train(splits, folder=tmp_path, trackers=["csv"])
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 1 + len(result.history) == 3
+
+
+def test_measured_weights_go_on_where_a_run_was_stopped(splits, tmp_path):
+    class Stop:
+        def on_epoch(self, row):
+            raise KeyboardInterrupt
+
+    overrides = {"model.share_ot": 0.1, "model.share_mmd": 0.2, "model.dropout": 0.5, "training.max_epochs": 8}
+    options = {"overrides": overrides, "accumulate": 2}
+    whole = train(splits, **options)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(splits, folder=tmp_path, callbacks=[Stop()], **options)
+    resumed = train(splits, folder=tmp_path, **options)
+    assert resumed.history == whole.history
+    assert all(torch.equal(x, whole.model.state_dict()[name]) for name, x in resumed.model.state_dict().items())
+    for name, share in (("ot", 0.1), ("mmd", 0.2)):
+        reached = [row[f"train/share/{name}"] for row in whole.history]
+        assert reached[0] == pytest.approx(share, rel=1e-3)
+        assert all(share / 2 < value < 2 * share for value in reached)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +211,26 @@ def test_two_processes_stop_together(splits, tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("TrainingError: epoch 1, step 0, samples ") == 2 * done.stderr.count("holds the run as it")
     assert (tmp_path / "run" / "unfinished.safetensors").is_file()
+
+
+def test_two_processes_agree_on_measured_weights(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from alignmamba2 import fit\nfrom alignmamba2.training.machines import process\n"
+        "class State:\n"
+        "    def on_start(self, model, epochs): self.model = model\n"
+        "    def on_epoch(self, row): print('state', sorted(self.model.align.state.items()), flush=True)\n"
+        "shares = {'model.share_ot': 0.1, 'model.share_mmd': 0.1}\n"
+        "fit('mini-mosi', overrides={'model.d_model': 8, 'training.batch_size': 107, **shares},\n"
+        "    fast=True, devices=2, callbacks=[State()], progress=False)\n"
+    )
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("state")]
+    assert len(lines) == 4
+    assert {lines.count(line) for line in lines} <= {2, 4}
+    assert "share/ot" in lines[0]
 
 
 def test_lightning_takes_the_same_steps(splits, plain):

@@ -1,12 +1,13 @@
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config, MultimodalBatch
 from alignmamba2.alignment import losses as losses_module
-from alignmamba2.batch import BatchError
+from alignmamba2.batch import BatchError, Sample
 from alignmamba2.model import trace as trace_module
 
 from .conftest import WIDTHS, make_samples
@@ -95,6 +96,79 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(ragged):
         pairs = [v for name, v in parts.items() if name.startswith(kind + "/")]
         assert len(pairs) == 2
         assert torch.allclose(parts[kind], sum(pairs))
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_identical_tokens_cost_nothing_whatever_the_dropout(mode):
+    """Dropout comes after the alignment: two dropouts of one vector have cosine 1 − p, so that L_OT would be p."""
+    widths = {"text": 6, "audio": 6}
+    model = AlignMamba2(AlignMamba2Config(widths, d_model=32, d_state=4, dropout=0.5, transport="relaxed", lambda_ot=1))
+    model.project["audio"] = model.project["text"]
+    samples = [torch.randn(t, 6) for t in (5, 1, 3)]
+    batch = MultimodalBatch.from_samples(
+        [Sample({"text": x, "audio": x}, torch.tensor(i % 2), id=str(i)) for i, x in enumerate(samples)]
+    )
+    output = model.train()(batch)
+    assert output.losses["ot"] < 1e-5
+    assert output.losses["mmd"] < 1e-5
+    answers = [model.train(mode == "train")(batch).logits for _ in range(2)]
+    assert torch.equal(*answers) == (mode == "eval")  # and dropout there is
+
+
+def gradients(model, batch):
+    """The norms of the gradients on the projected tokens, by autograd: the task's, each loss's and what is added."""
+    caught, tokens_of = [], model._tokens
+    model._tokens = lambda *parts: caught.append(tokens_of(*parts)) or caught[-1]
+    output = model(batch)
+
+    def norm(loss):
+        parts = torch.autograd.grad(loss, list(caught[-1].values()), retain_graph=True, allow_unused=True)
+        return math.sqrt(sum(float(g.square().sum()) for g in parts if g is not None))
+
+    losses = {name: norm(output.losses[name]) for name in ("task", "ot", "mmd") if name in output.losses}
+    return {**losses, "added": norm(output.loss - output.losses["task"])}, output.losses
+
+
+@pytest.mark.parametrize("other", ["ot", "mmd"])
+def test_a_share_is_that_of_the_tasks_gradient(other, ragged):
+    settings = {"share_ot": 0.1, "share_mmd": 0.3, "dropout": 0.5, "fixed_anchor": True, f"lambda_{other}": 0.0}
+    model, name = make(**settings).train(), {"ot": "mmd", "mmd": "ot"}[other]
+    norms, losses = gradients(model, ragged)
+    share = settings[f"share_{name}"]
+    assert norms["added"] / norms["task"] == pytest.approx(share, rel=1e-4)
+    assert losses[f"share/{name}"] == pytest.approx(share, rel=1e-4)
+    assert f"share/{other}" not in losses
+
+
+def test_the_share_that_a_weight_reaches_is_told_and_changes_nothing(ragged, monkeypatch):
+    settings = {"lambda_ot": 0.3, "lambda_mmd": 0.7, "dropout": 0.0}
+    model, silent = make(**settings).train(), make(**settings).train()
+    norms, losses = gradients(model, ragged)
+    for name in ("ot", "mmd"):
+        assert losses[f"share/{name}"] == pytest.approx(
+            settings[f"lambda_{name}"] * norms[name] / norms["task"], rel=1e-4
+        )
+    monkeypatch.setattr(silent.align, "_measure", lambda *_: None)
+    for each in (model, silent):
+        each.zero_grad()
+        each.align.state["passes"] = 0.0
+        each(ragged).loss.backward()
+    for p, q in zip(model.parameters(), silent.parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad)
+
+
+def test_a_share_is_kept_while_the_gradients_change(ragged):
+    """A weight is a share of running means, so that it follows: here the task's gradient becomes ten times as large."""
+    model = make(share_ot=0.1, lambda_mmd=0.0, dropout=0.0).train()
+    model(ragged)
+    with torch.no_grad():
+        model.head.weight.mul_(10)
+    reached = []
+    for _ in range(6 * losses_module.MEASURED_EVERY):
+        reached.append(float(model(ragged).losses["share/ot"]))
+    assert min(reached) < 0.08
+    norms, _ = gradients(model, ragged)
+    assert norms["added"] / norms["task"] == pytest.approx(0.1, rel=0.05)
 
 
 def test_prediction_never_computes_the_alignment(ragged, monkeypatch):

@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+from accelerate.utils import set_seed
 
 from alignmamba2 import AlignMamba2, cpu, evaluate, fit, load_dataset
 from alignmamba2.alignment import losses
@@ -44,6 +45,23 @@ def test_history_holds_the_parts_of_the_loss(fitted):
         assert row["train/mmd"] == pytest.approx(row["train/mmd/audio-text"] + row["train/mmd/video-text"], rel=1e-3)
 
 
+def test_history_holds_the_alignment_of_unseen_samples_without_dropout(splits, fitted):
+    """Of the first validation batch, which is as much as eight steps allow: by a trace of the model itself."""
+    first = splits["valid"].batch(range(16))
+    set_seed(3)
+    models = {"untrained": build(fitted.recipe, splits["train"]), "valid": fitted.model}
+    rows = {"untrained": fitted.history[0], "valid": fitted.history[fitted.best_epoch]}
+    for when, model in models.items():
+        trace = model.trace(first)
+        for kind, values in (("ot", trace.transport_distance), ("mmd", trace.discrepancy)):
+            for (m, anchor), value in values.items():
+                assert rows[when][f"{when}/{kind}/{m}-{anchor}"] == pytest.approx(float(value.mean()), rel=1e-5)
+            whole = sum(float(value.mean()) for value in values.values())
+            assert rows[when][f"{when}/{kind}"] == pytest.approx(whole, rel=1e-5)
+    assert not any(name.startswith("untrained") for row in fitted.history[1:] for name in row)
+    assert set(fitted.model(first).losses) == {"task"}
+
+
 def test_alignment_warms_up_along_a_line(splits):
     """λ rises from 0 over the share of the steps that the recipe names; the parts of the loss are noted as they are."""
     overrides = SMALL | {"training.alignment_warmup": 1.0}
@@ -55,7 +73,7 @@ def test_alignment_warms_up_along_a_line(splits):
         warmth = sum(shares) / 120
         aligned = row["train/ot"] + 0.1 * row["train/mmd"]
         assert (row["train/loss"] - row["train/task"]) / aligned == pytest.approx(warmth, rel=0.1)
-    assert result.model.alignment_warmth == 1.0
+    assert result.model.align.warmth == 1.0
     with pytest.raises(ValueError, match="alignment_warmup: found -1"):
         fit("mini-mosi", overrides={"training.alignment_warmup": -1}, datasets=splits, progress=False)
 

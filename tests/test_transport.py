@@ -1,8 +1,11 @@
 """`transport` against POT in float64, against its own limits, and against finite differences."""
 
+from fractions import Fraction
+
 import numpy as np
 import ot
 import pytest
+import scipy.optimize
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -308,3 +311,70 @@ class TestAnyPair:
             torch.testing.assert_close(found.plan[s][a][:, b], alone.plan[0], rtol=0, atol=1e-6)
             relaxed = transport(x[s, a][None], y[s, b][None], cost=cost, method="relaxed").distance[0]
             torch.testing.assert_close(nearest[s], relaxed, rtol=1e-9, atol=1e-12)
+
+
+def allowed_pairs(n, m, window):
+    """By exact fractions: steps [i/n, (i + 1)/n] and [j/m, (j + 1)/m] that overlap, or less than the window apart."""
+    gaps = [
+        [max(Fraction(j, m) - Fraction(i + 1, n), Fraction(i, n) - Fraction(j + 1, m)) for j in range(m)]
+        for i in range(n)
+    ]
+    return np.array([[gap < Fraction(window) for gap in row] for row in gaps])
+
+
+def best_plan_within(c, allowed):
+    """The linear programme without the forbidden pairs: its value."""
+    n, m = c.shape
+    pairs = np.argwhere(allowed)
+    sums = np.zeros((n + m, len(pairs)))
+    sums[pairs[:, 0], range(len(pairs))] = 1
+    sums[n + pairs[:, 1], range(len(pairs))] = 1
+    weights = np.concatenate([np.full(n, 1 / n), np.full(m, 1 / m)])
+    return scipy.optimize.linprog(c[allowed], A_eq=sums, b_eq=weights).fun
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e3])
+@pytest.mark.parametrize("window", [0.0, 0.25])
+@pytest.mark.parametrize("method", ["exact", "sinkhorn", "float32"])
+def test_no_mass_moves_beyond_the_window(method, window, shift):
+    """Ragged, with padding between, one sample of a single token, one without any; clouds that lie far apart."""
+    x, y = tokens(5)
+    x_mask, y_mask = masks(5)
+    y_mask[3, 1:] = False
+    x_mask[4] = False
+    y = y + shift
+    dtype = torch.float32 if method == "float32" else torch.float64
+    options = (
+        {"method": "exact"} if method == "exact" else {"epsilon": 0.02, "tolerance": 1e-5, "max_iterations": 20_000}
+    )
+    found = transport(x.to(dtype), y.to(dtype), x_mask, y_mask, window=window, **options)
+    assert found.converged.all()
+    assert found.plan[4].abs().sum() == found.distance[4] == 0
+    for s in range(4):
+        u, v = x[s, x_mask[s]], y[s, y_mask[s]]
+        plan, allowed = found.plan[s][x_mask[s]][:, y_mask[s]].double(), allowed_pairs(len(u), len(v), window)
+        assert plan[~torch.from_numpy(allowed)].sum() < 1e-9
+        torch.testing.assert_close(plan.sum(1), torch.full((len(u),), 1 / len(u)).double(), atol=1e-4, rtol=0)
+        torch.testing.assert_close(plan.sum(0), torch.full((len(v),), 1 / len(v)).double(), atol=1e-4, rtol=0)
+        c = 1 - torch.nn.functional.cosine_similarity(u[:, None], v[None], dim=2).numpy()
+        entropy = 0.0 if method == "exact" else 0.02 * np.log(len(u) * len(v))
+        value = best_plan_within(c, allowed)
+        assert value - 1e-4 <= found.distance[s] <= value + entropy + 1e-4
+
+
+def test_an_unbalanced_plan_within_a_window_agrees_with_pot():
+    x, y = tokens(1, 6, 9)
+    found = transport(x, y, method="unbalanced", epsilon=0.2, marginal_penalty=0.5, window=0.2, tolerance=1e-12)
+    c = found.cost[0].numpy() + 1e3 * ~allowed_pairs(6, 9, 0.2)
+    a, b = np.full(6, 1 / 6), np.full(9, 1 / 9)
+    plan = ot.unbalanced.sinkhorn_unbalanced(a, b, c, 0.2, 0.5, reg_type="kl", stopThr=1e-14, numItermax=100_000)
+    torch.testing.assert_close(found.plan[0], torch.as_tensor(plan), rtol=1e-6, atol=1e-9)
+    free = transport(x, y, method="unbalanced", epsilon=0.2, marginal_penalty=0.5, tolerance=1e-12)
+    assert found.plan.sum() < free.plan.sum() < 1
+
+
+def test_a_window_as_long_as_the_whole_changes_nothing_and_a_wrong_one_is_refused():
+    x, y = tokens()
+    assert torch.equal(transport(x, y, window=1.0).plan, transport(x, y).plan)
+    with pytest.raises(ValueError, match=r"window: found -0.1; expected a number in \[0, 1\]"):
+        transport(x, y, window=-0.1)

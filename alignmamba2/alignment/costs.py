@@ -33,6 +33,18 @@ def squared_euclidean_cost(x: Tensor, y: Tensor) -> Tensor:
 COSTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine_cost, "sqeuclidean": squared_euclidean_cost}
 
 
+def beyond_window(x_real: Tensor, y_real: Tensor, window: float) -> Tensor:
+    """Return where tokens are `window` or more apart in relative time: masks (B, T) → (B, Tx, Ty), bool.
+
+    The i-th of T real tokens lasts from i/T to (i + 1)/T. Tokens that overlap are always within: so there is always a
+    plan between uniform weights.
+    """
+    lasts = [1 / real.sum(1, keepdim=True).clamp_min(1) for real in (x_real, y_real)]
+    starts = [(real.cumsum(1) - 1) * last for real, last in zip((x_real, y_real), lasts, strict=True)]
+    later = starts[1][:, None] - starts[0][:, :, None]
+    return torch.maximum(later - lasts[0][:, :, None], -later - lasts[1][:, None]) > window - 1e-6
+
+
 def _directions(x: Tensor) -> Tensor:
     # Dividing by the largest entry first keeps the norm from overflowing or underflowing. The direction does not
     # depend on that scale, so the scale needs no gradient; a zero vector is multiplied by 0, gradient included.

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from .costs import common_dtype
 from .mean_discrepancy import mmd
 from .optimal_transport import transport
 
 Pair = tuple[str, str]
+
+LOSSES = ("ot", "mmd")
+# The gradients of the losses are measured every so many passes, which costs the half of a backward pass; of a new
+# measurement so much is taken into the running means that decide a weight.
+MEASURED_EVERY, NEWEST = 16, 0.5
 
 
 def aligned_pairs(modalities: Collection[str], anchor: str) -> tuple[Pair, ...]:
@@ -66,6 +72,9 @@ class DualAlignment(nn.Module):
     ----------
     lambda_ot, lambda_mmd : float
         0.001 and 0.01 ("third-party implementation"). A loss whose λ is 0 is not computed.
+    share_ot, share_mmd : float
+        In place of λ: how large the gradient of λ L is to be, as a share of the task's, both with respect to the tokens
+        that are aligned ("our choice": 0.1 means the same on each data set). 0: λ is as it is set. See `measure`.
     anchor : str
         The modality that the others are aligned with (language: "AlignMamba v1, third-party write-up").
     fixed_anchor : bool
@@ -79,6 +88,9 @@ class DualAlignment(nn.Module):
     ----------
     warmth : float
         A factor on both λ, 1 unless a trainer warms them up: it then sets the number before each step.
+    state : mapping of name to float
+        All that `measure` keeps: "passes", the running means of the gradients' norms by loss ("task", "ot", "mmd"), and
+        "share/ot", "share/mmd", the shares that λ reached at the last measurement, warmth included.
     """
 
     def __init__(
@@ -86,15 +98,17 @@ class DualAlignment(nn.Module):
         lambda_ot: float = 0.001,
         lambda_mmd: float = 0.01,
         *,
+        share_ot: float = 0.0,
+        share_mmd: float = 0.0,
         anchor: str = "text",
         fixed_anchor: bool = False,
         transport: Mapping | None = None,
         mmd: Mapping | None = None,
     ) -> None:
         super().__init__()
-        self.lambda_ot, self.lambda_mmd = lambda_ot, lambda_mmd
+        self.lambdas, self.shares = {"ot": lambda_ot, "mmd": lambda_mmd}, {"ot": share_ot, "mmd": share_mmd}
         self.anchor, self.fixed_anchor = anchor, fixed_anchor
-        self.warmth = 1.0
+        self.warmth, self.state = 1.0, {"passes": 0.0}
         self.transport_loss, self.mmd_loss = TransportLoss(**(transport or {})), MMDLoss(**(mmd or {}))
 
     @torch.compiler.disable  # computation that depends on the values of masks is no graph for torch.compile
@@ -112,20 +126,51 @@ class DualAlignment(nn.Module):
         anchor_tokens = tokens[self.anchor].detach() if self.fixed_anchor else tokens[self.anchor]
         pairs = aligned_pairs(tokens, self.anchor)
         losses: dict[str, Tensor] = {}
-        for name, weight, loss in (
-            ("ot", self.lambda_ot, self.transport_loss),
-            ("mmd", self.lambda_mmd, self.mmd_loss),
-        ):
-            if weight and pairs:
+        for name, loss in zip(LOSSES, (self.transport_loss, self.mmd_loss), strict=True):
+            if self.lambdas[name] and pairs:
                 values = [loss(tokens[m], anchor_tokens, masks.get(m), masks.get(self.anchor)) for m, _ in pairs]
                 losses[name] = sum(values)
                 losses |= {f"{name}/{m}-{a}": value.detach() for (m, a), value in zip(pairs, values, strict=True)}
         return losses
 
-    @torch.compiler.disable  # the warmth is another number each step, and would be another graph
+    @torch.compiler.disable  # the weights are other numbers each step, and would be another graph
     def add_to(self, task_loss: Tensor, losses: Mapping[str, Tensor]) -> Tensor:
         """Return the task's loss plus those of `forward`, each weighted with its λ as of this step."""
-        for name, weight in (("ot", self.lambda_ot), ("mmd", self.lambda_mmd)):
-            if name in losses:
-                task_loss = task_loss + self.warmth * weight * losses[name]
-        return task_loss
+        return task_loss + sum(self._weight(name) * losses[name] for name in LOSSES if name in losses)
+
+    def _weight(self, name: str) -> float:
+        share, norms = self.shares[name], self.state
+        return self.warmth * (share * norms["task"] / norms[name] if share and name in norms else self.lambdas[name])
+
+    @torch.compiler.disable
+    def measure(
+        self, task_loss: Tensor, losses: Mapping[str, Tensor], tokens: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Measure, in every `MEASURED_EVERY`-th pass, ‖∂L/∂tokens‖ of the task's loss and of those of `forward`.
+
+        The norm is over the tokens (B, T_m, d) of all modalities, and of all processes that train together: so they
+        agree on λ = share · ‖∂L_task‖ / ‖∂L‖, of which both norms are running means. The graph is kept. Return the
+        shares "share/ot" and "share/mmd" () of the last measurement.
+        """
+        self.state["passes"] += 1
+        places = [x for x in tokens.values() if x.requires_grad]
+        if places and losses.keys() & LOSSES and self.state["passes"] % MEASURED_EVERY == 1:
+            self._measure((task_loss, *(losses.get(name) for name in LOSSES)), places)
+        return {name: task_loss.new_tensor(x) for name, x in self.state.items() if name.startswith("share/")}
+
+    def _measure(self, losses: Sequence[Tensor | None], places: Sequence[Tensor]) -> None:
+        squares = torch.zeros(len(losses), device=places[0].device)
+        for i, loss in enumerate(losses):
+            if loss is not None and loss.requires_grad:
+                gradients = torch.autograd.grad(loss, places, retain_graph=True, allow_unused=True)
+                squares[i] = sum(g.detach().float().square().sum() for g in gradients if g is not None)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(squares)
+        norms = dict(zip(("task", *LOSSES), squares.sqrt().tolist(), strict=True))
+        if not (norms["task"] > 0 and math.isfinite(sum(norms.values()))):
+            return  # nothing to compare with, or a trainer sees and says more of it
+        for name, norm in norms.items():
+            if norm > 0:
+                self.state[name] = NEWEST * norm + (1 - NEWEST) * self.state.get(name, norm)
+            if name in self.state and name in LOSSES:
+                self.state[f"share/{name}"] = self._weight(name) * norm / norms["task"]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .costs import (
     COSTS,
+    beyond_window,
     check_tokens,
     common_dtype,
     expand_mask,
@@ -64,6 +65,7 @@ def transport(
     cost: str | Tensor = "cosine",
     method: str = "sinkhorn",
     marginal_penalty: float = 1.0,
+    window: float = 1.0,
     tolerance: float = 1e-3,
     max_iterations: int = 1000,
     solver: str = "auto",
@@ -99,6 +101,9 @@ def transport(
         third-party implementation only.
     marginal_penalty : float
         ρ of "unbalanced", in the unit of the cost.
+    window : float in [0, 1]
+        No mass moves between tokens that are as far or further apart in relative time, for streams in which one may be
+        late and not anywhere; see `costs.beyond_window`. 0: between tokens that overlap alone; 1: between all.
     tolerance : float
         A sample is `converged` and stands still once its `marginal_error` is at most this ("our choice": a tenth of
         a per cent of the mass; the plan is the gradient, and the noise of a training step is far larger).
@@ -125,6 +130,8 @@ def transport(
         raise ValueError(f"method: found {method!r}; expected one of {', '.join(METHODS)}")
     if method in ("sinkhorn", "unbalanced") and not epsilon > 0:
         raise ValueError(f"epsilon: found {epsilon}; expected a number > 0 (for ε = 0 use method='exact')")
+    if not window >= 0:
+        raise ValueError(f"window: found {window}; expected a number in [0, 1]")
     if solver not in SOLVERS:
         raise ValueError(f"solver: found {solver!r}; expected one of {', '.join(SOLVERS)}")
     # Autocast would run the products in half precision, and the plan with them.
@@ -136,7 +143,12 @@ def transport(
             c = torch.where(x_real[:, :, None] & y_real[:, None], c, 0)
         options = {"tolerance": tolerance, "max_iterations": max_iterations, "solver": solver}
         options["penalty"] = marginal_penalty if method == "unbalanced" else None
-        value, plan, iterations, error = _solve(c.detach(), x_real, y_real, method, epsilon, options)
+        limited = c.detach()
+        if window < 1 and c.numel():
+            # So dear that no chain of cheaper moves, each of them once, is worth a pair that the window leaves out.
+            dear = (limited.abs().amax() + epsilon) * 2 * sum(c.shape[1:])
+            limited = limited + dear * (beyond_window(x_real, y_real, window) & (x_real[:, :, None] & y_real[:, None]))
+        value, plan, iterations, error = _solve(limited, x_real, y_real, method, epsilon, options)
         distance = _Envelope.apply(c, value, plan)
     return TransportResult(distance, plan, c.detach(), error <= tolerance, error, iterations)
 

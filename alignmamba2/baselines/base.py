@@ -43,7 +43,7 @@ class Baseline(FusionModel):
         every = dict.fromkeys(self.config.modalities, torch.zeros_like(tokens[present[0]]))
         every_mask = dict.fromkeys(self.config.modalities, torch.zeros_like(masks[present[0]]))
         for m in present:
-            every[m] = tokens[m].masked_fill(~masks[m].unsqueeze(-1), 0)
+            every[m] = self.dropout(tokens[m]).masked_fill(~masks[m].unsqueeze(-1), 0)
             every_mask[m] = masks[m]
         return self._output(self.fuse(every, every_mask))
 

@@ -90,7 +90,7 @@ class TrainingMonitor(Explorer):
         epochs, values = curve["x"], curve["y"]
         self._set("metric", **curve)
         if values:
-            best = values.index((min if metric in ("loss", "mae") else max)(values))
+            best = values.index((min if metric.startswith(("loss", "mae", "ot", "mmd")) else max)(values))
             self._set("best", x=[epochs[best]], y=[values[best]])
             facts.append(f"validation {metric} {values[-1]:.3g}, the best so far in epoch {epochs[best]}")
         self.fig.layout.annotations[3].text = f"validation {metric}"

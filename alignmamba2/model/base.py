@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..alignment import DualAlignment
 from ..batch import BatchError, MultimodalBatch
 from ..encoders.encoder import without_weights
 from ..encoders.inside import Encoders
@@ -33,7 +34,8 @@ class ModelOutput:
     loss : scalar Tensor, or None without labels
         L = L_task + λ_OT L_OT + λ_MMD L_MMD; the last two in training only.
     losses : mapping of name to scalar Tensor
-        The parts, unweighted: "task", "ot", "mmd", and each pair's, such as "ot/audio-text".
+        The parts, unweighted: "task", "ot", "mmd", and each pair's, such as "ot/audio-text". In training, beside them,
+        "share/ot" and "share/mmd": see `DualAlignment.state`.
     """
 
     prediction: Tensor
@@ -43,12 +45,13 @@ class ModelOutput:
 
 
 class Projection(nn.Module):
-    """Features (N, D_m) → tokens (N, d): standardise, clip, (in training) swap, linear, norm, dropout.
+    """Features (N, D_m) → tokens (N, d): standardise, clip, (in training) swap, linear, norm.
 
-    The statistics belong to the model, are saved with it, and come from training data alone.
+    The statistics belong to the model, are saved with it, and come from training data alone. Dropout comes after the
+    alignment: two dropouts of one vector, each with probability p, have cosine 1 − p.
     """
 
-    def __init__(self, width: int, d_model: int, dropout: float, clip: float, swap: float):
+    def __init__(self, width: int, d_model: int, clip: float, swap: float):
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
@@ -56,7 +59,6 @@ class Projection(nn.Module):
         self.always_swap = False
         self.linear = nn.Linear(width, d_model)
         self.norm = nn.LayerNorm(d_model)
-        self.dropout = nn.Dropout(dropout)
 
     def standardised(self, x: Tensor) -> Tensor:
         return ((x - self.mean) * self.scale).clamp(-self.clip, self.clip)
@@ -66,7 +68,7 @@ class Projection(nn.Module):
         if self.swap > 0 and (self.training or self.always_swap):
             other = torch.randperm(len(x), device=x.device)
             x = torch.where(torch.rand(len(x), 1, device=x.device) < self.swap, x[other], x)
-        return self.dropout(self.norm(self.linear(self.dropout(x))))
+        return self.norm(self.linear(x))
 
 
 class FusionModel(nn.Module):
@@ -80,7 +82,7 @@ class FusionModel(nn.Module):
 
     config_class = AlignMamba2Config  # a subclass with more settings names its own
     width_step = 1  # d_model must be a multiple of this
-    alignment_warmth = 1.0  # a factor on the weights of the alignment losses, for training with a warm-up
+    aligning = False  # set it to have a prediction with labels return the added losses too, beside the task's
 
     def __init__(self, config: AlignMamba2Config):
         super().__init__()
@@ -88,26 +90,27 @@ class FusionModel(nn.Module):
         widths = self.encode.widths(config.modalities)
         self.config = c = dataclasses.replace(config, modalities=widths, encoders=self.encode.settings)
         self.project = nn.ModuleDict(
-            {
-                m: Projection(width, c.d_model, c.dropout, c.clip, c.swap.get(m, 0.0))
-                for m, width in c.modalities.items()
-            }
+            {m: Projection(width, c.d_model, c.clip, c.swap.get(m, 0.0)) for m, width in c.modalities.items()}
         )
         self.dropout = nn.Dropout(c.dropout)
+        self.align: DualAlignment | None = None
         self.outputs = c.n_classes if c.task == "classification" else 1
         straight = sum(c.modalities[m] for m in c.shortcut)
         self.shortcut = nn.Linear(straight, self.outputs) if c.shortcut else None
 
     def predict(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutput:
-        """Predict from the tokens (B, T_m, d), 0 on padding, and masks of the batch's modalities."""
+        """Predict from the tokens (B, T_m, d), 0 on padding, and masks of the batch's modalities.
+
+        In training, dropout of the tokens comes first, and equally in each model.
+        """
         raise NotImplementedError
 
     def added_losses(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return further losses of a training step by name."""
+        """Return further losses, by name, of a training step (or of a prediction, see `aligning`)."""
         return {}
 
-    def total_loss(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return the loss that is trained."""
+    def total_loss(self, losses: dict[str, Tensor], tokens: Mapping[str, Tensor]) -> Tensor:
+        """Return the loss that is trained, from all losses and the tokens that `added_losses` saw."""
         if "shortcut" in losses:
             return losses["task"] + self.config.shortcut_loss * losses["shortcut"]
         return losses["task"]
@@ -116,7 +119,7 @@ class FusionModel(nn.Module):
         """Predict and, with labels, return the loss; in training with all its parts."""
         masks, real = self._real_tokens(batch)
         tokens = self._tokens(masks, real)
-        losses = self.added_losses(tokens, masks) if self.training else {}
+        losses = self.added_losses(tokens, masks) if self.training or self.aligning else {}
         visible = self._drop_modalities(masks)
         output = self.predict(tokens, visible)
         if self.shortcut is not None:
@@ -125,7 +128,7 @@ class FusionModel(nn.Module):
                 losses["shortcut"] = self._task_loss(straight, batch)
         if batch.labels is not None:
             losses["task"] = self._task_loss(output, batch)
-            output.loss = self.total_loss(losses)
+            output.loss = self.total_loss(losses, tokens) if self.training else losses["task"]
         output.losses = losses
         return output
 

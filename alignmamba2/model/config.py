@@ -34,10 +34,13 @@ class AlignMamba2Config:
     d_model, dropout [O]; n_layers 2, d_state 16, d_conv 4, expand 2 [T]
     order : "interleave" [T, AlignMamba v1] or "concat" [T]
     experts, routing, placement, direction, n_shared : see `ModalityAwareMamba`
-    lambda_ot 0.001, lambda_mmd 0.01 : weights of the alignment losses [T]
+    lambda_ot 0.001, lambda_mmd 0.01 : weights of the alignment losses [T]; a loss whose λ is 0 is not computed
+    share_ot, share_mmd : in place of λ, how large the loss's gradient is to be, as a share of the task's (see
+        `DualAlignment`); 0: λ is as it is set [O]
     fixed_anchor : the alignment losses move the others towards the anchor and leave the anchor's tokens where the task
         wants them; see `DualAlignment` [O]
-    transport : "sinkhorn" [T] or "relaxed" (AlignMamba v1's closed form) [T]; epsilon 0.05 [T]
+    transport : "sinkhorn" [T], "relaxed" (AlignMamba v1's closed form) [T] or "unbalanced" [O]; epsilon 0.05 [T];
+        marginal_penalty, of "unbalanced", and window: see `transport` [O]
     bandwidth : "median", a number, or a list of numbers; mmd_estimator : "biased" or "unbiased" [O]
     modality_dropout : probability that a sample loses a modality in training; one always stays [O]
     swap : modality → probability that a token's features are, in training, those of another token of the batch. Makes
@@ -71,9 +74,13 @@ class AlignMamba2Config:
     n_shared: int = 1
     lambda_ot: float = 0.001
     lambda_mmd: float = 0.01
+    share_ot: float = 0.0
+    share_mmd: float = 0.0
     fixed_anchor: bool = False
     transport: str = "sinkhorn"
     epsilon: float = 0.05
+    marginal_penalty: float = 1.0
+    window: float = 1.0
     bandwidth: str | float | list[float] = "median"
     mmd_estimator: str = "biased"
     modality_dropout: float = 0.0
@@ -97,7 +104,7 @@ class AlignMamba2Config:
             "routing": ROUTINGS,
             "placement": PLACEMENTS,
             "direction": DIRECTIONS,
-            "transport": ("sinkhorn", "relaxed"),
+            "transport": ("sinkhorn", "relaxed", "unbalanced"),
             "mmd_estimator": ("biased", "unbiased"),
         }
         for name, allowed in choices.items():
@@ -109,7 +116,7 @@ class AlignMamba2Config:
             if not isinstance(value, int) or value < (name not in self.encoders):
                 raise ValueError(f"{name}: found {value!r}; expected a whole number of at least 1")
         limits = dict.fromkeys(("dropout", "modality_dropout", "label_smoothing"), 1)
-        limits |= dict.fromkeys(("lambda_ot", "lambda_mmd", "shortcut_loss"), math.inf)
+        limits |= dict.fromkeys(("lambda_ot", "lambda_mmd", "share_ot", "share_mmd", "shortcut_loss"), math.inf)
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) < limit:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a number in [0, {limit})")
@@ -120,8 +127,11 @@ class AlignMamba2Config:
         object.__setattr__(self, "shortcut", [m for m in self.modalities if m in self.shortcut])
         if self.shortcut and (self.readout == "per_step" or set(self.shortcut) & set(self.swap)):
             raise ValueError("shortcut: not with readout='per_step', and not of a modality that is swapped")
-        if self.epsilon <= 0 or self.clip <= 0:
-            raise ValueError(f"epsilon, clip: found {self.epsilon!r}, {self.clip!r}; expected positive numbers")
+        for name in ("epsilon", "marginal_penalty", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a positive number")
+        if not 0 <= self.window <= 1:
+            raise ValueError(f"window: found {self.window!r}; expected a share of the whole time, in [0, 1]")
         if self.task == "classification" and self.n_classes < 2:
             raise ValueError(f"n_classes: found {self.n_classes}; expected at least 2")
 

@@ -37,9 +37,12 @@ class AlignMamba2(FusionModel):
         self.align = DualAlignment(
             c.lambda_ot,
             c.lambda_mmd,
+            share_ot=c.share_ot,
+            share_mmd=c.share_mmd,
             anchor=c.anchor,
             fixed_anchor=c.fixed_anchor,
-            transport={"epsilon": c.epsilon, "method": c.transport},
+            transport={name: getattr(c, name) for name in ("epsilon", "marginal_penalty", "window")}
+            | {"method": c.transport},
             mmd={"bandwidth": c.bandwidth, "estimator": c.mmd_estimator},
         )
         self.norms = nn.ModuleList(nn.RMSNorm(c.d_model, eps=1e-5) for _ in range(c.n_layers))
@@ -54,20 +57,13 @@ class AlignMamba2(FusionModel):
             with torch.no_grad():
                 self.head.weight.mul_(0.01)
 
-    @property
-    def alignment_warmth(self) -> float:
-        """The factor on λ_OT and λ_MMD, which a trainer sets (see `DualAlignment.warmth`)."""
-        return self.align.warmth
-
-    @alignment_warmth.setter
-    def alignment_warmth(self, value: float) -> None:
-        self.align.warmth = value
-
     def added_losses(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.align(tokens, masks) if self.config.anchor in tokens else {}
 
-    def total_loss(self, losses: Mapping[str, Tensor]) -> Tensor:
-        return self.align.add_to(super().total_loss(losses), losses)
+    def total_loss(self, losses: dict[str, Tensor], tokens: Mapping[str, Tensor]) -> Tensor:
+        task = super().total_loss(losses, tokens)
+        losses |= self.align.measure(task, losses, tokens)
+        return self.align.add_to(task, losses)
 
     def predict(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutput:
         return self._read_out(*self._fuse(tokens, masks))
@@ -89,6 +85,7 @@ class AlignMamba2(FusionModel):
     ) -> tuple[Tensor, Ordering, dict[str, Tensor]]:
         """Grouped tokens (N, d) after fusion, their ordering, and all modalities' masks (absent ones empty)."""
         tokens, ordering, full = self._order(projected, masks)
+        tokens = self.dropout(tokens)
         for norm, layer in zip(self.norms, self.layers, strict=True):
             record = None if records is None else {"tokens": tokens}
             tokens = self._pass(norm, layer, tokens, ordering, record)

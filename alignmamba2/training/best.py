@@ -14,7 +14,7 @@ class Best:
 
     def __init__(self, monitor: str, patience: int):
         self.monitor, self.patience = monitor, patience
-        self.sign = 1 if monitor.endswith(("loss", "mae")) else -1
+        self.sign = 1 if monitor.endswith(("loss", "mae", "/ot", "/mmd")) else -1
         self.history: list[dict[str, float]] = []
         self.score, self.epoch = math.inf, -1
         self.weights: dict[str, Tensor] = {}

@@ -40,7 +40,10 @@ class FitResult:
     model : the best model by `monitor` on the validation split, ready to predict; with `refit`, trained anew for as
         many epochs on the training and validation splits together
     history : one mapping per epoch: "epoch", "train/loss", "train/task", "train/ot", "train/mmd", each pair's such as
-        "train/mmd/audio-text", "valid/loss" and the validation metrics, such as "valid/accuracy"
+        "train/mmd/audio-text", "train/share/ot" and "train/share/mmd" (how large the gradient of a weighted alignment
+        loss was beside the task's, on the tokens that are aligned), "valid/loss" and the validation metrics, such as
+        "valid/accuracy"; and, as they are in prediction, on evenly chosen batches of the validation split, "valid/ot",
+        "valid/mmd" and each pair's. The first epoch's row has these of the untrained model too: "untrained/ot", …
     best_epoch : the epoch that the model comes from
     datasets : the splits
     recipe : the recipe as run, overrides included

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..batch import MultimodalBatch
 from ..recipes import TrainingConfig
 from .evaluation import scores
-from .optimizer import alignment_warmth, optimizer_of, schedule_of
+from .optimizer import optimizer_of, schedule_of, warm_alignment
 
 
 class AlignMambaModule(L.LightningModule):
@@ -43,7 +43,7 @@ class AlignMambaModule(L.LightningModule):
         self._valid: list[tuple[Tensor, Tensor]] = []
 
     def training_step(self, batch: MultimodalBatch, index: int) -> Tensor:
-        self.model.alignment_warmth = alignment_warmth(self.config, self.global_step, self._steps())
+        warm_alignment(self.model, self.config, self.global_step, self._steps())
         output = self.model(batch)
         losses = {"loss": output.loss, **output.losses}
         values = {f"train/{name}": value.detach() for name, value in losses.items()}
@@ -51,7 +51,7 @@ class AlignMambaModule(L.LightningModule):
         return output.loss
 
     def on_train_end(self) -> None:
-        self.model.alignment_warmth = 1.0
+        warm_alignment(self.model, self.config, 1, 0)
 
     def validation_step(self, batch: MultimodalBatch, index: int) -> None:
         with self.model.swapping(seed=index):

@@ -24,7 +24,7 @@ from .best import Best
 from .environment import random_state, set_random_state
 from .evaluation import scores
 from .machines import Machines, gathered, process
-from .optimizer import alignment_warmth, optimizer_of, schedule_of
+from .optimizer import optimizer_of, schedule_of, warm_alignment
 
 
 class TrainingError(ValueError):
@@ -78,6 +78,8 @@ class Loop:
         self.valid_batches = loader(self.valid, size, **options) if self.valid else ()
         self.steps = len(self.train_batches) // parts
         self.total = self.steps * self.config.max_epochs
+        # L_OT and L_MMD are measured on every so many batches of the validation split, evenly: 1 or 2 % of an epoch.
+        self.measured_every = -(-len(self.valid_batches) // max(1, self.steps // 12))
         self.network = Network(self.model, self.machines.compile)
         self.shared = self.accelerator.prepare(self.network)  # on its device; within PyTorch's DDP if there are several
         self.optimizer = optimizer_of(self.model, self.config)
@@ -91,7 +93,8 @@ class Loop:
     def run(self) -> None:
         """Train until all epochs are done, or the best one is as far back as patience reaches."""
         while self.epoch < self.epochs and not (self.valid and self.best.is_final(self.epoch)):
-            row = {"epoch": self.epoch, **self.train_epoch()}
+            untrained = self.validate(untrained=True) if self.valid and self.epoch == 0 else {}
+            row = {"epoch": self.epoch, **untrained, **self.train_epoch()}
             if self.valid:
                 with self.average.used():
                     row |= self.validate()
@@ -102,7 +105,7 @@ class Loop:
             self._tell("on_epoch", row)
         if not self.valid:
             self.average.swap()
-        self.model.alignment_warmth = 1.0  # training may have ended before the warm-up
+        warm_alignment(self.model, self.config, self.total, self.total)  # training may have ended before the warm-up
 
     def train_epoch(self) -> dict[str, float]:
         """Take every step of an epoch; return the means of the loss and its parts over all samples."""
@@ -112,7 +115,7 @@ class Loop:
         with tqdm(total=self.steps, desc=f"epoch {self.epoch}", leave=False, disable=silent) as bar:
             for step in range(self.steps):
                 done = self.epoch * self.steps + step
-                self.model.alignment_warmth = alignment_warmth(self.config, done, self.total)
+                warm_alignment(self.model, self.config, done, self.total)
                 of_step = Counter()
                 for part in range(self.machines.accumulate):
                     of_step.update(self.backward(next(batches), step, part))
@@ -157,26 +160,43 @@ class Loop:
         self.schedule.step()
 
     @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Return loss and metrics on the validation split, each process's samples together."""
+    def validate(self, untrained: bool = False) -> dict[str, float]:
+        """Return loss, metrics and alignment on the validation split, each process's samples together.
+
+        L_OT and L_MMD are those in prediction, without dropout; of the `untrained` model nothing else is measured.
+        """
         self.model.eval()
-        rows, problem = [], ""
+        rows, sums, problem = [], Counter(samples=0), ""
         for step, batch in enumerate(self.valid_batches):
+            self.model.aligning = step % self.measured_every == 0
+            if untrained and not self.model.aligning:
+                continue
             batch = batch.to(self.accelerator.device, non_blocking=True)
             with self.model.swapping(seed=step):
                 output: ModelOutput = self.network(batch)
             if not math.isfinite(output.loss):
                 at = f"epoch {self.epoch}, validation, samples {_some(batch.ids)}"
                 problem = problem or f"{at}: the loss is {float(output.loss)}"
+            alone = self.model.encode.neighbours > 1
+            samples = len(batch) if alone else share_of(step, len(self.valid), self.config.batch_size)[0]
+            aligned = {name: float(value) for name, value in output.losses.items() if name != "task"}
+            if aligned:
+                sums.update(samples=samples, **{name: value * samples for name, value in aligned.items()})
+            elif untrained:
+                break  # a model without these losses
             known = ... if batch.label_mask is None else batch.label_mask
             labels = batch.labels[known].cpu()
-            if self.model.encode.neighbours > 1 or share_of(step, len(self.valid), self.config.batch_size)[0]:
+            if samples:
                 rows.append((output.prediction[known].cpu(), labels, output.loss.cpu() * labels.numel()))
+        self.model.aligning = False
+        alignment = means_of(gathered(sums))
+        if untrained:
+            return {f"untrained/{name}": value for name, value in alignment.items()}
         _stop_together(problem)
         prediction, labels, loss = zip(*(row for share in gathered(rows) for row in share), strict=True)
         target = torch.cat(labels)
         metrics = {"loss": float(sum(loss)) / len(target), **scores(torch.cat(prediction), target, self.model.config)}
-        return {f"valid/{name}": value for name, value in metrics.items() if value is not None}
+        return {f"valid/{name}": value for name, value in {**metrics, **alignment}.items() if value is not None}
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that it takes to go on; every process has to ask for it."""
@@ -187,6 +207,7 @@ class Loop:
             "schedule": self.schedule.state_dict(),
             "average": self.average.state_dict(),
             "order": self.order.get_state(),
+            "alignment": dict(self.model.align.state) if self.model.align is not None else {},
             "random": gathered(random_state()),
         }
 
@@ -197,6 +218,8 @@ class Loop:
         self.schedule.load_state_dict(state["schedule"])
         self.average.load_state_dict(state["average"])
         self.order.set_state(state["order"])
+        if self.model.align is not None:
+            self.model.align.state = dict(state["alignment"])
         set_random_state(state["random"][process()[0]])
 
     def _tell(self, event: str, *what: Any) -> None:

@@ -48,7 +48,8 @@ def schedule_of(optimizer: Optimizer, config: TrainingConfig, steps: int) -> Lam
     return LambdaLR(optimizer, factor)
 
 
-def alignment_warmth(config: TrainingConfig, step: int, steps: int) -> float:
-    """Return the factor on both λ at a step: it rises from 0 to 1 over the share `alignment_warmup` of all steps."""
-    warm = round(config.alignment_warmup * steps)
-    return min(1.0, step / warm) if warm else 1.0
+def warm_alignment(model: FusionModel, config: TrainingConfig, step: int, steps: int) -> None:
+    """Set the factor on both λ for a step: it rises from 0 to 1 over the share `alignment_warmup` of all steps."""
+    if model.align is not None:
+        warm = round(config.alignment_warmup * steps)
+        model.align.warmth = min(1.0, step / warm) if warm else 1.0
