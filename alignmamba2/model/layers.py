@@ -39,8 +39,8 @@ class ModalityAwareLinear(nn.Module):
     with gate weights w ≥ 0, Σw = 1 over the K = 1 + n_shared experts of a token: its modality's own and the
     shared ones. The factor K makes an even gate equal to routing="modality" (our choice).
 
-    Tokens come grouped: (N, in_features), modality after modality, `counts` of each (see `ordering`).
-    Both kinds of expert start at half of the usual variance, so that their sum starts like `nn.Linear`.
+    Tokens come grouped: (N, in_features), modality after modality, `counts` of each (see `ordering`). The modalities'
+    experts beside a shared one are deviations: they start at 0, and the layer starts like `nn.Linear` (our choice).
 
     Parameters
     ----------
@@ -61,9 +61,11 @@ class ModalityAwareLinear(nn.Module):
         if experts != "shared":
             self.specific = nn.Parameter(torch.empty(n_modalities, out_features, in_features))
         self.n_modalities = n_modalities
-        bound = 1 / math.sqrt(in_features * (2 if experts == "both" else 1))
         for weight in self.parameters():
+            bound = 1 / math.sqrt(in_features * (n_shared if weight is self.shared else 1))
             nn.init.uniform_(weight, -bound, bound)
+        if experts == "both":
+            nn.init.zeros_(self.specific)
 
     def own(self) -> Tensor | None:
         """Return the modalities' experts (n_modalities, out_features, in_features), or None; a subclass may differ."""
@@ -296,10 +298,10 @@ class ModalityAwareMamba(nn.Module):
 
     @torch.no_grad()
     def load_mamba(self, state: dict[str, Tensor]) -> None:
-        """Take over the weights of a plain Mamba as the shared expert; the specific experts become zero.
+        """Take over the weights of a plain Mamba as the shared expert.
 
-        Afterwards this layer computes what that Mamba computes, for any mixture of modalities. `state` is the state
-        dict of `mamba_ssm`'s `Mamba` or of a Hugging Face `MambaMixer`, which have the same names and shapes.
+        A new layer, in which the modalities' experts are 0, then computes what that Mamba computes. `state` is the
+        state dict of `mamba_ssm`'s `Mamba` or of a Hugging Face `MambaMixer`, which have the same names and shapes.
 
         Raises
         ------
@@ -318,8 +320,5 @@ class ModalityAwareMamba(nn.Module):
                 raise ValueError(f"load_mamba: {name!r} is {shape}; expected {expected}, as in a Mamba without biases")
         for name, target in targets.items():
             target.copy_(state[name])
-        for projection in projections:
-            if projection.specific is not None:
-                projection.specific.zero_()
         if self.around is not None:  # the map around the Mamba becomes the identity
             nn.init.eye_(self.around.shared[0])
