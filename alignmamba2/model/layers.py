@@ -80,14 +80,21 @@ class ModalityAwareLinear(nn.Module):
             return [self.shared[0]] * self.n_modalities
         return list(self.shared[0] + specific)
 
-    def expert_outputs(self, tokens: Tensor, counts: Sequence[int]) -> Tensor:
-        """Return each expert's output (N, K, out_features): the modality's own first, then the shared ones."""
-        outputs, specific = [], self.own()
+    def expert_outputs(self, tokens: Tensor, counts: Sequence[int], centred: bool = False) -> Tensor:
+        """Return each expert's output (N, K, out_features): the modality's own first, then the shared ones.
+
+        Only sums W_shared + W_m matter without a gate: W_shared + D and all W_m − D are the same layer, for any D.
+        `centred` gives the outputs at the one D for which Σ_m W_m = 0.
+        """
+        outputs, shared, specific = [], self.shared, self.own()
+        if centred and shared is not None and specific is not None:
+            mean = specific.mean(0)
+            shared, specific = shared + mean, specific - mean
         if specific is not None:
             slices = zip(tokens.split(tuple(counts)), specific, strict=True)
             outputs.append(torch.cat([F.linear(x, w) for x, w in slices]))
-        if self.shared is not None:
-            outputs.extend(F.linear(tokens, w) for w in self.shared)
+        if shared is not None:
+            outputs.extend(F.linear(tokens, w) for w in shared)
         return torch.stack(outputs, 1)
 
     def forward(self, tokens: Tensor, counts: Sequence[int], gate: Tensor | None = None) -> Tensor:
@@ -244,8 +251,8 @@ class ModalityAwareMamba(nn.Module):
     def mix(self, tokens: Tensor, ordering: Ordering, record: dict[str, Any] | None = None) -> Tensor:
         """Grouped tokens (N, d) → (N, d), read in the given order.
 
-        A `record` takes "contribution" (N, K), the norms of the experts' outputs, own expert first; "gate" (N, K) or
-        None; "mixed" (N, e), the output of the scans; and "scans", the inputs of each direction's scan, grouped.
+        A `record` takes "contribution" (N, K), the norms of the experts' outputs, own expert first, centred without a
+        gate; "gate" (N, K) or None; "mixed" (N, e), the scans' output; and "scans", the inputs of each one, grouped.
         """
         counts = ordering.counts
         gate = None if self.gate is None else self.gate(tokens).softmax(-1)
@@ -260,7 +267,8 @@ class ModalityAwareMamba(nn.Module):
             if self.around is not None:
                 experts, inputs = self.around, self.out_proj(mixed, counts)
             weight = 1.0 if gate is None else (gate * gate.shape[1]).unsqueeze(-1)
-            record["contribution"] = (experts.expert_outputs(inputs, counts) * weight).norm(dim=-1)
+            outputs = experts.expert_outputs(inputs, counts, centred=gate is None)
+            record["contribution"] = (outputs * weight).norm(dim=-1)
             record |= {"gate": gate, "mixed": mixed, "scans": scans}
         return y
 
@@ -269,17 +277,6 @@ class ModalityAwareMamba(nn.Module):
         if self.around is None:
             return self.out_proj(mixed, counts, gate)
         return self.around(self.out_proj(mixed, counts), counts, gate)
-
-    def expert_weights(self) -> dict[str, dict[str, Tensor]]:
-        """Return the experts of each projection that has several: {"in_proj": {"shared": W, "text": W_text, …}, …}."""
-        weights = {}
-        for name in ("in_proj", "out_proj") if self.around is None else ("around",):
-            projection: ModalityAwareLinear = getattr(self, name)
-            shared = [] if projection.shared is None else list(projection.shared.detach())
-            names = ["shared"] if len(shared) == 1 else [f"shared {i + 1}" for i in range(len(shared))]
-            specific = [] if projection.own() is None else list(projection.own().detach())
-            weights[name] = dict(zip(names, shared, strict=True)) | dict(zip(self.modalities, specific, strict=False))
-        return weights
 
     @staticmethod
     def _scan(

@@ -58,7 +58,7 @@ class TrainingConfig:
     patience: int = 8
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
-    expert_decay: float = 0.1
+    expert_decay: float = 1.0
     encoder_learning_rate: float = 3e-5
     encoder_weight_decay: float = 0.01
     layer_decay: float = 1.0
