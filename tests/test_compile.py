@@ -70,7 +70,10 @@ def test_a_compiled_model_equals_itself(compiler):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [{"n_layers": 2}, {"direction": "both", "routing": "gated", "readout": "last"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"n_layers": 2, "ffn": 1.0, "ffn_routing": "gated"}, {"direction": "both", "routing": "gated", "readout": "last"}],
+)
 def test_graphs_serve_batches_of_every_length_and_all_layers(compiler, change):
     """By the graphs alone, run by PyTorch's own operators. No two sizes are equal, or PyTorch takes them for one."""
     plain, compiled = models(**change)

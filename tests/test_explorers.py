@@ -17,6 +17,7 @@ from scipy.stats import binomtest
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config, figures, load_dataset, selective_scan
 from alignmamba2.batch import Sample
+from alignmamba2.effects import change, switched_off
 from alignmamba2.explorers import (
     DataExplorer,
     DiscrepancyExplorer,
@@ -45,6 +46,8 @@ def model(data):
     torch.manual_seed(0)
     model = AlignMamba2(AlignMamba2Config(data.modalities, d_model=12, d_state=4, n_layers=2, task="regression"))
     model.set_statistics(data.statistics())
+    for projection in (p for layer in model.layers for p in (layer.in_proj, layer.out_proj)):
+        torch.nn.init.normal_(projection.specific, 0, 0.2)  # a new model's are 0
     return model.eval().requires_grad_(False)
 
 
@@ -239,14 +242,15 @@ class TestRouting:
     def test_an_expert_that_is_switched_off_adds_nothing(self, model, data):
         panel = RoutingExplorer(model, data, samples=4)
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        for kind, share in (("own", 0.0), ("shared", 1.0)):
-            panel.controls["routing"].value = next(
-                name
-                for name in panel._models
-                if f"without the {kind}" in name or (kind == "own" and "modalities' own" in name)
-            )
-            assert all(np.allclose(data_of(panel, m).y, share) for m in model.config.modalities)
+        options = {"without the modalities' own experts": 0.0, "without shared": 1.0}
+        batch, trained = data.batch(range(4)), model.trace(data.batch(range(4)), scans=False)
+        for option, share in options.items():
+            panel.controls["routing"].value = option
+            assert all(np.allclose(data_of(panel, m).y, share, atol=1e-6) for m in model.config.modalities)
             assert "as trained" in panel.words
+            with switched_off(model, *(model.config.modalities if share == 0 else ("shared",))):
+                moved = change(trained, model.trace(batch, scans=False)).mean()
+            assert f"Of the first 4 samples, predictions moved by {moved:.3f}" in panel.words
         assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 

@@ -15,6 +15,7 @@ from sklearn import metrics
 from alignmamba2 import figures
 from alignmamba2.alignment import mmd, witness
 from alignmamba2.batch import MultimodalBatch
+from alignmamba2.effects import routing_statistics
 from alignmamba2.figures.style import IN_THE_DARK, PAPER
 from alignmamba2.model import AlignMamba2
 from alignmamba2.model.config import AlignMamba2Config
@@ -134,15 +135,6 @@ def test_chance_is_a_band_under_the_lines():
 # experts
 
 
-def test_equal_experts_are_no_distance_apart():
-    a, b = np.random.default_rng(0).normal(size=(2, 64, 64))
-    (heat,) = figures.expert_distances({"a": a, "again": a, "b": b, "not a": -a}).data
-    assert heat.z[0, 1] == pytest.approx(0, abs=1e-12)
-    assert heat.z[0, 2] == pytest.approx(1, abs=0.05)  # strangers
-    assert heat.z[0, 3] == pytest.approx(np.sqrt(2))
-    np.testing.assert_allclose(heat.z, heat.z.T)
-
-
 def test_a_confusion_is_scikit_learns():
     draw = np.random.default_rng(0)
     label, guess = draw.integers(0, 3, 50), draw.integers(0, 4, 50)  # no sample is of class 3
@@ -164,29 +156,22 @@ def test_curves_under_corruption_are_means_between_the_worst_and_the_best():
         figures.under_corruption([0, 1], {"one": runs})
 
 
-def test_the_flow_of_a_gate_sums_to_one(gated):
-    link = figures.gate_flow(gated).data[0].link
-    assert sum(link.value) == pytest.approx(1, rel=1e-6)
-    leaving = {i: sum(v for s, v in zip(link.source, link.value, strict=True) if s == i) for i in range(3)}
-    assert list(leaving.values()) == pytest.approx([1 / 3] * 3)
-    mean = gated.gates[-1]["audio"][gated.masks["audio"]].mean(0)
-    assert [v * 3 for s, v in zip(link.source, link.value, strict=True) if s == 1] == pytest.approx(mean.tolist())
+def test_every_modality_of_a_flow_sums_to_one(gated):
+    (heat,) = figures.gate_flow(gated).data
+    np.testing.assert_allclose(heat.z.sum(1), 1, rtol=1e-6)
+    assert list(heat.x) == ["specific", "shared 1", "shared 2"]
+    row = list(heat.y).index("audio")
+    np.testing.assert_allclose(heat.z[row], gated.gates[-1]["audio"][gated.masks["audio"]].mean(0), rtol=1e-6)
 
 
-def test_no_expert_of_a_flow_lies_on_another_or_outside_the_picture(gated):
-    figure = figures.gate_flow(gated)
-    (flow,), layout = figure.data, figure.layout
-    inside = layout.height - layout.margin.t - layout.margin.b
-    experts = sorted(set(flow.link.target))
-    full = 1 - (len(experts) - 1) * flow.node.pad / inside  # what Plotly leaves for all of the flow
-    high = [
-        full * sum(v for t, v in zip(flow.link.target, flow.link.value, strict=True) if t == expert)
-        for expert in experts
-    ]
-    top, bottom = (np.array(flow.node.y)[experts] + side * np.array(high) / 2 for side in (-1, 1))
-    assert top[0] == pytest.approx(0, abs=1e-6)
-    assert bottom[-1] == pytest.approx(1, abs=1e-6)
-    np.testing.assert_allclose(top[1:] - bottom[:-1], flow.node.pad / inside, atol=1e-6)
+def test_the_gate_of_an_ffn_is_drawn_with_its_statistics():
+    trace = traced(ffn=1.0, ffn_routing="gated", ffn_top_k=2)
+    figure = figures.gate_flow(trace, layer=0, note="made up")
+    (heat,), told = figure.data, routing_statistics(trace)[0]
+    assert list(heat.x) == [f"expert {e}" for e in (1, 2, 3, 4)]
+    np.testing.assert_allclose(heat.z.sum(1), 1, rtol=1e-6)
+    assert f"Made up · loads {told['load'][0]:.0%}, " in figures.describe(figure)
+    assert f"agreement with the modality {told['agreement']:.2f}" in figures.describe(figure)
 
 
 def test_only_a_gated_model_has_a_flow(trace):

@@ -192,7 +192,7 @@ def test_a_mamba_and_a_model_of_other_experts():
     model = ThinModel(AlignMamba2Config({"a": 3, "b": 2}, d_model=8, d_state=4, n_layers=1))
     layer = model.layers[0]
     assert isinstance(layer.in_proj, Thin)
-    torch.testing.assert_close(layer.expert_weights()["in_proj"]["b"], layer.in_proj.own()[1])
+    torch.testing.assert_close(layer.in_proj.merged()[1], layer.in_proj.shared[0] + layer.in_proj.own()[1])
     batch = MultimodalBatch({"a": torch.randn(2, 4, 3), "b": torch.randn(2, 5, 2)}, labels=torch.tensor([0, 1]))
     model.train()(batch).loss.backward()
     assert all(layer.in_proj.up.grad[m].abs().sum() > 0 for m in range(2))

@@ -24,6 +24,8 @@ VARIANTS = {
     "around": {"placement": "around", "order": "concat"},
     "around, gated": {"placement": "around", "routing": "gated"},
     "regression": {"task": "regression"},
+    "FFN by modality": {"ffn": 1.5},
+    "FFN with a gate": {"ffn": 1.0, "ffn_routing": "gated", "ffn_top_k": 2, "direction": "both"},
 }
 
 
@@ -37,6 +39,8 @@ def model_and_batch(**settings) -> tuple[AlignMamba2, MultimodalBatch]:
         for layer in model.layers:
             if layer.gate is not None:
                 layer.gate.weight.normal_()
+        for expert in (e for ffn in model.ffns for e in ffn.specific):
+            expert.down.weight.normal_()
     return model, MultimodalBatch.from_samples(make_samples(lengths, per_step=per_step))
 
 
@@ -143,13 +147,3 @@ def test_tracing_leaves_the_mode_and_asks_for_no_gradient():
     assert model.training
     assert not any(t.requires_grad for t in (trace.reader, trace.direct, trace.bias, trace.scans[0][1]["D"]))
     assert trace.scan(0, direction=1).reverse
-
-
-def test_expert_weights_are_named():
-    model, _ = model_and_batch(routing="gated", n_shared=2)
-    weights = model.layers[0].expert_weights()
-    assert set(weights) == {"in_proj", "out_proj"}
-    assert list(weights["in_proj"]) == ["shared 1", "shared 2", *WIDTHS]
-    merged = AlignMamba2(AlignMamba2Config(WIDTHS, d_model=8, placement="around")).layers[0]
-    parts = merged.expert_weights()["around"]
-    torch.testing.assert_close(parts["shared"] + parts["audio"], merged.around.merged()[1].detach())

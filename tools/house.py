@@ -27,13 +27,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "storage": set(),
     "recipes": set(),
     "model": {"alignment", "batch", "encoders", "scan", "storage"},
-    "baselines": {"alignment", "batch", "encoders", "model", "storage"},
+    "effects": {"batch", "model"},
+    "baselines": {"alignment", "batch", "effects", "encoders", "model", "storage"},
     "encoders": {"batch", "storage"},
     "datasets": {"batch", "encoders", "storage"},
     "training": {"baselines", "batch", "datasets", "encoders", "metrics", "model", "recipes", "storage"},
-    "experiments": {"baselines", "batch", "datasets", "encoders", "metrics", "model", "recipes", "storage", "training"},
-    "figures": {"model"},
-    "explorers": {"alignment", "figures", "metrics", "model"},
+    "experiments": {
+        *("baselines", "batch", "datasets", "effects", "encoders", "metrics", "model", "recipes", "storage", "training")
+    },
+    "figures": {"effects", "model"},
+    "explorers": {"alignment", "effects", "figures", "metrics", "model"},
     "launch": {"datasets", "model", "storage", "training"},
 }
 

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from ..effects import fusion_parameters
 from ..encoders import EncoderConfig
 from ..model import AlignMamba2, AlignMamba2Config, FusionModel
 from ..model.layers import one_of
@@ -90,10 +91,10 @@ def counted(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "modalities": {**settings["modalities"], **widths}, "encoders": {}}
 
 
-def parameter_count(settings: Mapping[str, Any]) -> int:
-    """Return the number of trainable numbers of the model that `build_model` would build; nothing is allocated."""
+def parameter_count(settings: Mapping[str, Any], active: bool = False) -> int:
+    """Return `fusion_parameters` of the model that `build_model` would build; nothing is allocated."""
     with torch.device("meta"):
-        return sum(p.numel() for p in build_model(settings).parameters())
+        return fusion_parameters(build_model(settings), active)
 
 
 def matching_width(settings: Mapping[str, Any], target: int) -> int:

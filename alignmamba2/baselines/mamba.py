@@ -14,7 +14,7 @@ from ..alignment import transport
 from ..model import AlignMamba2, Ordering
 from .base import BaselineConfig
 
-PLAIN = {"experts": "shared", "routing": "modality", "n_shared": 1, "lambda_ot": 0.0}
+PLAIN = {"experts": "shared", "routing": "modality", "n_shared": 1, "ffn": 0.0, "lambda_ot": 0.0}
 
 
 class PlainMamba(AlignMamba2):
@@ -44,16 +44,16 @@ class AlignMambaV1(AlignMamba2):
         self,
         projected: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
-        records: list[dict[str, Any]] | None = None,
+        *records: list[Any] | None,
     ) -> tuple[Tensor, Ordering, dict[str, Tensor]]:
         anchor = self.config.anchor
         if anchor not in projected or self.config.readout == "per_step" or not masks[anchor].any():
-            return super()._fuse(projected, masks, records)  # one token per step: they are aligned as they come
+            return super()._fuse(projected, masks, *records)  # one token per step: they are aligned as they come
         moved, arrived = dict(projected), dict(masks)
         for m in projected:
             if m != anchor:
                 moved[m], arrived[m] = self._transported(projected, masks, m)
-        return super()._fuse(moved, arrived, records)
+        return super()._fuse(moved, arrived, *records)
 
     def _transported(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor], m: str) -> tuple[Tensor, Tensor]:
         """Tokens of modality m at the anchor's steps, and the mask of the steps that any of them reached."""

@@ -47,7 +47,8 @@ class Benchmark:
     """A recipe, the baselines that fit its data, and what is published.
 
     `tried` is the number of settings that were tried before the recipe was chosen, if it is known. Further `rows`:
-    "linear", a linear model of mean frozen tokens; "alone", each modality by itself.
+    "linear", a linear model of mean frozen tokens; "alone", each modality by itself. `equal`: the baselines have as
+    many "stored" parameters as the recipe's model, or as many as a token meets there, "active".
     """
 
     recipe: str
@@ -55,20 +56,21 @@ class Benchmark:
     published: Sequence[Published] = ()
     tried: int | None = None
     rows: Sequence[str] = ()
+    equal: str = "stored"
 
 
 def read_benchmarks() -> dict[str, Benchmark]:
     """Return the benchmark of every recipe that has a table [benchmark], by its name; miniatures last.
 
-    The table's keys: "baselines", a key of `BASELINES`; "published", tables with the fields of `Published`; "tried" and
-    "rows" of `Benchmark`; "name", where it is not the recipe's.
+    The table's keys: "baselines", a key of `BASELINES`; "published", tables with the fields of `Published`; "tried",
+    "rows" and "equal" of `Benchmark`; "name", where it is not the recipe's.
     """
     benchmarks = {}
     for name in recipes.names():
         table = recipes.read(name).get("benchmark")
         if table is not None:
             published = tuple(Published(**row) for row in table.get("published", ()))
-            more = {key: table[key] for key in ("tried", "rows") if key in table}
+            more = {key: table[key] for key in ("tried", "rows", "equal") if key in table}
             benchmarks[table.get("name", name)] = Benchmark(name, BASELINES[table["baselines"]], published, **more)
     return dict(sorted(benchmarks.items(), key=lambda item: (item[0].startswith("mini-"), item[0])))
 
@@ -111,7 +113,7 @@ def variants(benchmark: Benchmark, recipe: Recipe, train: Dataset) -> list[Varia
     Encoders inside the models are the same in all of them and are not counted.
     """
     settings = counted(settings_of(recipe, train))
-    target = parameter_count(settings)
+    target = parameter_count(settings, active=benchmark.equal == "active")
     rows = [Variant(FULL, "ours", {})]
     if "linear" in benchmark.rows:
         rows.append(Variant("linear", "linear", {}, "of mean frozen tokens; its penalty is chosen on validation"))

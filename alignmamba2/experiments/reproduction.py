@@ -24,6 +24,7 @@ from tqdm import tqdm
 from ..batch import MultimodalBatch
 from ..datasets import Dataset, entry_of, is_present, load_dataset
 from ..datasets.corruptions import corrupt
+from ..effects import fusion_parameters
 from ..metrics import calibration_error
 from ..recipes import Recipe
 from ..storage.files import FileError, read_json, write_json
@@ -34,7 +35,7 @@ from ..training.machines import process
 from .benchmarks import BENCHMARKS, FULL, Variant, variants
 from .linear import fit_linear
 from .results import provenance
-from .seeds import fusion_parameters, load_described, validation_metrics
+from .seeds import load_described, validation_metrics
 from .statistics import published, summarise, summary_of
 
 MACHINES = asdict(Machines())  # the defaults
@@ -50,6 +51,7 @@ def reproduce(
     jobs: int = 1,
     command: str = "",
     only: Sequence[str] | None = None,
+    equal: str | None = None,
     progress: bool = True,
     say: Callable[[str], None] = print,
     machines: Mapping[str, Any] | None = None,
@@ -65,6 +67,7 @@ def reproduce(
     fast : two epochs a run: to see that everything runs
     jobs : runs at a time, each in a process of its own
     only : variants to run, by name; default: all
+    equal : "stored" or "active", the parameters that baselines have as many of; default: the recipe's, see `Benchmark`
     machines : options of `fit` that say what trains, such as devices; where processes train together, `jobs` is 1,
         the first of them evaluates and writes, and the others get an empty report
 
@@ -80,15 +83,16 @@ def reproduce(
     benchmarks: dict[str, Any] = {}
     tables: dict[str, tuple[dict[str, Dataset], list[Variant]]] = {}
     runs: list[dict[str, Any]] = []
+    of = {name: replace(BENCHMARKS[name], **({"equal": equal} if equal else {})) for name in names}
     for name in names:
         recipe = Recipe.load(BENCHMARKS[name].recipe)
         if not is_present(recipe.dataset):
             how = entry_of(recipe.dataset).command
             say(f"{name}: data not present. {how}")
-            benchmarks[name] = {"missing": how, "published": published(BENCHMARKS[name])}
+            benchmarks[name] = {"missing": how, "published": published(of[name])}
             continue
         datasets = load_described(recipe, say, name)
-        rows = [v for v in variants(BENCHMARKS[name], recipe, datasets["train"]) if not only or v.name in only]
+        rows = [v for v in variants(of[name], recipe, datasets["train"]) if not only or v.name in only]
         tables[name] = datasets, rows
         benchmarks[name] = {"fingerprint": fingerprint(datasets)}
         decisive = {"fast": fast, "data": benchmarks[name]["fingerprint"], "version": version("alignmamba2")}
@@ -104,7 +108,7 @@ def reproduce(
         return {}
     for name, (datasets, rows) in tables.items():
         records = [read_json(_path(folder, job)) for job in runs if job["benchmark"] == name]
-        benchmarks[name] |= summarise(BENCHMARKS[name], datasets, rows, records)
+        benchmarks[name] |= summarise(of[name], datasets, rows, records)
     report = {**provenance(command), "seeds": list(seeds), "fast": fast, "benchmarks": benchmarks}
     full = {b["recipe"]: b["rows"][FULL] for b in benchmarks.values() if FULL in b.get("rows", {})}
     return {**report, "summary": summary_of(full)}
@@ -221,6 +225,7 @@ def run(job: Mapping[str, Any], folder: Path, datasets: dict[str, Dataset] | Non
         **job,
         "recipe": recipe.to_dict(),
         "parameters": fusion_parameters(result.model),
+        "active_parameters": fusion_parameters(result.model, active=True),
         "best_epoch": result.best_epoch,
         "epochs": len(result.history),
         "seconds": round(trained, 2),

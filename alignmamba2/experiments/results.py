@@ -112,6 +112,7 @@ def comparison(report: Mapping[str, Any]) -> list[str]:
             lines += ["", f"{name}: data not present. {benchmark['missing']}"]
             continue
         label = name + (" (synthetic)" if benchmark["synthetic"] else "")
+        label += f", equal {benchmark['equal_parameters']} parameters" if "equal_parameters" in benchmark else ""
         more = EXTRA.get(benchmark["task"], {})
         head = [f"{label}, accuracy in %", "Has0" if more else "", *more, "full minus this", "p", "parameters"]
         lines += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..baselines import load_model
 from ..datasets import Dataset, load_dataset
+from ..effects import fusion_parameters
 from ..model import FusionModel
 from ..recipes import Recipe
 from ..training import evaluate, fit, training_notes
@@ -113,12 +114,6 @@ def load_described(recipe: Recipe, say: Callable[[str], None], name: str = "") -
 
 def _description(recipe: Mapping[str, Any], model: FusionModel, datasets: Mapping[str, Dataset]) -> dict[str, Any]:
     return {"recipe": dict(recipe), "model": {"parameters": fusion_parameters(model)}, "data": describe(datasets)}
-
-
-def fusion_parameters(model: FusionModel) -> int:
-    """Return the number of trainable numbers of a model without its encoders."""
-    inside = {id(p) for p in model.encode.parameters()}
-    return sum(p.numel() for p in model.parameters() if id(p) not in inside)
 
 
 def _line(metrics: Mapping[str, float | None]) -> str:

@@ -39,6 +39,7 @@ def summarise(
             "note": variant.note,
             "overrides": dict(variant.overrides),
             "parameters": runs[0]["parameters"],
+            "active_parameters": runs[0].get("active_parameters"),
             "seconds": float(np.mean([r["seconds"] for r in runs])),
             "seeds": [r["seed"] for r in runs],
             "test": mean_and_sd_of([r["test"] for r in runs]),
@@ -58,6 +59,7 @@ def summarise(
         "task": test.task,
         "recipe": benchmark.recipe,
         "settings_tried": benchmark.tried,
+        "equal_parameters": benchmark.equal,
         "published": published(benchmark),
         "rows": rows,
     }

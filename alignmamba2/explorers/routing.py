@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Unpack
@@ -12,18 +11,19 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 
+from ..effects import change, switched_off, switches
 from ..figures import look
+from ..figures.experts import gate_words
 from ..figures.style import INK, LIGHT, QUIET, array, class_names, titled
 from ..model.trace import Trace
 from .panel import Explorer, PanelOptions, add_trace, choice, token_names, which_layer, which_sample
-
-WITHOUT = {"specific": "without the modalities' own experts", "shared": "without the shared experts"}
 
 
 class RoutingExplorer(Explorer):
     """The share of a token's own expert, token by token and on average, by sample, layer and routing.
 
-    Routing is that of the model (or of one of several), or of the same model with one kind of expert switched off.
+    Routing is that of the model (or of one of several), or of the same model with experts switched off; how far this
+    moves predictions is said below.
 
     Parameters
     ----------
@@ -42,19 +42,16 @@ class RoutingExplorer(Explorer):
 
     def __init__(self, models: Any, dataset: Any, *, samples: int = 40, **options: Unpack[PanelOptions]):
         named = models if isinstance(models, Mapping) else {f"{models.config.routing} (as trained)": models}
-        self._models: dict[str, Any] = {}
+        self._models, self._off = dict(named), dict.fromkeys(named, ((), ""))  # experts switched off, and in which
         for name, model in named.items():
-            self._models[name] = model
-            for kind, words in WITHOUT.items():
-                if model.config.experts == "both":
-                    self._models[f"{name}, {words}" if len(named) > 1 else words] = _without(model, kind)
+            off = {f"without {expert}": (expert,) for expert in switches(model)}
+            if model.config.experts == "both":
+                off |= {"without the modalities' own experts": (*model.config.modalities,)}
+            for words, experts in off.items():
+                reduced = f"{name}, {words}" if len(named) > 1 else words
+                self._models[reduced], self._off[reduced] = model, (experts, name)
         self._dataset, self._many = dataset, range(min(samples, len(dataset)))
-        self._trace: Callable[[str, int], Trace] = lru_cache(500)(
-            lambda routing, sample: self._models[routing].trace(dataset.batch([sample]), scans=False)
-        )
-        self._averages: Callable[[str], list[dict[str, Any]]] = lru_cache(None)(
-            lambda routing: self._models[routing].trace(dataset.batch(self._many), scans=False).expert_shares()
-        )
+        self._trace: Callable[[str, range], Trace] = lru_cache(500)(self._traced)
         first = next(iter(named.values()))
         self._modalities = list(first.config.modalities)
         self._classes = class_names(getattr(dataset, "classes", ()), first.config.n_classes)
@@ -96,24 +93,35 @@ class RoutingExplorer(Explorer):
         return figure.update_layout(barmode="stack", bargap=0.4, legend_traceorder="normal")
 
     def _paint(self, sample: int, layer: int, routing: str) -> str:
-        trace, trained = self._trace(routing, sample), self._trace(next(iter(self._models)), sample)
+        one, (off, trained) = range(sample, sample + 1), self._off[routing]
+        trace, many = self._trace(routing, one), self._trace(routing, self._many)
         experts = [k for k, name in enumerate(trace.expert_names) if not name.startswith("shared")]
         self.shares = {m: _own_share(trace, layer, m, experts) for m in self._modalities}
         for m, share in self.shares.items():
             names = token_names(m, trace.words[0].get(m, ()), len(share))
             self._set(m, x=(np.arange(len(share)) + 0.5) / max(len(share), 1), y=share, text=names)
         mean = {m: float(share.mean()) for m, share in self.shares.items() if len(share)}
-        every = {m: float(array(v)[experts].sum()) for m, v in self._averages(routing)[layer].items()}
+        every = {m: float(array(v)[experts].sum()) for m, v in many.expert_shares()[layer].items()}
         percent, colours = [f"{v:.0%}" for v in mean.values()], [look(m).colour for m in mean]
         self._set("own", x=list(mean.values()), y=list(mean), text=percent, marker_color=colours)
         self._set("shared", x=[1 - v for v in mean.values()], y=list(mean))
         self._set("average", x=list(every.values()), y=list(every))
         shares = ", ".join(f"{m} {v}" for m, v in zip(mean, percent, strict=True))
-        as_trained = "" if trained is trace else f"; as trained {self._predicted(trained)}"
-        return (
+        as_trained = f"; as trained {self._predicted(self._trace(trained, one))}" if off else ""
+        words = (
             f"Sample {trace.ids[0]}, layer {layer + 1}: the own expert adds {shares}; the shared ones add the rest. "
             f"Prediction {self._predicted(trace)}{as_trained}{self._labelled(trace)}."
         )
+        if off:
+            moved = change(self._trace(trained, self._many), many, many.label_mask).mean()
+            unit = "" if many.logits is None else " of the probability"
+            words += f" Of the first {len(self._many)} samples, predictions moved by {moved:.3f}{unit} on average."
+        return words + "".join(f" {gate_words(many, layer)}." for _ in many.ffn_gates[:1])
+
+    def _traced(self, routing: str, samples: range) -> Trace:
+        model = self._models[routing]
+        with switched_off(model, *self._off[routing][0]):
+            return model.trace(self._dataset.batch(samples), scans=False)
 
     def _predicted(self, trace: Trace) -> str:
         """Return the prediction for the one sample of a trace in words; with one per step, how often each class."""
@@ -141,15 +149,3 @@ def _own_share(trace: Trace, layer: int, modality: str, experts: list[int]) -> n
         return np.zeros(0)
     norms = array(trace.contributions[layer][modality][0])[array(trace.masks[modality][0])]
     return norms[:, experts].sum(1) / np.maximum(norms.sum(1), 1e-12) if len(norms) else np.zeros(0)
-
-
-def _without(model: Any, kind: str) -> Any:
-    """Return a copy of the model in which one kind of expert, "specific" or "shared", adds nothing."""
-    reduced = copy.deepcopy(model)
-    with torch.no_grad():
-        for layer in reduced.layers:
-            for projection in (layer.in_proj, layer.out_proj, layer.around):
-                # A projection without a mixture belongs to the Mamba itself and stays.
-                if projection is not None and projection.specific is not None and projection.shared is not None:
-                    getattr(projection, kind).zero_()
-    return reduced

@@ -9,7 +9,7 @@ from .attribution import attribution_bars
 from .contents import sample_strips
 from .discrepancy import kernel_matrix, mmd_by_bandwidth, mmd_over_epochs, witness_curve
 from .embedding import Tokens, before_after, same_modality_neighbours, tokens_of, umap_2d
-from .experts import expert_distances, expert_shares, gate_flow
+from .experts import expert_shares, gate_flow
 from .export import save, to_page
 from .pictures import patch_links, side_by_side, words_on_picture
 from .results import against_length, confusion, growth, scores, under_corruption

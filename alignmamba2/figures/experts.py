@@ -1,4 +1,4 @@
-"""The experts: what each adds to the tokens, how far their weights differ, where a gate sends tokens."""
+"""The experts: what each adds to the tokens, and where a gate sends them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from ..effects import routing_statistics
 from ..model.trace import Trace
-from .marks import HOVER_ENDS, SQUARE, heat, panels
-from .style import INK, LIGHT, PAPER, SHADE, array, floats, look, titled
-
-HEIGHT, ABOVE, BELOW, PAD = 480, 96, 30, 26  # pixels of the flow: in all, over it, under it, between experts
+from .marks import HOVER_ENDS, heat, panels
+from .style import INK, LIGHT, PAPER, SHADE, array, look, titled
 
 
 def expert_shares(shares: Sequence[Mapping[str, Any]], experts: Sequence[str], *, note: str = "") -> go.Figure:
@@ -50,46 +49,13 @@ def expert_shares(shares: Sequence[Mapping[str, Any]], experts: Sequence[str], *
     return titled(figure, title, note, height=270 + 55 * most, words=words + ".", **layout)
 
 
-def expert_distances(weights: Mapping[str, Any], *, note: str = "") -> go.Figure:
-    """Draw how far the experts' weights differ: ‖A − B‖ / √(‖A‖² + ‖B‖²), 0 for equal matrices.
-
-    Two independent random matrices are at about 1, a matrix and its negative at √2.
-
-    Parameters
-    ----------
-    weights : mapping of an expert's name to its matrix
-        All of one shape, such as ``model.layers[0].expert_weights()["in_proj"]``.
-
-    Examples
-    --------
-    >>> figure = expert_distances({"shared": [[1.0, 0.0]], "text": [[0.0, 1.0]], "audio": [[1.0, 0.0]]})
-    >>> figure.data[0].z.round(2).tolist()
-    [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
-    """
-    names = list(weights)
-    flat = np.stack([floats(w).ravel() for w in weights.values()])
-    squares = (flat**2).sum(1)
-    apart = np.array([((flat - row) ** 2).sum(1) for row in flat])
-    distance = np.sqrt(apart / np.maximum(squares[:, None] + squares, 1e-24))
-    cells = {"x": names, "y": names, "texttemplate": "%{z:.2f}", "textfont": {"size": 18}}
-    most = max(1.0, float(distance.max()))
-    figure = go.Figure(heat(distance, most, "%{y} and %{x}: %{z:.3f} apart", gap=3, bar="apart", **cells))
-    figure.update_xaxes(**SQUARE)
-    figure.update_yaxes(**SQUARE, autorange="reversed", scaleanchor="x")
-    off = distance + 9 * np.eye(len(names))
-    i, j = np.unravel_index(off.argmin(), off.shape)
-    words = f"The closest two are {names[i]} and {names[j]}, {distance[i, j]:.2f} apart." if len(names) > 1 else ""
-    height = 220 + 76 * len(names)
-    return titled(figure, "How far the experts' weights differ", note, height=height, words=words, margin_b=50)
-
-
 def gate_flow(trace: Trace, *, layer: int = -1, note: str = "") -> go.Figure:
-    """Draw gated routing as a flow: how much of each modality's tokens goes to which expert.
+    """Draw how much of each modality's tokens a gate gives to which expert; every row sums to 1.
 
     Parameters
     ----------
     trace : Trace
-        Of a model with routing="gated".
+        Of a model with a gate; an expert FFN's comes first, with its `routing_statistics`.
     layer : int
         −1 is the last.
 
@@ -98,44 +64,31 @@ def gate_flow(trace: Trace, *, layer: int = -1, note: str = "") -> go.Figure:
     ValueError
         If the model has no gates.
     """
-    if not trace.gates:
-        raise ValueError("gate_flow: this trace has no gates; expected a model with routing='gated'")
-    gates = {m: array(g)[array(trace.masks[m])] for m, g in trace.gates[layer].items()}
-    modalities = [m for m in trace.modalities if len(gates.get(m, ()))]
-    count = len(modalities)
-    shared = [name for name in trace.expert_names if name.startswith("shared")]
-    specific = [f"{m}'s own expert" for m in modalities]
-    names = [*modalities, *specific, *(name.replace("shared", "shared expert") for name in shared)]
-    flows = []  # from which node, to which, how much, in which colour, in words
-    for i, m in enumerate(modalities):
-        for expert, weight in zip(trace.expert_names, gates[m].mean(0), strict=True):
-            to = 2 * count + shared.index(expert) if expert in shared else count + i
-            words = f"{weight:.1%} of the {m} tokens' weight goes to {names[to]}"
-            flows.append((i, to, float(weight) / count, look(m).fill(0.5), words))
-    source, target, value, colour, hover = map(list, zip(*flows, strict=True))
-    # Own experts across from their modality, the shared ones below all, as high as what flows into them: Plotly would
-    # push nodes that are in each other's way out of the picture.
-    arriving = np.bincount(target, value)[count:]
-    between = PAD / (HEIGHT - ABOVE - BELOW)
-    high = arriving * (1 - between * (len(arriving) - 1))
-    middles = np.cumsum(high) - high / 2 + between * np.arange(len(high))
-    colours = [look(m).colour for m in modalities]
-    node = {
-        "label": names,
-        "color": [*colours, *colours, *(LIGHT for _ in shared)],
-        "x": [0.02] * count + [0.98] * len(middles),
-        "y": [*((i + 0.5) / count for i in range(count)), *middles],
-        "pad": PAD,
-        "thickness": 26,
-        "line": {"width": 0},
-        "hovertemplate": "%{label}" + HOVER_ENDS,
-    }
-    link = {"source": source, "target": target, "value": value, "color": colour, "customdata": hover}
-    link["hovertemplate"] = "%{customdata}" + HOVER_ENDS
-    figure = go.Figure(go.Sankey(arrangement="snap", node=node, link=link, textfont={"size": 17, "shadow": "none"}))
-    title = f"Where the gate sends the tokens: layer {layer % len(trace.gates) + 1}"
-    margin = {"l": 20, "r": 20, "t": ABOVE, "b": BELOW}
-    return titled(figure, title, note, height=HEIGHT, words="; ".join(hover) + ".", margin=margin)
+    layers = trace.ffn_gates or trace.gates
+    if not layers:
+        raise ValueError("gate_flow: this trace has no gates; expected routing='gated' or ffn_routing='gated'")
+    layer %= len(layers)
+    means = {m: array(g)[array(trace.masks[m])].mean(0) for m, g in layers[layer].items() if trace.masks[m].any()}
+    cells = np.stack([mean / mean.sum() for mean in means.values()])
+    names, title = list(trace.expert_names), f"Where the gate sends the tokens: layer {layer + 1}"
+    if trace.ffn_gates:
+        names = [f"expert {e + 1}" for e in range(cells.shape[1])]
+        note = " · ".join(filter(None, (note, gate_words(trace, layer))))
+    ways = [[f"of the {m} tokens to {name}" for name in names] for m in means]
+    hover = [[f"{v:.1%} {way}" for v, way in zip(*rows, strict=True)] for rows in zip(cells, ways, strict=True)]
+    text = {"texttemplate": "%{z:.0%}", "textfont": {"size": 18}, "text": hover}
+    figure = go.Figure(heat(cells, max(1.0, cells.max()), gap=3, x=names, y=list(means), **text))
+    figure.update_yaxes(autorange="reversed", ticks="", showgrid=False)
+    figure.update_xaxes(ticks="", showgrid=False)
+    words = "; ".join(cell for row in hover for cell in row) + "."
+    return titled(figure, title, note, height=210 + 70 * len(means), words=words)
+
+
+def gate_words(trace: Trace, layer: int) -> str:
+    """Return the statistics of the gate of a layer's FFN in words."""
+    told = routing_statistics(trace)[layer]
+    loads = ", ".join(f"{load:.0%}" for load in told["load"])
+    return f"loads {loads}; entropy {told['entropy']:.2f} of 1, agreement with the modality {told['agreement']:.2f}"
 
 
 def _share_bar(values: Mapping[str, float], expert: str, layer: str) -> go.Bar:

@@ -34,8 +34,8 @@ class ModelOutput:
     loss : scalar Tensor, or None without labels
         L = L_task + λ_OT L_OT + λ_MMD L_MMD; the last two in training only.
     losses : mapping of name to scalar Tensor
-        The parts, unweighted: "task", "ot", "mmd", and each pair's, such as "ot/audio-text". In training, beside them,
-        "share/ot" and "share/mmd": see `DualAlignment.state`.
+        The parts, unweighted: "task", "ot", "mmd", each pair's, such as "ot/audio-text", and a gate's "balance". In
+        training, beside them, "share/ot" and "share/mmd": see `DualAlignment.state`.
     """
 
     prediction: Tensor
@@ -122,6 +122,7 @@ class FusionModel(nn.Module):
         losses = self.added_losses(tokens, masks) if self.training or self.aligning else {}
         visible = self._drop_modalities(masks)
         output = self.predict(tokens, visible)
+        losses |= output.losses
         if self.shortcut is not None:
             output, straight = self._with_shortcut(output, real, visible)
             if self.training and batch.labels is not None:

@@ -34,6 +34,9 @@ class AlignMamba2Config:
     d_model, dropout [O]; n_layers 2, d_state 16, d_conv 4, expand 2 [T]
     order : "interleave" [T, AlignMamba v1] or "concat" [T]
     experts, routing, placement, direction, n_shared : see `ModalityAwareMamba`
+    ffn : width of the experts of an FFN behind each layer, in units of d_model; 0: none [O]
+    ffn_routing, ffn_experts, ffn_top_k : "modality", as `experts` says, or "gated", the top k; see `ExpertFFN` [O]
+    lambda_balance : weight of the gate's load-balancing loss, mean over layers [O, as in Switch]
     lambda_ot 0.001, lambda_mmd 0.01 : weights of the alignment losses [T]; a loss whose λ is 0 is not computed
     share_ot, share_mmd : in place of λ, how large the loss's gradient is to be, as a share of the task's (see
         `DualAlignment`); 0: λ is as it is set [O]
@@ -72,6 +75,11 @@ class AlignMamba2Config:
     placement: str = "projections"
     direction: str = "forward"
     n_shared: int = 1
+    ffn: float = 0.0
+    ffn_routing: str = "modality"
+    ffn_experts: int = 4
+    ffn_top_k: int = 1
+    lambda_balance: float = 0.01
     lambda_ot: float = 0.001
     lambda_mmd: float = 0.01
     share_ot: float = 0.0
@@ -102,6 +110,7 @@ class AlignMamba2Config:
             "order": ("interleave", "concat"),
             "experts": EXPERTS,
             "routing": ROUTINGS,
+            "ffn_routing": ROUTINGS,
             "placement": PLACEMENTS,
             "direction": DIRECTIONS,
             "transport": ("sinkhorn", "relaxed", "unbalanced"),
@@ -111,12 +120,14 @@ class AlignMamba2Config:
             one_of(name, getattr(self, name), allowed)
         anchor = self.anchor or ("text" if "text" in self.modalities else next(iter(self.modalities)))
         object.__setattr__(self, "anchor", one_of("anchor", anchor, tuple(self.modalities)))
-        for name in ("d_model", "n_layers", "d_state", "d_conv", "expand", "n_shared", *self.modalities):
+        counts = ("d_model", "n_layers", "d_state", "d_conv", "expand", "n_shared", "ffn_experts", "ffn_top_k")
+        for name in (*counts, *self.modalities):
             value = self.modalities[name] if name in self.modalities else getattr(self, name)
             if not isinstance(value, int) or value < (name not in self.encoders):
                 raise ValueError(f"{name}: found {value!r}; expected a whole number of at least 1")
         limits = dict.fromkeys(("dropout", "modality_dropout", "label_smoothing"), 1)
-        limits |= dict.fromkeys(("lambda_ot", "lambda_mmd", "share_ot", "share_mmd", "shortcut_loss"), math.inf)
+        weights = ("lambda_ot", "lambda_mmd", "share_ot", "share_mmd", "lambda_balance", "ffn", "shortcut_loss")
+        limits |= dict.fromkeys(weights, math.inf)
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) < limit:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a number in [0, {limit})")
@@ -132,6 +143,8 @@ class AlignMamba2Config:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a positive number")
         if not 0 <= self.window <= 1:
             raise ValueError(f"window: found {self.window!r}; expected a share of the whole time, in [0, 1]")
+        if self.ffn_top_k > self.ffn_experts:
+            raise ValueError(f"ffn_top_k: found {self.ffn_top_k}; there are {self.ffn_experts} experts (ffn_experts)")
         if self.task == "classification" and self.n_classes < 2:
             raise ValueError(f"n_classes: found {self.n_classes}; expected at least 2")
 

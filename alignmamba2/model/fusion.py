@@ -12,6 +12,7 @@ from ..alignment import DualAlignment
 from ..batch import MultimodalBatch
 from .base import FusionModel, ModelOutput, padded, real_places
 from .config import AlignMamba2Config
+from .experts import ExpertFFN
 from .layers import ModalityAwareMamba
 from .ordering import Ordering, order_tokens, select_rows
 from .trace import Trace, trace_of
@@ -23,7 +24,7 @@ class AlignMamba2(FusionModel):
     1. Project every modality's features (B, T_m, D_m) to tokens (B, T_m, d).
     2. In training only: L_OT and L_MMD between each modality and the anchor (see `DualAlignment`).
     3. Order all real tokens of a sample into one sequence; padding is squeezed out.
-    4. n_layers × x + ModalityAwareMamba(norm(x)).
+    4. n_layers × x + ModalityAwareMamba(norm(x)), and with `ffn` x + ExpertFFN(x).
     5. Norm, read out, head.
 
     A modality may be missing from a batch, or from a sample (no real tokens). Padding never changes an answer.
@@ -51,6 +52,9 @@ class AlignMamba2(FusionModel):
             self.mixer(tuple(c.modalities), c.d_model, c.d_state, c.d_conv, c.expand, **choices)
             for _ in range(c.n_layers)
         )
+        ffn = (max(1, round(c.ffn * c.d_model)), c.experts, c.ffn_routing, c.ffn_experts, c.ffn_top_k)
+        ffns = (ExpertFFN(len(c.modalities), c.d_model, *ffn) for _ in range(c.n_layers if c.ffn else 0))
+        self.ffns = nn.ModuleList(ffns)
         self.norm = nn.RMSNorm(c.d_model, eps=1e-5)
         self.head = nn.Linear(c.d_model, self.outputs)
         if c.shortcut:  # training begins close to the straight line
@@ -63,10 +67,15 @@ class AlignMamba2(FusionModel):
     def total_loss(self, losses: dict[str, Tensor], tokens: Mapping[str, Tensor]) -> Tensor:
         task = super().total_loss(losses, tokens)
         losses |= self.align.measure(task, losses, tokens)
-        return self.align.add_to(task, losses)
+        total = self.align.add_to(task, losses)
+        return total + self.config.lambda_balance * losses["balance"] if "balance" in losses else total
 
     def predict(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutput:
-        return self._read_out(*self._fuse(tokens, masks))
+        balance: list[Tensor] | None = [] if self.training else None
+        output = self._read_out(*self._fuse(tokens, masks, None, balance))
+        if balance:
+            output.losses["balance"] = torch.stack(balance).mean()
+        return output
 
     def trace(self, batch: MultimodalBatch, *, scans: bool = True) -> Trace:
         """Run a batch as in prediction, and keep everything worth looking at (see `Trace`).
@@ -82,13 +91,16 @@ class AlignMamba2(FusionModel):
         projected: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
         records: list[dict[str, Any]] | None = None,
+        balance: list[Tensor] | None = None,
     ) -> tuple[Tensor, Ordering, dict[str, Tensor]]:
         """Grouped tokens (N, d) after fusion, their ordering, and all modalities' masks (absent ones empty)."""
         tokens, ordering, full = self._order(projected, masks)
         tokens = self.dropout(tokens)
-        for norm, layer in zip(self.norms, self.layers, strict=True):
+        for i, (norm, layer) in enumerate(zip(self.norms, self.layers, strict=True)):
             record = None if records is None else {"tokens": tokens}
             tokens = self._pass(norm, layer, tokens, ordering, record)
+            if self.ffns:
+                tokens = tokens + self.dropout(self.ffns[i](tokens, ordering.counts, record, balance))
             if records is not None and record is not None:
                 records.append(record)
         return self.norm(tokens), ordering, full

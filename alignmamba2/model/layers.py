@@ -39,8 +39,8 @@ class ModalityAwareLinear(nn.Module):
     with gate weights w ≥ 0, Σw = 1 over the K = 1 + n_shared experts of a token: its modality's own and the
     shared ones. The factor K makes an even gate equal to routing="modality" (our choice).
 
-    Tokens come grouped: (N, in_features), modality after modality, `counts` of each (see `ordering`).
-    Both kinds of expert start at half of the usual variance, so that their sum starts like `nn.Linear`.
+    Tokens come grouped: (N, in_features), modality after modality, `counts` of each (see `ordering`). The modalities'
+    experts beside a shared one are deviations: they start at 0, and the layer starts like `nn.Linear` (our choice).
 
     Parameters
     ----------
@@ -61,9 +61,11 @@ class ModalityAwareLinear(nn.Module):
         if experts != "shared":
             self.specific = nn.Parameter(torch.empty(n_modalities, out_features, in_features))
         self.n_modalities = n_modalities
-        bound = 1 / math.sqrt(in_features * (2 if experts == "both" else 1))
         for weight in self.parameters():
+            bound = 1 / math.sqrt(in_features * (n_shared if weight is self.shared else 1))
             nn.init.uniform_(weight, -bound, bound)
+        if experts == "both":
+            nn.init.zeros_(self.specific)
 
     def own(self) -> Tensor | None:
         """Return the modalities' experts (n_modalities, out_features, in_features), or None; a subclass may differ."""
@@ -78,14 +80,21 @@ class ModalityAwareLinear(nn.Module):
             return [self.shared[0]] * self.n_modalities
         return list(self.shared[0] + specific)
 
-    def expert_outputs(self, tokens: Tensor, counts: Sequence[int]) -> Tensor:
-        """Return each expert's output (N, K, out_features): the modality's own first, then the shared ones."""
-        outputs, specific = [], self.own()
+    def expert_outputs(self, tokens: Tensor, counts: Sequence[int], centred: bool = False) -> Tensor:
+        """Return each expert's output (N, K, out_features): the modality's own first, then the shared ones.
+
+        Only sums W_shared + W_m matter without a gate: W_shared + D and all W_m − D are the same layer, for any D.
+        `centred` gives the outputs at the one D for which Σ_m W_m = 0.
+        """
+        outputs, shared, specific = [], self.shared, self.own()
+        if centred and shared is not None and specific is not None:
+            mean = specific.mean(0)
+            shared, specific = shared + mean, specific - mean
         if specific is not None:
             slices = zip(tokens.split(tuple(counts)), specific, strict=True)
             outputs.append(torch.cat([F.linear(x, w) for x, w in slices]))
-        if self.shared is not None:
-            outputs.extend(F.linear(tokens, w) for w in self.shared)
+        if shared is not None:
+            outputs.extend(F.linear(tokens, w) for w in shared)
         return torch.stack(outputs, 1)
 
     def forward(self, tokens: Tensor, counts: Sequence[int], gate: Tensor | None = None) -> Tensor:
@@ -242,8 +251,8 @@ class ModalityAwareMamba(nn.Module):
     def mix(self, tokens: Tensor, ordering: Ordering, record: dict[str, Any] | None = None) -> Tensor:
         """Grouped tokens (N, d) → (N, d), read in the given order.
 
-        A `record` takes "contribution" (N, K), the norms of the experts' outputs, own expert first; "gate" (N, K) or
-        None; "mixed" (N, e), the output of the scans; and "scans", the inputs of each direction's scan, grouped.
+        A `record` takes "contribution" (N, K), the norms of the experts' outputs, own expert first, centred without a
+        gate; "gate" (N, K) or None; "mixed" (N, e), the scans' output; and "scans", the inputs of each one, grouped.
         """
         counts = ordering.counts
         gate = None if self.gate is None else self.gate(tokens).softmax(-1)
@@ -258,7 +267,8 @@ class ModalityAwareMamba(nn.Module):
             if self.around is not None:
                 experts, inputs = self.around, self.out_proj(mixed, counts)
             weight = 1.0 if gate is None else (gate * gate.shape[1]).unsqueeze(-1)
-            record["contribution"] = (experts.expert_outputs(inputs, counts) * weight).norm(dim=-1)
+            outputs = experts.expert_outputs(inputs, counts, centred=gate is None)
+            record["contribution"] = (outputs * weight).norm(dim=-1)
             record |= {"gate": gate, "mixed": mixed, "scans": scans}
         return y
 
@@ -267,17 +277,6 @@ class ModalityAwareMamba(nn.Module):
         if self.around is None:
             return self.out_proj(mixed, counts, gate)
         return self.around(self.out_proj(mixed, counts), counts, gate)
-
-    def expert_weights(self) -> dict[str, dict[str, Tensor]]:
-        """Return the experts of each projection that has several: {"in_proj": {"shared": W, "text": W_text, …}, …}."""
-        weights = {}
-        for name in ("in_proj", "out_proj") if self.around is None else ("around",):
-            projection: ModalityAwareLinear = getattr(self, name)
-            shared = [] if projection.shared is None else list(projection.shared.detach())
-            names = ["shared"] if len(shared) == 1 else [f"shared {i + 1}" for i in range(len(shared))]
-            specific = [] if projection.own() is None else list(projection.own().detach())
-            weights[name] = dict(zip(names, shared, strict=True)) | dict(zip(self.modalities, specific, strict=False))
-        return weights
 
     @staticmethod
     def _scan(
@@ -296,10 +295,10 @@ class ModalityAwareMamba(nn.Module):
 
     @torch.no_grad()
     def load_mamba(self, state: dict[str, Tensor]) -> None:
-        """Take over the weights of a plain Mamba as the shared expert; the specific experts become zero.
+        """Take over the weights of a plain Mamba as the shared expert.
 
-        Afterwards this layer computes what that Mamba computes, for any mixture of modalities. `state` is the state
-        dict of `mamba_ssm`'s `Mamba` or of a Hugging Face `MambaMixer`, which have the same names and shapes.
+        A new layer, in which the modalities' experts are 0, then computes what that Mamba computes. `state` is the
+        state dict of `mamba_ssm`'s `Mamba` or of a Hugging Face `MambaMixer`, which have the same names and shapes.
 
         Raises
         ------
@@ -318,8 +317,5 @@ class ModalityAwareMamba(nn.Module):
                 raise ValueError(f"load_mamba: {name!r} is {shape}; expected {expected}, as in a Mamba without biases")
         for name, target in targets.items():
             target.copy_(state[name])
-        for projection in projections:
-            if projection.specific is not None:
-                projection.specific.zero_()
         if self.around is not None:  # the map around the Mamba becomes the identity
             nn.init.eye_(self.around.shared[0])

@@ -106,8 +106,8 @@ class Scan:
 class Attribution:
     """The share of each token of a sample in a prediction: with the bias, all shares sum to the logits exactly.
 
-    The last layer's scan is taken apart with its Δ, B, C and gates as they are, and the last norm with its scale as it
-    is ("our choice": this tells the origin of a prediction, not the effect of removing a token).
+    The last layer's scan is taken apart with its Δ, B, C and gates as they are, and the last norm and FFN with theirs
+    and their scales ("our choice": this tells the origin of a prediction, not the effect of removing a token).
 
     Attributes
     ----------
@@ -152,7 +152,8 @@ class Trace:
     expert_names : tuple of K strings
     contributions : one mapping per layer, of modality to Tensor (B, T_m, K)
         Euclidean norm of each expert's output for each token, in the layer's input projection (or, with
-        placement="around", in its output map); 0 on padding.
+        placement="around", in its output map); 0 on padding. Without gates, of the split with Σ_m W_m = 0: only
+        W_shared + W_m matters, and each other split of it would have other norms.
     gates : one mapping per layer, of modality to Tensor (B, T_m, K); empty unless routing is "gated"
     prediction : Tensor (B,) or (B, T)
     logits : Tensor (..., C) or None
@@ -162,6 +163,9 @@ class Trace:
         "u", "delta", "z" (B, L, e), "B", "C" (B, L, n), "A" (e, n), "D" (e,), as in `Scan`.
     direct : Tensor (B, L, C);  reader : Tensor (B, L, e, C);  bias : Tensor (C,)
         Weights of the positions in their logits; see `attribution`.
+    ffn_contributions : as `contributions`, of the FFNs; empty unless they are there, routed by modality
+    ffn_gates : one mapping per layer, of modality to Tensor (B, T_m, ffn_experts), 0 at experts that are not asked;
+        empty unless ffn_routing is "gated"
     """
 
     modalities: Sequence[str]
@@ -187,14 +191,16 @@ class Trace:
     direct: Tensor | None = None
     reader: Tensor | None = None
     bias: Tensor | None = None
+    ffn_contributions: Sequence[Mapping[str, Tensor]] = ()
+    ffn_gates: Sequence[Mapping[str, Tensor]] = ()
 
-    def expert_shares(self) -> list[dict[str, Tensor]]:
-        """Return, per layer, a mapping of modality to the experts' shares (K,) of its contributions; they sum to 1.
+    def expert_shares(self, ffn: bool = False) -> list[dict[str, Tensor]]:
+        """Return, per layer or its FFN, a mapping of modality to the experts' shares (K,) of its contributions.
 
-        The mean over real tokens of ‖expert k‖ / Σ ‖experts‖. A modality without tokens is left out.
+        The mean over real tokens of ‖expert k‖ / Σ ‖experts‖: they sum to 1. A modality without tokens is left out.
         """
         layers = []
-        for layer in self.contributions:
+        for layer in self.ffn_contributions if ffn else self.contributions:
             shares = {}
             for m, norms in layer.items():
                 real = norms[self.masks[m]]
@@ -299,6 +305,8 @@ def trace_of(model: nn.Module, batch: MultimodalBatch, scans: bool = True) -> Tr
         expert_names=tuple(names),
         contributions=[by_modality(r["contribution"]) for r in records],
         gates=[by_modality(r["gate"]) for r in records if r["gate"] is not None],
+        ffn_contributions=[by_modality(r["ffn"]) for r in records if "ffn" in r],
+        ffn_gates=[by_modality(r["ffn_gate"]) for r in records if "ffn_gate" in r],
         prediction=output.prediction.cpu(),
         logits=None if output.logits is None else output.logits.cpu(),
         **scan_fields,
@@ -359,18 +367,21 @@ def _straight(
 def _readers(
     model: nn.Module, record: dict[str, Any], ordering: Ordering, masks: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Each token's weight in its logits, with the scale of the last norm and the gate as they are.
+    """Each token's weight in its logits, with the scales of the last norms and all gates as they are.
 
     Then logits = bias + Σ_t direct_t + Σ_t reader_t · y_t, with y_t the output of the last layer's scans at token t.
     direct: (N, C);  reader: (N, e, C).
     """
     layer, tokens = model.layers[-1], record["tokens"]
     after = tokens + layer.project_out(record["mixed"], ordering.counts, record["gate"])
-    scale = torch.rsqrt(after.square().mean(-1, keepdim=True) + model.norm.eps)
+    with torch.enable_grad():  # behind an FFN, what reads its output reads its input through its transpose
+        after = after.detach().requires_grad_()
+        final = after + model.ffns[-1](after, ordering.counts, still=True) if model.ffns else after
+    scale = torch.rsqrt(final.detach().square().mean(-1, keepdim=True) + model.norm.eps)
     weight = _readout_weights(model, ordering, masks).unsqueeze(-1) * scale * model.norm.weight
     direct, reader = [], []
     for row in model.head.weight:
-        towards = weight * row  # (N, d)
+        towards = torch.autograd.grad(final, after, weight * row, retain_graph=True)[0]  # (N, d)
         direct.append((tokens * towards).sum(-1))
         with torch.enable_grad():  # the map is linear in `mixed`: its gradient is its transpose
             mixed = record["mixed"].detach().requires_grad_()

@@ -27,6 +27,8 @@ class TrainingConfig:
         Training stops early after `patience` epochs without a better `monitor`.
     learning_rate, weight_decay : float
         Of AdamW; the learning rate falls to 0 along a cosine over `max_epochs`.
+    expert_decay : float
+        Weight decay of the modalities' own experts where there are shared ones too, towards no deviation (our choice).
     encoder_learning_rate, encoder_weight_decay, layer_decay : float
         Of encoders inside the model; the rate of each layer is `layer_decay` times that of the layer above it.
     warmup : float
@@ -59,6 +61,7 @@ class TrainingConfig:
     patience: int = 8
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
+    expert_decay: float = 1.0
     encoder_learning_rate: float = 3e-5
     encoder_weight_decay: float = 0.01
     layer_decay: float = 1.0

@@ -17,13 +17,17 @@ from ..recipes import TrainingConfig
 def optimizer_of(model: FusionModel, config: TrainingConfig) -> AdamW:
     """Return AdamW for a model, as Mamba has it: no decay for what is no matrix of weights (norms, biases, A and D).
 
-    Encoders inside the model have a learning rate and decay of their own; the rate of a layer at depth k below the last
-    one is `layer_decay` to the power of k times `encoder_learning_rate`.
+    Modalities' own experts beside shared ones have a decay of their own. Encoders inside the model have one too, and a
+    learning rate: that of a layer at depth k below the last one is `layer_decay` to the power of k times
+    `encoder_learning_rate`.
     """
     encoders = [group for encoder in model.encode.values() for group in encoder.groups()]
     inside = {id(p) for encoder in model.encode.values() for p in encoder.parameters()}
     own = {name: p for name, p in model.named_parameters() if id(p) not in inside}
-    groups = _groups(own, config.learning_rate, config.weight_decay)
+    deviations = {n: p for n, p in own.items() if "specific" in n.split(".") and model.config.experts == "both"}
+    rest = {name: p for name, p in own.items() if name not in deviations}
+    groups = _groups(rest, config.learning_rate, config.weight_decay)
+    groups += _groups(deviations, config.learning_rate, config.expert_decay)
     for depth, parameters in encoders:
         rate = config.encoder_learning_rate * config.layer_decay**depth
         groups += _groups(parameters, rate, config.encoder_weight_decay)

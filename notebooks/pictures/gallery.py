@@ -117,10 +117,8 @@ def discrepancy() -> Drawn:
 
 
 def routing() -> Drawn:
-    result, test, trace, note = real()
+    _result, _test, trace, note = real()
     yield "expert-shares", figures.expert_shares(trace.expert_shares(), trace.expert_names, note=note)
-    weights = result.model.layers[0].expert_weights()["in_proj"]
-    yield "expert-distances", figures.expert_distances(weights, note=f"{test.name}, layer 1, input projection")
 
 
 def gates() -> Drawn:
