@@ -10,10 +10,11 @@ def masks_of(draw: torch.Generator, b: int, lengths: list[int]) -> dict[str, tor
     return {f"m{i}": torch.rand(b, t, generator=draw) > 0.4 for i, t in enumerate(lengths)}
 
 
-def by_hand(masks: dict[str, torch.Tensor], order: str) -> list[list[int]]:
+def by_hand(masks: dict[str, torch.Tensor], order: str, last: str) -> list[list[int]]:
     """Each sample's sequence as grouped token numbers, by sorting tuples."""
     number, rows = 0, [[] for _ in next(iter(masks.values()))]
-    for rank, mask in enumerate(masks.values()):
+    for rank, (m, mask) in enumerate(masks.items()):
+        rank = 9 if order == "interleave" and m == last else rank
         for b, row in enumerate(mask.tolist()):
             total = sum(row)
             for i in range(total):
@@ -23,14 +24,20 @@ def by_hand(masks: dict[str, torch.Tensor], order: str) -> list[list[int]]:
     return [[n for _, n in sorted(row)] for row in rows]
 
 
-@given(st.integers(0, 2**31), st.integers(1, 4), st.lists(st.integers(1, 7), min_size=1, max_size=3), st.booleans())
-def test_equals_sorting_by_hand(seed, b, lengths, interleave):
+@given(
+    st.integers(0, 2**31),
+    st.integers(1, 4),
+    st.lists(st.integers(1, 7), min_size=1, max_size=3),
+    st.booleans(),
+    st.sampled_from(["", "m0", "m1"]),
+)
+def test_equals_sorting_by_hand(seed, b, lengths, interleave, last):
     order = "interleave" if interleave else "concat"
     masks = masks_of(torch.Generator().manual_seed(seed), b, lengths)
-    ordering = order_tokens(masks, order)
+    ordering = order_tokens(masks, order, last)
     total = sum(int(m.sum()) for m in masks.values())
     tokens = torch.arange(1.0, total + 1).unsqueeze(1)
-    expected = by_hand(masks, order)
+    expected = by_hand(masks, order, last)
     for reverse in (False, True):
         sequence = ordering.to_sequence(tokens, reverse)
         for row, known in zip(sequence[..., 0].tolist(), expected, strict=True):

@@ -19,7 +19,7 @@ from ..batch import BatchError, MultimodalBatch
 from ..encoders.encoder import without_weights
 from ..encoders.inside import Encoders
 from ..storage.files import read_tensors, write_tensors, write_text
-from .config import AlignMamba2Config
+from .config import BEFORE, AlignMamba2Config
 from .ordering import place_rows
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -283,7 +283,7 @@ class FusionModel(nn.Module):
         tensors, notes = read_tensors(folder / WEIGHTS_FILE)
         try:
             values = _plain_config(folder / CONFIG_FILE, tensors)
-            config = cls.config_class.from_dict(values)
+            config = cls.config_class.from_dict({**BEFORE, **values})
             whole = notes.get("encoders") == "whole"
             with torch.device("meta"):  # the weights must fit before any memory is taken for them
                 skeleton = cls(config)

@@ -14,6 +14,8 @@ from .layers import DIRECTIONS, EXPERTS, PLACEMENTS, ROUTINGS, one_of
 
 READOUTS = ("mean", "anchor", "last", "per_step")
 TASKS = ("classification", "regression")
+# The values of settings that a config.json does not name, where they are no longer the default.
+BEFORE = {"ties": "listed"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class AlignMamba2Config:
     Attributes
     ----------
     modalities : mapping of name to feature width
-        The order is the order of ties in "interleave" and of blocks in "concat". 0: its encoder's.
+        The order is that of blocks in "concat". 0: its encoder's.
     encoders : mapping of modality to the settings of an `EncoderConfig`, such as ``{"text": {"name": "minilm", "train":
         3}}``: the modality comes as token ids or pictures, and this encoder, inside the model, makes its tokens
     task : "classification" (cross-entropy over n_classes) or "regression" (absolute error) [O]
@@ -33,6 +35,8 @@ class AlignMamba2Config:
     anchor : the modality that the others are aligned with; "" means "text" where there is one, else the first [T]
     d_model, dropout [O]; n_layers 2, d_state 16, d_conv 4, expand 2 [T]
     order : "interleave" [T, AlignMamba v1] or "concat" [T]
+    ties : tokens of equal time in "interleave" come "anchor last", so that the anchor has seen its own step [T,
+        AlignMamba v1], or as "listed" in `modalities`, as in models of 0.1.0
     experts, routing, placement, direction, n_shared : see `ModalityAwareMamba`
     lambda_ot 0.001, lambda_mmd 0.01 : weights of the alignment losses [T]
     fixed_anchor : the alignment losses move the others towards the anchor and leave the anchor's tokens where the task
@@ -64,6 +68,7 @@ class AlignMamba2Config:
     expand: int = 2
     dropout: float = 0.1
     order: str = "interleave"
+    ties: str = "anchor last"
     experts: str = "both"
     routing: str = "modality"
     placement: str = "projections"
@@ -93,6 +98,7 @@ class AlignMamba2Config:
             "task": TASKS,
             "readout": READOUTS,
             "order": ("interleave", "concat"),
+            "ties": ("anchor last", "listed"),
             "experts": EXPERTS,
             "routing": ROUTINGS,
             "placement": PLACEMENTS,

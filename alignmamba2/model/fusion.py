@@ -101,10 +101,10 @@ class AlignMamba2(FusionModel):
         self, projected: Mapping[str, Tensor], masks: Mapping[str, Tensor]
     ) -> tuple[Tensor, Ordering, dict[str, Tensor]]:
         """Grouped tokens (N, d) before fusion, their ordering, and all modalities' masks (absent ones empty)."""
-        first = next(iter(masks.values()))
-        full = {m: masks[m] if m in masks else first.new_zeros(len(first), 1) for m in self.config.modalities}
+        c, first = self.config, next(iter(masks.values()))
+        full = {m: masks[m] if m in masks else first.new_zeros(len(first), 1) for m in c.modalities}
         tokens = [select_rows(projected[m].flatten(0, 1), real_places(mask)) for m, mask in masks.items()]
-        return torch.cat(tokens), order_tokens(full, self.config.order), full
+        return torch.cat(tokens), order_tokens(full, c.order, c.anchor if c.ties == "anchor last" else ""), full
 
     def _pass(
         self, norm: nn.Module, layer: nn.Module, tokens: Tensor, ordering: Ordering, record: dict[str, Any] | None

@@ -109,13 +109,13 @@ class Ordering:
         return tokens.split(self.counts)
 
 
-def order_tokens(masks: Mapping[str, Tensor], order: str = "interleave") -> Ordering:
+def order_tokens(masks: Mapping[str, Tensor], order: str = "interleave", last: str = "") -> Ordering:
     """Order the real tokens of all modalities, masks (B, T_m), into one sequence per sample.
 
     "interleave" sorts by relative time, ties in the order of the modalities: the i-th of T real tokens has the time
     (i + ½) / T, so that neither padding nor its place changes anything (AlignMamba v1, as told by a third party,
     interleaves per step; relative time carries that over to unequal lengths: our choice). "concat" puts one modality
-    behind the other.
+    behind the other. Modality `last`, if any, follows all others of the same time.
     """
     if order not in ("interleave", "concat"):
         raise ValueError(f"order: found {order!r}; expected 'interleave' or 'concat'")
@@ -126,19 +126,24 @@ def order_tokens(masks: Mapping[str, Tensor], order: str = "interleave") -> Orde
         total = mask.sum(1)[row]
         sample.append(row)
         # float64: (i + ½)/T of different lengths must compare equal exactly where they are equal.
-        time.append((2 * index + 1).double() / (2 * total).double() if order == "interleave" else index * 0.0 + rank)
+        relative = (2 * index + 1).double() / (2 * total).double()
+        time.append(relative if order == "interleave" else relative + rank)
         counts.append(len(row))
-    return arrange(torch.cat(sample), torch.cat(time), counts, len(next(iter(masks.values()))))
+    blocks = torch.arange(sum(counts), device=row.device).split(counts)
+    ties = torch.cat([block for _, block in sorted(zip(masks, blocks, strict=True), key=lambda pair: pair[0] == last)])
+    return arrange(torch.cat(sample), torch.cat(time), counts, len(mask), ties)
 
 
-def arrange(sample: Tensor, time: Tensor, counts: Sequence[int], batch_size: int) -> Ordering:
+def arrange(
+    sample: Tensor, time: Tensor, counts: Sequence[int], batch_size: int, ties: Tensor | None = None
+) -> Ordering:
     """Return the `Ordering` of grouped tokens that belong to `sample` (N,) and are read in the order of `time` (N,).
 
-    Ties keep the grouped order: modality by modality, step by step.
+    Ties keep the order of `ties` (N,), by default the grouped one: modality by modality, step by step.
     """
-    # Two stable sorts, the less important key first.
-    by_time = torch.argsort(time, stable=True)
-    order = by_time[torch.argsort(sample[by_time], stable=True)]
+    order = torch.arange(len(sample), device=sample.device) if ties is None else ties
+    for key in (time, sample):  # stable sorts, the less important key first
+        order = order[torch.argsort(key[order], stable=True)]
     lengths = torch.bincount(sample, minlength=batch_size)
     start = lengths.cumsum(0) - lengths
     position = torch.empty_like(sample)
