@@ -17,6 +17,7 @@ VARIANTS = {
     "mean": {},
     "last": {"readout": "last"},
     "anchor": {"readout": "anchor"},
+    "attention": {"readout": "attention"},
     "shortcut": {"shortcut": ["text", "audio"], "readout": "anchor"},
     "per_step": {"readout": "per_step"},
     "both directions": {"direction": "both", "readout": "per_step"},
@@ -34,6 +35,8 @@ def model_and_batch(**settings) -> tuple[AlignMamba2, MultimodalBatch]:
     lengths = [(4, 4, 4), (6, 6, 6)] if per_step else [(5, 7, 3), (1, 4, 9), (6, 0, 2)]
     with torch.no_grad():  # at its start a gate is even and a norm does nothing: make them matter
         model.norm.weight.uniform_(0.5, 1.5)
+        if model.query is not None:
+            model.query.normal_()
         for layer in model.layers:
             if layer.gate is not None:
                 layer.gate.weight.normal_()

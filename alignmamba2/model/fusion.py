@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,6 +50,7 @@ class AlignMamba2(FusionModel):
             for _ in range(c.n_layers)
         )
         self.norm = nn.RMSNorm(c.d_model, eps=1e-5)
+        self.query = nn.Parameter(torch.zeros(c.d_model)) if c.readout == "attention" else None  # starts as the mean
         self.head = nn.Linear(c.d_model, self.outputs)
         if c.shortcut:  # training begins close to the straight line
             with torch.no_grad():
@@ -116,15 +118,9 @@ class AlignMamba2(FusionModel):
 
     def _pool(self, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
         """Fused tokens, grouped (N, d) → (B, d), or (B, T, d) with readout="per_step"."""
-        if self.config.readout == "mean":
-            total = tokens.new_zeros(ordering.size[0], tokens.shape[-1]).index_add(0, ordering.sample, tokens)
-            return total / ordering.lengths.unsqueeze(-1)
-        if self.config.readout == "anchor":
-            weight = ordering.weights_in(self._anchor).to(tokens.dtype).unsqueeze(-1)
-            return tokens.new_zeros(ordering.size[0], tokens.shape[-1]).index_add(0, ordering.sample, weight * tokens)
-        if self.config.readout == "last":
-            sequence = ordering.to_sequence(tokens)
-            return sequence[torch.arange(len(sequence), device=sequence.device), ordering.lengths - 1]
+        if self.config.readout != "per_step":
+            weighted = tokens * self._weights(tokens, ordering).to(tokens.dtype).unsqueeze(-1)
+            return tokens.new_zeros(ordering.size[0], tokens.shape[-1]).index_add(0, ordering.sample, weighted)
         self._check_steps(masks)
         total = count = 0.0
         for m, x in self._ungroup(tokens, ordering, masks).items():
@@ -133,10 +129,16 @@ class AlignMamba2(FusionModel):
                 count = count + masks[m].unsqueeze(-1).to(x.dtype)
         return total / count.clamp_min(1)
 
-    @property
-    def _anchor(self) -> int:
-        """The anchor's place among the modalities."""
-        return list(self.config.modalities).index(self.config.anchor)
+    def _weights(self, tokens: Tensor, ordering: Ordering) -> Tensor:
+        """The weight (N,) of each fused token in its sample's mean that is read out."""
+        c, lengths = self.config, ordering.lengths[ordering.sample]
+        if c.readout == "anchor":
+            return ordering.weights_in(list(c.modalities).index(c.anchor))
+        if c.readout == "last":
+            return (ordering.place % ordering.size[1] == lengths - 1).float()
+        if c.readout == "attention":
+            return ordering.softmax((tokens.float() * self.query.float()).sum(-1) / math.sqrt(c.d_model))
+        return 1 / lengths
 
     @staticmethod
     def _ungroup(rows: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

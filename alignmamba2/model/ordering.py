@@ -104,6 +104,13 @@ class Ordering:
         members = torch.zeros_like(self.lengths).index_add(0, sample, member)[sample]
         return torch.where(members > 0, member / members.clamp_min(1), 1 / self.lengths[sample])
 
+    def softmax(self, scores: Tensor) -> Tensor:
+        """Return the softmax of scores (N,) over the tokens of each sample."""
+        sample, none = self.sample, scores.new_zeros(self.size[0])
+        top = none.scatter_reduce(0, sample, scores.detach(), "amax", include_self=False)
+        weights = torch.exp(scores - top[sample])
+        return weights / none.index_add(0, sample, weights)[sample]
+
     def split(self, tokens: Tensor) -> tuple[Tensor, ...]:
         """Grouped (N, d) → one slice per modality."""
         return tokens.split(self.counts)

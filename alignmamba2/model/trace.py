@@ -359,7 +359,7 @@ def _straight(
 def _readers(
     model: nn.Module, record: dict[str, Any], ordering: Ordering, masks: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Each token's weight in its logits, with the scale of the last norm and the gate as they are.
+    """Each token's weight in its logits, with the scale of the last norm, the gate and the read-out's as they are.
 
     Then logits = bias + Σ_t direct_t + Σ_t reader_t · y_t, with y_t the output of the last layer's scans at token t.
     direct: (N, C);  reader: (N, e, C).
@@ -367,7 +367,8 @@ def _readers(
     layer, tokens = model.layers[-1], record["tokens"]
     after = tokens + layer.project_out(record["mixed"], ordering.counts, record["gate"])
     scale = torch.rsqrt(after.square().mean(-1, keepdim=True) + model.norm.eps)
-    weight = _readout_weights(model, ordering, masks).unsqueeze(-1) * scale * model.norm.weight
+    weight = _readout_weights(model, after * scale * model.norm.weight, ordering, masks).unsqueeze(-1)
+    weight = weight * scale * model.norm.weight
     direct, reader = [], []
     for row in model.head.weight:
         towards = weight * row  # (N, d)
@@ -379,15 +380,10 @@ def _readers(
     return torch.stack(direct, -1), torch.stack(reader, -1)
 
 
-def _readout_weights(model: nn.Module, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
-    """The weight (N,) of each token in the mean that is read out."""
-    lengths, readout = ordering.lengths[ordering.sample], model.config.readout
-    if readout == "mean":
-        return 1 / lengths
-    if readout == "anchor":
-        return ordering.weights_in(model._anchor)
-    if readout == "last":
-        return (ordering.place % ordering.size[1] == lengths - 1).float()
+def _readout_weights(model: nn.Module, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
+    """The weight (N,) of each fused token in the mean that is read out."""
+    if model.config.readout != "per_step":
+        return model._weights(tokens, ordering)
     present = [mask for mask in masks.values() if mask.any()]
     share = 1 / torch.stack(present).sum(0).clamp_min(1)
     return torch.cat([share[mask] for mask in present])
