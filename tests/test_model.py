@@ -212,6 +212,8 @@ def test_trace(settings, ragged):
         ({"lambda_ot": -1}, "lambda_ot"),
         ({"epsilon": 0}, "epsilon"),
         ({"n_classes": 1}, "n_classes"),
+        ({"shuffle": ["smell"]}, "shuffle: found 'smell'"),
+        ({"shuffle": ["text"], "readout": "per_step"}, "shuffle: found .* steps have an order"),
         ({"swap": {"smell": 0.5}}, "swap: found 'smell'"),
         ({"swap": {"text": 2}}, "swap: found 'text' = 2"),
     ],

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignmamba2.model.ordering import order_tokens
+from alignmamba2.model.ordering import order_tokens, shuffled, token_numbers
 
 
 def masks_of(draw: torch.Generator, b: int, lengths: list[int]) -> dict[str, torch.Tensor]:
@@ -51,6 +51,29 @@ def test_gradients_of_the_two_layouts():
     tokens = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda t: ordering.to_sequence(t), tokens)
     assert torch.autograd.gradcheck(lambda t: ordering.to_tokens(ordering.to_sequence(t, True).sin(), True), tokens)
+
+
+def test_shuffling_stays_within_samples_and_reaches_every_order():
+    masks = {
+        "a": torch.tensor([[0, 1, 1, 1], [0, 0, 0, 0], [1, 0, 1, 0]]).bool(),
+        "b": torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]]).bool(),
+    }
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(60):
+        orders = shuffled(masks, ["a", "b"])
+        assert sorted(orders["a"].tolist()) == list(range(5))
+        assert sorted(orders["a"][:3].tolist()) == [0, 1, 2]
+        assert sorted(orders["b"][4:].tolist()) == [4, 5, 6, 7]
+        assert torch.equal(orders["a"][:3], orders["b"][:3])  # equally many: tokens of one number stay together
+        seen.add(tuple(orders["a"][:3].tolist()))
+    assert len(seen) == 6
+    numbers = {m: token_numbers(masks[m])[order] for m, order in orders.items()}
+    plain, other = order_tokens(masks, "concat"), order_tokens(masks, "concat", numbers=numbers)
+    tokens = torch.arange(1.0, 14).unsqueeze(1)
+    a, b = plain.to_sequence(tokens)[..., 0], other.to_sequence(tokens)[..., 0]
+    assert torch.equal(a[:, :6].sort(1).values, b[:, :6].sort(1).values)  # a block stays a block
+    assert b[0, numbers["a"][0]] == 1  # the first token of "a" stands where its number says
 
 
 def test_unknown_order():

@@ -38,6 +38,8 @@ class AlignMamba2Config:
     order : "interleave" [T, AlignMamba v1] or "concat" [T]
     ties : tokens of equal time in "interleave" come "anchor last", so that the anchor has seen its own step [T,
         AlignMamba v1], or as "listed" in `modalities`, as in models of 0.1.0
+    shuffle : modalities whose tokens are read in another order each time in training, as sets and patches may be, so
+        that no order is memorised; not with one label per step [O]
     experts, routing, placement, direction, n_shared : see `ModalityAwareMamba`
     lambda_ot 0.001, lambda_mmd 0.01 : weights of the alignment losses [T]
     fixed_anchor : the alignment losses move the others towards the anchor and leave the anchor's tokens where the task
@@ -70,6 +72,7 @@ class AlignMamba2Config:
     dropout: float = 0.1
     order: str = "interleave"
     ties: str = "anchor last"
+    shuffle: Sequence[str] = ()
     experts: str = "both"
     routing: str = "modality"
     placement: str = "projections"
@@ -124,6 +127,11 @@ class AlignMamba2Config:
         for m, p in self.swap.items():
             if m not in self.modalities or not 0 <= p <= 1:
                 raise ValueError(f"swap: found {m!r} = {p!r}; expected probabilities for {list(self.modalities)}")
+        object.__setattr__(self, "shuffle", list(self.shuffle))
+        for m in self.shuffle:
+            one_of("shuffle", m, tuple(self.modalities))
+        if self.shuffle and self.readout == "per_step":
+            raise ValueError(f"shuffle: found {self.shuffle} with readout='per_step'; steps have an order")
         object.__setattr__(self, "shortcut", [m for m in self.modalities if m in self.shortcut])
         if self.shortcut and (self.readout == "per_step" or set(self.shortcut) & set(self.swap)):
             raise ValueError("shortcut: not with readout='per_step', and not of a modality that is swapped")

@@ -14,7 +14,7 @@ from ..batch import MultimodalBatch
 from .base import FusionModel, ModelOutput, padded, real_places
 from .config import AlignMamba2Config
 from .layers import ModalityAwareMamba
-from .ordering import Ordering, order_tokens, select_rows
+from .ordering import Ordering, order_tokens, select_rows, shuffled, token_numbers
 from .trace import Trace, trace_of
 
 
@@ -106,7 +106,11 @@ class AlignMamba2(FusionModel):
         c, first = self.config, next(iter(masks.values()))
         full = {m: masks[m] if m in masks else first.new_zeros(len(first), 1) for m in c.modalities}
         tokens = [select_rows(projected[m].flatten(0, 1), real_places(mask)) for m, mask in masks.items()]
-        return torch.cat(tokens), order_tokens(full, c.order, c.anchor if c.ties == "anchor last" else ""), full
+        numbers = {}
+        if self.training and c.shuffle:
+            numbers = {m: token_numbers(full[m])[random] for m, random in shuffled(full, c.shuffle).items()}
+        last = c.anchor if c.ties == "anchor last" else ""
+        return torch.cat(tokens), order_tokens(full, c.order, last, numbers), full
 
     def _pass(
         self, norm: nn.Module, layer: nn.Module, tokens: Tensor, ordering: Ordering, record: dict[str, Any] | None

@@ -116,20 +116,46 @@ class Ordering:
         return tokens.split(self.counts)
 
 
-def order_tokens(masks: Mapping[str, Tensor], order: str = "interleave", last: str = "") -> Ordering:
+def shuffled(masks: Mapping[str, Tensor], modalities: Sequence[str]) -> dict[str, Tensor]:
+    """Return for each of `modalities` the numbers (N_m,) of its real tokens in a random order within each sample.
+
+    One order for all of them: where each has as many tokens, such as patches of two pictures of a place, those that
+    belong together stay together.
+    """
+    orders = {}
+    length = max((masks[m].shape[1] for m in modalities), default=0)
+    key = torch.rand(len(next(iter(masks.values()))), length, dtype=torch.float64)
+    for m in modalities:
+        sample = masks[m].nonzero()[:, 0]
+        orders[m] = torch.argsort(sample + key.to(sample.device)[sample, token_numbers(masks[m])])
+    return orders
+
+
+def token_numbers(mask: Tensor) -> Tensor:
+    """Return the number (N,) of each real token within its sample: 0, 1, …"""
+    return mask.cumsum(1)[mask] - 1
+
+
+def order_tokens(
+    masks: Mapping[str, Tensor],
+    order: str = "interleave",
+    last: str = "",
+    numbers: Mapping[str, Tensor] | None = None,
+) -> Ordering:
     """Order the real tokens of all modalities, masks (B, T_m), into one sequence per sample.
 
     "interleave" sorts by relative time, ties in the order of the modalities: the i-th of T real tokens has the time
     (i + ½) / T, so that neither padding nor its place changes anything (AlignMamba v1, as told by a third party,
     interleaves per step; relative time carries that over to unequal lengths: our choice). "concat" puts one modality
-    behind the other. Modality `last`, if any, follows all others of the same time.
+    behind the other. Modality `last`, if any, follows all others of the same time. `numbers` (N_m,) say when the real
+    tokens of a modality are read, 0, 1, … within each sample; by default as they come.
     """
     if order not in ("interleave", "concat"):
         raise ValueError(f"order: found {order!r}; expected 'interleave' or 'concat'")
     sample, time, counts = [], [], []
-    for rank, mask in enumerate(masks.values()):
+    for rank, (m, mask) in enumerate(masks.items()):
         row = mask.nonzero()[:, 0]  # (N_m,), ascending
-        index = mask.cumsum(1)[mask] - 1  # 0, 1, ... within each row
+        index = numbers[m] if numbers and m in numbers else token_numbers(mask)
         total = mask.sum(1)[row]
         sample.append(row)
         # float64: (i + ½)/T of different lengths must compare equal exactly where they are equal.
