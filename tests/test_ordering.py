@@ -3,7 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignmamba2.model.ordering import order_tokens, shuffled, token_numbers
+from alignmamba2.batch import BatchError
+from alignmamba2.model.ordering import SCAN_ORDERS, order_tokens, scan_turns, shuffled, sinusoids, token_numbers
 
 
 def masks_of(draw: torch.Generator, b: int, lengths: list[int]) -> dict[str, torch.Tensor]:
@@ -74,6 +75,44 @@ def test_shuffling_stays_within_samples_and_reaches_every_order():
     a, b = plain.to_sequence(tokens)[..., 0], other.to_sequence(tokens)[..., 0]
     assert torch.equal(a[:, :6].sort(1).values, b[:, :6].sort(1).values)  # a block stays a block
     assert b[0, numbers["a"][0]] == 1  # the first token of "a" stands where its number says
+
+
+def read(order: str, h: int, w: int) -> list[tuple[int, int]]:
+    """The cells of a grid in a scan order, by walking."""
+    if order.endswith(" back"):
+        return read(order.removesuffix(" back"), h, w)[::-1]
+    if order == "columns":
+        return [(row, column) for column in range(w) for row in range(h)]
+    back = order == "snake"
+    return [(row, column) for row in range(h) for column in (range(w)[::-1] if back and row % 2 else range(w))]
+
+
+@pytest.mark.parametrize("order", SCAN_ORDERS)
+def test_a_scan_order_is_a_walk_over_the_grid_wherever_the_padding_lies(order):
+    h, w = 3, 4
+    mask = torch.zeros(3, 15, dtype=torch.bool)
+    mask[0, :12] = mask[2, 3:] = True
+    turns = scan_turns(mask, (h, w), order).view(2, h * w)  # the second sample has no picture
+    for row in turns.tolist():
+        assert [divmod(row.index(turn), w) for turn in range(h * w)] == read(order, h, w)
+    with pytest.raises(BatchError, match=r"\{11\} real tokens .* 3 × 4"):
+        scan_turns(mask & (torch.arange(15) > 0), (h, w), order)
+
+
+def test_sinusoids_tell_the_relative_time_or_the_cell_and_no_padding():
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0], [0, 1, 0, 1, 0, 0], [0, 0, 1, 1, 1, 1]]).bool()
+    for grid in (None, (2, 2)):
+        masks = mask[[0, 2]] if grid else mask
+        x = sinusoids(masks, 7, grid)
+        assert x.shape == (int(masks.sum()), 7)
+        assert torch.equal(x[:4], x[-4:])
+        assert torch.pdist(x[:4]).min() > 0.1
+    times = sinusoids(mask, 7)
+    halves = torch.tensor([0.25, 0.75]) * torch.pi  # the first angle of two tokens: π t
+    torch.testing.assert_close(times[4:6, 0], halves.sin())
+    rows, columns = sinusoids(torch.ones(1, 6).bool(), 8, (2, 3)).view(2, 3, 2, 2, 2).unbind(3)
+    assert torch.equal(rows[:, 0], rows[:, 2])
+    assert torch.equal(columns[0], columns[1])
 
 
 def test_unknown_order():

@@ -11,6 +11,7 @@ from typing import Any
 from ..alignment.losses import Pair, aligned_pairs
 from ..encoders.inside import checked_settings
 from .layers import DIRECTIONS, EXPERTS, PLACEMENTS, ROUTINGS, one_of
+from .ordering import SCAN_ORDERS
 
 READOUTS = ("mean", "anchor", "last", "attention", "per_step")
 TASKS = ("classification", "regression")
@@ -40,6 +41,11 @@ class AlignMamba2Config:
         AlignMamba v1], or as "listed" in `modalities`, as in models of 0.1.0
     shuffle : modalities whose tokens are read in another order each time in training, as sets and patches may be, so
         that no order is memorised; not with one label per step [O]
+    grids : modality → [h, w], the grid of patches that its tokens are, row by row [O]
+    scan_orders : the orders in which grids are read, "rows", "columns", "snake" (every second row backwards) or one of
+        these from its end, such as "rows back"; layer i of the n_layers reads in order i, and so on in turn [O]
+    positions : "none", or "sinusoidal": sinusoids of the relative time, on grids of row and column, are added to
+        tokens before fusion; modality_embedding : so is a learnt vector per modality [O]
     experts, routing, placement, direction, n_shared : see `ModalityAwareMamba`
     lambda_ot 0.001, lambda_mmd 0.01 : weights of the alignment losses [T]
     fixed_anchor : the alignment losses move the others towards the anchor and leave the anchor's tokens where the task
@@ -73,6 +79,10 @@ class AlignMamba2Config:
     order: str = "interleave"
     ties: str = "anchor last"
     shuffle: Sequence[str] = ()
+    grids: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    scan_orders: Sequence[str] = ("rows",)
+    positions: str = "none"
+    modality_embedding: bool = False
     experts: str = "both"
     routing: str = "modality"
     placement: str = "projections"
@@ -103,6 +113,7 @@ class AlignMamba2Config:
             "readout": READOUTS,
             "order": ("interleave", "concat"),
             "ties": ("anchor last", "listed"),
+            "positions": ("none", "sinusoidal"),
             "experts": EXPERTS,
             "routing": ROUTINGS,
             "placement": PLACEMENTS,
@@ -128,8 +139,13 @@ class AlignMamba2Config:
             if m not in self.modalities or not 0 <= p <= 1:
                 raise ValueError(f"swap: found {m!r} = {p!r}; expected probabilities for {list(self.modalities)}")
         object.__setattr__(self, "shuffle", list(self.shuffle))
-        for m in self.shuffle:
-            one_of("shuffle", m, tuple(self.modalities))
+        object.__setattr__(self, "scan_orders", list(self.scan_orders) or ["rows"])
+        names = tuple(self.modalities)
+        for name, allowed in {"shuffle": names, "grids": names, "scan_orders": SCAN_ORDERS}.items():
+            for value in getattr(self, name):
+                one_of(name, value, allowed)
+        if any(len(grid) != 2 or min(grid) < 1 for grid in self.grids.values()):
+            raise ValueError(f"grids: found {self.grids}; expected [height, width] of each")
         if self.shuffle and self.readout == "per_step":
             raise ValueError(f"shuffle: found {self.shuffle} with readout='per_step'; steps have an order")
         object.__setattr__(self, "shortcut", [m for m in self.modalities if m in self.shortcut])

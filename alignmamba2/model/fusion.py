@@ -14,7 +14,7 @@ from ..batch import MultimodalBatch
 from .base import FusionModel, ModelOutput, padded, real_places
 from .config import AlignMamba2Config
 from .layers import ModalityAwareMamba
-from .ordering import Ordering, order_tokens, select_rows, shuffled, token_numbers
+from .ordering import Ordering, order_tokens, scan_turns, select_rows, shuffled, sinusoids, token_numbers
 from .trace import Trace, trace_of
 
 
@@ -43,6 +43,7 @@ class AlignMamba2(FusionModel):
             transport={"epsilon": c.epsilon, "method": c.transport},
             mmd={"bandwidth": c.bandwidth, "estimator": c.mmd_estimator},
         )
+        self.modality = nn.Parameter(0.02 * torch.randn(len(self.project), c.d_model)) if c.modality_embedding else None
         self.norms = nn.ModuleList(nn.RMSNorm(c.d_model, eps=1e-5) for _ in range(c.n_layers))
         choices = {name: getattr(c, name) for name in ("experts", "routing", "placement", "direction", "n_shared")}
         self.layers = nn.ModuleList(
@@ -89,10 +90,11 @@ class AlignMamba2(FusionModel):
         masks: Mapping[str, Tensor],
         records: list[dict[str, Any]] | None = None,
     ) -> tuple[Tensor, Ordering, dict[str, Tensor]]:
-        """Grouped tokens (N, d) after fusion, their ordering, and all modalities' masks (absent ones empty)."""
-        tokens, ordering, full = self._order(projected, masks)
-        for norm, layer in zip(self.norms, self.layers, strict=True):
-            record = None if records is None else {"tokens": tokens}
+        """Grouped tokens (N, d) after fusion, their last ordering, and all modalities' masks (absent ones empty)."""
+        tokens, orderings, full = self._order(projected, masks)
+        for i, (norm, layer) in enumerate(zip(self.norms, self.layers, strict=True)):
+            ordering = orderings[i % len(orderings)]
+            record = None if records is None else {"tokens": tokens, "ordering": ordering}
             tokens = self._pass(norm, layer, tokens, ordering, record)
             if records is not None and record is not None:
                 records.append(record)
@@ -101,16 +103,23 @@ class AlignMamba2(FusionModel):
     @torch.compiler.disable  # computation that depends on the values of masks is no graph for torch.compile
     def _order(
         self, projected: Mapping[str, Tensor], masks: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Ordering, dict[str, Tensor]]:
-        """Grouped tokens (N, d) before fusion, their ordering, and all modalities' masks (absent ones empty)."""
+    ) -> tuple[Tensor, list[Ordering], dict[str, Tensor]]:
+        """Grouped tokens (N, d) before fusion, their orderings, and all modalities' masks (absent ones empty)."""
         c, first = self.config, next(iter(masks.values()))
         full = {m: masks[m] if m in masks else first.new_zeros(len(first), 1) for m in c.modalities}
-        tokens = [select_rows(projected[m].flatten(0, 1), real_places(mask)) for m, mask in masks.items()]
-        numbers = {}
-        if self.training and c.shuffle:
-            numbers = {m: token_numbers(full[m])[random] for m, random in shuffled(full, c.shuffle).items()}
+        tokens, orderings, random = [], [], {}
+        for i, m in enumerate(full):
+            if m in masks:
+                x = select_rows(projected[m].flatten(0, 1), real_places(masks[m]))
+                x = x if c.positions == "none" else x + sinusoids(masks[m], c.d_model, c.grids.get(m)).to(x.dtype)
+                tokens.append(x if self.modality is None else x + self.modality[i].to(x.dtype))
+        if self.training:
+            random = {m: token_numbers(full[m])[order] for m, order in shuffled(full, c.shuffle).items()}
         last = c.anchor if c.ties == "anchor last" else ""
-        return torch.cat(tokens), order_tokens(full, c.order, last, numbers), full
+        for order in c.scan_orders[: c.n_layers]:
+            turns = {m: scan_turns(full[m], grid, order) for m, grid in c.grids.items()}
+            orderings.append(order_tokens(full, c.order, last, turns | random))
+        return torch.cat(tokens), orderings, full
 
     def _pass(
         self, norm: nn.Module, layer: nn.Module, tokens: Tensor, ordering: Ordering, record: dict[str, Any] | None
@@ -122,27 +131,27 @@ class AlignMamba2(FusionModel):
 
     def _pool(self, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
         """Fused tokens, grouped (N, d) → (B, d), or (B, T, d) with readout="per_step"."""
-        if self.config.readout != "per_step":
-            weighted = tokens * self._weights(tokens, ordering).to(tokens.dtype).unsqueeze(-1)
-            return tokens.new_zeros(ordering.size[0], tokens.shape[-1]).index_add(0, ordering.sample, weighted)
-        self._check_steps(masks)
-        total = count = 0.0
-        for m, x in self._ungroup(tokens, ordering, masks).items():
-            if masks[m].any():
-                total = total + x
-                count = count + masks[m].unsqueeze(-1).to(x.dtype)
-        return total / count.clamp_min(1)
+        shape, place = ordering.size[:1], ordering.sample
+        if self.config.readout == "per_step":
+            self._check_steps(masks)
+            present = [mask for mask in masks.values() if mask.any()]
+            shape, place = present[0].shape, torch.cat([real_places(mask) for mask in present])
+        weighted = tokens * self._weights(tokens, ordering, masks).to(tokens.dtype).unsqueeze(-1)
+        return tokens.new_zeros(math.prod(shape), tokens.shape[-1]).index_add(0, place, weighted).view(*shape, -1)
 
-    def _weights(self, tokens: Tensor, ordering: Ordering) -> Tensor:
-        """The weight (N,) of each fused token in its sample's mean that is read out."""
-        c, lengths = self.config, ordering.lengths[ordering.sample]
-        if c.readout == "anchor":
-            return ordering.weights_in(list(c.modalities).index(c.anchor))
-        if c.readout == "last":
-            return (ordering.place % ordering.size[1] == lengths - 1).float()
+    def _weights(self, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
+        """The weight (N,) of each fused token in the mean that is read out."""
+        c, scores = self.config, torch.zeros(len(tokens), device=tokens.device)
+        if c.readout == "per_step":
+            present = [mask for mask in masks.values() if mask.any()]
+            return torch.cat([(1 / torch.stack(present).sum(0))[mask] for mask in present])
         if c.readout == "attention":
-            return ordering.softmax((tokens.float() * self.query.float()).sum(-1) / math.sqrt(c.d_model))
-        return 1 / lengths
+            scores = (tokens.float() * self.query.float()).sum(-1) / math.sqrt(c.d_model)
+        elif c.readout == "anchor":  # a weight of e^−1e9 = 0, except where a sample has no others
+            ordering.split(scores.sub_(1e9))[list(c.modalities).index(c.anchor)].zero_()
+        elif c.readout == "last":
+            scores[ordering.place % ordering.size[1] < ordering.lengths[ordering.sample] - 1] = -1e9
+        return ordering.softmax(scores)
 
     @staticmethod
     def _ungroup(rows: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

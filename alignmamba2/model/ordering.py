@@ -8,11 +8,16 @@ holds the index from one to the other: padding squeezed out, interleaved or conc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ..batch import BatchError
+
+SCAN_ORDERS = ("rows", "columns", "snake", "rows back", "columns back", "snake back")
 
 
 class _Select(torch.autograd.Function):
@@ -92,17 +97,6 @@ class Ordering:
     def sample(self) -> Tensor:
         """The sample (N,) that each grouped token belongs to."""
         return self.place // self.size[1]
-
-    def weights_in(self, part: int) -> Tensor:
-        """Return each grouped token's weight (N,) in its sample's mean over the tokens of modality number `part`.
-
-        Where a sample has no token of that modality, the mean is over all its tokens.
-        """
-        sample = self.sample
-        member = torch.zeros(len(sample), dtype=torch.int64, device=sample.device)
-        self.split(member)[part].fill_(1)
-        members = torch.zeros_like(self.lengths).index_add(0, sample, member)[sample]
-        return torch.where(members > 0, member / members.clamp_min(1), 1 / self.lengths[sample])
 
     def softmax(self, scores: Tensor) -> Tensor:
         """Return the softmax of scores (N,) over the tokens of each sample."""
@@ -189,3 +183,34 @@ def arrange(
         size=(batch_size, longest),
         lengths=lengths,
     )
+
+
+def scan_turns(mask: Tensor, grid: Sequence[int], order: str) -> Tensor:
+    """Return the turn (N,) in a scan order of each real token of a grid (h, w), h · w of a sample, row by row, or none.
+
+    "snake" reads every second row backwards.
+    """
+    height, width = grid
+    wrong = set(mask.sum(1).tolist()) - {0, height * width}
+    if wrong:
+        raise BatchError(f"masks: {wrong} real tokens in samples; a grid of {height} × {width} has all of them or none")
+    number = token_numbers(mask)
+    row, column = number // width, number % width
+    if order.startswith("snake"):
+        column = torch.where(row % 2 == 1, width - 1 - column, column)
+    turn = column * height + row if order.startswith("columns") else row * width + column
+    return height * width - 1 - turn if order.endswith("back") else turn
+
+
+def sinusoids(mask: Tensor, d: int, grid: Sequence[int] | None = None) -> Tensor:
+    """Return sines and cosines (N, d) of each real token's relative time or, on a grid, of its relative row and column.
+
+    Of angles from π t to 100 π t, with t in (0, 1), in geometric progression (our choice).
+    """
+    number = token_numbers(mask)
+    axes = [(number + 0.5) / mask.sum(1, keepdim=True).expand_as(mask)[mask]]
+    if grid:
+        axes = [(number // grid[1] + 0.5) / grid[0], (number % grid[1] + 0.5) / grid[1]]
+    rates = math.pi * 100 ** torch.linspace(0, 1, math.ceil(d / (2 * len(axes))), device=mask.device)
+    angles = torch.cat([t.unsqueeze(1) * rates for t in axes], 1)
+    return torch.cat([angles.sin(), angles.cos()], 1)[:, :d]
