@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from alignmamba2.effects import expert_effects
 
 from alignmamba2.baselines import load_model
 from alignmamba2.datasets import Dataset, is_present, load_dataset
+from alignmamba2.effects import expert_effects
 from alignmamba2.experiments import provenance, reproduce
 from alignmamba2.model import AlignMamba2
 from alignmamba2.recipes import Recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -122,6 +123,35 @@ def test_it_fits_a_rule(kind, task):
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.5 * first
+
+
+@pytest.mark.parametrize("kind", ["alignmamba2", *KINDS])
+def test_shuffling_changes_the_order_in_training_and_nothing_else(kind):
+    samples = make_samples([(4, 3, 3)] * 3)
+    batch, changed = (
+        MultimodalBatch.from_samples(samples),
+        MultimodalBatch.from_samples(
+            [dataclasses.replace(s, features={**s.features, "text": s.features["text"].flip(0)}) for s in samples]
+        ),
+    )
+    none = {"dropout": 0.0, "lambda_ot": 0.0, "lambda_mmd": 0.0}
+    model, plain = model_of(kind, shuffle=["text"], **none), model_of(kind, **none)
+    with torch.no_grad():
+        expected, other = plain(batch).logits, plain(changed).logits
+        assert torch.equal(model(batch).logits, expected)  # in prediction the order is the given one
+        torch.manual_seed(0)
+        found = torch.stack([model.train()(batch).logits for _ in range(20)])
+    in_order = torch.allclose(expected, other, atol=1e-6)  # a mean does not know the order
+    assert in_order == torch.allclose(found, expected.expand_as(found), atol=1e-6)
+    text = batch.features["text"][:1]
+    orders = [text[:, list(p)] for p in itertools.permutations(range(4))]
+    with torch.no_grad():
+        every = [
+            plain(dataclasses.replace(batch.only("text"), features={"text": x.expand(3, -1, -1)})).logits[0]
+            for x in orders
+        ]
+        alone = [model(batch.only("text")).logits[0] for _ in range(5)]
+    assert all(any(torch.allclose(a, b, atol=1e-5) for b in every) for a in alone)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,6 +18,8 @@ SETTINGS = [
     {"order": "concat"},
     {"readout": "last"},
     {"readout": "anchor"},
+    {"readout": "attention", "positions": "sinusoidal", "modality_embedding": True},
+    {"positions": "sinusoidal", "scan_orders": ["snake", "columns back"], "shuffle": ["text"]},
     {"shortcut": ["text", "audio"], "shortcut_loss": 1.0},
     {"routing": "gated", "n_shared": 2},
     {"placement": "around", "direction": "both"},
@@ -278,13 +280,19 @@ def test_trace(settings, ragged):
     [
         ({"modalities": {}}, "modalities: empty"),
         ({"modalities": {"text": 0}}, "text: found 0"),
-        ({"readout": "first"}, "readout: found 'first'; expected one of 'mean', 'anchor', 'last', 'per_step'"),
+        ({"readout": "first"}, "readout: found 'first'; expected one of 'mean', 'anchor', 'last', 'attention'"),
         ({"anchor": "smell"}, "anchor"),
         ({"d_model": 0}, "d_model"),
         ({"dropout": 1.0}, "dropout"),
         ({"lambda_ot": -1}, "lambda_ot"),
         ({"epsilon": 0}, "epsilon"),
         ({"n_classes": 1}, "n_classes"),
+        ({"grids": {"smell": [7, 7]}}, "grids: found 'smell'"),
+        ({"grids": {"text": [7]}}, "grids: found .* of each"),
+        ({"scan_orders": ["spiral"]}, "scan_orders: found 'spiral'"),
+        ({"positions": "learnt"}, "positions: found 'learnt'"),
+        ({"shuffle": ["smell"]}, "shuffle: found 'smell'"),
+        ({"shuffle": ["text"], "readout": "per_step"}, "shuffle: found .* steps have an order"),
         ({"swap": {"smell": 0.5}}, "swap: found 'smell'"),
         ({"swap": {"text": 2}}, "swap: found 'text' = 2"),
     ],
@@ -343,6 +351,26 @@ def test_the_anchor_read_out_is_the_mean_over_the_anchors_tokens():
     pooled = [text[0, :2].mean(0), text[1, 1], audio[2].mean(0)]  # the third has no anchor: the mean over all it has
     expected = model.head(torch.stack(pooled)).squeeze(-1)
     torch.testing.assert_close(model(batch).prediction, expected)
+
+
+def test_attention_reads_out_a_weighted_mean_of_each_samples_tokens(ragged):
+    model = make(readout="attention")
+    query = torch.randn(8)
+    model.query.data = query
+    masks, real = model._real_tokens(ragged)
+    tokens, ordering, full = model._fuse(model._tokens(masks, real), masks)
+    ungrouped = model._ungroup(tokens, ordering, full)
+    pooled = []
+    for b in range(len(ragged)):
+        own = torch.cat([ungrouped[m][b][masks[m][b]] for m in masks])
+        pooled.append((own @ query / 8**0.5).softmax(0) @ own)
+    torch.testing.assert_close(model(ragged).logits, model.head(torch.stack(pooled)))
+    model.query.data = 1e4 * query  # no overflow: the token of the highest score alone
+    assert torch.isfinite(model(ragged).logits).all()
+    model.query.data = torch.zeros(8)
+    mean = make(readout="mean")
+    mean.load_state_dict({k: v for k, v in model.state_dict().items() if k != "query"})
+    torch.testing.assert_close(model(ragged).logits, mean(ragged).logits)
 
 
 def test_the_shortcut_is_a_linear_model_of_mean_tokens_that_fusion_adds_to():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -17,6 +19,8 @@ VARIANTS = {
     "mean": {},
     "last": {"readout": "last"},
     "anchor": {"readout": "anchor"},
+    "attention": {"readout": "attention"},
+    "scan orders": {"grids": {"audio": [2, 3]}, "scan_orders": ["columns", "snake back"], "modality_embedding": True},
     "shortcut": {"shortcut": ["text", "audio"], "readout": "anchor"},
     "per_step": {"readout": "per_step"},
     "both directions": {"direction": "both", "readout": "per_step"},
@@ -34,8 +38,12 @@ def model_and_batch(**settings) -> tuple[AlignMamba2, MultimodalBatch]:
     model = AlignMamba2(AlignMamba2Config(WIDTHS, **{"d_model": 8, "d_state": 4, "n_classes": 3, **settings})).eval()
     per_step = settings.get("readout") == "per_step"
     lengths = [(4, 4, 4), (6, 6, 6)] if per_step else [(5, 7, 3), (1, 4, 9), (6, 0, 2)]
+    if "grids" in settings:
+        lengths = [(5, 6, 3), (1, 6, 9), (6, 0, 2)]
     with torch.no_grad():  # at its start a gate is even and a norm does nothing: make them matter
         model.norm.weight.uniform_(0.5, 1.5)
+        if model.query is not None:
+            model.query.normal_()
         for layer in model.layers:
             if layer.gate is not None:
                 layer.gate.weight.normal_()
@@ -117,6 +125,23 @@ def test_positions_follow_the_order_of_the_sequence():
     assert scan.place == (*range(5), *range(7), *range(3))
     alone = model.trace(MultimodalBatch.from_samples(make_samples([(5, 7, 3)]))).scan(0)
     torch.testing.assert_close(scan.delta, alone.delta)  # padding changes nothing
+
+
+def test_each_layer_is_traced_in_the_order_that_it_reads():
+    model, batch = model_and_batch(**VARIANTS["scan orders"], order="concat", n_layers=3)
+    trace = model.trace(batch)
+    columns, snake = (0, 3, 1, 4, 2, 5), (3, 4, 5, 2, 1, 0)
+    for layer, order in enumerate((columns, snake, columns)):
+        scan = trace.scan(0, layer)
+        assert scan.place == (*range(5), *order, *range(3))
+        turn = scan.place.index(0, 5)  # of the first patch
+        changed = batch.features["audio"].clone()
+        changed[0, 0] += 1
+        other = model.trace(dataclasses.replace(batch, features={**batch.features, "audio": changed})).scan(0, layer)
+        differs = (scan.u - other.u).abs().amax(1) > 0
+        assert differs[turn]
+        if layer == 0:  # later layers have read of it before
+            assert not differs[:turn].any()
 
 
 def test_a_missing_modality_takes_no_place():

@@ -268,6 +268,17 @@ def test_a_model_of_version_0_1_0_is_read_for_ever():
     assert torch.allclose(model(batch).prediction, torch.tensor(expected["prediction"]), atol=1e-5)
 
 
+def test_a_model_of_version_0_1_0_keeps_its_order_of_ties(tmp_path):
+    model = AlignMamba2.from_pretrained(FIXTURE)
+    assert model.config.ties == "listed"
+    batch = MultimodalBatch({"text": torch.zeros(1, 2, 3), "audio": torch.zeros(1, 2, 2)})
+    assert model.trace(batch).scan(0).modality == ("text", "audio", "text", "audio")
+    model.save_pretrained(tmp_path)  # and does so when saved anew
+    assert AlignMamba2.from_pretrained(tmp_path).config.ties == "listed"
+    new = AlignMamba2(AlignMamba2Config({"text": 3, "audio": 2}))
+    assert new.trace(batch).scan(0).modality == ("audio", "text", "audio", "text")
+
+
 # Numbers
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..model import AlignMamba2Config, FusionModel, ModelOutput
+from ..model.ordering import shuffled
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class Baseline(FusionModel):
         for m in present:
             every[m] = self.dropout(tokens[m]).masked_fill(~masks[m].unsqueeze(-1), 0)
             every_mask[m] = masks[m]
+        if self.training:
+            for m, order in shuffled(every_mask, self.config.shuffle).items():
+                mask = every_mask[m].unsqueeze(-1)
+                every[m] = every[m].masked_scatter(mask, every[m][every_mask[m]][order])
         return self._output(self.fuse(every, every_mask))
 
     @property

@@ -38,7 +38,9 @@ class AlignMambaV1(AlignMamba2):
     config_class = BaselineConfig
 
     def __init__(self, config: BaselineConfig):
-        super().__init__(dataclasses.replace(config, **PLAIN))
+        super().__init__(
+            dataclasses.replace(config, **PLAIN, grids={}, scan_orders=["rows"])
+        )  # patches leave their grid
 
     def _fuse(
         self,

@@ -18,7 +18,7 @@ from ..batch import BatchError, MultimodalBatch
 from ..encoders.encoder import without_weights
 from ..encoders.inside import Encoders
 from ..storage.model_folder import CONFIG_FILE, check_model, read_model, write_model
-from .config import AlignMamba2Config
+from .config import BEFORE, AlignMamba2Config
 from .ordering import place_rows
 
 
@@ -275,7 +275,7 @@ class FusionModel(nn.Module):
         values, tensors, notes = read_model(Path(folder))
         whole = notes.get("encoders") == "whole"
         try:
-            config = cls.config_class.from_dict(values)
+            config = cls.config_class.from_dict({**BEFORE, **values})
             with torch.device("meta"):  # the weights must fit before any memory is taken for them
                 skeleton = cls(config)
             with skeleton.encode.whole(whole):

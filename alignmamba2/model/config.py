@@ -11,9 +11,12 @@ from typing import Any
 from ..alignment.losses import Pair, aligned_pairs
 from ..encoders.inside import checked_settings
 from .layers import DIRECTIONS, EXPERTS, PLACEMENTS, ROUTINGS, one_of
+from .ordering import SCAN_ORDERS
 
-READOUTS = ("mean", "anchor", "last", "per_step")
+READOUTS = ("mean", "anchor", "last", "attention", "per_step")
 TASKS = ("classification", "regression")
+# The values of settings that a config.json does not name, where they are no longer the default.
+BEFORE = {"ties": "listed"}
 
 
 @dataclass(frozen=True)
@@ -23,16 +26,26 @@ class AlignMamba2Config:
     Attributes
     ----------
     modalities : mapping of name to feature width
-        The order is the order of ties in "interleave" and of blocks in "concat". 0: its encoder's.
+        The order is that of blocks in "concat". 0: its encoder's.
     encoders : mapping of modality to the settings of an `EncoderConfig`, such as ``{"text": {"name": "minilm", "train":
         3}}``: the modality comes as token ids or pictures, and this encoder, inside the model, makes its tokens
     task : "classification" (cross-entropy over n_classes) or "regression" (absolute error) [O]
     readout : "mean" over all tokens, "anchor": the mean over the anchor's tokens (over all, where a sample has none of
-        them), "last" token, or "per_step" (one prediction per step: the mean over the
-        modalities' tokens at that step; all modalities need the same number of steps) [O]
+        them), "last" token, "attention" (the mean over all tokens x, weighted by the softmax of q · x / √d with a
+        learnt query q), or "per_step" (one prediction per step: the mean over the modalities' tokens at that step; all
+        modalities need the same number of steps) [O]. Baselines know "mean", "last" and "per_step"
     anchor : the modality that the others are aligned with; "" means "text" where there is one, else the first [T]
     d_model, dropout [O]; n_layers 2, d_state 16, d_conv 4, expand 2 [T]
     order : "interleave" [T, AlignMamba v1] or "concat" [T]
+    ties : tokens of equal time in "interleave" come "anchor last", so that the anchor has seen its own step [T,
+        AlignMamba v1], or as "listed" in `modalities`, as in models of 0.1.0
+    shuffle : modalities whose tokens are read in another order each time in training, as sets and patches may be, so
+        that no order is memorised; not with one label per step [O]
+    grids : modality → [h, w], the grid of patches that its tokens are, row by row [O]
+    scan_orders : the orders in which grids are read, "rows", "columns", "snake" (every second row backwards) or one of
+        these from its end, such as "rows back"; layer i of the n_layers reads in order i, and so on in turn [O]
+    positions : "none", or "sinusoidal": sinusoids of the relative time, on grids of row and column, are added to
+        tokens before fusion; modality_embedding : so is a learnt vector per modality [O]
     experts, routing, placement, direction, n_shared : see `ModalityAwareMamba`
     ffn : width of the experts of an FFN behind each layer, in units of d_model; 0: none [O]
     ffn_routing, ffn_experts, ffn_top_k : "modality", as `experts` says, or "gated", the top k; see `ExpertFFN` [O]
@@ -70,6 +83,12 @@ class AlignMamba2Config:
     expand: int = 2
     dropout: float = 0.1
     order: str = "interleave"
+    ties: str = "anchor last"
+    shuffle: Sequence[str] = ()
+    grids: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    scan_orders: Sequence[str] = ("rows",)
+    positions: str = "none"
+    modality_embedding: bool = False
     experts: str = "both"
     routing: str = "modality"
     placement: str = "projections"
@@ -108,6 +127,8 @@ class AlignMamba2Config:
             "task": TASKS,
             "readout": READOUTS,
             "order": ("interleave", "concat"),
+            "ties": ("anchor last", "listed"),
+            "positions": ("none", "sinusoidal"),
             "experts": EXPERTS,
             "routing": ROUTINGS,
             "ffn_routing": ROUTINGS,
@@ -135,6 +156,16 @@ class AlignMamba2Config:
         for m, p in self.swap.items():
             if m not in self.modalities or not 0 <= p <= 1:
                 raise ValueError(f"swap: found {m!r} = {p!r}; expected probabilities for {list(self.modalities)}")
+        object.__setattr__(self, "shuffle", list(self.shuffle))
+        object.__setattr__(self, "scan_orders", list(self.scan_orders) or ["rows"])
+        names = tuple(self.modalities)
+        for name, allowed in {"shuffle": names, "grids": names, "scan_orders": SCAN_ORDERS}.items():
+            for value in getattr(self, name):
+                one_of(name, value, allowed)
+        if any(len(grid) != 2 or min(grid) < 1 for grid in self.grids.values()):
+            raise ValueError(f"grids: found {self.grids}; expected [height, width] of each")
+        if self.shuffle and self.readout == "per_step":
+            raise ValueError(f"shuffle: found {self.shuffle} with readout='per_step'; steps have an order")
         object.__setattr__(self, "shortcut", [m for m in self.modalities if m in self.shortcut])
         if self.shortcut and (self.readout == "per_step" or set(self.shortcut) & set(self.swap)):
             raise ValueError("shortcut: not with readout='per_step', and not of a modality that is swapped")

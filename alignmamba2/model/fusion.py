@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from .base import FusionModel, ModelOutput, padded, real_places
 from .config import AlignMamba2Config
 from .experts import ExpertFFN
 from .layers import ModalityAwareMamba
-from .ordering import Ordering, order_tokens, select_rows
+from .ordering import Ordering, order_tokens, scan_turns, select_rows, shuffled, sinusoids, token_numbers
 from .trace import Trace, trace_of
 
 
@@ -46,6 +47,7 @@ class AlignMamba2(FusionModel):
             | {"method": c.transport},
             mmd={"bandwidth": c.bandwidth, "estimator": c.mmd_estimator},
         )
+        self.modality = nn.Parameter(0.02 * torch.randn(len(self.project), c.d_model)) if c.modality_embedding else None
         self.norms = nn.ModuleList(nn.RMSNorm(c.d_model, eps=1e-5) for _ in range(c.n_layers))
         choices = {name: getattr(c, name) for name in ("experts", "routing", "placement", "direction", "n_shared")}
         self.layers = nn.ModuleList(
@@ -56,6 +58,7 @@ class AlignMamba2(FusionModel):
         ffns = (ExpertFFN(len(c.modalities), c.d_model, *ffn) for _ in range(c.n_layers if c.ffn else 0))
         self.ffns = nn.ModuleList(ffns)
         self.norm = nn.RMSNorm(c.d_model, eps=1e-5)
+        self.query = nn.Parameter(torch.zeros(c.d_model)) if c.readout == "attention" else None  # starts as the mean
         self.head = nn.Linear(c.d_model, self.outputs)
         if c.shortcut:  # training begins close to the straight line
             with torch.no_grad():
@@ -93,11 +96,12 @@ class AlignMamba2(FusionModel):
         records: list[dict[str, Any]] | None = None,
         balance: list[Tensor] | None = None,
     ) -> tuple[Tensor, Ordering, dict[str, Tensor]]:
-        """Grouped tokens (N, d) after fusion, their ordering, and all modalities' masks (absent ones empty)."""
-        tokens, ordering, full = self._order(projected, masks)
+        """Grouped tokens (N, d) after fusion, their last ordering, and all modalities' masks (absent ones empty)."""
+        tokens, orderings, full = self._order(projected, masks)
         tokens = self.dropout(tokens)
         for i, (norm, layer) in enumerate(zip(self.norms, self.layers, strict=True)):
-            record = None if records is None else {"tokens": tokens}
+            ordering = orderings[i % len(orderings)]
+            record = None if records is None else {"tokens": tokens, "ordering": ordering}
             tokens = self._pass(norm, layer, tokens, ordering, record)
             if self.ffns:
                 tokens = tokens + self.dropout(self.ffns[i](tokens, ordering.counts, record, balance))
@@ -108,14 +112,25 @@ class AlignMamba2(FusionModel):
     @torch.compiler.disable  # computation that depends on the values of masks is no graph for torch.compile
     def _order(
         self, projected: Mapping[str, Tensor], masks: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Ordering, dict[str, Tensor]]:
-        """Grouped tokens (N, d) before fusion, their ordering, and all modalities' masks (absent ones empty)."""
-        first = next(iter(masks.values()))
-        full = {m: masks[m] if m in masks else first.new_zeros(len(first), 1) for m in self.config.modalities}
-        tokens = [select_rows(projected[m].flatten(0, 1), real_places(mask)) for m, mask in masks.items()]
+    ) -> tuple[Tensor, list[Ordering], dict[str, Tensor]]:
+        """Grouped tokens (N, d) before fusion, their orderings, and all modalities' masks (absent ones empty)."""
+        c, first = self.config, next(iter(masks.values()))
+        full = {m: masks[m] if m in masks else first.new_zeros(len(first), 1) for m in c.modalities}
+        tokens, orderings, random = [], [], {}
+        for i, m in enumerate(full):
+            if m in masks:
+                x = select_rows(projected[m].flatten(0, 1), real_places(masks[m]))
+                x = x if c.positions == "none" else x + sinusoids(masks[m], c.d_model, c.grids.get(m)).to(x.dtype)
+                tokens.append(x if self.modality is None else x + self.modality[i].to(x.dtype))
+        if self.training:
+            random = {m: token_numbers(full[m])[order] for m, order in shuffled(full, c.shuffle).items()}
+        last = c.anchor if c.ties == "anchor last" else ""
+        for order in c.scan_orders[: c.n_layers]:
+            turns = {m: scan_turns(full[m], grid, order) for m, grid in c.grids.items()}
+            orderings.append(order_tokens(full, c.order, last, turns | random))
         rows = torch.cat(tokens)
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))  # the residual stream, in mixed precision too
-        return rows, order_tokens(full, self.config.order), full
+        return rows, orderings, full
 
     def _pass(
         self, norm: nn.Module, layer: nn.Module, tokens: Tensor, ordering: Ordering, record: dict[str, Any] | None
@@ -127,27 +142,27 @@ class AlignMamba2(FusionModel):
 
     def _pool(self, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
         """Fused tokens, grouped (N, d) → (B, d), or (B, T, d) with readout="per_step"."""
-        if self.config.readout == "mean":
-            total = tokens.new_zeros(ordering.size[0], tokens.shape[-1]).index_add(0, ordering.sample, tokens)
-            return total / ordering.lengths.unsqueeze(-1)
-        if self.config.readout == "anchor":
-            weight = ordering.weights_in(self._anchor).to(tokens.dtype).unsqueeze(-1)
-            return tokens.new_zeros(ordering.size[0], tokens.shape[-1]).index_add(0, ordering.sample, weight * tokens)
-        if self.config.readout == "last":
-            sequence = ordering.to_sequence(tokens)
-            return sequence[torch.arange(len(sequence), device=sequence.device), ordering.lengths - 1]
-        self._check_steps(masks)
-        total = count = 0.0
-        for m, x in self._ungroup(tokens, ordering, masks).items():
-            if masks[m].any():
-                total = total + x
-                count = count + masks[m].unsqueeze(-1).to(x.dtype)
-        return total / count.clamp_min(1)
+        shape, place = ordering.size[:1], ordering.sample
+        if self.config.readout == "per_step":
+            self._check_steps(masks)
+            present = [mask for mask in masks.values() if mask.any()]
+            shape, place = present[0].shape, torch.cat([real_places(mask) for mask in present])
+        weighted = tokens * self._weights(tokens, ordering, masks).to(tokens.dtype).unsqueeze(-1)
+        return tokens.new_zeros(math.prod(shape), tokens.shape[-1]).index_add(0, place, weighted).view(*shape, -1)
 
-    @property
-    def _anchor(self) -> int:
-        """The anchor's place among the modalities."""
-        return list(self.config.modalities).index(self.config.anchor)
+    def _weights(self, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
+        """The weight (N,) of each fused token in the mean that is read out."""
+        c, scores = self.config, torch.zeros(len(tokens), device=tokens.device)
+        if c.readout == "per_step":
+            present = [mask for mask in masks.values() if mask.any()]
+            return torch.cat([(1 / torch.stack(present).sum(0))[mask] for mask in present])
+        if c.readout == "attention":
+            scores = (tokens.float() * self.query.float()).sum(-1) / math.sqrt(c.d_model)
+        elif c.readout == "anchor":  # a weight of e^−1e9 = 0, except where a sample has no others
+            ordering.split(scores.sub_(1e9))[list(c.modalities).index(c.anchor)].zero_()
+        elif c.readout == "last":
+            scores[ordering.place % ordering.size[1] < ordering.lengths[ordering.sample] - 1] = -1e9
+        return ordering.softmax(scores)
 
     @staticmethod
     def _ungroup(rows: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,11 +8,16 @@ holds the index from one to the other: padding squeezed out, interleaved or conc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ..batch import BatchError
+
+SCAN_ORDERS = ("rows", "columns", "snake", "rows back", "columns back", "snake back")
 
 
 class _Select(torch.autograd.Function):
@@ -93,52 +98,79 @@ class Ordering:
         """The sample (N,) that each grouped token belongs to."""
         return self.place // self.size[1]
 
-    def weights_in(self, part: int) -> Tensor:
-        """Return each grouped token's weight (N,) in its sample's mean over the tokens of modality number `part`.
-
-        Where a sample has no token of that modality, the mean is over all its tokens.
-        """
-        sample = self.sample
-        member = torch.zeros(len(sample), dtype=torch.int64, device=sample.device)
-        self.split(member)[part].fill_(1)
-        members = torch.zeros_like(self.lengths).index_add(0, sample, member)[sample]
-        return torch.where(members > 0, member / members.clamp_min(1), 1 / self.lengths[sample])
+    def softmax(self, scores: Tensor) -> Tensor:
+        """Return the softmax of scores (N,) over the tokens of each sample."""
+        sample, none = self.sample, scores.new_zeros(self.size[0])
+        top = none.scatter_reduce(0, sample, scores.detach(), "amax", include_self=False)
+        weights = torch.exp(scores - top[sample])
+        return weights / none.index_add(0, sample, weights)[sample]
 
     def split(self, tokens: Tensor) -> tuple[Tensor, ...]:
         """Grouped (N, d) → one slice per modality."""
         return tokens.split(self.counts)
 
 
-def order_tokens(masks: Mapping[str, Tensor], order: str = "interleave") -> Ordering:
+def shuffled(masks: Mapping[str, Tensor], modalities: Sequence[str]) -> dict[str, Tensor]:
+    """Return for each of `modalities` the numbers (N_m,) of its real tokens in a random order within each sample.
+
+    One order for all of them: where each has as many tokens, such as patches of two pictures of a place, those that
+    belong together stay together.
+    """
+    orders = {}
+    length = max((masks[m].shape[1] for m in modalities), default=0)
+    key = torch.rand(len(next(iter(masks.values()))), length, dtype=torch.float64)
+    for m in modalities:
+        sample = masks[m].nonzero()[:, 0]
+        orders[m] = torch.argsort(sample + key.to(sample.device)[sample, token_numbers(masks[m])])
+    return orders
+
+
+def token_numbers(mask: Tensor) -> Tensor:
+    """Return the number (N,) of each real token within its sample: 0, 1, …"""
+    return mask.cumsum(1)[mask] - 1
+
+
+def order_tokens(
+    masks: Mapping[str, Tensor],
+    order: str = "interleave",
+    last: str = "",
+    numbers: Mapping[str, Tensor] | None = None,
+) -> Ordering:
     """Order the real tokens of all modalities, masks (B, T_m), into one sequence per sample.
 
     "interleave" sorts by relative time, ties in the order of the modalities: the i-th of T real tokens has the time
     (i + ½) / T, so that neither padding nor its place changes anything (AlignMamba v1, as told by a third party,
     interleaves per step; relative time carries that over to unequal lengths: our choice). "concat" puts one modality
-    behind the other.
+    behind the other. Modality `last`, if any, follows all others of the same time. `numbers` (N_m,) say when the real
+    tokens of a modality are read, 0, 1, … within each sample; by default as they come.
     """
     if order not in ("interleave", "concat"):
         raise ValueError(f"order: found {order!r}; expected 'interleave' or 'concat'")
     sample, time, counts = [], [], []
-    for rank, mask in enumerate(masks.values()):
+    for rank, (m, mask) in enumerate(masks.items()):
         row = mask.nonzero()[:, 0]  # (N_m,), ascending
-        index = mask.cumsum(1)[mask] - 1  # 0, 1, ... within each row
+        index = numbers[m] if numbers and m in numbers else token_numbers(mask)
         total = mask.sum(1)[row]
         sample.append(row)
         # float64: (i + ½)/T of different lengths must compare equal exactly where they are equal.
-        time.append((2 * index + 1).double() / (2 * total).double() if order == "interleave" else index * 0.0 + rank)
+        relative = (2 * index + 1).double() / (2 * total).double()
+        time.append(relative if order == "interleave" else relative + rank)
         counts.append(len(row))
-    return arrange(torch.cat(sample), torch.cat(time), counts, len(next(iter(masks.values()))))
+    blocks = torch.arange(sum(counts), device=row.device).split(counts)
+    ties = torch.cat([block for _, block in sorted(zip(masks, blocks, strict=True), key=lambda pair: pair[0] == last)])
+    return arrange(torch.cat(sample), torch.cat(time), counts, len(mask), ties)
 
 
-def arrange(sample: Tensor, time: Tensor, counts: Sequence[int], batch_size: int) -> Ordering:
+def arrange(
+    sample: Tensor, time: Tensor, counts: Sequence[int], batch_size: int, ties: Tensor | None = None
+) -> Ordering:
     """Return the `Ordering` of grouped tokens that belong to `sample` (N,) and are read in the order of `time` (N,).
 
-    Ties keep the grouped order: modality by modality, step by step.
+    Ties keep the order of `ties` (N,), by default the grouped one: modality by modality, step by step.
     """
-    # Two stable sorts, the less important key first.
-    by_time = torch.argsort(time, stable=True)
-    order = by_time[torch.argsort(sample[by_time], stable=True)]
+    order = torch.arange(len(sample), device=sample.device) if ties is None else ties
+    for key in (time, sample):  # stable sorts, the less important key first
+        order = order[torch.argsort(key[order], stable=True)]
     lengths = torch.bincount(sample, minlength=batch_size)
     start = lengths.cumsum(0) - lengths
     position = torch.empty_like(sample)
@@ -151,3 +183,34 @@ def arrange(sample: Tensor, time: Tensor, counts: Sequence[int], batch_size: int
         size=(batch_size, longest),
         lengths=lengths,
     )
+
+
+def scan_turns(mask: Tensor, grid: Sequence[int], order: str) -> Tensor:
+    """Return the turn (N,) in a scan order of each real token of a grid (h, w), h · w of a sample, row by row, or none.
+
+    "snake" reads every second row backwards.
+    """
+    height, width = grid
+    wrong = set(mask.sum(1).tolist()) - {0, height * width}
+    if wrong:
+        raise BatchError(f"masks: {wrong} real tokens in samples; a grid of {height} × {width} has all of them or none")
+    number = token_numbers(mask)
+    row, column = number // width, number % width
+    if order.startswith("snake"):
+        column = torch.where(row % 2 == 1, width - 1 - column, column)
+    turn = column * height + row if order.startswith("columns") else row * width + column
+    return height * width - 1 - turn if order.endswith("back") else turn
+
+
+def sinusoids(mask: Tensor, d: int, grid: Sequence[int] | None = None) -> Tensor:
+    """Return sines and cosines (N, d) of each real token's relative time or, on a grid, of its relative row and column.
+
+    Of angles from π t to 100 π t, with t in (0, 1), in geometric progression (our choice).
+    """
+    number = token_numbers(mask)
+    axes = [(number + 0.5) / mask.sum(1, keepdim=True).expand_as(mask)[mask]]
+    if grid:
+        axes = [(number // grid[1] + 0.5) / grid[0], (number % grid[1] + 0.5) / grid[1]]
+    rates = math.pi * 100 ** torch.linspace(0, 1, math.ceil(d / (2 * len(axes))), device=mask.device)
+    angles = torch.cat([t.unsqueeze(1) * rates for t in axes], 1)
+    return torch.cat([angles.sin(), angles.cos()], 1)[:, :d]

@@ -157,8 +157,8 @@ class Trace:
     gates : one mapping per layer, of modality to Tensor (B, T_m, K); empty unless routing is "gated"
     prediction : Tensor (B,) or (B, T)
     logits : Tensor (..., C) or None
-    sequence : int64 Tensor (B, L, 2), or None if traced with scans=False, as all that follows
-        For each position of the fused sequence the number of its modality and of its token; −1 behind the last.
+    sequence : int64 Tensor (n_layers, B, L, 2), or None if traced with scans=False, as all that follows
+        For each position of a layer's sequence the number of its modality and of its token; −1 behind the last.
     scans : one list per layer of one mapping per direction
         "u", "delta", "z" (B, L, e), "B", "C" (B, L, n), "A" (e, n), "D" (e,), as in `Scan`.
     direct : Tensor (B, L, C);  reader : Tensor (B, L, e, C);  bias : Tensor (C,)
@@ -211,7 +211,7 @@ class Trace:
 
     def scan(self, sample: int, layer: int = -1, direction: int = 0) -> Scan:
         """Return a scan of one sample, without padding. Direction 1, if the layer has it, reads backwards."""
-        names, places, words = self._positions(sample)
+        names, places, words = self._positions(sample, layer)
         batch = self.scans[layer][direction]
         inputs = {name: x if name in ("A", "D") else x[sample, : len(names)] for name, x in batch.items()}
         return Scan(**inputs, modality=names, place=places, words=words, reverse=direction == 1)
@@ -244,11 +244,11 @@ class Trace:
             logits=(guess[sample] if self.prediction.ndim == 1 else guess[sample, step]).double(),
         )
 
-    def _positions(self, sample: int) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
-        """Modality, place in it, and word of each position of a sample's sequence."""
+    def _positions(self, sample: int, layer: int = -1) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
+        """Modality, place in it, and word of each position of a sample's sequence in a layer."""
         if self.sequence is None:
             raise ValueError("this trace has no scans; expected one made by model.trace(batch), with scans=True")
-        rows = [(m, t) for m, t in self.sequence[sample].tolist() if m >= 0]
+        rows = [(m, t) for m, t in self.sequence[layer, sample].tolist() if m >= 0]
         names = tuple(self.modalities[m] for m, _ in rows)
         places = tuple(t for _, t in rows)
         texts = {m: self.words[sample].get(m, ()) for m in self.modalities}
@@ -278,7 +278,7 @@ def trace_of(model: nn.Module, batch: MultimodalBatch, scans: bool = True) -> Tr
                 mmd(*sides, **model.align.mmd_loss.options).cpu(),
             )
         straight = _straight(model, real, masks)
-        scan_fields = _scan_fields(model, records, ordering, full, straight) if scans else {}
+        scan_fields = _scan_fields(model, records, full, straight) if scans else {}
     finally:
         model.train(was_training)
 
@@ -316,13 +316,12 @@ def trace_of(model: nn.Module, batch: MultimodalBatch, scans: bool = True) -> Tr
 def _scan_fields(
     model: nn.Module,
     records: list[dict[str, Any]],
-    ordering: Ordering,
     masks: Mapping[str, Tensor],
     straight: Mapping[str, Tensor],
 ) -> dict[str, Any]:
-    """The fields of a `Trace` that `Trace.scan` and `Trace.attribution` need, in the order of the sequence."""
+    """The fields of a `Trace` that `Trace.scan` and `Trace.attribution` need, in the order of each layer's sequence."""
 
-    def in_order(rows: Tensor) -> Tensor:
+    def in_order(rows: Tensor, ordering: Ordering) -> Tensor:
         return ordering.to_sequence(rows.flatten(1)).unflatten(2, rows.shape[1:]).float().cpu()
 
     names = tuple(straight)
@@ -334,17 +333,18 @@ def _scan_fields(
         ssms = (layer.ssm, layer.ssm_reverse)[: len(record["scans"])]
         for ssm, inputs in zip(ssms, record["scans"], strict=True):
             constants = {"A": -torch.exp(ssm.A_log.float()).cpu(), "D": ssm.D.detach().float().cpu()}
-            directions.append({name: in_order(rows) for name, rows in inputs.items()} | constants)
+            directions.append({name: in_order(rows, record["ordering"]) for name, rows in inputs.items()} | constants)
         layers.append(directions)
-    direct, reader = _readers(model, records[-1], ordering, masks)
+    last = records[-1]["ordering"]
+    direct, reader = _readers(model, records[-1], last, masks)
     bias = model.head.bias
     if model.shortcut is not None:
         direct, bias = direct + torch.cat(list(straight.values())), bias + model.shortcut.bias
     return {
-        "sequence": (ordering.to_sequence(positions + 1) - 1).cpu(),  # −1 behind the last token
+        "sequence": torch.stack([record["ordering"].to_sequence(positions + 1) for record in records]).cpu() - 1,
         "scans": layers,
-        "direct": in_order(direct),
-        "reader": in_order(reader),
+        "direct": in_order(direct, last),
+        "reader": in_order(reader, last),
         "bias": bias.detach().float().cpu(),
     }
 
@@ -367,7 +367,7 @@ def _straight(
 def _readers(
     model: nn.Module, record: dict[str, Any], ordering: Ordering, masks: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Each token's weight in its logits, with the scales of the last norms and all gates as they are.
+    """Each token's weight in its logits, with the scales of the last norms, all gates and the read-out's as they are.
 
     Then logits = bias + Σ_t direct_t + Σ_t reader_t · y_t, with y_t the output of the last layer's scans at token t.
     direct: (N, C);  reader: (N, e, C).
@@ -378,7 +378,8 @@ def _readers(
         after = after.detach().requires_grad_()
         final = after + model.ffns[-1](after, ordering.counts, still=True) if model.ffns else after
     scale = torch.rsqrt(final.detach().square().mean(-1, keepdim=True) + model.norm.eps)
-    weight = _readout_weights(model, ordering, masks).unsqueeze(-1) * scale * model.norm.weight
+    fused = final.detach() * scale * model.norm.weight
+    weight = model._weights(fused, ordering, masks).unsqueeze(-1) * scale * model.norm.weight
     direct, reader = [], []
     for row in model.head.weight:
         towards = torch.autograd.grad(final, after, weight * row, retain_graph=True)[0]  # (N, d)
@@ -388,17 +389,3 @@ def _readers(
             output = layer.project_out(mixed, ordering.counts, record["gate"])
             reader.append(torch.autograd.grad(output, mixed, towards)[0])
     return torch.stack(direct, -1), torch.stack(reader, -1)
-
-
-def _readout_weights(model: nn.Module, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
-    """The weight (N,) of each token in the mean that is read out."""
-    lengths, readout = ordering.lengths[ordering.sample], model.config.readout
-    if readout == "mean":
-        return 1 / lengths
-    if readout == "anchor":
-        return ordering.weights_in(model._anchor)
-    if readout == "last":
-        return (ordering.place % ordering.size[1] == lengths - 1).float()
-    present = [mask for mask in masks.values() if mask.any()]
-    share = 1 / torch.stack(present).sum(0).clamp_min(1)
-    return torch.cat([share[mask] for mask in present])

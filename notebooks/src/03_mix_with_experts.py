@@ -47,7 +47,8 @@ draw = torch.Generator().manual_seed(seed)
 # ## A picture of the data
 #
 # A sentence as words, sounds and glimpses of the face. To make one sequence out of three, every token gets a time,
-# $(i + \tfrac12)/T_m$ for the $i$-th of $T_m$ tokens, and all are sorted by it: the order is *interleaved*.
+# $(i + \tfrac12)/T_m$ for the $i$-th of $T_m$ tokens, and all are sorted by it: the order is *interleaved*. Where times
+# are equal, the words come last: a word has then seen its own sound and glimpse.
 
 # %%
 sample = next(s for s in data["test"] if len(s.words["text"]) == 6)
@@ -56,7 +57,8 @@ standard = {m: (x - mean_and_sd[m][0]) / mean_and_sd[m][1] for m, x in sample.fe
 figures.sample_strips(standard, sample.words, title=f"Three modalities of {sample.id}", note=note)
 
 # %%
-ordering = order_tokens({m: torch.ones(1, len(x), dtype=torch.bool) for m, x in sample.features.items()})
+everywhere = {m: torch.ones(1, len(x), dtype=torch.bool) for m, x in sample.features.items()}
+ordering = order_tokens(everywhere, last="text")
 modality = torch.repeat_interleave(torch.arange(3), torch.tensor(ordering.counts))
 sequence = torch.empty(len(modality), dtype=torch.long)
 sequence[ordering.place] = modality

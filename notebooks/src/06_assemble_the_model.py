@@ -116,7 +116,7 @@ def squared_mmd(x, y):
 # ### 3. Order
 #
 # One sequence out of three: token $i$ of $T_m$ has the time $(i + \tfrac12)/T_m$; sort by it, and where times are
-# equal keep the order of the modalities.
+# equal the anchor, the words, comes last: a word has then seen its own sound and glimpse.
 
 
 # %%
@@ -124,7 +124,7 @@ def interleave(tokens):
     """{modality: (T_m, d)} → tokens (L, d) in their order, and the modality (L,) of each."""
     times = np.concatenate([(2 * np.arange(len(x)) + 1) / (2 * len(x)) for x in tokens.values()])
     modality = np.concatenate([np.full(len(x), i) for i, x in enumerate(tokens.values())])
-    order = np.argsort(times, kind="stable")
+    order = np.lexsort((modality == list(tokens).index(c.anchor), times))  # by time, then the anchor last
     return torch.cat(list(tokens.values()))[order], torch.from_numpy(modality[order])
 
 
