@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from .model import AlignMamba2, ModelOutput
     from .model.config import AlignMamba2Config
     from .model.layers import ModalityAwareMamba
-    from .model.trace import Trace
     from .scan import selective_scan
+    from .trace import Trace
     from .training import evaluate, fit
 
 

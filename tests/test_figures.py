@@ -13,7 +13,7 @@ from PIL import Image
 
 from alignmamba2 import figures
 from alignmamba2.figures.style import COLOURS, SYMBOLS, short
-from alignmamba2.model.trace import Trace
+from alignmamba2.trace import Trace
 
 PAIR = ("audio", "text")
 WORDS = ["the story", "is", "great"]

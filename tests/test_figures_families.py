@@ -19,7 +19,7 @@ from alignmamba2.effects import routing_statistics
 from alignmamba2.figures.style import IN_THE_DARK, PAPER
 from alignmamba2.model import AlignMamba2
 from alignmamba2.model.config import AlignMamba2Config
-from alignmamba2.model.trace import Trace
+from alignmamba2.trace import Trace
 
 from .conftest import WIDTHS, make_samples
 

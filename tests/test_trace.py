@@ -10,8 +10,8 @@ import torch
 from alignmamba2.batch import MultimodalBatch
 from alignmamba2.model import AlignMamba2
 from alignmamba2.model.config import AlignMamba2Config
-from alignmamba2.model.trace import Scan
 from alignmamba2.scan import selective_scan
+from alignmamba2.trace import Scan
 
 from .conftest import WIDTHS, make_samples
 

@@ -26,8 +26,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "batch": set(),
     "storage": set(),
     "recipes": set(),
-    "model": {"alignment", "batch", "encoders", "scan", "storage"},
-    "effects": {"batch", "model"},
+    "trace": {"alignment", "batch"},
+    "model": {"alignment", "batch", "encoders", "scan", "storage", "trace"},
+    "effects": {"batch", "model", "trace"},
     "baselines": {"alignment", "batch", "effects", "encoders", "model", "storage"},
     "encoders": {"batch", "storage"},
     "datasets": {"batch", "encoders", "storage"},
@@ -35,8 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "experiments": {
         *("baselines", "batch", "datasets", "effects", "encoders", "metrics", "model", "recipes", "storage", "training")
     },
-    "figures": {"effects", "model"},
-    "explorers": {"alignment", "effects", "figures", "metrics", "model"},
+    "figures": {"effects", "model", "trace"},
+    "explorers": {"alignment", "effects", "figures", "metrics", "model", "trace"},
     "launch": {"datasets", "model", "storage", "training"},
 }
 

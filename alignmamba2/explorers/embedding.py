@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 from ..figures import look, tokens_of, umap_2d
 from ..figures.pictures import data_uri, of_sample
 from ..figures.style import INK, PAPER, array, class_names, short, titled
-from ..model.trace import Trace
+from ..trace import Trace
 from .panel import WIDTH, Explorer, PanelOptions, add_trace, button, choice, quoted, steps, whole
 
 NEIGHBOURS = (5, 10, 15, 30, 60, 120)

@@ -15,7 +15,7 @@ from ..effects import change, switched_off, switches
 from ..figures import look
 from ..figures.experts import gate_words
 from ..figures.style import INK, LIGHT, QUIET, array, class_names, titled
-from ..model.trace import Trace
+from ..trace import Trace
 from .panel import Explorer, PanelOptions, add_trace, choice, token_names, which_layer, which_sample
 
 

@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 from ..figures import look
 from ..figures.pictures import of_sample
 from ..figures.style import INK, LIGHT, QUIET, array, class_names, short, titled
-from ..model.trace import Attribution, Trace
+from ..trace import Attribution, Trace
 from .panel import Explorer, PanelOptions, add_trace, quoted, token_names, which_sample, whole
 
 RIGHT = (0.7, 1.0)  # of the figure's width: the prediction, and pictures under it

@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 
 from ..figures import look
 from ..figures.style import INK, LIGHT, SIGNED, array, titled
-from ..model.trace import Scan, Trace
+from ..trace import Scan, Trace
 from .panel import Explorer, PanelOptions, add_trace, choice, quoted, steps, which_layer, which_sample, whole
 
 LENGTH = 40

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from ..model.trace import Attribution
+from ..trace import Attribution
 from .marks import HOVER_ENDS, dots, panels
 from .scan import amounts, name_tokens, places_of, token_labels, token_names
 from .style import INK, LIGHT, PAPER, QUIET, array, class_names, look, titled

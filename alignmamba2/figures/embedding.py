@@ -12,7 +12,7 @@ from unittest.mock import patch
 import numpy as np
 import plotly.graph_objects as go
 
-from ..model.trace import Trace
+from ..trace import Trace
 from .marks import dots, panels
 from .style import COLOURS, INK, PAPER, PLAN_SCALE, SYMBOLS, array, floats, joined, look, quoted, titled
 

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..effects import routing_statistics
-from ..model.trace import Trace
+from ..trace import Trace
 from .marks import HOVER_ENDS, heat, panels
 from .style import INK, LIGHT, PAPER, SHADE, array, look, titled
 

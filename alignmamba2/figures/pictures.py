@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from ..model.trace import Pair
+from ..trace import Pair
 from .marks import HOVER_ENDS, dots, panels
 from .style import COLOURS, INK, array, floats, joined, look, short, titled
 from .transport import shares_of_rows, strongest

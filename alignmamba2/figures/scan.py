@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..model.trace import Attribution, Scan
+from ..trace import Attribution, Scan
 from .marks import HOVER_ENDS, band, dots, heat
 from .style import PAPER, QUIET, array, look, quoted, short, ticks, titled
 

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..model.trace import Pair, Trace
+from ..trace import Pair, Trace
 from .marks import HOVER_ENDS, dots, heat
 from .style import INK, LIGHT, array, floats, joined, look, quoted, short, ticks, titled
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from ..alignment import DualAlignment
 from ..batch import MultimodalBatch
+from ..trace import Trace, trace_of
 from .base import FusionModel, ModelOutput, padded, real_places
 from .config import AlignMamba2Config
 from .experts import ExpertFFN
 from .layers import ModalityAwareMamba
 from .ordering import Ordering, order_tokens, scan_turns, select_rows, shuffled, sinusoids, token_numbers
-from .trace import Trace, trace_of
 
 
 class AlignMamba2(FusionModel):

@@ -39,7 +39,7 @@ import torch
 
 from alignmamba2 import figures, fit, load_dataset, selective_scan
 from alignmamba2.explorers import ScanExplorer
-from alignmamba2.model.trace import Scan
+from alignmamba2.trace import Scan
 from course import check
 
 note = "mini-mosi, synthetic"

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..alignment import mmd, transport
-from ..alignment.losses import Pair, aligned_pairs
-from ..batch import MultimodalBatch
-from .ordering import Ordering
+from .alignment import mmd, transport
+from .alignment.losses import Pair, aligned_pairs
+from .batch import MultimodalBatch
+
+Ordering = Any  # a `model.ordering.Ordering`: the model imports this module, and not the other way round
 
 
 @dataclass(frozen=True)
