@@ -111,7 +111,19 @@ def test_the_last_steps_are_averaged_and_a_stop_changes_nothing(splits, tmp_path
         assert torch.equal(x, result.model.state_dict()[name])
 
 
-def test_a_refit_is_averaged_too(splits, plain):
+def test_a_refit_for_a_number_of_epochs_chosen_before_is_the_only_training(splits):
+    log = Log()
+    change = {"training.refit": True, "training.monitor": "epoch"}
+    result = train(splits, overrides=change, callbacks=[log])
+    size = len(splits["train"]) + len(splits["valid"])
+    assert log.events.count(("start", 2)) == 1
+    assert sum(isinstance(event[0], int) for event in log.events) == 2 * -(-size // 16)  # steps of both splits
+    assert result.history == log.rows
+    assert result.best_epoch == 1
+    assert not any(name.startswith("valid/") for row in result.history for name in row)
+
+
+def test_a_refit_is_averaged_too(splits):
     change = {"training.average": 0.5, "training.refit": True}
     averaged, last = (train(splits, overrides={**change, "training.average": x}).model for x in (0.5, 0.0))
     assert not torch.equal(averaged.head.weight, last.head.weight)

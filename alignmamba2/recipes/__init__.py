@@ -53,7 +53,8 @@ class TrainingConfig:
         Settings of `datasets.augmentation.Augmentation` for the training split's pictures; {"views": 8}, say. Empty:
         pictures are taken as they are.
     refit : bool
-        Once the epoch is chosen, train anew for as many epochs on training and validation splits together.
+        Once the epoch is chosen, train anew for as many epochs on training and validation splits together. With
+        `monitor` = "epoch" nothing is chosen, and this is the only training: nothing is measured on validation then.
     """
 
     batch_size: int = 16

@@ -38,7 +38,7 @@ class FitResult:
     Attributes
     ----------
     model : the best model by `monitor` on the validation split, ready to predict; with `refit`, trained anew for as
-        many epochs on the training and validation splits together
+        many epochs on the training and validation splits together, or from the start on both if `monitor` is "epoch"
     history : one mapping per epoch: "epoch", "train/loss", "train/task", "train/ot", "train/mmd", each pair's such as
         "train/mmd/audio-text", "train/share/ot" and "train/share/mmd" (how large the gradient of a weighted alignment
         loss was beside the task's, on the tokens that are aligned), "valid/loss" and the validation metrics, such as
@@ -169,13 +169,15 @@ class _Run:
     def train(self, train: Dataset, valid: Dataset, callbacks: Sequence[Any]) -> FusionModel:
         """Return the model of the best epoch, or of the refit; go on from the state if there is one."""
         config, model = self.recipe.training, None
-        if not (self.state and self.state["refit"]):
+        direct = config.refit and config.monitor == "epoch"  # validation would choose nothing
+        if not direct and not (self.state and self.state["refit"]):
             model = self._train(train, valid, config.max_epochs, callbacks)
             model.load_state_dict(self.best.weights)
         if config.refit:
             samples = ConcatDataset([train.samples, valid.samples])
             whole = dataclasses.replace(train, split="train+valid", samples=samples)
-            model = self._train(whole, None, self.best.epoch + 1, ())
+            epochs = config.max_epochs if direct else self.best.epoch + 1
+            model = self._train(whole, None, epochs, callbacks if direct else ())
         return model
 
     def _train(self, train: Dataset, valid: Dataset | None, epochs: int, callbacks: Sequence[Any]) -> FusionModel:

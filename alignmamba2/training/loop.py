@@ -95,9 +95,9 @@ class Loop:
         while self.epoch < self.epochs and not (self.valid and self.best.is_final(self.epoch)):
             untrained = self.validate(untrained=True) if self.valid and self.epoch == 0 else {}
             row = {"epoch": self.epoch, **untrained, **self.train_epoch()}
-            if self.valid:
-                with self.average.used():
-                    row |= self.validate()
+            with self.average.used():
+                row |= self.validate() if self.valid else {}
+                if self.valid or self.config.monitor == "epoch":
                     self.best.add(row, self.model)
             self.epoch += 1
             if self.save:
