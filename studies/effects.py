@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     arguments = parser.parse_args(argv)
     datasets = json.loads(arguments.out.read_text("utf-8")) if arguments.out.is_file() else {}
     for name in arguments.only:
-        recipe = Recipe.load(RECIPES / f"{name}.toml" if (RECIPES / f"{name}.toml").is_file() else name)
+        path = RECIPES / f"{name}.toml"
+        recipe = Recipe.load(path if path.is_file() else name, {"training.refit": False})  # validation stays unseen
         if not is_present(recipe.dataset):
             print(f"{name}: data not present")
             continue
