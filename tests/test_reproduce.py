@@ -172,6 +172,11 @@ def test_the_report_says_what_is_synthetic_and_how_it_was_made(first, tmp_path):
         assert low <= row["test"]["accuracy"]["mean"] <= high
         assert set(row["only"]) == {"text", "audio", "video", "text+audio", "text+video", "audio+video"}
         assert row["noise"]["2"]["mae"]["mean"] > 0
+        clean, late = row["test"]["accuracy"]["mean"], row["late"]["0.25"]["accuracy"]["mean"]
+        assert row["drops"]["late 0.25"]["drop"] == pytest.approx(clean - late, abs=1e-6)
+        assert row["drops"]["only text"]["drop"] == pytest.approx(
+            clean - row["only"]["text"]["accuracy"]["mean"], abs=1e-6
+        )
     text = write_page(tmp_path / "report.html", report).read_text()
     assert "Synthetic" in text
     assert "Two epochs a run" in text
@@ -254,6 +259,8 @@ def test_a_linear_row_and_modalities_alone_are_rows_of_the_report(tmp_path, monk
     assert found["rows"]["linear"]["test"]["mae"]["mean"] > 0
     size = found["rows"][FULL]["parameters"]
     assert abs(found["rows"]["text alone"]["parameters"] / size - 1) < 0.15
+    full, alone = (found["rows"][name]["drops"]["noise 2"] for name in (FULL, "audio alone"))
+    assert alone["against_full"]["difference"] == pytest.approx(alone["drop"] - full["drop"])
     accuracy = found["rows"][FULL]["test"]["accuracy"]["mean"]
     assert report["summary"]["mini-mosi"]["accuracy"] == {"mean": 100 * accuracy, "sd": None, "seeds": 1}
     assert report["summary"]["mini-mosi"]["mae"]["mean"] == found["rows"][FULL]["test"]["mae"]["mean"]

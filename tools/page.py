@@ -144,13 +144,16 @@ def _benchmark(benchmark: Mapping[str, Any]) -> str:
     for key, title in (
         ("only", "Accuracy with nothing but these modalities"),
         ("noise", "Accuracy under noise, by severity"),
+        ("late", "Accuracy with late audio, by the share of its length"),
     ):
-        columns = list(next(iter(benchmark["rows"].values()))[key])
+        columns = list(next(iter(benchmark["rows"].values())).get(key, ()))
+        if not columns:
+            continue
         rows = [
             [
                 _(n),
                 _mean(r["test"]["accuracy"]),
-                *(_mean(r[key][c]["accuracy"]) if c in r[key] else "" for c in columns),
+                *(_mean(r[key][c]["accuracy"]) if c in r.get(key, ()) else "" for c in columns),
             ]
             for n, r in benchmark["rows"].items()
         ]

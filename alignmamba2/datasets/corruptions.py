@@ -10,6 +10,8 @@ Each sample has a draw of its own, so order and batches do not matter, and the s
               deviation `severity` grey levels for NYU-Depth V2, 10 · `severity` for MVSA-Single, on the 224 × 224
               pixels that an encoder sees. Depth in metres takes one level as 10 m / 255 (our choice). Values stay
               within 0 and 255 (QMF's negative ones wrap around); every sample has its own draw (QMF repeats one).
+    late      The stream comes `severity` of its length later: as much is lost at its end, and it begins with 0 (our
+              choice).
     blank     With probability ½ per sample, each word becomes "_" with probability 0.1 · `severity` (QMF).
 
 `noise` and `blank` belong to pixels and words. If a data set keeps nothing but features (`mosi`, say), they are applied
@@ -33,7 +35,7 @@ from ..batch import Sample
 from .base import Dataset, Mapped, check_choice
 from .raw_modalities import RawModality, RawSamples
 
-KINDS = ("missing", "frames", "noise", "blank")
+KINDS = ("missing", "frames", "noise", "late", "blank")
 LEVELS = {"frames": ("words",), "noise": ("pixels", "metres"), "blank": ("words",)}
 UNKNOWN = "[UNK]"
 
@@ -47,10 +49,10 @@ def corrupt(
 
     Parameters
     ----------
-    kind : "missing", "frames", "noise" or "blank", see the module
+    kind : "missing", "frames", "noise", "late" or "blank", see the module
     severity : float
-        A probability for "missing" and "frames"; at least 0 for "noise"; from 0 to 10 for "blank".
-    modalities : those to corrupt; default all, for "blank" the text, for "noise" all but words
+        A probability for "missing" and "frames"; from 0 to 1 for "late", to 10 for "blank"; at least 0 for "noise".
+    modalities : those to corrupt; default all, for "blank" the text, for "noise" all but words, for "late" the audio
 
     Raises
     ------
@@ -61,7 +63,8 @@ def corrupt(
     present = list(dataset.samples[0].features)
     raws = dataset.samples.raws if isinstance(dataset.samples, RawSamples) else {}
     able = [m for m in present if _suits(kind, m, raws)]
-    chosen = able if modalities is None else list(modalities)
+    usual = [m for m in able if kind != "late" or m == "audio"]
+    chosen = usual if modalities is None else list(modalities)
     for m in chosen:
         if m not in present:
             raise ValueError(f"modalities: found {m!r}; {dataset.name} has {present}")
@@ -88,7 +91,7 @@ def corrupt(
 
 def _check(kind: str, severity: float) -> None:
     check_choice("kind", kind, KINDS)
-    most = {"missing": 1.0, "frames": 1.0, "noise": np.inf, "blank": 10.0}[kind]
+    most = {"missing": 1.0, "frames": 1.0, "late": 1.0, "noise": np.inf, "blank": 10.0}[kind]
     if not 0 <= severity <= most or not np.isfinite(severity):
         raise ValueError(f"severity: found {severity!r}; {kind!r} takes a number from 0 to {most:g}")
 
@@ -138,6 +141,9 @@ def _change_sample(
         if kind == "noise":
             if draw.random() < 0.5:
                 features[m] = x + severity * scale[m] * torch.from_numpy(draw.standard_normal(x.shape, np.float32))
+        elif kind == "late":
+            late = round(severity * len(x))
+            features[m] = torch.cat([torch.zeros_like(x[:late]), x[: len(x) - late]])
         else:
             lost = torch.from_numpy(_lost_words(kind, severity, draw, len(x)))
             features[m] = x.masked_fill(lost[:, None], 0)

@@ -23,13 +23,15 @@ def summarise(
 
     A prediction's score is whether it is right: its class, or in regression its sign (as in "accuracy"). Regression
     has a second score, "mae", the negative error. Tests compare each variant with the full model on each score; p is
-    corrected for the number of variants (Holm).
+    corrected for the number of variants (Holm). "drops" is the loss of accuracy where modalities are missing, noisy or
+    late, with its difference from the full model's: above 0, this row loses more.
     """
     test = datasets["test"]
     target, units = labels_and_units(test)
     measures = ("accuracy", "mae") if test.task == "regression" else ("accuracy",)
     rows: dict[str, Any] = {}
     scores: dict[str, dict[str, np.ndarray]] = {}
+    drops: dict[tuple[str, str], np.ndarray] = {}  # by row and by what made the test harder
     for variant in variants:
         runs = [r for r in records if r["variant"] == variant.name]
         prediction = np.array([r["prediction"] for r in runs])
@@ -46,9 +48,17 @@ def summarise(
             "valid": mean_and_sd_of([r["valid"] for r in runs]),
             "only": {k: mean_and_sd_of([r["only"][k] for r in runs]) for k in runs[0]["only"]},
             "noise": {k: mean_and_sd_of([r["noise"][k] for r in runs]) for k in runs[0]["noise"]},
+            "late": {k: mean_and_sd_of([r["late"][k] for r in runs]) for k in runs[0].get("late", ())},
             "interval": {m: _signed(interval(s, units), m) for m, s in scores[variant.name].items()},
             "against_full": {},
         }
+        for name in runs[0].get("predictions", ()):  # how much of the first score is lost
+            harder = np.array([r["predictions"][name] for r in runs])
+            lost = scores[variant.name][measures[0]] - _scores(harder, target, test.task, measures[0])
+            drops[variant.name, name] = lost
+    for (row, name), lost in drops.items():
+        against = {"against_full": paired_test(lost, drops[FULL, name], units)} if (FULL, name) in drops else {}
+        rows[row].setdefault("drops", {})[name] = {"drop": float(lost.mean()), **against}
     others = [name for name in rows if name != FULL and FULL in rows]
     for m in measures:
         tests = [paired_test(scores[FULL][m], scores[name][m], units) for name in others]
