@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config, MultimodalBatch
+from alignmamba2 import trace as trace_module
 from alignmamba2.alignment import losses as losses_module
 from alignmamba2.batch import BatchError, Sample
-from alignmamba2.model import trace as trace_module
 
 from .conftest import WIDTHS, make_samples
 

@@ -152,17 +152,8 @@ class AlignMamba2Config:
             if not isinstance(value, int) or value < (name not in self.encoders):
                 raise ValueError(f"{name}: found {value!r}; expected a whole number of at least 1")
         limits = dict.fromkeys(("dropout", "modality_dropout", "label_smoothing"), 1)
-        weights = (
-            "lambda_ot",
-            "lambda_mmd",
-            "share_ot",
-            "share_mmd",
-            "lambda_balance",
-            "ffn",
-            "shortcut_loss",
-            "window",
-        )
-        limits |= dict.fromkeys(weights, math.inf)
+        weights = ("lambda_ot", "lambda_mmd", "share_ot", "share_mmd", "lambda_balance", "ffn", "shortcut_loss")
+        limits |= dict.fromkeys((*weights, "window"), math.inf)
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) < limit:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a number in [0, {limit})")
