@@ -181,7 +181,7 @@ def test_tokens_are_aligned_after_the_layer_that_is_named_and_before_any_dropout
     model, plain = (make(align_after=k, dropout=0.5, lambda_ot=1.0) for k in (after, 0))
     assert torch.equal(answer(model, ragged), answer(plain, ragged))
     masks, real = model._real_tokens(ragged)
-    tokens, ordering, full = model._order(model._tokens(masks, real), masks)
+    tokens, (ordering, *_), full = model._order(model._tokens(masks, real), masks)
     for norm, layer in zip(model.norms[:after], model.layers, strict=False):
         tokens = tokens + layer.mix(norm(tokens), ordering, None)
     parts = dict(zip(full, ordering.split(tokens), strict=True))
