@@ -141,7 +141,7 @@ class Trace:
     ----------
     modalities : tuple of str
     pairs : tuple of (modality, anchor)
-        The pairs that the alignment compares.
+        The pairs that the alignment compares, by their tokens at its layer (`align_after`).
     ids, words, labels, label_mask, masks
         As in the batch.
     projected, fused : mapping of modality to Tensor (B, T_m, d)
@@ -266,14 +266,15 @@ def trace_of(model: nn.Module, batch: MultimodalBatch, scans: bool = True) -> Tr
         masks, real = model._real_tokens(batch)
         projected = model._tokens(masks, real)
         records: list[dict[str, Any]] = []
-        tokens, ordering, full = model._fuse(projected, masks, records)
+        later: dict[str, Tensor] = {}
+        tokens, ordering, full = model._fuse(projected, masks, records, aligned=later)
         output = model._read_out(tokens, ordering, full)
         if model.shortcut is not None:
             output, _ = model._with_shortcut(output, real, masks)
         pairs = aligned_pairs(masks, model.config.anchor)
         aligned = {}
         for pair in pairs:
-            sides = (*(projected[m] for m in pair), *(masks[m] for m in pair))
+            sides = (*((later or projected)[m] for m in pair), *(masks[m] for m in pair))
             aligned[pair] = (
                 transport(*sides, **model.align.transport_loss.options),
                 mmd(*sides, **model.align.mmd_loss.options).cpu(),

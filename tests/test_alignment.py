@@ -1,5 +1,7 @@
 """The alignment losses as modules."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -106,3 +108,45 @@ def test_a_fixed_anchor_gets_no_gradient_and_changes_no_value():
         text, *others = torch.autograd.grad(total, list(tokens.values()), allow_unused=True)
         assert (text is not None) == moves
         assert all(g.abs().sum() > 0 for g in others)
+
+
+def test_a_contrast_is_the_share_of_ones_own_text():
+    """By one sample at a time; whoever lacks a modality is nobody's negative, and says nothing itself."""
+    tokens, masks = batch()
+    masks["text"] = masks["text"].clone()
+    masks["text"][3] = False
+    loss = TransportLoss(epsilon=0.2, negatives=2)
+    x, y = tokens["audio"].requires_grad_(), tokens["text"].requires_grad_()
+    value = loss(x, y, masks["audio"], masks["text"])
+    expected = []
+    for i in range(3):
+        scores = []
+        for j in (i, (i + 1) % 4, (i + 2) % 4):
+            if j < 3:
+                u, v = x[i][masks["audio"][i]][None], y[j][masks["text"][j]][None]
+                scores.append(float(transport(u, v, epsilon=0.2).distance.detach()) / 0.1)
+        expected.append(scores[0] + math.log(sum(math.exp(-s) for s in scores)))
+    assert value.item() == pytest.approx(sum(expected) / 3, rel=1e-3)
+    value.backward()
+    assert torch.isfinite(x.grad).all()
+    assert x.grad[3].abs().sum() == 0
+    assert x.grad[:3].abs().sum() > 0
+    alone = TransportLoss(epsilon=0.2, negatives=2)(x[:1], y[:1])
+    assert alone.item() == 0
+
+
+def test_a_contrast_tells_whose_text_it_is():
+    """What is heard is a sum of one's own code and noise; a linear map has to find the code's half."""
+    generator = torch.Generator().manual_seed(0)
+    text = torch.randn(24, 5, 6, generator=generator)
+    audio = torch.cat([3 * torch.randn(24, 5, 6, generator=generator), text], 2)
+    layer = nn.Linear(12, 6, bias=False)
+    loss, optimizer = TransportLoss(epsilon=0.1, negatives=4), torch.optim.Adam(layer.parameters(), lr=0.02)
+    before = loss(layer(audio), text).item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        value = loss(layer(audio), text)
+        value.backward()
+        optimizer.step()
+    assert before > 1.0
+    assert value.item() < 0.5

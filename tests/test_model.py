@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config, MultimodalBatch
+from alignmamba2 import trace as trace_module
 from alignmamba2.alignment import losses as losses_module
 from alignmamba2.batch import BatchError, Sample
-from alignmamba2.model import trace as trace_module
 
 from .conftest import WIDTHS, make_samples
 
@@ -124,16 +124,19 @@ def gradients(model, batch):
     output = model(batch)
 
     def norm(loss):
-        parts = torch.autograd.grad(loss, list(caught[-1].values()), retain_graph=True, allow_unused=True)
+        tokens = output.tokens or caught[-1]
+        parts = torch.autograd.grad(loss, list(tokens.values()), retain_graph=True, allow_unused=True)
         return math.sqrt(sum(float(g.square().sum()) for g in parts if g is not None))
 
     losses = {name: norm(output.losses[name]) for name in ("task", "ot", "mmd") if name in output.losses}
     return {**losses, "added": norm(output.loss - output.losses["task"])}, output.losses
 
 
+@pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("other", ["ot", "mmd"])
-def test_a_share_is_that_of_the_tasks_gradient(other, ragged):
+def test_a_share_is_that_of_the_tasks_gradient(other, layer, ragged):
     settings = {"share_ot": 0.1, "share_mmd": 0.3, "dropout": 0.5, "fixed_anchor": True, f"lambda_{other}": 0.0}
+    settings["align_after"] = layer
     model, name = make(**settings).train(), {"ot": "mmd", "mmd": "ot"}[other]
     norms, losses = gradients(model, ragged)
     share = settings[f"share_{name}"]
@@ -171,6 +174,33 @@ def test_a_share_is_kept_while_the_gradients_change(ragged):
     assert min(reached) < 0.08
     norms, _ = gradients(model, ragged)
     assert norms["added"] / norms["task"] == pytest.approx(0.1, rel=0.05)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_tokens_are_aligned_after_the_layer_that_is_named_and_before_any_dropout(after, ragged):
+    model, plain = (make(align_after=k, dropout=0.5, lambda_ot=1.0) for k in (after, 0))
+    assert torch.equal(answer(model, ragged), answer(plain, ragged))
+    masks, real = model._real_tokens(ragged)
+    tokens, (ordering, *_), full = model._order(model._tokens(masks, real), masks)
+    for norm, layer in zip(model.norms[:after], model.layers, strict=False):
+        tokens = tokens + layer.mix(norm(tokens), ordering, None)
+    parts = dict(zip(full, ordering.split(tokens), strict=True))
+    expected = 0.0
+    for m in ("audio", "video"):
+        values = []
+        for i in range(len(ragged)):
+            u, v = (parts[k][masks[k].nonzero()[:, 0] == i][None] for k in (m, "text"))
+            values += [losses_module.transport(u, v).distance] if u.shape[1] and v.shape[1] else []
+        expected = expected + torch.cat(values).mean().detach()
+    model.train()
+    assert float(model(ragged).losses["ot"].detach()) == pytest.approx(float(expected), rel=1e-2)
+    model.eval().aligning = True
+    losses = model(ragged).losses
+    assert float(losses["ot"].detach()) == pytest.approx(float(expected), rel=1e-2)
+    trace = model.trace(ragged, scans=False)
+    for (m, anchor), value in trace.transport_distance.items():
+        present = (trace.masks[m].any(1) & trace.masks[anchor].any(1)).float()
+        assert (value * present).sum() / present.sum() == pytest.approx(float(losses[f"ot/{m}-{anchor}"]), rel=1e-3)
 
 
 def test_prediction_never_computes_the_alignment(ragged, monkeypatch):
@@ -285,6 +315,11 @@ def test_trace(settings, ragged):
         ({"d_model": 0}, "d_model"),
         ({"dropout": 1.0}, "dropout"),
         ({"lambda_ot": -1}, "lambda_ot"),
+        ({"share_ot": -1}, "share_ot"),
+        ({"marginal_penalty": 0}, "marginal_penalty"),
+        ({"window": -0.1}, "window"),
+        ({"align_after": 3}, "align_after: found 3; expected a whole number from 0 to 2"),
+        ({"negatives": 0.5}, "negatives"),
         ({"epsilon": 0}, "epsilon"),
         ({"n_classes": 1}, "n_classes"),
         ({"grids": {"smell": [7, 7]}}, "grids: found 'smell'"),

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, distributed, nn
 
-from .costs import common_dtype
+from .costs import common_dtype, expand_mask
 from .mean_discrepancy import mmd
 from .optimal_transport import transport
 
@@ -52,10 +52,25 @@ class _PairLoss(nn.Module):
 
 
 class TransportLoss(_PairLoss):
-    """L_OT: the mean of ``transport(..., **options).distance`` over the samples that hold both modalities."""
+    """L_OT: the mean of ``transport(..., **options).distance`` over the samples that hold both modalities.
+
+    With K `negatives` it is a contrast ("our choice", after InfoNCE): how little of the probability ∝ exp(−distance/τ)
+    lies on a sample's own anchor tokens, among them and those of the K samples that follow in the batch, in nats. Time
+    and memory grow with 1 + K.
+    """
+
+    def __init__(self, negatives: int = 0, temperature: float = 0.1, **options) -> None:
+        super().__init__(**options)
+        self.negatives, self.temperature = negatives, temperature
 
     def per_sample(self, x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> Tensor:
-        return transport(x, y, x_mask, y_mask, **self.options).distance
+        own = transport(x, y, x_mask, y_mask, **self.options).distance
+        y_mask, scores = expand_mask(y_mask, y), [-own / self.temperature]
+        for k in range(1, 1 + min(self.negatives, len(y) - 1)):
+            other, mask = y.roll(-k, 0), y_mask.roll(-k, 0)
+            distance = transport(x, other, x_mask, mask, **self.options).distance
+            scores.append(torch.where(mask.any(1), -distance / self.temperature, -torch.inf))
+        return own if not self.negatives else -torch.stack(scores, 1).log_softmax(1)[:, 0]
 
 
 class MMDLoss(_PairLoss):

@@ -14,7 +14,7 @@ from ..alignment import transport
 from ..model import AlignMamba2, Ordering
 from .base import BaselineConfig
 
-PLAIN = {"experts": "shared", "routing": "modality", "n_shared": 1, "ffn": 0.0, "lambda_ot": 0.0}
+PLAIN = {"experts": "shared", "routing": "modality", "n_shared": 1, "ffn": 0.0, "lambda_ot": 0.0, "align_after": 0}
 
 
 class PlainMamba(AlignMamba2):
@@ -47,6 +47,7 @@ class AlignMambaV1(AlignMamba2):
         projected: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
         *records: list[Any] | None,
+        **aligned: dict[str, Tensor] | None,
     ) -> tuple[Tensor, Ordering, dict[str, Tensor]]:
         anchor = self.config.anchor
         if anchor not in projected or self.config.readout == "per_step" or not masks[anchor].any():

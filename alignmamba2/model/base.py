@@ -36,12 +36,15 @@ class ModelOutput:
     losses : mapping of name to scalar Tensor
         The parts, unweighted: "task", "ot", "mmd", each pair's, such as "ot/audio-text", and a gate's "balance". In
         training, beside them, "share/ot" and "share/mmd": see `DualAlignment.state`.
+    tokens : mapping of modality to Tensor (B, T_m, d)
+        The tokens that are aligned, if these are a fusion layer's (see `align_after`) and not the projections.
     """
 
     prediction: Tensor
     logits: Tensor | None = None
     loss: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
+    tokens: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Projection(nn.Module):
@@ -119,10 +122,13 @@ class FusionModel(nn.Module):
         """Predict and, with labels, return the loss; in training with all its parts."""
         masks, real = self._real_tokens(batch)
         tokens = self._tokens(masks, real)
-        losses = self.added_losses(tokens, masks) if self.training or self.aligning else {}
         visible = self._drop_modalities(masks)
         output = self.predict(tokens, visible)
-        losses |= output.losses
+        if output.tokens:
+            tokens, masks = output.tokens, visible
+        losses = output.losses
+        if self.training or self.aligning:
+            losses |= self.added_losses(tokens, masks)
         if self.shortcut is not None:
             output, straight = self._with_shortcut(output, real, visible)
             if self.training and batch.labels is not None:

@@ -57,6 +57,9 @@ class AlignMamba2Config:
         wants them; see `DualAlignment` [O]
     transport : "sinkhorn" [T], "relaxed" (AlignMamba v1's closed form) [T] or "unbalanced" [O]; epsilon 0.05 [T];
         marginal_penalty, of "unbalanced", and window: see `transport` [O]
+    negatives : number of other samples that L_OT is a contrast to; see `TransportLoss` [O]
+    align_after : the fusion layer after which tokens are aligned; 0: as they are projected. In training dropout sets in
+        there, with the tokens [O]
     bandwidth : "median", a number, or a list of numbers; mmd_estimator : "biased" or "unbiased" [O]
     modality_dropout : probability that a sample loses a modality in training; one always stays [O]
     swap : modality → probability that a token's features are, in training, those of another token of the batch. Makes
@@ -108,6 +111,8 @@ class AlignMamba2Config:
     epsilon: float = 0.05
     marginal_penalty: float = 1.0
     window: float = 1.0
+    negatives: int = 0
+    align_after: int = 0
     bandwidth: str | float | list[float] = "median"
     mmd_estimator: str = "biased"
     modality_dropout: float = 0.0
@@ -148,10 +153,13 @@ class AlignMamba2Config:
                 raise ValueError(f"{name}: found {value!r}; expected a whole number of at least 1")
         limits = dict.fromkeys(("dropout", "modality_dropout", "label_smoothing"), 1)
         weights = ("lambda_ot", "lambda_mmd", "share_ot", "share_mmd", "lambda_balance", "ffn", "shortcut_loss")
-        limits |= dict.fromkeys(weights, math.inf)
+        limits |= dict.fromkeys((*weights, "window"), math.inf)
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) < limit:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a number in [0, {limit})")
+        for name, most in (("align_after", self.n_layers), ("negatives", 10_000)):
+            if getattr(self, name) not in range(most + 1):
+                raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a whole number from 0 to {most}")
         object.__setattr__(self, "swap", dict(self.swap))
         for m, p in self.swap.items():
             if m not in self.modalities or not 0 <= p <= 1:
@@ -172,8 +180,6 @@ class AlignMamba2Config:
         for name in ("epsilon", "marginal_penalty", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a positive number")
-        if not 0 <= self.window <= 1:
-            raise ValueError(f"window: found {self.window!r}; expected a share of the whole time, in [0, 1]")
         if self.ffn_top_k > self.ffn_experts:
             raise ValueError(f"ffn_top_k: found {self.ffn_top_k}; there are {self.ffn_experts} experts (ffn_experts)")
         if self.task == "classification" and self.n_classes < 2:

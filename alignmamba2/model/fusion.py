@@ -23,7 +23,7 @@ class AlignMamba2(FusionModel):
     """Multimodal fusion with a Modality-Aware Mamba and a dual alignment (arXiv 2603.18462).
 
     1. Project every modality's features (B, T_m, D_m) to tokens (B, T_m, d).
-    2. In training only: L_OT and L_MMD between each modality and the anchor (see `DualAlignment`).
+    2. In training only: L_OT and L_MMD between each modality and the anchor (see `DualAlignment`, `align_after`).
     3. Order all real tokens of a sample into one sequence; padding is squeezed out.
     4. n_layers × x + ModalityAwareMamba(norm(x)), and with `ffn` x + ExpertFFN(x).
     5. Norm, read out, head.
@@ -44,7 +44,7 @@ class AlignMamba2(FusionModel):
             anchor=c.anchor,
             fixed_anchor=c.fixed_anchor,
             transport={name: getattr(c, name) for name in ("epsilon", "marginal_penalty", "window")}
-            | {"method": c.transport},
+            | {"method": c.transport, "negatives": c.negatives},
             mmd={"bandwidth": c.bandwidth, "estimator": c.mmd_estimator},
         )
         self.modality = nn.Parameter(0.02 * torch.randn(len(self.project), c.d_model)) if c.modality_embedding else None
@@ -75,7 +75,9 @@ class AlignMamba2(FusionModel):
 
     def predict(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutput:
         balance: list[Tensor] | None = [] if self.training else None
-        output = self._read_out(*self._fuse(tokens, masks, None, balance))
+        aligned: dict[str, Tensor] | None = {} if self.training or self.aligning else None
+        output = self._read_out(*self._fuse(tokens, masks, None, balance, aligned=aligned))
+        output.tokens = aligned or {}
         if balance:
             output.losses["balance"] = torch.stack(balance).mean()
         return output
@@ -95,18 +97,28 @@ class AlignMamba2(FusionModel):
         masks: Mapping[str, Tensor],
         records: list[dict[str, Any]] | None = None,
         balance: list[Tensor] | None = None,
+        aligned: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, Ordering, dict[str, Tensor]]:
-        """Grouped tokens (N, d) after fusion, their last ordering, and all modalities' masks (absent ones empty)."""
+        """Grouped tokens (N, d) after fusion, their last ordering, and all modalities' masks (absent ones empty).
+
+        `aligned` takes up the tokens to align, if they are a layer's.
+        """
         tokens, orderings, full = self._order(projected, masks)
-        tokens = self.dropout(tokens)
+        after = self.config.align_after
         for i, (norm, layer) in enumerate(zip(self.norms, self.layers, strict=True)):
+            tokens = self.dropout(tokens) if i == after else tokens
+            dropout = self.dropout if i >= after else nn.Identity()
             ordering = orderings[i % len(orderings)]
             record = None if records is None else {"tokens": tokens, "ordering": ordering}
-            tokens = self._pass(norm, layer, tokens, ordering, record)
+            tokens = self._pass(norm, layer, tokens, ordering, record, dropout)
             if self.ffns:
-                tokens = tokens + self.dropout(self.ffns[i](tokens, ordering.counts, record, balance))
+                tokens = tokens + dropout(self.ffns[i](tokens, ordering.counts, record, balance))
             if records is not None and record is not None:
                 records.append(record)
+            if i + 1 == after and aligned is not None:
+                aligned |= {m: x for m, x in self._ungroup(tokens, ordering, full).items() if m in masks}
+                # Grouped from these again, so that the task's gradient passes through them.
+                tokens = torch.cat([select_rows(x.flatten(0, 1), real_places(masks[m])) for m, x in aligned.items()])
         return self.norm(tokens), ordering, full
 
     @torch.compiler.disable  # computation that depends on the values of masks is no graph for torch.compile
@@ -133,9 +145,15 @@ class AlignMamba2(FusionModel):
         return rows, orderings, full
 
     def _pass(
-        self, norm: nn.Module, layer: nn.Module, tokens: Tensor, ordering: Ordering, record: dict[str, Any] | None
+        self,
+        norm: nn.Module,
+        layer: nn.Module,
+        tokens: Tensor,
+        ordering: Ordering,
+        record: dict[str, Any] | None,
+        dropout: nn.Module,
     ) -> Tensor:
-        return tokens + self.dropout(layer.mix(norm(tokens), ordering, record))
+        return tokens + dropout(layer.mix(norm(tokens), ordering, record))
 
     def _read_out(self, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> ModelOutput:
         return self._output(self.head(self.dropout(self._pool(tokens, ordering, masks))))
