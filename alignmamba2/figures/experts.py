@@ -71,17 +71,17 @@ def gate_flow(trace: Trace, *, layer: int = -1, note: str = "") -> go.Figure:
     means = {m: array(g)[array(trace.masks[m])].mean(0) for m, g in layers[layer].items() if trace.masks[m].any()}
     cells = np.stack([mean / mean.sum() for mean in means.values()])
     names, title = list(trace.expert_names), f"Where the gate sends the tokens: layer {layer + 1}"
-    if trace.ffn_gates:
+    told = gate_words(trace, layer) if trace.ffn_gates else ""
+    if told:
         names = [f"expert {e + 1}" for e in range(cells.shape[1])]
-        note = " · ".join(filter(None, (note, gate_words(trace, layer))))
     ways = [[f"of the {m} tokens to {name}" for name in names] for m in means]
     hover = [[f"{v:.1%} {way}" for v, way in zip(*rows, strict=True)] for rows in zip(cells, ways, strict=True)]
     text = {"texttemplate": "%{z:.0%}", "textfont": {"size": 18}, "text": hover}
-    figure = go.Figure(heat(cells, max(1.0, cells.max()), gap=3, x=names, y=list(means), **text))
+    figure = go.Figure(heat(cells, max(0.5, cells.max()), gap=3, x=names, y=list(means), **text))
     figure.update_yaxes(autorange="reversed", ticks="", showgrid=False)
-    figure.update_xaxes(ticks="", showgrid=False)
-    words = "; ".join(cell for row in hover for cell in row) + "."
-    return titled(figure, title, note, height=210 + 70 * len(means), words=words)
+    figure.update_xaxes(ticks="", showgrid=False, title=told)
+    words = "; ".join([*(cell for row in hover for cell in row), *[told] * bool(told)]) + "."
+    return titled(figure, title, note, height=210 + 70 * len(means), words=words, margin_b=90 if told else 60)
 
 
 def gate_words(trace: Trace, layer: int) -> str:
