@@ -155,7 +155,7 @@ def languages(world: int, same: bool = False) -> dict[str, Dataset]:
 def clans(world: int, same: bool = False) -> dict[str, Dataset]:
     """Tokens of four clans in two modalities; each clan, or all if `same`, multiplies two directions of its own."""
     rng = np.random.default_rng([world, 0])
-    places = 2 * np.linalg.qr(rng.standard_normal((CLANS, CLANS)))[0]
+    places = np.linalg.qr(rng.standard_normal((CLANS, CLANS)))[0]
     directions = np.stack([np.linalg.qr(rng.standard_normal((CODE, CODE)))[0][:2] for _ in range(CLANS)])
     if same:
         directions[:] = directions[0]
