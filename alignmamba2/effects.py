@@ -31,10 +31,7 @@ def expert_effects(model: AlignMamba2, batches: Iterable[MultimodalBatch]) -> di
 
 
 def change(trained: ModelOutput | Trace, other: ModelOutput | Trace, known: Tensor | None = None) -> Tensor:
-    """Return how far each prediction (N,), where it is `known`, lies from another one.
-
-    |Δ| for regression; for classes ½ Σ_c |Δ p_c|, the probability that went to others, 0 to 1.
-    """
+    """Return how far each `known` prediction (N,) moved: |Δ|, or of classes ½ Σ_c |Δ p_c|, between 0 and 1."""
     if trained.logits is None or other.logits is None:
         moved = (other.prediction - trained.prediction).abs()
     else:
@@ -95,8 +92,8 @@ def fusion_parameters(model: FusionModel, active: bool = False) -> int:
 def switches(model: AlignMamba2) -> dict[str, list[tuple[Tensor, Tensor]]]:
     """Return, by an expert's name, the weights it adds through, each with its values where the expert adds nothing.
 
-    A modality's name means its own experts in all layers, "shared" the shared ones, and "layer 1, expert 2" one behind
-    a gate. A linear expert is off in the split with Σ_m W_m = 0: its tokens meet the mean of all W_m in its place.
+    A modality's name means its own experts in all layers, "shared" the shared ones, "layer 1, expert 2" one behind a
+    gate. Linear experts are off in the split with Σ_m W_m = 0: tokens meet the mean of all W_m in place of their own.
     """
     weights: dict[str, list[tuple[Tensor, Tensor]]] = {}
     modalities = list(model.config.modalities)

@@ -164,7 +164,6 @@ class Trace:
         "u", "delta", "z" (B, L, e), "B", "C" (B, L, n), "A" (e, n), "D" (e,), as in `Scan`.
     direct : Tensor (B, L, C);  reader : Tensor (B, L, e, C);  bias : Tensor (C,)
         Weights of the positions in their logits; see `attribution`.
-    ffn_contributions : as `contributions`, of the FFNs; empty unless they are there, routed by modality
     ffn_gates : one mapping per layer, of modality to Tensor (B, T_m, ffn_experts), 0 at experts that are not asked;
         empty unless ffn_routing is "gated"
     """
@@ -192,16 +191,15 @@ class Trace:
     direct: Tensor | None = None
     reader: Tensor | None = None
     bias: Tensor | None = None
-    ffn_contributions: Sequence[Mapping[str, Tensor]] = ()
     ffn_gates: Sequence[Mapping[str, Tensor]] = ()
 
-    def expert_shares(self, ffn: bool = False) -> list[dict[str, Tensor]]:
-        """Return, per layer or its FFN, a mapping of modality to the experts' shares (K,) of its contributions.
+    def expert_shares(self) -> list[dict[str, Tensor]]:
+        """Return, per layer, a mapping of modality to the experts' shares (K,) of its contributions; they sum to 1.
 
-        The mean over real tokens of ‖expert k‖ / Σ ‖experts‖: they sum to 1. A modality without tokens is left out.
+        The mean over real tokens of ‖expert k‖ / Σ ‖experts‖. A modality without tokens is left out.
         """
         layers = []
-        for layer in self.ffn_contributions if ffn else self.contributions:
+        for layer in self.contributions:
             shares = {}
             for m, norms in layer.items():
                 real = norms[self.masks[m]]
@@ -307,7 +305,6 @@ def trace_of(model: nn.Module, batch: MultimodalBatch, scans: bool = True) -> Tr
         expert_names=tuple(names),
         contributions=[by_modality(r["contribution"]) for r in records],
         gates=[by_modality(r["gate"]) for r in records if r["gate"] is not None],
-        ffn_contributions=[by_modality(r["ffn"]) for r in records if "ffn" in r],
         ffn_gates=[by_modality(r["ffn_gate"]) for r in records if "ffn_gate" in r],
         prediction=output.prediction.cpu(),
         logits=None if output.logits is None else output.logits.cpu(),

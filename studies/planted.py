@@ -28,7 +28,24 @@ are all that tells a token's modality before the experts.
     shared           One expert, equally wide, so at the same cost a token.
     wider            One expert, as wide as makes it as large as all experts together.
 
+    expert FFN       One linear map for all, and behind it an FFN of one shared expert and each modality's own.
+    one FFN          The same with one FFN, as wide as the two experts that a token meets (`active`), or as all together
+                     (`stored`).
+
 A gain in one language is none of what modalities differ in, so a row says what remains of the gain in eight without it.
+
+Clans. A token belongs to one of four clans, whose place is written beside four numbers; two modalities have tokens of
+all clans. The label of a step is the sum over both of the product of two directions of these numbers.
+
+    four clans       Each clan has two directions of its own.
+    one clan         All have the same: a gate has nothing to tell apart.
+
+    gate             Of four experts in an FFN, a gate asks two.
+    plain FFN        One, as wide as two of these experts (`active`), or as all (`stored`).
+
+For the gate, the normalised mutual information of a token's expert and its clan is reported too, before and after
+training.
+
 In `nothing` each sample has another one's label: nobody has anything to find.
 
 Every world has a seed of its own, for data, weights and order, and all models of a world share it. The epoch is chosen
@@ -53,17 +70,21 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import stats
+from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alignmamba2.alignment.losses import TransportLoss
 from alignmamba2.batch import Sample
 from alignmamba2.datasets import Dataset
+from alignmamba2.effects import expert_effects
 from alignmamba2.experiments import write_results
 from alignmamba2.experiments.reproduction import examine
 from alignmamba2.metrics import holm
 from alignmamba2.model import AlignMamba2
+from alignmamba2.recipes import Recipe
 from alignmamba2.training import fit
+from alignmamba2.training.fitting import build
 
 from .partners import agreement, best
 
@@ -75,10 +96,12 @@ HEARD |= {"training.batch_size": 20, "training.max_epochs": 80, "training.patien
 ALIGNING = {**HEARD, "model.lambda_ot": 10.0, "model.lambda_mmd": 10.0}
 NARROW = {**SMALL, "model.d_model": 6, "model.readout": "per_step", "training.learning_rate": 0.02}
 NARROW |= {"training.batch_size": 25, "training.max_epochs": 40, "training.patience": 40}
+GATE = {**NARROW, "model.d_model": 8, "model.expand": 1, "model.experts": "shared"}
 
 WORDS, CONCEPT, LATE = 30, 8, 12
 NUISANCES, LOUDNESS = 200, 2.0
 LANGUAGES, VOCABULARY, CODE, STEPS = 8, 24, 4, 8
+CLANS = 4
 
 
 def heard(world: int, late: int = LATE, strangers: bool = False) -> dict[str, Dataset]:
@@ -125,6 +148,26 @@ def languages(world: int, same: bool = False) -> dict[str, Dataset]:
         features = {"abcdefgh"[i]: codes[w] for i, w in enumerate(spoken)}
         label = np.take_along_axis(counts, spoken, 1).sum(0) / np.sqrt(LANGUAGES)
         return Sample(_noisy(features, rng), torch.from_numpy(label).float())
+
+    return _splits(world, "languages", "per_step", sample)
+
+
+def clans(world: int, same: bool = False) -> dict[str, Dataset]:
+    """Tokens of four clans in two modalities; each clan, or all if `same`, multiplies two directions of its own."""
+    rng = np.random.default_rng([world, 0])
+    places = np.linalg.qr(rng.standard_normal((CLANS, CLANS)))[0]
+    directions = np.stack([np.linalg.qr(rng.standard_normal((CODE, CODE)))[0][:2] for _ in range(CLANS)])
+    if same:
+        directions[:] = directions[0]
+
+    def sample(rng: np.random.Generator) -> Sample:
+        features, words, label = {}, {}, np.zeros(STEPS)
+        for m in "ab":
+            clan, meaning = rng.integers(CLANS, size=STEPS), rng.standard_normal((STEPS, CODE))
+            features[m] = np.concatenate([places[clan], meaning], 1)
+            words[m] = tuple(str(c) for c in clan)
+            label += np.einsum("tkc,tc->tk", directions[clan], meaning).prod(1) / np.sqrt(2)
+        return Sample(_noisy(features, rng), torch.from_numpy(label).float(), words=words)
 
     return _splits(world, "languages", "per_step", sample)
 
@@ -189,6 +232,20 @@ def share_projection(model: AlignMamba2) -> None:
         projection.linear = first
 
 
+def share_maps(model: AlignMamba2) -> None:
+    """One projection and one linear map for all modalities: linear deviations stay at 0."""
+    share_projection(model)
+    for projection in (p for layer in model.layers for p in (layer.in_proj, layer.out_proj)):
+        projection.specific.requires_grad_(False)
+
+
+def share_all(model: AlignMamba2) -> None:
+    """The same, and one expert in the FFN."""
+    share_maps(model)
+    for ffn in model.ffns:
+        ffn.specific, ffn.top_k = nn.ModuleList(), 1
+
+
 class Change:
     """Change is a callback that changes a part of the model once it is built; all other weights are the seed's."""
 
@@ -217,6 +274,14 @@ VARIANTS = {
     "shared": Variant({**NARROW, "model.experts": "shared"}, share_projection),
     "wider": Variant({**NARROW, "model.experts": "shared", "model.d_model": 15}, share_projection),
 }
+VARIANTS |= {
+    "expert FFN": Variant({**NARROW, "model.ffn": 1.0}, share_maps),
+    "one FFN, active": Variant({**NARROW, "model.ffn": 2.0}, share_all),
+    "one FFN, stored": Variant({**NARROW, "model.ffn": LANGUAGES + 1.0}, share_all),
+    "gate": Variant({**GATE, "model.ffn": 0.5, "model.ffn_routing": "gated", "model.ffn_top_k": 2}),
+    "plain FFN, active": Variant({**GATE, "model.ffn": 1.0}),
+    "plain FFN, stored": Variant({**GATE, "model.ffn": 2.0}),
+}
 CONSTANT = "a constant"  # the training labels' median, whatever comes
 WORLDS: dict[str, Callable[[int], dict[str, Dataset]]] = {
     "late": heard,
@@ -224,6 +289,8 @@ WORLDS: dict[str, Callable[[int], dict[str, Dataset]]] = {
     "strangers": functools.partial(heard, strangers=True),
     "eight languages": languages,
     "one language": functools.partial(languages, same=True),
+    "four clans": clans,
+    "one clan": functools.partial(clans, same=True),
     "nothing to hear": lambda world: mislabelled(heard(world), world),
     "nothing to say": lambda world: mislabelled(languages(world), world),
 }
@@ -259,6 +326,16 @@ QUESTIONS = (
     Question("eight languages", "experts", "wider"),
     Question("one language", "experts", "shared"),
     Question("one language", "experts", "wider"),
+    *(
+        Question(world, "expert FFN", f"one FFN, {size}")
+        for world in ("eight languages", "one language")
+        for size in ("active", "stored")
+    ),
+    *(
+        Question(world, "gate", f"plain FFN, {size}")
+        for world in ("four clans", "one clan")
+        for size in ("active", "stored")
+    ),
     Question("nothing to hear", "aligned", "unaligned"),
     Question("nothing to hear", "aligned", CONSTANT),
     Question("nothing to say", "experts", "shared"),
@@ -276,15 +353,25 @@ BEYOND = {
         )
         for other in ("shared", "wider")
     },
+    **{
+        f"eight languages less one: expert FFN against one FFN, {size}": (
+            f"eight languages: expert FFN against one FFN, {size}",
+            f"one language: expert FFN against one FFN, {size}",
+        )
+        for size in ("active", "stored")
+    },
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """Of one world: errors with the part and without it, a question each; and mass on true partners over chance."""
+    """Of one world: errors with the part and without it, a question each; mass on true partners over chance; how much
+    experts that a gate chose tell of clans; and the change of predictions without a modality's expert, on average."""
 
     errors: list[dict[str, float]]
     partners: dict[str, float]
+    clans: dict[str, float]
+    effects: dict[str, float]
 
 
 def measure(world: int, fast: bool) -> Found:
@@ -314,7 +401,23 @@ def measure(world: int, fast: bool) -> Found:
     test = made["late"]["test"]
     names = ("aligned", "in order", "mispaired", "unaligned")
     partners = {name: agreement(model("late", name), test)["audio"] for name in names}
-    return Found(errors, {**partners, "most": best(test, ("audio", "text"))})
+    torch.manual_seed(world)
+    new = build(Recipe.load(RECIPE, VARIANTS["gate"].overrides), made["four clans"]["train"])
+    told = {"untrained": clans_told(new, made["four clans"]["test"])}
+    told |= {kind: clans_told(model(kind, "gate"), made[kind]["test"]) for kind in ("four clans", "one clan")}
+    effects = {}
+    for kind in ("eight languages", "one language"):
+        of = expert_effects(model(kind, "expert FFN"), [made[kind]["test"].batch()])
+        effects[kind] = float(np.mean([of[m] for m in made[kind]["test"].modalities]))
+    return Found(errors, {**partners, "most": best(test, ("audio", "text"))}, told, effects)
+
+
+def clans_told(model: AlignMamba2, dataset: Dataset) -> float:
+    """Normalised mutual information of the experts that a gate chose and the tokens' clans, in the first layer."""
+    trace = model.trace(dataset.batch(), scans=False)
+    chosen = torch.cat([gate[trace.masks[m]].argmax(-1) for m, gate in trace.ffn_gates[0].items()])
+    clan = [name for m in trace.masks for words in trace.words for name in words[m]]
+    return float(normalized_mutual_info_score(clan, chosen))
 
 
 def compared(row: Mapping[str, Sequence[float]]) -> dict[str, Any]:
@@ -368,5 +471,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     described = {"synthetic": True, "worlds": list(worlds), "fast": arguments.fast, "sizes": SIZES, "recipe": RECIPE}
     described |= {"variants": {name: dict(variant.overrides) for name, variant in VARIANTS.items()}}
     described |= {"questions": results, "partners": partners}
+    for part in ("clans", "effects"):
+        described[part] = {name: [getattr(one, part)[name] for one in each] for name in getattr(each[0], part)}
     command = " ".join(["python -m studies planted", *(argv or ())])
     print(f"written: {write_results(arguments.results, described, command)}")

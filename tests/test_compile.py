@@ -80,7 +80,7 @@ def test_graphs_serve_batches_of_every_length_and_all_layers(compiler, change):
     compiled.compile(dynamic=True, backend="aot_eager")
     assert_alike(plain, compiled, batch_of(26, 6))
     graphs = counters["stats"]["unique_graphs"]
-    assert graphs <= 4  # projections, a layer, readout
+    assert graphs <= 4 + ("ffn" in change)  # projections, a layer, readout; the dropout behind an FFN
     for steps, size in ((37, 9), (45, 10)):
         assert_alike(plain, compiled, batch_of(steps, size))
     assert counters["stats"]["unique_graphs"] == graphs

@@ -261,14 +261,6 @@ def test_the_statistics_of_a_gate_are_counts_and_scikit_learns():
         assert told["agreement"] == pytest.approx(normalized_mutual_info_score(kinds, experts), abs=1e-9)
 
 
-def test_an_ffn_by_modality_has_shares_that_sum_to_one():
-    trace = small(ffn=1.0).trace(batch())
-    assert not trace.ffn_gates
-    for layer in trace.expert_shares(ffn=True):
-        assert list(layer) == list(WIDTHS)
-        assert all(len(x) == len(trace.expert_names) and float(x.sum()) == pytest.approx(1) for x in layer.values())
-
-
 @pytest.mark.parametrize("routing", ["modality", "gated"])
 @pytest.mark.parametrize("placement", ["projections", "around"])
 def test_active_parameters_are_those_that_a_token_meets(routing, placement):

@@ -251,6 +251,9 @@ class TestRouting:
             with switched_off(model, *(model.config.modalities if share == 0 else ("shared",))):
                 moved = change(trained, model.trace(batch, scans=False)).mean()
             assert f"Of the first 4 samples, predictions moved by {moved:.3f}" in panel.words
+        panel.controls["routing"].value = "without audio's own expert"
+        assert not np.any(data_of(panel, "audio").y)
+        assert np.all(data_of(panel, "text").y)
         assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 

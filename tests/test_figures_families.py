@@ -170,7 +170,7 @@ def test_the_gate_of_an_ffn_is_drawn_with_its_statistics():
     (heat,), told = figure.data, routing_statistics(trace)[0]
     assert list(heat.x) == [f"expert {e}" for e in (1, 2, 3, 4)]
     np.testing.assert_allclose(heat.z.sum(1), 1, rtol=1e-6)
-    assert f"Made up · loads {told['load'][0]:.0%}, " in figures.describe(figure)
+    assert f"; loads {told['load'][0]:.0%}, " in figures.describe(figure)
     assert f"agreement with the modality {told['agreement']:.2f}" in figures.describe(figure)
 
 

@@ -10,6 +10,7 @@ import torch
 from alignmamba2 import AlignMamba2, AlignMamba2Config
 from studies.planted import (
     BEYOND,
+    CLANS,
     CODE,
     CONSTANT,
     LANGUAGES,
@@ -18,12 +19,16 @@ from studies.planted import (
     VARIANTS,
     VOCABULARY,
     WORLDS,
+    clans,
+    clans_told,
     compared,
     heard,
     keep_order,
     languages,
     mislabelled,
     mispair,
+    share_all,
+    share_maps,
     share_projection,
 )
 from tools.report import planted
@@ -121,6 +126,63 @@ def test_a_word_counts_the_same_in_one_language_only(same):
     assert alike.min() > 0.9 if same else np.abs(alike).mean() < 0.5
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_clans_multiply_directions_of_their_own(same):
+    """A quadratic form of a token's numbers, fitted per clan to all labels at once, is the label; and it is the product
+    of two directions, which are those of other clans in `one clan` only."""
+    samples = [s for dataset in clans(3, same).values() for s in dataset.samples]
+    columns = []
+    for m in "ab":
+        clan = np.array([[int(w) for w in s.words[m]] for s in samples]).reshape(-1)
+        x = torch.stack([s.features[m] for s in samples]).double().numpy().reshape(len(clan), -1)[:, -CODE:]
+        square = np.einsum("ti,tj->tij", x, x)[:, *np.triu_indices(CODE)]
+        columns.append(np.concatenate([square * (clan == c)[:, None] for c in range(CLANS)], 1))
+    labels = torch.cat([s.label for s in samples]).double().numpy()
+    forms = _fitted(columns[0] + columns[1], labels)
+    assert np.abs((columns[0] + columns[1]) @ forms - labels).mean() < 0.35 * np.abs(labels).mean()  # noise of 0.1
+    alike = np.corrcoef(forms.reshape(CLANS, -1))[np.triu_indices(CLANS, 1)]
+    assert alike.min() > 0.95 if same else alike.max() < 0.9
+
+
+def test_a_gate_that_knows_the_clan_tells_all_of_it():
+    dataset = clans(3)["test"]
+    model = _model("gate", dataset.modalities, readout="per_step").eval()
+    assert 0 <= clans_told(model, dataset) < 0.9
+    clan = [[int(w) for w in s.words[m]] for m in "ab" for s in dataset.samples]
+
+    def knowing(x):  # tokens come modality by modality, sample by sample
+        return 9.0 * torch.nn.functional.one_hot(torch.tensor(clan).flatten(), CLANS).to(x.dtype)
+
+    model.ffns[0].gate.forward = knowing
+    assert clans_told(model, dataset) == pytest.approx(1)
+
+
+def test_one_ffn_for_all_has_the_width_that_is_said():
+    dataset = languages(3)["train"]
+
+    def ffn(name, change):
+        model = _model(name, dataset.modalities, readout="per_step")
+        change(model)
+        model(dataset.batch(range(4))).loss.backward()
+        assert all(p.specific.grad is None for layer in model.layers for p in (layer.in_proj, layer.out_proj))
+        experts = [sum(p.numel() for p in e.parameters()) for e in (*model.ffns[0].specific, *model.ffns[0].shared)]
+        return sum(experts), sum(experts[: model.ffns[0].top_k])
+
+    stored, active = ffn("expert FFN", share_maps)
+    assert ffn("one FFN, stored", share_all) == (stored, stored)
+    assert ffn("one FFN, active", share_all) == (active, active)
+    (gate, two), (as_two, _), (as_all, _) = (
+        ffn_sizes(name) for name in ("gate", "plain FFN, active", "plain FFN, stored")
+    )
+    assert (gate, two) == (as_all, as_two)
+
+
+def ffn_sizes(name):
+    ffn = _model(name, {"a": 8, "b": 8}, readout="per_step").ffns[0]
+    experts = [sum(p.numel() for p in e.parameters()) for e in ffn.shared]
+    return sum(experts), sum(experts[: ffn.top_k])
+
+
 def _centres(tokens):
     """What many tokens lie close to, one by one: the words' codes."""
     found = []
@@ -213,5 +275,7 @@ def test_differences_by_the_formula_of_student():
     report = {"date": "2026-01-01T00", "command": "c", "results": {"worlds": [0, 1, 2], "questions": {}}}
     report["results"]["questions"]["late"] = {**row, "p_holm": row["p"]}
     report["results"]["partners"] = {"aligned": [2.0, 3.0, 4.0], "most": [9.0, 9.0, 9.0]}
+    report["results"]["clans"] = {"untrained": [0.1, 0.2], "four clans": [0.5, 0.7]}
     assert any("aligned 3.0, most 9.0" in line for line in planted(report))
+    assert any("untrained 0.15, four clans 0.60" in line for line in planted(report))
     assert any(line.startswith("| late | 1.000 | 1.300 | +0.300 [") for line in planted(report))

@@ -182,19 +182,22 @@ def test_the_report_says_what_is_synthetic_and_how_it_was_made(first, tmp_path):
     assert "Two epochs a run" in text
 
 
+@pytest.mark.parametrize("equal", ["stored", "active"])
 @pytest.mark.parametrize("name", ["mini-mosi", "mini-mosei"])
-def test_baselines_are_as_large_as_the_model(name):
+def test_baselines_are_as_large_as_the_model(name, equal):
     recipe, train = Recipe.load(BENCHMARKS[name].recipe), load_dataset(name)["train"]
     settings = {"modalities": train.modalities, "task": train.task, "n_classes": train.n_classes, **recipe.model}
-    rows = variants(BENCHMARKS[name], recipe, train)
+    rows = variants(dataclasses.replace(BENCHMARKS[name], equal=equal), recipe, train)
     assert rows[0].name == FULL
+    target = fusion_parameters(build_model(settings), active=equal == "active")
+    assert equal == "stored" or target < 0.7 * fusion_parameters(build_model(settings))
     sizes = {}
     for row in rows:
         change = {k.removeprefix("model."): v for k, v in row.overrides.items()}
         sizes[row.name] = sum(p.numel() for p in build_model({**settings, **change}).parameters())
     for row in rows:
         if row.group == "baseline":
-            assert row.note or abs(sizes[row.name] / sizes[FULL] - 1) < 0.15, (row.name, sizes)
+            assert row.note or abs(sizes[row.name] / target - 1) < 0.15, (row.name, target, sizes)
     assert {r.group for r in rows} == {"ours", "baseline", "ablation"}
 
 
@@ -250,14 +253,17 @@ def test_a_linear_row_and_modalities_alone_are_rows_of_the_report(tmp_path, monk
     with_rows = dataclasses.replace(BENCHMARKS["mini-mosi"], rows=("linear", "alone"), tried=7)
     monkeypatch.setitem(BENCHMARKS, "mini-mosi", with_rows)
     names = [FULL, "linear", "text alone", "audio alone"]
-    options = {**OPTIONS, "only": names, "folder": tmp_path}
+    options = {**OPTIONS, "only": names, "folder": tmp_path, "equal": "active"}
     report = reproduce(["mini-mosi"], [1], **options)
     found = report["benchmarks"]["mini-mosi"]
     assert list(found["rows"]) == names
+    assert found["equal_parameters"] == "active"
+    assert "mini-mosi (synthetic), equal active parameters, accuracy" in "\n".join(comparison(report))
     assert found["settings_tried"] == 7
     assert found["rows"]["text alone"]["only"] == {}
     assert found["rows"]["linear"]["test"]["mae"]["mean"] > 0
-    size = found["rows"][FULL]["parameters"]
+    size = found["rows"][FULL]["active_parameters"]
+    assert size < 0.7 * found["rows"][FULL]["parameters"]
     assert abs(found["rows"]["text alone"]["parameters"] / size - 1) < 0.15
     full, alone = (found["rows"][name]["drops"]["noise 2"] for name in (FULL, "audio alone"))
     assert alone["against_full"]["difference"] == pytest.approx(alone["drop"] - full["drop"])

@@ -112,6 +112,8 @@ def _benchmark(benchmark: Mapping[str, Any]) -> str:
         )
     samples = ", ".join(f"{k} {v}" for k, v in benchmark["samples"].items())
     parts.append(f"<p>{_(benchmark['description'])}<br>Protocol: {_(benchmark['protocol'])}<br>Samples: {samples}</p>")
+    if "equal_parameters" in benchmark:
+        parts.append(f"<p>Baselines of equal {_(benchmark['equal_parameters'])} parameters.</p>")
     parts.append(_published(benchmark))
     measures = [
         "accuracy",

@@ -144,6 +144,13 @@ def planted(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"| {title} | {row['mae_with']:.3f} | {row['mae_without']:.3f} | {gain} | {p} |")
     mass = ", ".join(f"{name} {fmean(values):.1f}" for name, values in results["partners"].items())
     lines += ["", f"Mass that the transport plans of `late` put on true partners, over chance: {mass}."]
+    for part, said in (
+        ("clans", "Normalised mutual information of experts that a gate chose and clans"),
+        ("effects", "Mean change of predictions when a modality's own expert is switched off"),
+    ):
+        if part in results:
+            numbers = ", ".join(f"{name} {fmean(values):.2f}" for name, values in results[part].items())
+            lines += ["", f"{said}: {numbers}."]
     return [*lines, "", f"`results/{PLANTED}`, {report['date'][:10]}: `{report['command']}`  "]
 
 

@@ -44,9 +44,9 @@ class RoutingExplorer(Explorer):
         named = models if isinstance(models, Mapping) else {f"{models.config.routing} (as trained)": models}
         self._models, self._off = dict(named), dict.fromkeys(named, ((), ""))  # experts switched off, and in which
         for name, model in named.items():
-            off = {f"without {expert}": (expert,) for expert in switches(model)}
-            if model.config.experts == "both":
-                off |= {"without the modalities' own experts": (*model.config.modalities,)}
+            own = tuple(model.config.modalities)
+            off = {f"without {name}" + "'s own expert" * (name in own): (name,) for name in switches(model)}
+            off |= {"without the modalities' own experts": own} if model.config.experts == "both" else {}
             for words, experts in off.items():
                 reduced = f"{name}, {words}" if len(named) > 1 else words
                 self._models[reduced], self._off[reduced] = model, (experts, name)
@@ -96,12 +96,13 @@ class RoutingExplorer(Explorer):
         one, (off, trained) = range(sample, sample + 1), self._off[routing]
         trace, many = self._trace(routing, one), self._trace(routing, self._many)
         experts = [k for k, name in enumerate(trace.expert_names) if not name.startswith("shared")]
-        self.shares = {m: _own_share(trace, layer, m, experts) for m in self._modalities}
+        self.shares = {m: _own_share(trace, layer, m, experts) * (m not in off) for m in self._modalities}
         for m, share in self.shares.items():
             names = token_names(m, trace.words[0].get(m, ()), len(share))
             self._set(m, x=(np.arange(len(share)) + 0.5) / max(len(share), 1), y=share, text=names)
         mean = {m: float(share.mean()) for m, share in self.shares.items() if len(share)}
-        every = {m: float(array(v)[experts].sum()) for m, v in many.expert_shares()[layer].items()}
+        shares = many.expert_shares()[layer]
+        every = {m: float(array(v)[experts].sum()) * (m not in off) for m, v in shares.items()}
         percent, colours = [f"{v:.0%}" for v in mean.values()], [look(m).colour for m in mean]
         self._set("own", x=list(mean.values()), y=list(mean), text=percent, marker_color=colours)
         self._set("shared", x=[1 - v for v in mean.values()], y=list(mean))
@@ -116,7 +117,7 @@ class RoutingExplorer(Explorer):
             moved = change(self._trace(trained, self._many), many, many.label_mask).mean()
             unit = "" if many.logits is None else " of the probability"
             words += f" Of the first {len(self._many)} samples, predictions moved by {moved:.3f}{unit} on average."
-        return words + "".join(f" {gate_words(many, layer)}." for _ in many.ffn_gates[:1])
+        return words + "".join(f" The FFN's gate: {gate_words(many, layer)}." for _ in many.ffn_gates[:1])
 
     def _traced(self, routing: str, samples: range) -> Trace:
         model = self._models[routing]

@@ -70,25 +70,25 @@ def gate_flow(trace: Trace, *, layer: int = -1, note: str = "") -> go.Figure:
     layer %= len(layers)
     means = {m: array(g)[array(trace.masks[m])].mean(0) for m, g in layers[layer].items() if trace.masks[m].any()}
     cells = np.stack([mean / mean.sum() for mean in means.values()])
-    names, title = list(trace.expert_names), f"Where the gate sends the tokens: layer {layer + 1}"
-    if trace.ffn_gates:
-        names = [f"expert {e + 1}" for e in range(cells.shape[1])]
-        note = " · ".join(filter(None, (note, gate_words(trace, layer))))
+    title = f"Where the gate sends the tokens: layer {layer + 1}"
+    caption = gate_words(trace, layer) if trace.ffn_gates else ""
+    names = [f"expert {e + 1}" for e in range(cells.shape[1])] if caption else list(trace.expert_names)
     ways = [[f"of the {m} tokens to {name}" for name in names] for m in means]
     hover = [[f"{v:.1%} {way}" for v, way in zip(*rows, strict=True)] for rows in zip(cells, ways, strict=True)]
     text = {"texttemplate": "%{z:.0%}", "textfont": {"size": 18}, "text": hover}
-    figure = go.Figure(heat(cells, max(1.0, cells.max()), gap=3, x=names, y=list(means), **text))
+    figure = go.Figure(heat(cells, max(0.5, cells.max()), gap=3, x=names, y=list(means), **text))
     figure.update_yaxes(autorange="reversed", ticks="", showgrid=False)
-    figure.update_xaxes(ticks="", showgrid=False)
-    words = "; ".join(cell for row in hover for cell in row) + "."
-    return titled(figure, title, note, height=210 + 70 * len(means), words=words)
+    figure.update_xaxes(ticks="", showgrid=False, title=caption)
+    words = "; ".join([*(cell for row in hover for cell in row), *filter(None, [caption])]) + "."
+    return titled(figure, title, note, height=210 + 70 * len(means), words=words, margin_b=90 if caption else 60)
 
 
 def gate_words(trace: Trace, layer: int) -> str:
     """Return the statistics of the gate of a layer's FFN in words."""
-    told = routing_statistics(trace)[layer]
-    loads = ", ".join(f"{load:.0%}" for load in told["load"])
-    return f"loads {loads}; entropy {told['entropy']:.2f} of 1, agreement with the modality {told['agreement']:.2f}"
+    numbers = routing_statistics(trace)[layer]
+    loads = ", ".join(f"{load:.0%}" for load in numbers["load"])
+    entropy, agreement = (f"{numbers[name]:.2f}" for name in ("entropy", "agreement"))
+    return f"loads {loads}; entropy {entropy} of 1, agreement with the modality {agreement}"
 
 
 def _share_bar(values: Mapping[str, float], expert: str, layer: str) -> go.Bar:

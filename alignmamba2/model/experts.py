@@ -59,9 +59,8 @@ class ExpertFFN(nn.Module):
     ) -> Tensor:
         """Grouped tokens (N, d) → (N, d), to be added to them.
 
-        `balance` takes the balance loss; `record` takes "ffn_gate" (N, E), 0 at experts that are not asked, or, by
-        modality, "ffn" (N, K), the norms of the experts' outputs. `still`: the same values, with the gradient of the
-        map that is linear in `tokens`, norm, gate and SiLU as they are.
+        Of a gate, `balance` takes the balance loss and `record` "ffn_gate" (N, E), 0 at experts that are not asked.
+        `still`: the same values, and the gradient of the linear map that keeps norm, gate and SiLU as they are.
         """
         norm = torch.rsqrt(tokens.square().mean(-1, keepdim=True) + 1e-5)
         x = tokens * (norm.detach() if still else norm) * self.scale
@@ -75,14 +74,13 @@ class ExpertFFN(nn.Module):
             p = self.gate(x).softmax(-1, dtype=x.dtype)
             weight, chosen = p.topk(k)
             weight = weight / weight.sum(-1, keepdim=True) if k > 1 else weight
+            if record is not None:
+                record["ffn_gate"] = torch.zeros_like(p).scatter(1, chosen, weight)
         sizes = chosen.flatten().bincount(minlength=len(experts))
         if balance is not None and self.gate is not None:
             balance.append((sizes * p.mean(0)).sum() * len(experts) / max(chosen.numel(), 1))
         order = chosen.flatten().argsort(stable=True)  # expert after expert
         parts = zip(experts, select_rows(x.repeat_interleave(k, 0), order).split(sizes.tolist()), strict=True)
         outputs = place_rows(torch.cat([expert(part, still) for expert, part in parts]), order, len(order))
-        outputs = outputs.view(len(x), k, -1) * (weight.detach() if still else weight).unsqueeze(-1)
-        if record is not None:
-            gate = {} if self.gate is None else {"ffn_gate": torch.zeros_like(p).scatter(1, chosen, weight)}
-            record |= gate or {"ffn": outputs.norm(dim=-1)}
-        return outputs.sum(1)
+        weight = weight.detach() if still else weight
+        return (outputs.view(len(x), k, -1) * weight.unsqueeze(-1)).sum(1)

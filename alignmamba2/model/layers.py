@@ -83,8 +83,7 @@ class ModalityAwareLinear(nn.Module):
     def expert_outputs(self, tokens: Tensor, counts: Sequence[int], centred: bool = False) -> Tensor:
         """Return each expert's output (N, K, out_features): the modality's own first, then the shared ones.
 
-        Only sums W_shared + W_m matter without a gate: W_shared + D and all W_m − D are the same layer, for any D.
-        `centred` gives the outputs at the one D for which Σ_m W_m = 0.
+        Without a gate, W_shared + D and all W_m − D are the same layer for any D; `centred`: at that with Σ_m W_m = 0.
         """
         outputs, shared, specific = [], self.shared, self.own()
         if centred and shared is not None and specific is not None:

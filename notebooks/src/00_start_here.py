@@ -197,7 +197,8 @@ panel
 #
 # Inside the fusion layers each token is multiplied by two matrices and the results are added: its modality's own
 # expert and the shared one. (Since a sum of two matrices is a matrix, the model adds them *first*, and pays for
-# one.) How long is what each of the two contributes? Shares over all test tokens:
+# one.) A modality's own expert is how it deviates from the mean of all, and begins at zero. How long is what each of
+# the two contributes? Shares over all test tokens:
 
 # %%
 figures.expert_shares(trace.expert_shares(), trace.expert_names, note=note)

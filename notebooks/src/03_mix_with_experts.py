@@ -18,14 +18,14 @@
 #
 # > 1. Two experts per token instead of one matrix: by how much does the work grow, and by how much do the parameters?
 # > 2. After training, does a modality's own expert add more to its tokens, or the shared one?
-# > 3. Do the experts of different modalities become alike, or strangers?
+# > 3. Switch one modality's own expert off: which modality's do the predictions miss most, and by how much?
 # > 4. Take the shared expert away, or the modalities' own: does the model get worse?
 #
 # ## Parameters
 
 # %% tags=["parameters"]
 seed = 0
-fast = False  # True: two epochs of training, and two models instead of four; the pictures then show little
+fast = False  # True: two epochs of training, and three models instead of five; the pictures then show little
 interactive = True  # False: a still figure instead of a panel
 
 # %%
@@ -33,6 +33,7 @@ import pandas as pd
 import torch
 
 from alignmamba2 import ModalityAwareMamba, evaluate, figures, fit, load_dataset
+from alignmamba2.effects import expert_effects
 from alignmamba2.explorers import RoutingExplorer
 from alignmamba2.model.layers import ModalityAwareLinear
 from alignmamba2.model.ordering import order_tokens
@@ -150,8 +151,12 @@ pd.DataFrame(rows).T.round(3).astype({"parameters": int})
 # %% [markdown]
 # ## Who adds how much
 #
-# For every test token, how long is what its own expert adds, and how long what the shared one adds? Both start equally
-# strong, so a bar that is not half and half was learned.
+# For every test token, how long is what its own expert adds, and how long what the shared one adds? Take care: only
+# the sums $W_{\mathrm{shared}} + W_m$ make the layer. Add any $D$ to the shared matrix and take it from each $W_m$, and
+# nothing changes but the lengths that we ask for. So a convention is needed, and ours is $\sum_m W_m = 0$: what all
+# modalities have in common is counted as shared, and their own experts are the *deviations* from it. In training they
+# start at zero (the layer is then a plain Mamba's), and each step pulls them back a little. So whatever an own
+# expert adds below was learned.
 
 # %%
 model = results["both"].model
@@ -159,13 +164,12 @@ trace = model.trace(data["test"].batch(range(60)))
 figures.expert_shares(trace.expert_shares(), trace.expert_names, note=note)
 
 # %% [markdown]
-# And how far are the experts' matrices from each other? 0 is equal, 1 is what two independent random matrices have.
+# A length is not yet an effect. So switch an expert off and look at the predictions: by how much do they move, on the
+# average of the test sentences? "Off" means that a modality's tokens meet the mean of all $W_m$ in place of their own.
 
 # %%
-projection = model.layers[0].in_proj
-weights = {"shared": projection.shared[0].detach()}
-weights |= {m: w.detach() for m, w in zip(model.config.modalities, projection.specific, strict=True)}
-figures.expert_distances(weights, note=f"{note} · first layer, in_proj")
+effects = expert_effects(model, [data["test"].batch()])
+pd.Series(effects, name="mean change of the prediction").round(3).to_frame()
 
 # %% [markdown]
 # ## A gate that learns whom to ask
@@ -191,13 +195,38 @@ print(f"mean absolute error, gated: {evaluate(gated.model, data['test'])['mae']:
 figures.gate_flow(gated.model.trace(data["test"].batch(range(60))), note=note)
 
 # %% [markdown]
-# ## One panel to play with
+# ## Experts that cannot be merged
 #
-# Walk through sentences and layers. Then switch one kind of expert off in the trained model, and see what the others
-# have to carry. Are there words that lean on their own expert more than others do?
+# Linear experts with a fixed route are, in the end, one matrix for each modality. Experts that are not linear are more:
+# $E_{\mathrm{shared}}(x) + E_m(x)$ is no single expert. With `ffn=1.0` a small network of two layers stands behind each
+# Mamba layer as such an expert, and `ffn_routing="gated"` lets a gate choose one of four for each token, as in the
+# language models of today. Left to itself such a gate tends to send everything to one expert. So training adds the
+# *balance loss* of the Switch Transformer, $E \sum_e f_e P_e$, with $f_e$ the share of tokens that expert $e$ gets and
+# $P_e$ its mean probability: 1 if all get equally many, $E$ if one gets all.
 
 # %%
-models = {"by modality": model, "gated": gated.model}
+chosen = fit(
+    "mini-mosi",
+    seed=seed,
+    fast=fast,
+    overrides={"model.ffn": 1.0, "model.ffn_routing": "gated"},
+    progress=False,
+)
+print(f"mean absolute error, top 1 of 4 experts: {evaluate(chosen.model, data['test'])['mae']:.3f}")
+figures.gate_flow(chosen.model.trace(data["test"].batch(range(60))), note=note)
+
+# %% [markdown]
+# Nobody told this gate about modalities. The agreement in the picture's second line says how much its choice has to do
+# with them: it is 0 if the choice tells nothing of the modality, and 1 if either tells the other.
+#
+# ## One panel to play with
+#
+# Walk through sentences and layers. Then switch experts off in the trained model, see what the others have to carry,
+# and read below the picture how far predictions move. Are there words that lean on their own expert more than others
+# do?
+
+# %%
+models = {"by modality": model, "gated": gated.model, "one of four": chosen.model}
 panel = RoutingExplorer(models, data["test"], samples=10 if fast else 40, note=note, interactive=interactive)
 panel
 
@@ -205,8 +234,8 @@ panel
 # ## What to notice
 #
 # - The work a token is the same in all three rows; only the parameters grow. That is the answer to the first question.
-# - Read the second and third off the pictures, and hold them against what you wrote down. The experts started as
-#   strangers (independent random matrices are at 1); distances below 1 mean that training brought them nearer.
+# - Read the second off the bars and the third off the table, and hold them against what you wrote down. Is the longest
+#   bar also the largest effect? It need not be.
 # - Whether the experts make the *predictions* better is the table's matter. On the real CMU-MOSI, over five seeds, the
 #   README reports that one shared expert, modality experts and both are within each other's spread; chapter 11 asks
 #   how one would know.
@@ -256,6 +285,7 @@ check("03.3", growth)
 #
 # - Every token meets its modality's expert and a shared one; the answers are added.
 # - A sum of two matrices is a matrix, so the mixture costs parameters, and no time.
+# - Only their sum counts: shares need a convention ($\sum_m W_m = 0$), and effects on predictions say more.
 # - A gate would choose token by token; then nothing can be merged, and time is the price.
 #
 # That a layer's output is the sum of the shared and the token's own expert is how two third parties read the paper;

@@ -250,6 +250,7 @@ full = ModalityAwareLinear(3, 6, 10)
 thin = type("FullRank", (LowRankLinear,), {"rank": 6})(3, 6, 10)
 x, counts = torch.randn(12, 6, generator=torch.Generator().manual_seed(seed)), (4, 3, 5)
 with torch.no_grad():
+    full.specific.normal_()  # in a new layer they are 0
     thin.shared.copy_(full.shared)
     thin.up.copy_(full.specific)
     thin.down.copy_(torch.eye(6).expand(3, 6, 6))
