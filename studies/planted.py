@@ -90,7 +90,8 @@ from .partners import agreement, best
 
 RECIPE = "mini-mosi"
 SIZES = {"heard": {"train": 80, "valid": 60, "test": 240}, "languages": {"train": 250, "valid": 50, "test": 150}}
-SMALL = {"model.n_layers": 1, "model.d_state": 4, "model.dropout": 0.0, "model.lambda_ot": 0.0, "model.lambda_mmd": 0.0}
+SMALL = {"model.n_layers": 1, "model.d_state": 4, "model.dropout": 0.0, "model.direction": "forward"}
+SMALL |= {"model.lambda_ot": 0.0, "model.lambda_mmd": 0.0}
 HEARD = {**SMALL, "model.d_model": 16, "model.modality_dropout": 0.3, "model.fixed_anchor": True}
 HEARD |= {"training.batch_size": 20, "training.max_epochs": 80, "training.patience": 80}
 ALIGNING = {**HEARD, "model.lambda_ot": 10.0, "model.lambda_mmd": 10.0}
