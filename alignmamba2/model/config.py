@@ -18,6 +18,21 @@ TASKS = ("classification", "regression")
 # The values of settings that a config.json does not name, where they are no longer the default.
 BEFORE = {"ties": "listed"}
 
+CHOICES = {
+    "task": TASKS,
+    "readout": READOUTS,
+    "order": ("interleave", "concat"),
+    "ties": ("anchor last", "listed"),
+    "positions": ("none", "sinusoidal"),
+    "experts": EXPERTS,
+    "routing": ROUTINGS,
+    "ffn_routing": ROUTINGS,
+    "placement": PLACEMENTS,
+    "direction": DIRECTIONS,
+    "transport": ("sinkhorn", "relaxed", "unbalanced"),
+    "mmd_estimator": ("biased", "unbiased"),
+}
+
 
 @dataclass(frozen=True)
 class AlignMamba2Config:
@@ -128,21 +143,7 @@ class AlignMamba2Config:
             raise ValueError("modalities: empty; expected at least one, such as {'text': 300}")
         object.__setattr__(self, "modalities", dict(self.modalities))
         object.__setattr__(self, "encoders", checked_settings(self.encoders, self.modalities))
-        choices = {
-            "task": TASKS,
-            "readout": READOUTS,
-            "order": ("interleave", "concat"),
-            "ties": ("anchor last", "listed"),
-            "positions": ("none", "sinusoidal"),
-            "experts": EXPERTS,
-            "routing": ROUTINGS,
-            "ffn_routing": ROUTINGS,
-            "placement": PLACEMENTS,
-            "direction": DIRECTIONS,
-            "transport": ("sinkhorn", "relaxed", "unbalanced"),
-            "mmd_estimator": ("biased", "unbiased"),
-        }
-        for name, allowed in choices.items():
+        for name, allowed in CHOICES.items():
             one_of(name, getattr(self, name), allowed)
         anchor = self.anchor or ("text" if "text" in self.modalities else next(iter(self.modalities)))
         object.__setattr__(self, "anchor", one_of("anchor", anchor, tuple(self.modalities)))
