@@ -77,8 +77,11 @@ def test_parts_of_a_batch_add_up_to_its_step(splits, plain):
     """The last batch has 8 samples, so that of 5 parts not all are equally large; and of 16 parts, 8 are empty."""
     for parts in (2, 5, 16):
         result = train(splits, accumulate=parts)
-        for row, expected in zip(result.history, plain.history, strict=True):
-            assert row == pytest.approx(expected, rel=1e-3, abs=1e-5)
+        for row, expected in zip(result.history, plain.history, strict=True):  # shares are measured on a part alone
+            same = {name for name in row if "share" not in name}
+            assert {name: row[name] for name in same} == pytest.approx(
+                {n: expected[n] for n in same}, rel=1e-3, abs=1e-5
+            )
         for name, x in result.model.state_dict().items():
             torch.testing.assert_close(x, plain.model.state_dict()[name], rtol=1e-3, atol=1e-5)
 
