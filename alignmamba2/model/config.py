@@ -46,8 +46,8 @@ class AlignMamba2Config:
         3}}``: the modality comes as token ids or pictures, and this encoder, inside the model, makes its tokens
     task : "classification" (cross-entropy over n_classes) or "regression" (absolute error) [O]
     readout : "mean" over all tokens, "anchor": the mean over the anchor's tokens (over all, where a sample has none of
-        them), "last" token, "attention" (the mean over all tokens x, weighted by the softmax of q · x / √d with a
-        learnt query q), or "per_step" (one prediction per step: the mean over the modalities' tokens at that step; all
+        them), "last" token, "attention" (the mean over all tokens x, weighted by the softmax of q · x with a learnt
+        query q), or "per_step" (one prediction per step: the mean over the modalities' tokens at that step; all
         modalities need the same number of steps) [O]. Baselines know "mean", "last" and "per_step"
     anchor : the modality that the others are aligned with; "" means "text" where there is one, else the first [T]
     d_model, dropout [O]; n_layers 2, d_state 16, d_conv 4, expand 2 [T]
