@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch import config as functorch
 
 from alignmamba2.batch import MultimodalBatch
 from alignmamba2.model import AlignMamba2
@@ -91,6 +92,7 @@ def measure(model: AlignMamba2, batch: MultimodalBatch, calls: Callable, budget:
     torch.compiler.reset()
     counters.clear()
     compiled = copy.deepcopy(model)
+    functorch.donated_buffer = False  # as `fit` has it
     compiled.compile(dynamic=True)
     run = {EAGER: calls(copy.deepcopy(model), batch), COMPILED: calls(compiled, batch)}
     with fresh_cache():

@@ -12,6 +12,7 @@ well than 800 words do that are read and heard. Tested with all that there is, a
     mispaired      The losses take each text with the sound of another sample of the batch (the label sees true pairs):
                    the same losses and weights, and no partners. Aligned against mispaired is what partners make of
                    them, mispaired against unaligned what they do without.
+    by share       L_OT and L_MMD, weighed so that the gradient of each is as large as the task's on the tokens.
     in order       For L_OT, the mean cost of the i-th sound to the i-th word: right where nothing is late.
 
 For `late`, the share of their mass that the plans of the test split put on true partners is reported too (see
@@ -270,6 +271,7 @@ VARIANTS = {
     "aligned": Variant(ALIGNING, tries=2),
     "mispaired": Variant(ALIGNING, mispair, tries=2),
     "in order": Variant(ALIGNING, keep_order, tries=2),
+    "by share": Variant({**ALIGNING, "model.share_ot": 1.0, "model.share_mmd": 1.0}, tries=2),
     "unaligned": Variant(HEARD, tries=2),
     "experts": Variant(NARROW, share_projection),
     "shared": Variant({**NARROW, "model.experts": "shared"}, share_projection),
@@ -319,6 +321,7 @@ QUESTIONS = (
     Question("late", "aligned", "mispaired", SOUND),
     Question("late", "mispaired", "unaligned"),
     Question("late", "aligned", "in order", SOUND),
+    Question("late", "by share", "unaligned", SOUND),
     Question("prompt", "aligned", "unaligned", SOUND),
     Question("prompt", "aligned", "in order", SOUND),
     Question("strangers", "aligned", "unaligned"),
@@ -400,7 +403,7 @@ def measure(world: int, fast: bool) -> Found:
 
     errors = [{"with": error(q.world, q.part, q.only), "without": error(q.world, q.other, q.only)} for q in QUESTIONS]
     test = made["late"]["test"]
-    names = ("aligned", "in order", "mispaired", "unaligned")
+    names = ("aligned", "by share", "in order", "mispaired", "unaligned")
     partners = {name: agreement(model("late", name), test)["audio"] for name in names}
     torch.manual_seed(world)
     new = build(Recipe.load(RECIPE, VARIANTS["gate"].overrides), made["four clans"]["train"])

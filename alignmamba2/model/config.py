@@ -14,6 +14,7 @@ from .layers import DIRECTIONS, EXPERTS, PLACEMENTS, ROUTINGS, one_of
 from .ordering import SCAN_ORDERS
 
 READOUTS = ("mean", "anchor", "last", "attention", "per_step")
+AT_LEAST_0 = ("lambda_ot", "lambda_mmd", "share_ot", "share_mmd", "lambda_balance", "ffn", "shortcut_loss", "window")
 TASKS = ("classification", "regression")
 # The values of settings that a config.json does not name, where they are no longer the default.
 BEFORE = {"ties": "listed"}
@@ -153,8 +154,7 @@ class AlignMamba2Config:
             if not isinstance(value, int) or value < (name not in self.encoders):
                 raise ValueError(f"{name}: found {value!r}; expected a whole number of at least 1")
         limits = dict.fromkeys(("dropout", "modality_dropout", "label_smoothing"), 1)
-        weights = ("lambda_ot", "lambda_mmd", "share_ot", "share_mmd", "lambda_balance", "ffn", "shortcut_loss")
-        limits |= dict.fromkeys((*weights, "window"), math.inf)
+        limits |= dict.fromkeys(AT_LEAST_0, math.inf)
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) < limit:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a number in [0, {limit})")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch._functorch import config as functorch
 from tqdm import tqdm
 
 from ..batch import MultimodalBatch
@@ -237,6 +238,8 @@ class Network(nn.Module):
     def __init__(self, model: nn.Module, compile: bool = False):
         super().__init__()
         self.model = model
+        if compile:  # measuring gradients keeps the graph: a backward pass may not write over what it was left
+            functorch.donated_buffer = False
         self.call = torch.compile(model.__call__, dynamic=True) if compile else model.__call__
 
     def forward(self, batch: MultimodalBatch) -> ModelOutput:
