@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alignmamba2.datasets import DataError, inspect, mosi
+from alignmamba2.datasets import DataError, inspect, mosi, rated_sentences
 from alignmamba2.datasets.formats import nyu_files
 from alignmamba2.datasets.formats.images import read_picture
-from studies.datasets import ict_mmmo, spoken_reviews
+from studies.datasets import ict_mmmo
 from tests.stress.fuzz_targets import TARGETS
 
 CUTS = 200
@@ -44,7 +44,7 @@ def test_labels_of_mosi(tmp_path):
 def test_the_archive_of_reviews(tmp_path):
     TARGETS["reviews-archive"].make(tmp_path)
     path = tmp_path / "a.tar.gz"
-    cut_anywhere(path, lambda: spoken_reviews.read_reviews(path))
+    cut_anywhere(path, lambda: rated_sentences.read_reviews(path))
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg"])

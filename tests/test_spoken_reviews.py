@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from alignmamba2 import load_dataset
-from alignmamba2.datasets import DataError, is_present
+from alignmamba2.datasets import DataError, is_present, rated_sentences
 from alignmamba2.encoders import MiniLM
 from studies.datasets import speech, spoken_reviews
 
@@ -45,15 +45,15 @@ def write_archive(path, lines):
     """An archive of the published form."""
     inner = io.BytesIO()
     with tarfile.open(fileobj=inner, mode="w:gz") as files:
-        add(files, spoken_reviews.RATINGS, "\n".join(lines).encode())
+        add(files, rated_sentences.RATINGS, "\n".join(lines).encode())
     with tarfile.open(path, "w:gz") as files:
-        add(files, spoken_reviews.INNER, inner.getvalue())
+        add(files, rated_sentences.INNER, inner.getvalue())
 
 
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
     """Twelve made-up reviews in a mirror, and a data root still empty."""
-    path = tmp_path / "mirror" / "spoken_reviews" / spoken_reviews.ARCHIVE
+    path = tmp_path / "mirror" / "spoken_reviews" / rated_sentences.ARCHIVE
     path.parent.mkdir(parents=True)
     texts = [*SENTENCES, *(f"Number {i} was better than the last one" for i in range(6))]
     write_archive(path, [f"{i + 1}\t{i / 2 - 3}\t{text}" for i, text in enumerate(texts)])
@@ -171,18 +171,18 @@ def test_frames_cover_the_wave(seconds):
 
 
 def test_what_is_spoken_is_what_is_shown():
-    assert spoken_reviews.sayable("A ''nice'' film -- fast & loud (mostly) .") == "A nice film-- fast and loud mostly."
-    assert spoken_reviews.sayable("... and so on") == "and so on"
+    assert rated_sentences.sayable("A ''nice'' film -- fast & loud (mostly) .") == "A nice film-- fast and loud mostly."
+    assert rated_sentences.sayable("... and so on") == "and so on"
 
 
 def test_a_line_that_is_none_is_named(tmp_path):
     path = tmp_path / "a.tar.gz"
     write_archive(path, ["1\t0.5\tfine", "2\tmany\tnot a number"])
     with pytest.raises(DataError, match="line 2: expected id, rating, text"):
-        spoken_reviews.read_reviews(path)
+        rated_sentences.read_reviews(path)
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DataError, match=r"a\.tar\.gz: no readable"):
-        spoken_reviews.read_reviews(path)
+        rated_sentences.read_reviews(path)
 
 
 def test_samples(voice, archive, tmp_path, monkeypatch):
@@ -192,7 +192,7 @@ def test_samples(voice, archive, tmp_path, monkeypatch):
     assert {s: len(d) for s, d in splits.items()} == {"train": 7, "valid": 1, "test": 2}
     samples = [s for d in splits.values() for s in d.samples]
     assert len({s.id for s in samples}) == 10
-    ratings = {r.id: r.rating for r in spoken_reviews.read_reviews(archive)}
+    ratings = {r.id: r.rating for r in rated_sentences.read_reviews(archive)}
     for s in samples:
         assert s.label == ratings[s.id.removeprefix("review-")]
         assert s.features["text"].shape == (len(s.words["text"]), 384)
@@ -242,7 +242,7 @@ def test_pip_brings_the_archive_by_hash(archive, tmp_path, monkeypatch):
         assert "--require-hashes" in command
         if len(asked) == 1:
             return subprocess.CompletedProcess(command, 1, "", "no such index")
-        with open(f"{folder}/{spoken_reviews.ARCHIVE}", "wb") as file:
+        with open(f"{folder}/{rated_sentences.ARCHIVE}", "wb") as file:
             file.write(archive.read_bytes())
         return subprocess.CompletedProcess(command, 0, "", "")
 
@@ -250,7 +250,7 @@ def test_pip_brings_the_archive_by_hash(archive, tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"pip did not bring vaderSentiment==3\.3\.2: no such index"):
         spoken_reviews.SOURCE.fetch()
     folder = spoken_reviews.SOURCE.fetch()
-    assert [p.name for p in folder.iterdir()] == [spoken_reviews.ARCHIVE]
+    assert [p.name for p in folder.iterdir()] == [rated_sentences.ARCHIVE]
     (digest,) = spoken_reviews.SOURCE.hashes.values()
     assert asked[1] == f"vaderSentiment==3.3.2 --hash=sha256:{digest}\n"
     assert spoken_reviews.SOURCE.fetch() == folder
@@ -262,8 +262,8 @@ def test_the_real_ratings():
         pytest.skip("the real ratings are not here: python -m alignmamba2 data fetch spoken-reviews")
     from alignmamba2.datasets.fetch import data_root
 
-    reviews = spoken_reviews.read_reviews(
-        spoken_reviews.SOURCE.ensure("spoken-reviews", data_root()) / spoken_reviews.ARCHIVE
+    reviews = rated_sentences.read_reviews(
+        spoken_reviews.SOURCE.ensure("spoken-reviews", data_root()) / rated_sentences.ARCHIVE
     )
     assert len(reviews) == 10605
     assert all(any(map(str.isalnum, r.text)) for r in reviews)

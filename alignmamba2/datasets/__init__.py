@@ -35,6 +35,7 @@ BUILT_IN = {
     "nyu": "nyu:ENTRY",
     "mini-mvsa": "mini.mvsa:ENTRY",
     "mvsa": "mvsa:ENTRY",
+    "rated-sentences": "rated_sentences:ENTRY",
 }
 for _name, _home in BUILT_IN.items():
     register_dataset(_name, f"{__name__}.{_home}")

@@ -52,6 +52,9 @@ class TrainingConfig:
     augment : mapping
         Settings of `datasets.augmentation.Augmentation` for the training split's pictures; {"views": 8}, say. Empty:
         pictures are taken as they are.
+    start : str
+        A recipe, by name or path, that is trained first, once, with seed 0, and kept with the data: encoders start from
+        those of its model. "": from the weights that they are published with.
     refit : bool
         Once the epoch is chosen, train anew for as many epochs on training and validation splits together. With
         `monitor` = "epoch" nothing is chosen, and this is the only training: nothing is measured on validation then.
@@ -71,6 +74,7 @@ class TrainingConfig:
     grad_clip: float = 1.0
     average: float = 0.0
     monitor: str = "valid/loss"
+    start: str = ""
     refit: bool = False
     bucket: int = 1
     precision: str = "32-true"

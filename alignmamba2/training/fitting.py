@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import ConcatDataset
 
-from ..baselines import build_model
+from ..baselines import build_model, load_model
 from ..datasets import Dataset, load_dataset
+from ..datasets.fetch import data_root
 from ..model import FusionModel
 from ..recipes import Recipe
 from .best import Best
@@ -25,6 +28,7 @@ from .checkpoint import Checkpoint, restoring
 from .kept_states import content_hash, prepared
 from .loop import Loop, TrainingError
 from .machines import Machines, process
+from .notes import FILE as NOTES
 from .notes import write_notes
 from .trackers import Tracking, trackers_of
 
@@ -138,8 +142,9 @@ def fit(
     if state is not None:
         with restoring():
             best.load_state_dict(state["best"], state["history"])
+    start = trained_start(recipe, progress)
     started = machines.start(log_with=log_with, project_dir=folder)
-    run = _Run(recipe, seed, machines, started, best, checkpoint, state, progress)
+    run = _Run(recipe, seed, machines, started, best, checkpoint, state, progress, start)
     try:
         with Tracking(started, recipe, seed, best.history) as tracking:
             model = run.train(train, valid, (*callbacks, tracking))
@@ -165,6 +170,7 @@ class _Run:
     checkpoint: Checkpoint | None
     state: Mapping[str, Any] | None
     progress: bool
+    start: Path | None
 
     def train(self, train: Dataset, valid: Dataset, callbacks: Sequence[Any]) -> FusionModel:
         """Return the model of the best epoch, or of the refit; go on from the state if there is one."""
@@ -184,6 +190,8 @@ class _Run:
         refit = valid is None
         set_seed(self.seed)
         config, model = self.recipe.training, build(self.recipe, train)
+        if self.start:
+            _start_encoders(model, load_model(self.start))
         train = prepared(train, model, config.augment, self.progress)
         if frozen := [m for m, encoder in model.encode.items() if encoder.config.train == 0]:
             model.set_statistics(train.only(*frozen).statistics())
@@ -217,6 +225,30 @@ class _Run:
         if self.checkpoint is None or not self.checkpoint.path.is_file():
             return "nothing was kept: no epoch was finished, or no folder was given"
         return f"{self.checkpoint.path} holds the run as it was after the last good epoch"
+
+
+def trained_start(recipe: Recipe, progress: bool = True) -> Path | None:
+    """Return the folder of the model that `training.start` names, after training it if need be; None without one."""
+    if not recipe.training.start:
+        return None
+    first = Recipe.load(recipe.training.start)
+    what = json.dumps([first.to_dict(), version("alignmamba2")], sort_keys=True)
+    folder = data_root() / "cache" / f"start-{first.name}-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+    if not (folder / NOTES).is_file():  # the last file that `fit` writes
+        fit(first, seed=0, folder=folder, progress=progress)
+    return folder
+
+
+def _start_encoders(model: FusionModel, first: FusionModel) -> None:
+    """Take over what the encoders of another model have learnt."""
+    for m in model.encode.keys() & first.encode.keys():
+        ours, theirs = (encode[m].config for encode in (model.encode, first.encode))
+        if (ours.sha256, ours.train) != (theirs.sha256, theirs.train):
+            raise ValueError(
+                f"training.start: its encoder of {m!r} is {theirs.name} with train = {theirs.train!r}; expected "
+                f"{ours.name} with train = {ours.train!r}, as here"
+            )
+        model.encode[m].load_state_dict(first.encode[m].state_dict())
 
 
 def _identity(recipe: Recipe, seed: int, machines: Machines, train: Dataset, valid: Dataset) -> dict[str, Any]:

@@ -13,13 +13,8 @@ Tokens: one frozen MiniLM embedding per word (see `text_tokens.py`), 27 acoustic
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import importlib.util
-import io
-import re
-import tarfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -30,8 +25,9 @@ import torch
 from torch import Tensor
 
 from alignmamba2.batch import Sample
-from alignmamba2.datasets.base import DataError, Dataset, splits_of
+from alignmamba2.datasets.base import Dataset, splits_of
 from alignmamba2.datasets.fetch import data_root
+from alignmamba2.datasets.rated_sentences import ARCHIVE, SOURCE, Review, read_reviews
 from alignmamba2.datasets.registry import Entry
 from alignmamba2.encoders import MiniLM
 from alignmamba2.encoders.cache import cached
@@ -40,34 +36,14 @@ from alignmamba2.storage.files import read_json, write_json
 from studies.datasets.word_tokens import embed_words
 
 from . import speech
-from .pip_source import PipSource
 
 NAME = "spoken-reviews"
 ADDRESS = f"{__name__}:ENTRY"  # for commands
 INSTALL = "pip install -e '.[realdata]'"
-ARCHIVE = "vaderSentiment-3.3.2.tar.gz"
-INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
-RATINGS = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 SHORTEST, LONGEST = 4, 24  # words
 SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}
 SPEED, PITCH = (140, 200), (30, 70)  # words a minute; eSpeak NG's own scale
 FORMAT = 1  # of the files in the cache
-
-SOURCE = PipSource(
-    folder="spoken_reviews",
-    url="https://pypi.org/project/vaderSentiment/3.3.2/",
-    hashes={ARCHIVE: "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"},
-    requirement="vaderSentiment==3.3.2",
-)
-
-
-@dataclass(frozen=True)
-class Review:
-    """A sentence, its mean rating in [−4, 4], and its number in the file."""
-
-    id: str
-    rating: float
-    text: str
 
 
 @dataclass(frozen=True)
@@ -133,44 +109,6 @@ def load(root: str | Path | None = None, *, size: int = 600, seed: int = 0) -> d
         notes=(f"sound is synthetic, by {speech.PACKAGE} {version('espeakng-loader')}; texts and ratings are real",),
         show={"audio": loudness},
     )
-
-
-def read_reviews(archive: Path) -> list[Review]:
-    """Return the rated sentences of the archive, read in memory; nothing of it is unpacked or run.
-
-    Raises
-    ------
-    DataError
-        Naming the file and the line.
-    """
-    try:
-        # All of it first: tarfile stops at the file that it looks for, and would miss that the end is cut off.
-        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive.read_bytes()))) as outer:
-            inner = outer.extractfile(INNER).read()
-        with tarfile.open(fileobj=io.BytesIO(inner)) as files:
-            lines = files.extractfile(RATINGS).read().decode("utf-8").splitlines()
-    except (OSError, EOFError, KeyError, AttributeError, tarfile.TarError, UnicodeDecodeError, zlib.error) as error:
-        raise DataError(f"{archive}: no readable {RATINGS} inside ({error}); remove it and fetch it again") from error
-    reviews = []
-    for number, line in enumerate(lines, start=1):
-        cells = line.split("\t")
-        try:
-            name, rating, text = cells[0], float(cells[1]), cells[2]
-        except (IndexError, ValueError):
-            raise DataError(f"{archive}: {RATINGS}, line {number}: expected id, rating, text; found {line!r}") from None
-        if not -4 <= rating <= 4:
-            raise DataError(f"{archive}: {RATINGS}, line {number}: rating {rating:g}; expected -4 to 4")
-        reviews.append(Review(name, rating, sayable(text)))
-    return reviews
-
-
-def sayable(text: str) -> str:
-    """Return the text as plain words with the punctuation that shapes pauses, to be spoken and shown."""
-    text = text.replace("&", " and ").replace("''", '"')
-    text = re.sub(r"[^A-Za-z0-9À-ÿ'.,;:!?-]+", " ", text)
-    # A mark that stands alone goes to the word before it.
-    text = re.sub(r"\s+([.,;:!?'-]+)(?=\s|$)", r"\1", " " + text)
-    return " ".join(text.split()).lstrip(".,;:!?'- ")
 
 
 def choose(reviews: Sequence[Review], size: int, seed: int) -> list[Review]:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from alignmamba2.batch import MultimodalBatch
-from alignmamba2.datasets import ENTRIES, inspect, mosi, mosi_utterances, store
+from alignmamba2.datasets import ENTRIES, inspect, mosi, mosi_utterances, rated_sentences, store
 from alignmamba2.datasets.formats import nyu_files
 from alignmamba2.datasets.formats.images import read_picture
 from alignmamba2.encoders.cache import Tokens, cached
@@ -27,7 +27,7 @@ from alignmamba2.recipes import FOLDER, Recipe
 from alignmamba2.storage.files import read_json, read_tensors, write_json
 from alignmamba2.storage.token_store import read_notes
 from alignmamba2.training.checkpoint import Checkpoint
-from studies.datasets import ict_mmmo, spoken_reviews
+from studies.datasets import ict_mmmo
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ def _pictures(folder: Path) -> None:
 
 def _reviews(folder: Path) -> None:
     """The archive in the archive that holds the ratings."""
-    inner = _tar({spoken_reviews.RATINGS: b"1_1\t2.5\ta fine film\n2_1\t-1\tnot so fine\n"})
-    (folder / "a.tar.gz").write_bytes(_tar({spoken_reviews.INNER: inner}))
+    inner = _tar({rated_sentences.RATINGS: b"1_1\t2.5\ta fine film\n2_1\t-1\tnot so fine\n"})
+    (folder / "a.tar.gz").write_bytes(_tar({rated_sentences.INNER: inner}))
 
 
 def _tar(files: dict[str, bytes]) -> bytes:
@@ -229,7 +229,7 @@ TARGETS = {
     "picture": Target(_pictures, _each(read_picture)),
     "ict-mmmo": Target(_ict_mmmo, inspect, 0.1),
     "mosi-utterances": Target(_utterance_tables, inspect, 0.01),
-    "reviews-archive": Target(_reviews, _each(spoken_reviews.read_reviews)),
+    "reviews-archive": Target(_reviews, _each(rated_sentences.read_reviews)),
     "store": Target(_stored, _store),
     "encoder-cache": Target(_encoded, _tokens),
     "model": Target(_model, _predicts, 0.5),

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pooch
 
-from alignmamba2.datasets.base import DataError
-from alignmamba2.datasets.fetch import Source
+from .base import DataError
+from .fetch import Source
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,11 @@ class PipSource(Source):
 
     def _downloader(self) -> tuple[Callable, int]:
         return self._download_with_pip, 0
+
+    def _copy_from_mirror(self, url: str, output_file: str, _pooch: pooch.Pooch) -> None:
+        """A mirror without the archive does not stand in the way of the package index."""
+        bring = self._download_with_pip if self.mirror() is None else super()._copy_from_mirror
+        bring(url, output_file, _pooch)
 
     def _download_with_pip(self, url: str, output_file: str, _pooch: pooch.Pooch) -> None:
         """Download with the pip and the index of this Python; pip checks the hash first, and installs nothing."""
