@@ -54,3 +54,11 @@ def test_a_wrong_override_is_named(key):
 def test_an_unknown_recipe_lists_the_known_ones():
     with pytest.raises(RecipeError, match=r"'moi': not found; there are .*mini-mosi"):
         Recipe.load("moi")
+
+
+def test_a_weight_given_as_lambda_takes_the_place_of_a_share(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text('dataset = "mini-mosi"\n[model]\nshare_ot = 0.1\nshare_mmd = 0.2\n')
+    assert Recipe.load(path, {"model.lambda_ot": 1.0}).model == {"lambda_ot": 1.0, "share_mmd": 0.2}
+    both = {"model.lambda_ot": 1.0, "model.share_ot": 0.3}
+    assert Recipe.load(path, both).model == {"lambda_ot": 1.0, "share_ot": 0.3, "share_mmd": 0.2}

@@ -115,6 +115,7 @@ class Recipe:
         Parameters
         ----------
         overrides : mapping such as ``{"model.d_model": 32, "training.max_epochs": 2}``
+            A λ of the alignment losses takes the place of the recipe's share.
 
         Raises
         ------
@@ -127,6 +128,11 @@ class Recipe:
             if table not in ("data", "model", "training") or not setting:
                 raise RecipeError(f"override {key!r}: expected data.NAME, model.NAME or training.NAME")
             tables.setdefault(table, {})[setting] = value
+            if (
+                setting in ("lambda_ot", "lambda_mmd")
+                and f"model.{setting.replace('lambda', 'share')}" not in overrides
+            ):
+                tables[table].pop(setting.replace("lambda", "share"), None)
         unknown = sorted(set(tables) - {"dataset", "data", "model", "training", "benchmark"})
         if unknown or "dataset" not in tables:
             raise RecipeError(f'{path}: unknown {unknown}; expected dataset = "...", [data], [model], [training]')
