@@ -47,7 +47,8 @@ class Benchmark:
     """A recipe, the baselines that fit its data, and what is published.
 
     `tried` is the number of settings that were tried before the recipe was chosen, if it is known. Further `rows`:
-    "linear", a linear model of mean frozen tokens; "alone", each modality by itself.
+    "linear", a linear model of mean frozen tokens; "alone", each modality by itself. `noise`: severities, as the data
+    set's noise counts them (see `datasets.corruptions`).
     """
 
     recipe: str
@@ -55,20 +56,21 @@ class Benchmark:
     published: Sequence[Published] = ()
     tried: int | None = None
     rows: Sequence[str] = ()
+    noise: Sequence[float] = (0.5, 1.0, 2.0)
 
 
 def read_benchmarks() -> dict[str, Benchmark]:
     """Return the benchmark of every recipe that has a table [benchmark], by its name; miniatures last.
 
-    The table's keys: "baselines", a key of `BASELINES`; "published", tables with the fields of `Published`; "tried" and
-    "rows" of `Benchmark`; "name", where it is not the recipe's.
+    The table's keys: "baselines", a key of `BASELINES`; "published", tables with the fields of `Published`; "tried",
+    "rows" and "noise" of `Benchmark`; "name", where it is not the recipe's.
     """
     benchmarks = {}
     for name in recipes.names():
         table = recipes.read(name).get("benchmark")
         if table is not None:
             published = tuple(Published(**row) for row in table.get("published", ()))
-            more = {key: table[key] for key in ("tried", "rows") if key in table}
+            more = {key: table[key] for key in ("tried", "rows", "noise") if key in table}
             benchmarks[table.get("name", name)] = Benchmark(name, BASELINES[table["baselines"]], published, **more)
     return dict(sorted(benchmarks.items(), key=lambda item: (item[0].startswith("mini-"), item[0])))
 

@@ -38,7 +38,6 @@ from .seeds import fusion_parameters, load_described, validation_metrics
 from .statistics import published, summarise, summary_of
 
 MACHINES = asdict(Machines())  # the defaults
-NOISE = (0.5, 1.0, 2.0)  # severities, as the data set's noise counts them (see `datasets.corruptions`)
 
 
 def reproduce(
@@ -206,7 +205,7 @@ def run(job: Mapping[str, Any], folder: Path, datasets: dict[str, Dataset] | Non
     path = _path(folder, job)
     path.parent.mkdir(parents=True, exist_ok=True)
     if job["variant"] == "linear":
-        record = {**job, "recipe": recipe.to_dict(), **fit_linear(datasets), "only": {}, "noise": {}}
+        record = {**job, "recipe": recipe.to_dict(), **fit_linear(datasets, recipe), "only": {}, "noise": {}}
         write_json(path, {**record, "seconds": round(time.perf_counter() - started, 2)})
         return
     result = fit(recipe, seed=job["seed"], datasets=datasets, **options)
@@ -214,7 +213,8 @@ def run(job: Mapping[str, Any], folder: Path, datasets: dict[str, Dataset] | Non
         return
     trained = time.perf_counter() - started
     test = datasets["test"]
-    clean, prediction = examine(result.model, prepared(test, result.model))
+    kept = prepared(test, result.model)
+    clean, prediction = examine(result.model, kept)
     modalities = list(test.modalities)
     subsets = [s for n in range(1, len(modalities)) for s in itertools.combinations(modalities, n)]
     record = {
@@ -226,8 +226,11 @@ def run(job: Mapping[str, Any], folder: Path, datasets: dict[str, Dataset] | Non
         "seconds": round(trained, 2),
         "valid": validation_metrics(result.history[result.best_epoch]),
         "test": clean,
-        "only": {"+".join(s): examine(result.model, test, s)[0] for s in subsets},
-        "noise": {f"{s:g}": examine(result.model, corrupt(test, "noise", s, seed=job["seed"]))[0] for s in NOISE},
+        "only": {"+".join(s): examine(result.model, kept, s)[0] for s in subsets},
+        "noise": {
+            f"{s:g}": examine(result.model, corrupt(test, "noise", s, seed=job["seed"]))[0]
+            for s in BENCHMARKS[job["benchmark"]].noise
+        },
         "prediction": prediction,
     }
     write_json(path, record)
