@@ -145,11 +145,14 @@ def test_a_mirrored_picture_gives_the_mirrored_tokens_and_the_same_mean(picture_
     one, other = (plain(x, mask)[0].unflatten(1, (2, 4)) for x in (pictures, pictures.flip(3)))
     assert (one - other.flip(2)).abs().max() > 1e-3
     torch.testing.assert_close(tokens, (one + other.flip(2)) / 2, atol=1e-5, rtol=1e-4)
+    pooled, pooled_mask = Encoder(EncoderConfig(folder, size=[32, 64], grid=[1, 2])).eval()(pictures, mask)
+    torch.testing.assert_close(pooled, one.unflatten(2, (2, 2)).mean((1, 3)), atol=1e-5, rtol=1e-4)
+    assert pooled_mask.shape == (2, 2)
 
 
 def test_all_that_decides_frozen_states_is_in_their_key(picture_model):
     folder = picture_model("resnet")
-    settings = [{}, {"size": [32, 64]}, {"size": [64, 64]}, {"mirror": True}, {"bf16": True}, {"train": 1}]
+    settings = [{}, {"grid": [2, 2]}, {"size": [32, 64]}, {"size": [64, 64]}, {"mirror": True}, {"bf16": True}, {"train": 1}]
     assert len({Encoder(EncoderConfig(folder, **more)).key for more in settings}) == len(settings)
 
 
@@ -162,7 +165,7 @@ def test_frozen_layers_in_bfloat16_give_nearly_the_same_tokens(picture_model):
 
 
 def test_only_a_frozen_map_is_mirrored(picture_model):
-    with pytest.raises(ValueError, match="mirror: not of an encoder that learns"):
+    with pytest.raises(ValueError, match="grid, mirror: not of an encoder that learns"):
         EncoderConfig(picture_model("resnet"), train=1, mirror=True)
     pictures = torch.zeros(1, 1, 32, 32, 3, dtype=torch.uint8), torch.ones(1, 1, dtype=torch.bool)
     with pytest.raises(ValueError, match="makes no map"):

@@ -49,6 +49,7 @@ class EncoderConfig:
         So an utterance is understood in what is said before and after it. Of text only. What frozen layers compute then
         depends on the neighbours, and is not kept.
     size : height and width that pictures are resized to; default what the encoder was trained on
+    grid : rows and columns that a frozen map is pooled to, by adaptive averages; default as many as it has
     mirror : tokens are the mean of a picture's and, put back in place, of its mirror image's; of frozen maps only
     bf16 : matrix products and convolutions of frozen layers in bfloat16: two to three times as fast on a processor
     dropout : probability within the encoder; default its own
@@ -61,6 +62,7 @@ class EncoderConfig:
     train: int | str = 0
     neighbours: int = 1
     size: Sequence[int] | None = None
+    grid: Sequence[int] | None = None
     mirror: bool = False
     bf16: bool = False
     dropout: float | None = None
@@ -78,8 +80,8 @@ class EncoderConfig:
             len(self.size) == 2 and all(isinstance(n, int) and 0 < n <= LARGEST for n in self.size)
         ):
             raise ValueError(f"size: found {self.size!r}; expected height and width, 1 to {LARGEST} pixels")
-        if self.mirror and self.train != 0:
-            raise ValueError(f"mirror: not of an encoder that learns; found train = {self.train!r}")
+        if (self.mirror or self.grid) and self.train != 0:
+            raise ValueError(f"grid, mirror: not of an encoder that learns; found train = {self.train!r}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: found {self.dropout!r}; expected a number in [0, 1)")
 
@@ -88,7 +90,7 @@ class EncoderConfig:
         """Build it from a mapping; an unknown key is refused by name."""
         known = [f.name for f in dataclasses.fields(cls)]
         if unknown := sorted(set(settings) - set(known)):
-            raise ValueError(f"unknown keys {unknown}; known are {known[:9]}")
+            raise ValueError(f"unknown keys {unknown}; known are {known[:10]}")
         if "name" not in settings:
             raise ValueError("no name; expected such as {'name': 'minilm', 'train': 3}")
         return cls(**settings)
@@ -160,7 +162,8 @@ class Encoder(nn.Module):
     def key(self) -> str:
         """All that decides what `below` returns of an input."""
         c = self.config
-        how = (f" of {self._size}" if c.size else "") + " and mirrored" * c.mirror + " in bfloat16" * c.bf16
+        how = (f" of {self._size}" if c.size else "") + (f" as {tuple(c.grid)}" if c.grid else "")
+        how += " and mirrored" * c.mirror + " in bfloat16" * c.bf16
         return f"states of {c.sha256} before layer {self.first}{how}"
 
     @property
@@ -285,13 +288,13 @@ class Encoder(nn.Module):
         output = self._seen(pixels)
         if self.config.mirror:
             output = (output + self._seen(pixels.flip(-1)).flip(-1)) / 2
-        return _rows(output)
+        return _rows(F.adaptive_avg_pool2d(output, self.config.grid) if self.config.grid else output)
 
     def _seen(self, pixels: Tensor) -> Tensor:
         output = self.body(pixels)
         output = getattr(output, "last_hidden_state", output)
-        if self.config.mirror and output.ndim != 4:
-            raise ValueError(f"mirror: encoder {self.config.name!r} makes no map of a picture")
+        if (self.config.mirror or self.config.grid) and output.ndim != 4:
+            raise ValueError(f"grid, mirror: encoder {self.config.name!r} makes no map of a picture")
         return output
 
     def _pixels(self, pictures: Tensor) -> Tensor:

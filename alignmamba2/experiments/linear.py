@@ -28,7 +28,7 @@ def fit_linear(datasets: Mapping[str, Dataset], recipe: Recipe | None = None) ->
     """
     train = datasets["train"]
     settings = recipe.model.get("encoders", {}) if recipe else {}
-    views = {m: {k: v for k, v in s.items() if k in ("size", "mirror", "bf16")} for m, s in settings.items()}
+    views = {m: {k: v for k, v in s.items() if k in ("size", "grid", "mirror", "bf16")} for m, s in settings.items()}
     encode = {m: Encoder(EncoderConfig(name, **views.get(m, {}))) for m, name in train.encoders.items()}
     frozen = SimpleNamespace(encode=encode)
     x, y = {}, {}

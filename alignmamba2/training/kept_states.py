@@ -19,7 +19,7 @@ from ..encoders import Encoder, Tokens
 from ..encoders.cache import cached, hash_items, in_batches
 from ..model import FusionModel
 
-BATCH = 32
+BATCH = 8  # of pictures, a processor's cache does not hold the maps of many more
 
 
 def prepared(
