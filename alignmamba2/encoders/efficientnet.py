@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ STAGES = (
 )
 # Factors on channels and on repeats, and the pixels a side that the network was trained on.
 SCALES = {"efficientnet-lite0": (1.0, 1.0), "efficientnet-lite2": (1.1, 1.2)}
-SIZES = {"efficientnet-lite0": 224, "efficientnet-lite2": 260, "efficientnet-lite0+2": 256}
+BOTH = "efficientnet-lite0+2"
+SIZES = {"efficientnet-lite0": 224, "efficientnet-lite2": 260, BOTH: 256}
 
 
 # Convolution → the batch norm behind it, by their names in the weights' file.
@@ -120,27 +121,18 @@ class EfficientNetLite(nn.Module):
         return self._fc(self(pixels).mean((2, 3)))
 
 
-class SideBySide(nn.Module):
+class SideBySide(nn.ModuleList):
     """SideBySide puts the maps of several networks side by side, channel after channel."""
 
-    def __init__(self, networks: Sequence[nn.Module]):
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
     def forward(self, pixels: Tensor) -> Tensor:
-        return torch.cat([network(pixels) for network in self.networks], 1)
-
-
-def parts_of(name: str) -> list[str]:
-    """Return the names of the networks that stand side by side under a name: "efficientnet-lite0+2" is two of them."""
-    first, *others = name.split("+")
-    return [first, *(first[:-1] + other for other in others)]
+        return torch.cat([network(pixels) for network in self], 1)
 
 
 def network(name: str, weights: bool = True) -> nn.Module:
-    """Return the network of this name, or the networks side by side, with or without their weights."""
-    networks = [load(part) if weights else EfficientNetLite(*SCALES[part]) for part in parts_of(name)]
-    return networks[0] if len(networks) == 1 else SideBySide(networks)
+    """Return the network of this name, or both side by side, with or without their weights."""
+    names = list(SCALES) if name == BOTH else [name]
+    networks = [load(part) if weights else EfficientNetLite(*SCALES[part]) for part in names]
+    return SideBySide(networks) if name == BOTH else networks[0]
 
 
 def load(name: str) -> EfficientNetLite:

