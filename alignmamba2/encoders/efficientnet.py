@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -121,11 +121,15 @@ class EfficientNetLite(nn.Module):
         return self._fc(self(pixels).mean((2, 3)))
 
 
-class SideBySide(nn.ModuleList):
+class SideBySide(nn.Module):
     """SideBySide puts the maps of several networks side by side, channel after channel."""
 
+    def __init__(self, networks: Sequence[nn.Module]):
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
     def forward(self, pixels: Tensor) -> Tensor:
-        return torch.cat([network(pixels) for network in self], 1)
+        return torch.cat([network(pixels) for network in self.networks], 1)
 
 
 def network(name: str, weights: bool = True) -> nn.Module:
