@@ -34,8 +34,8 @@ from torch import Tensor
 
 from alignmamba2.alignment import mmd, transport
 from alignmamba2.alignment.costs import cosine_cost
-from alignmamba2.stopwatch import machine, medians, peak_extra_mib
 from alignmamba2.storage.files import write_text
+from tools.stopwatch import machine, medians, peak_extra_mib
 
 SHAPES = ((50, 50), (50, 500), (375, 500))
 EPSILON, PROBLEMS, WIDTH, LIMIT = 0.05, 32, 16, 600

@@ -32,10 +32,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from alignmamba2.datasets import load_dataset
-from alignmamba2.stopwatch import peak_mib
 from alignmamba2.storage.files import whole
 from alignmamba2.training import fit
 from tools.results_file import keep
+from tools.stopwatch import peak_mib
 
 from . import growth
 from .growth import SHAPES

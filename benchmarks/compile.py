@@ -24,8 +24,8 @@ from alignmamba2.batch import MultimodalBatch
 from alignmamba2.model import AlignMamba2
 from alignmamba2.model.config import AlignMamba2Config
 from alignmamba2.recipes import Recipe
-from alignmamba2.stopwatch import machine, medians
 from tools.results_file import keep
+from tools.stopwatch import machine, medians
 
 WIDTHS = {"text": 768, "audio": 5, "video": 20}
 SHAPES = ((8, 50), (64, 50), (8, 500))  # samples, tokens a modality

@@ -23,8 +23,8 @@ from alignmamba2.datasets.store import StoredSamples
 from alignmamba2.model import AlignMamba2
 from alignmamba2.model.config import AlignMamba2Config
 from alignmamba2.recipes import Recipe
-from alignmamba2.stopwatch import peak_extra_mib
 from alignmamba2.storage.token_store import HEADER, finish, packed
+from tools.stopwatch import peak_extra_mib
 
 SHAPES = {"text": (50, 768), "audio": (500, 74), "vision": (500, 35)}
 BATCH, STEPS = 16, 12

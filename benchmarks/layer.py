@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from alignmamba2.model.layers import ModalityAwareMamba
-from alignmamba2.stopwatch import machine, medians
 from alignmamba2.storage.files import write_text
+from tools.stopwatch import machine, medians
 
 MODALITIES = ("text", "audio", "video")
 SHAPES = ((8, 150, 64), (16, 150, 128), (8, 600, 128), (2, 2048, 128))  # B, L (all modalities together), d

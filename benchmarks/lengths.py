@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from alignmamba2.stopwatch import machine, slope
 from alignmamba2.storage.files import write_text
 from notebooks.course.lengths import CALLS, measure, models
+from tools.stopwatch import machine, slope
 
 LENGTHS = (96, 192, 384, 768, 1536, 3072, 6144)
 

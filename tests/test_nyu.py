@@ -23,6 +23,7 @@ from alignmamba2.datasets.formats.nyu_files import CLASSES, FOLDERS, FRAMES, MAT
 from alignmamba2.datasets.hha import CX, CY, FX, FY, gravity, hha, normals, points
 from alignmamba2.datasets.mini import nyu as mini_nyu
 from alignmamba2.datasets.mini.room_renderer import Room, render
+from alignmamba2.encoders import depth_colours
 
 TYPES = ("bedroom", "kitchen", "bedroom", "study", "kitchen", "bedroom", "excercise_room", "bedroom")
 # scenes: of bedrooms 1, 1 and 2 in training; one frame of each other class
@@ -123,6 +124,19 @@ def test_depth_as_metres_keeps_its_unit_and_as_hha_has_three_channels(root):
     raw = load_dataset("nyu", "test", filled=False)
     assert "holes not filled" in raw.protocol
     assert not torch.equal(raw[0].features["depth"], sample.features["depth"])
+
+
+def test_depth_as_colours_goes_from_blue_over_green_to_red(root):
+    rooms = load_dataset("nyu", "test", depth="jet")  # frame 8: from 1 m at the top to 9 m
+    rainbow = rooms.show["depth"](rooms[0])
+    assert (rainbow.shape, rainbow.dtype) == ((224, 224, 3), np.uint8)
+    row = [int(224 * (metres - 1) / 8) for metres in (1.3, 5, 8.7)]
+    assert [int(rainbow[r, 100].argmax()) for r in row] == [2, 1, 0]
+    ends = depth_colours(np.array([[0.0, 1.25, 3.75, 5.0, 6.25, 8.75, 10.0, np.nan]]))[0].tolist()
+    blue, red = [0, 0, 128], [128, 0, 0]
+    assert np.allclose(
+        ends, [blue, [0, 0, 255], [0, 255, 255], [128, 255, 128], [255, 255, 0], [255, 0, 0], red, blue], atol=4
+    )
 
 
 def test_validation_comes_from_training_scenes_whole(root):

@@ -21,7 +21,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cpu": set(),
     "scan": {"cpu"},
     "alignment": {"cpu"},
-    "stopwatch": set(),
     "metrics": set(),
     "batch": set(),
     "storage": set(),

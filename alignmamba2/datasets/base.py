@@ -137,7 +137,7 @@ class Dataset(torch.utils.data.Dataset):
         count = dict.fromkeys(widths, 0)
         mean = {m: torch.zeros(d, dtype=torch.float64) for m, d in widths.items()}
         squares = {m: torch.zeros(d, dtype=torch.float64) for m, d in widths.items()}
-        for sample in self.samples:
+        for sample in self.samples if widths else ():
             for m in widths:
                 x = sample.features[m]
                 if m in sample.masks:

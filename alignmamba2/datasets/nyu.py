@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..encoders import depth_image
+from ..encoders import depth_colours, depth_image
 from .base import DataError, Dataset, Mapped, check_choice, check_fraction, splits_of
 from .contents import Contents, Field, Part
 from .fetch import data_root, find_folder
@@ -59,7 +59,7 @@ from .registry import Entry
 
 COUNT = 1449  # frames of the whole set
 Frames = MatFrames | PlainFrames | FolderFrames
-DEPTHS = ("metres", "hha")
+DEPTHS = ("metres", "hha", "jet")
 # Metres of depth per grey level of 255, for noise (see `encoders.depth_image`).
 METRES_PER_LEVEL = 10.0 / 255
 
@@ -80,14 +80,15 @@ def load(
     ----------
     root : folder of all data sets, or the folder that holds the files
     image : "patches", "efficientnet-lite0", or the name of a Hugging Face vision model; for both modalities
-    depth : "metres" or "hha" (three channels, see `hha`), default metres; from folders, always as stored
+    depth : "metres", "hha" (three channels, see `hha`) or "jet" (colours of a rainbow, see `encoders.depth_colours`),
+        default metres; from folders, always as stored
     filled : bool
         Depth with its holes filled (`depths`), or as the sensor gave it, with 0 in the holes (`rawDepths`).
     valid_fraction, split_seed
         Share of each class's training frames that validates, and the seed of the draw; whole scenes together if the
         scenes are known.
-    encode : False for an encoder inside the model: samples then hold pictures (1, 256, 341, 3) uint8, depth as grey or
-        HHA, and `Dataset.encoders` names `image`
+    encode : False for an encoder inside the model: samples then hold pictures (1, 256, 341, 3) uint8, depth as grey,
+        HHA or jet, and `Dataset.encoders` names `image`
     """
     check_fraction("valid_fraction", valid_fraction)
     if depth is not None:
@@ -194,7 +195,8 @@ def _depth(frames: Frames, depth: str, filled: bool, size: tuple[int, int], inde
         values = hha(values)
     if values.ndim == 3:
         return resized(values, *size)
-    return resized(values, *size) if filled else nearest(values, *size)
+    values = resized(values, *size) if filled else nearest(values, *size)
+    return depth_colours(values) if depth == "jet" else values
 
 
 def _depth_encoder(image: str, metric: bool, encode: bool):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ STAGES = (
 )
 # Factors on channels and on repeats, and the pixels a side that the network was trained on.
 SCALES = {"efficientnet-lite0": (1.0, 1.0), "efficientnet-lite2": (1.1, 1.2)}
-SIZES = {"efficientnet-lite0": 224, "efficientnet-lite2": 260}
+BOTH = "efficientnet-lite0+2"
+SIZES = {"efficientnet-lite0": 224, "efficientnet-lite2": 260, BOTH: 256}
 
 
 # Convolution → the batch norm behind it, by their names in the weights' file.
@@ -57,11 +58,14 @@ class _Conv(nn.Module):
             return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
         k, stride = self.kernel, self.stride
         height, width = (max(k - stride if n % stride == 0 else k - n % stride, 0) for n in x.shape[-2:])
-        x = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
-        if x.device.type != "cpu":
-            return F.conv2d(x, self.weight, self.bias, stride, groups=self.groups)
-        with torch.autocast("cpu", enabled=False):  # in bfloat16 a processor takes twice as long over these
-            return F.conv2d(x.float(), self.weight, self.bias, stride, groups=self.groups)
+        even = height % 2 == 0 == width % 2
+        if not even:
+            x = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+        padding = (height // 2, width // 2) if even else 0
+        if x.device.type != "cpu" or not torch.is_grad_enabled():
+            return F.conv2d(x, self.weight, self.bias, stride, padding, groups=self.groups)
+        with torch.autocast("cpu", enabled=False):  # backward, a processor takes twice as long in bfloat16
+            return F.conv2d(x.float(), self.weight, self.bias, stride, padding, groups=self.groups)
 
 
 class _Block(nn.Module):
@@ -115,6 +119,24 @@ class EfficientNetLite(nn.Module):
     def classify(self, pixels: Tensor) -> Tensor:
         """Return scores (B, 1000) of the ImageNet classes, to check the weights with."""
         return self._fc(self(pixels).mean((2, 3)))
+
+
+class SideBySide(nn.Module):
+    """SideBySide puts the maps of several networks side by side, channel after channel."""
+
+    def __init__(self, networks: Sequence[nn.Module]):
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return torch.cat([network(pixels) for network in self.networks], 1)
+
+
+def network(name: str, weights: bool = True) -> nn.Module:
+    """Return the network of this name, or both side by side, with or without their weights."""
+    names = list(SCALES) if name == BOTH else [name]
+    networks = [load(part) if weights else EfficientNetLite(*SCALES[part]) for part in names]
+    return SideBySide(networks) if name == BOTH else networks[0]
 
 
 def load(name: str) -> EfficientNetLite:

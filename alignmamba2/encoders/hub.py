@@ -36,7 +36,7 @@ def architecture(name: str) -> dict[str, Any]:
     """
     if name in efficientnet.SIZES:
         picture = {"size": efficientnet.SIZES[name], "mean": [127.0] * 3, "sd": [128.0] * 3}
-        return {"width": efficientnet.WIDTH, **picture}
+        return {"width": efficientnet.WIDTH * (1 + (name == efficientnet.BOTH)), **picture}
     with _not_found(name):
         place = place_of(name)
         config = require().AutoConfig.from_pretrained(place, local_files_only=Path(place).is_dir())
@@ -65,7 +65,7 @@ def network(
     dropout : settings of a Hugging Face config to change
     """
     if "config" not in architecture:
-        return efficientnet.load(name) if weights else efficientnet.EfficientNetLite(*efficientnet.SCALES[name])
+        return efficientnet.network(name, weights)
     transformers = require()
     if not weights:
         config = transformers.AutoConfig.for_model(**architecture["config"], **(dropout or {}))

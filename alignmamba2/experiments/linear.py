@@ -13,20 +13,23 @@ from torch import Tensor
 from ..datasets import Dataset
 from ..encoders import Encoder, EncoderConfig
 from ..metrics import classification_metrics, regression_metrics
+from ..recipes import Recipe
 from ..training.kept_states import prepared
 
 STRENGTHS = tuple(10.0**k for k in range(-4, 3))  # C of the logistic regression; 1/α of the ridge regression
 
 
-def fit_linear(datasets: Mapping[str, Dataset]) -> dict[str, Any]:
+def fit_linear(datasets: Mapping[str, Dataset], recipe: Recipe | None = None) -> dict[str, Any]:
     """Fit logistic or ridge regression (scikit-learn) and return what a run of `reproduce` records of it.
 
-    Token ids and pictures are read by the encoder that they were made for, frozen; features are standardised by the
-    training split. The strength of the penalty is chosen among `STRENGTHS` on the validation split, by the accuracy or
-    the mean absolute error.
+    Token ids and pictures are read by the encoder that they were made for, frozen, pictures as the recipe says; values
+    are standardised by the training split. The strength of the penalty is chosen among `STRENGTHS` on the validation
+    split, by the accuracy or the mean absolute error; with the recipe's `refit`, that split then trains too.
     """
     train = datasets["train"]
-    encode = {m: Encoder(EncoderConfig(name)) for m, name in train.encoders.items()}
+    settings = recipe.model.get("encoders", {}) if recipe else {}
+    views = {m: {k: v for k, v in s.items() if k in ("size", "grid", "mirror", "bf16")} for m, s in settings.items()}
+    encode = {m: Encoder(EncoderConfig(name, **views.get(m, {}))) for m, name in train.encoders.items()}
     frozen = SimpleNamespace(encode=encode)
     x, y = {}, {}
     for split, dataset in datasets.items():
@@ -37,6 +40,9 @@ def fit_linear(datasets: Mapping[str, Dataset]) -> dict[str, Any]:
     fitted = [_fit(x["train"], y["train"], train.task, strength) for strength in STRENGTHS]
     scores = [_metrics(model.predict(x["valid"]), y["valid"], train) for model in fitted]
     best = min(range(len(fitted)), key=lambda i: scores[i].get("mae", -scores[i]["accuracy"]))
+    if recipe and recipe.training.refit:
+        both = (np.concatenate([part["train"], part["valid"]]) for part in (x, y))
+        fitted[best] = _fit(*both, train.task, STRENGTHS[best])
     prediction = fitted[best].predict(x["test"])
     return {
         "parameters": int(sum(np.size(part) for part in (fitted[best].coef_, fitted[best].intercept_))),

@@ -214,7 +214,8 @@ def run(job: Mapping[str, Any], folder: Path, datasets: dict[str, Dataset] | Non
     path = _path(folder, job)
     path.parent.mkdir(parents=True, exist_ok=True)
     if job["variant"] == "linear":
-        record = {**job, "recipe": recipe.to_dict(), **fit_linear(datasets), "only": {}, "noise": {}, "late": {}}
+        fitted = fit_linear(datasets, recipe)
+        record = {**job, "recipe": recipe.to_dict(), **fitted, "only": {}, "noise": {}, "late": {}}
         write_json(path, {**record, "seconds": round(time.perf_counter() - started, 2)})
         return
     result = fit(recipe, seed=job["seed"], datasets=datasets, **options)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.utils.data import ConcatDataset
 from tqdm import tqdm
 
 from ..batch import MultimodalBatch, Sample
@@ -18,7 +19,7 @@ from ..encoders import Encoder, Tokens
 from ..encoders.cache import cached, hash_items, in_batches
 from ..model import FusionModel
 
-BATCH = 32
+BATCH = 8  # of pictures, a processor's cache does not hold the maps of many more
 
 
 def prepared(
@@ -30,6 +31,9 @@ def prepared(
     weights and of the data, for each of the augmentation's views; each reading of the sample draws one of the views.
     The model computes the same from the states, in less time.
     """
+    if isinstance(train.samples, ConcatDataset):
+        parts = [replace(train, samples=samples) for samples in train.samples.datasets]
+        return replace(train, samples=ConcatDataset([prepared(p, model, augment, progress).samples for p in parts]))
     encoders = {m: e for m, e in model.encode.items() if m in train.encoders}
     kept = {m: e for m, e in encoders.items() if e.config.train != "all" and e.config.neighbours == 1}
     augmentation = Augmentation(**augment) if augment else None
@@ -78,9 +82,8 @@ def _states(samples: Sequence[Sample], m: str, encoder: Encoder, dataset: Datase
     """What enters the encoder's first layer that learns, one sequence of states per sample."""
     how = f" {samples.augmentation} view {samples.view}" if isinstance(samples, AugmentedSamples) else ""
     data = content_hash(dataset, m) + how
-    key = f"states of {encoder.config.sha256} before layer {encoder.first}"
     bar = tqdm(total=len(samples), desc=f"{encoder.config.name}, {m}", leave=False, disable=not progress)
-    return cached(data_root() / "cache", key, data, encoder.states_width, _computed(samples, m, encoder, bar))
+    return cached(data_root() / "cache", encoder.key, data, encoder.states_width, _computed(samples, m, encoder, bar))
 
 
 def _computed(samples: Sequence[Sample], m: str, encoder: Encoder, bar: tqdm) -> Iterator[list[Tensor]]:

@@ -15,7 +15,7 @@ import torch
 from alignmamba2.baselines import build_model, matching_width, parameter_count
 from alignmamba2.batch import MultimodalBatch, Sample
 from alignmamba2.model import FusionModel
-from alignmamba2.stopwatch import medians, peak_extra_mib
+from tools.stopwatch import medians, peak_extra_mib
 
 OURS = "alignmamba2"
 KINDS = (OURS, "transformer", "mult")

@@ -88,8 +88,8 @@ figures.sample_strips(standard, sample.words, title=f"What the model gets: {samp
 # One call. It reads its settings from the recipe of this data set, trains, and keeps the epoch that did best on the
 # validation split. Nothing is learned or chosen on the test split; the last line only measures there.
 #
-# We change two settings. The recipes keep the two alignment losses light, some by their share of the task's gradient, and
-# here we want to see what they do. So in this chapter both count as much as the task itself. (What that costs is
+# We change two settings. The recipes keep the two alignment losses light, some by their share of the task's gradient,
+# and here we want to see what they do. So in this chapter both count as much as the task itself. (What that costs is
 # exercise 2.)
 
 # %%

@@ -49,9 +49,9 @@ from alignmamba2.datasets.formats.unpickle import read_pickle
 from alignmamba2.experiments import BENCHMARKS
 from alignmamba2.explorers import DataExplorer
 from alignmamba2.metrics import classification_metrics
-from alignmamba2.stopwatch import peak_extra_mib
 from alignmamba2.training import predict
 from course import check
+from tools.stopwatch import peak_extra_mib
 
 # %%
 pd.options.display.max_colwidth = None

@@ -21,9 +21,9 @@ import torch
 
 from alignmamba2 import explorers
 from alignmamba2.launch import END, Run, open_run, write_explorers
-from alignmamba2.stopwatch import machine
 from alignmamba2.storage.files import write_text
 from alignmamba2.training import fit
+from tools.stopwatch import machine
 
 from . import browser
 

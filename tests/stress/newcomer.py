@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from alignmamba2.stopwatch import machine
 from alignmamba2.storage.files import write_text
+from tools.stopwatch import machine
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("git clone {source} alignmamba2", "make run")

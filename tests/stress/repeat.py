@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from alignmamba2.stopwatch import machine
 from alignmamba2.storage.files import write_text
+from tools.stopwatch import machine
 
 from . import browser
 
