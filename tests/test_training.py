@@ -3,14 +3,15 @@ import json
 
 import pytest
 import torch
+import transformers
 from accelerate.utils import set_seed
 
 from alignmamba2 import AlignMamba2, cpu, evaluate, fit, load_dataset
 from alignmamba2.alignment import losses
-from alignmamba2.baselines import KINDS
+from alignmamba2.baselines import KINDS, build_model
 from alignmamba2.model import layers
 from alignmamba2.recipes import Recipe
-from alignmamba2.training import build, predict
+from alignmamba2.training import build, fitting, predict, training_notes
 
 SMALL = {"model.d_model": 16, "model.d_state": 4, "model.n_layers": 1, "training.max_epochs": 3}
 SMALL |= {"training.batch_size": 16}
@@ -209,3 +210,41 @@ def test_the_last_epoch_can_be_kept_whatever_validation_says(splits):
     assert [row["epoch"] for row in result.history] == [0, 1, 2]
     assert result.best_epoch == 2
     assert all(torch.equal(x, models[0].state_dict()[name].cpu()) for name, x in result.model.state_dict().items())
+
+
+def test_a_start_is_trained_once_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNMAMBA2_DATA", str(tmp_path))
+    small = 'dataset = "mini-mosi"\n[model]\nd_model = 8\nd_state = 2\nn_layers = 1\n[training]\nmax_epochs = 1\n'
+    (tmp_path / "first.toml").write_text(small)
+    (tmp_path / "then.toml").write_text(f'{small}start = "{tmp_path / "first.toml"}"\n')
+    recipe = Recipe.load(tmp_path / "then.toml")
+    folder = fitting.trained_start(recipe, progress=False)
+    assert training_notes(folder)["recipe"]["name"] == "first"
+    assert folder.is_relative_to(tmp_path / "cache")
+    monkeypatch.setattr(fitting, "fit", None)
+    assert fitting.trained_start(recipe) == folder
+    assert fitting.trained_start(Recipe.load(tmp_path / "first.toml")) is None
+
+
+def test_encoders_start_from_what_others_have_learnt_and_nothing_else_does(tmp_path):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 8}
+    transformers.BertModel(transformers.BertConfig(vocab_size=20, **sizes)).save_pretrained(tmp_path)
+
+    def model(train):
+        torch.manual_seed(train)
+        encoders = {"text": {"name": str(tmp_path), "train": train}}
+        built = build_model({"modalities": {"text": 0}, "encoders": encoders, "d_model": 8})
+        for p in built.parameters():
+            torch.nn.init.normal_(p) if p.requires_grad else None
+        return built
+
+    first, then, deeper = model(1), model(1), model(2)
+    head = then.head.weight.detach().clone()
+    for p in first.encode.parameters():
+        torch.nn.init.normal_(p) if p.requires_grad else None
+    fitting._start_encoders(then, first)
+    for name, x in first.encode.state_dict().items():
+        assert torch.equal(then.encode.state_dict()[name], x), name
+    assert torch.equal(then.head.weight, head)
+    with pytest.raises(ValueError, match=r"training\.start: its encoder of 'text' is .* with train = 1; expected"):
+        fitting._start_encoders(deeper, first)
