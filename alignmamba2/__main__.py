@@ -255,7 +255,7 @@ def _search(arguments: argparse.Namespace) -> None:
     from .experiments import search
     from .storage.files import write_text
 
-    space = {key: values if isinstance(values, list) else [values] for key, values in arguments.space}
+    space = {key: values if isinstance(values, (list, tuple)) else [values] for key, values in arguments.space}
     names = ("kinds", "trials", "folds", "seed", "folder", "fast")
     options = {name: getattr(arguments, name) for name in names}
     report = search(arguments.recipe, space, **options, command=_command(), progress=not arguments.quiet)
@@ -378,7 +378,7 @@ VERBS = {
         _search,
         [
             option("recipe", **RECIPE),
-            option("--try", dest="space", metavar="KEY=[VALUE, ...]", action="append", default=[], type=setting),
+            option("--try", dest="space", metavar="KEY=VALUE,VALUE", action="append", default=[], type=setting),
             option("--kinds", nargs="+", default=["alignmamba2"], help="alignmamba2 and baselines, at equal size"),
             option("--trials", type=int, default=8, help="settings per kind, with the recipe's own (default: 8)"),
             option("--folds", type=int, default=5),

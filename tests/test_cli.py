@@ -139,7 +139,7 @@ def test_reproduce_prints_its_table_and_where_the_report_is(tmp_path, capsys):
     assert main(command) == 0
     printed = capsys.readouterr().out
     row = json.loads((tmp_path / "report.json").read_text())["benchmarks"]["mini-mosi"]["rows"]["tfn"]
-    assert "| mini-mosi (synthetic), accuracy in % |" in printed
+    assert "| mini-mosi (synthetic), equal stored parameters, accuracy in % |" in printed
     assert f"| tfn | {100 * row['test']['accuracy']['mean']:.1f} [" in printed
     assert f"written: {tmp_path / 'report.json'}" in printed
     assert f"python -m tools page {tmp_path}" in printed

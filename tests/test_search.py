@@ -77,7 +77,7 @@ def test_each_kind_is_given_the_same_settings_and_nothing_is_trained_twice(small
         assert report["trials"][place]["score"]["valid/mae"]["mean"] == min(scores)
 
     monkeypatch.setattr(MODULE, "fit", None)  # every training is read from its file, by the command line too
-    words = ["search", str(small), "--try", "model.dropout=[0.5]", "--kinds", *options["kinds"], "--folds", "2"]
+    words = ["search", str(small), "--try", "model.dropout=0.5,", "--kinds", *options["kinds"], "--folds", "2"]
     results = tmp_path / "results.json"
     assert main([*words, "--folder", str(tmp_path), "--results", str(results), "--quiet"]) == 0
     written = json.loads(results.read_text())
