@@ -39,7 +39,8 @@ def batch_of(steps: int, size: int, names=tuple(WIDTHS)) -> MultimodalBatch:
 
 
 def models(**settings) -> tuple[AlignMamba2, AlignMamba2]:
-    """One twice: as it is, and compiled in place."""
+    """One twice: as it is, and to be compiled in place."""
+    functorch.donated_buffer = False  # as `fit` has it
     torch.manual_seed(0)
     known = {"d_model": 16, "d_state": 4, "n_layers": 1, "dropout": 0.0, "lambda_ot": 0.1, "lambda_mmd": 0.1}
     plain = AlignMamba2(AlignMamba2Config(modalities=WIDTHS, task="regression", **(known | settings)))
@@ -62,7 +63,6 @@ def assert_alike(plain: AlignMamba2, compiled: AlignMamba2, batch: MultimodalBat
 @pytest.mark.slow
 def test_a_compiled_model_equals_itself(compiler):
     plain, compiled = models()
-    functorch.donated_buffer = False  # as `fit` has it
     compiled.compile(dynamic=True)
     assert list(compiled.state_dict()) == list(plain.state_dict())
     assert_alike(plain, compiled, batch_of(26, 6))

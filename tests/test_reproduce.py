@@ -197,7 +197,7 @@ def test_baselines_are_as_large_as_the_model(name, equal):
         sizes[row.name] = sum(p.numel() for p in build_model({**settings, **change}).parameters())
     for row in rows:
         if row.group == "baseline":
-            assert row.note or abs(sizes[row.name] / target - 1) < 0.15, (row.name, target, sizes)
+            assert row.note or abs(sizes[row.name] / target - 1) < 0.2, (row.name, target, sizes)
     assert {r.group for r in rows} == {"ours", "baseline", "ablation"}
 
 

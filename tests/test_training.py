@@ -14,7 +14,7 @@ from alignmamba2.recipes import Recipe
 from alignmamba2.training import build, fitting, predict, training_notes
 
 SMALL = {"model.d_model": 16, "model.d_state": 4, "model.n_layers": 1, "training.max_epochs": 3}
-SMALL |= {"training.batch_size": 16}
+SMALL |= {"training.batch_size": 16, "model.lambda_ot": 1.0, "model.lambda_mmd": 0.1}
 
 
 @pytest.fixture(scope="module")

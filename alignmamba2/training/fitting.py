@@ -294,7 +294,12 @@ def _encoders(recipe: Recipe, train: Dataset) -> dict[str, Any]:
 def settings_of(recipe: Recipe, train: Dataset) -> dict[str, Any]:
     """Return the settings of the recipe's model for this data set, as `build_model` takes them."""
     settings = {"modalities": train.modalities, "task": train.task, "n_classes": train.n_classes}
-    return {**settings, "readout": train.readout, **recipe.model, **_encoders(recipe, train)}
+    model = dict(recipe.model)
+    for name in {"shuffle", "grids"} & model.keys():  # of a recipe that sees some modalities alone
+        values = model[name]
+        kept = [m for m in values if m in train.modalities]
+        model[name] = {m: values[m] for m in kept} if isinstance(values, Mapping) else kept
+    return {**settings, "readout": train.readout, **model, **_encoders(recipe, train)}
 
 
 def build(recipe: Recipe, train: Dataset) -> FusionModel:
