@@ -306,7 +306,24 @@ def coverage(content: Content) -> Lines:
 
 
 # The command is of files that do not hold it.
+def _effects(content: Content) -> Lines:
+    """What alignment and experts do in trained models, beside untrained ones."""
+
+    def told(row: Content, name: str) -> str:
+        values = row.get(name, {})
+        return ", ".join(f"{key} {value:.3g}" for key, value in values.items()) or "–"
+
+    names = ("gradient_share", "mmd_eval", "true_partners", "expert_off")
+    head = ("", "share of the task's gradient", "MMD, validation", "mass on true partners", "change, expert off")
+    rows = [
+        (f"{name} (synthetic)" if row["synthetic"] else name, *(told(row, part) for part in names))
+        for name, row in content.items()
+    ]
+    return ["Do the alignment losses and the experts act? Means over seeds.", "", *_table(head, rows)]
+
+
 SECTIONS: dict[str, tuple[Callable[[Content], Lines], str]] = {
+    "effects": (_effects, "python -m studies effects"),
     "bench-scan": (scan, "python -m benchmarks scan"),
     "bench-layer": (layer, "python -m benchmarks layer"),
     "bench-alignment": (alignment, "python -m benchmarks alignment"),
