@@ -160,7 +160,7 @@ class Encoder(nn.Module):
 
     @property
     def key(self) -> str:
-        """All that decides what `below` returns of an input."""
+        """A name for the states that `below` returns: by weights, layer, and the way pictures are read."""
         c = self.config
         how = (f" of {self._size}" if c.size else "") + (f" as {tuple(c.grid)}" if c.grid else "")
         how += " and mirrored" * c.mirror + " in bfloat16" * c.bf16

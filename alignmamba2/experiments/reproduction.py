@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-import json
 import multiprocessing
 import os
 import shutil
@@ -27,7 +26,7 @@ from ..datasets.corruptions import corrupt
 from ..effects import fusion_parameters
 from ..metrics import calibration_error
 from ..recipes import Recipe
-from ..storage.files import FileError, read_json, write_json
+from ..storage.files import FileError, json_digest, read_json, write_json
 from ..training import Machines, fit, loader
 from ..training.evaluation import scores as metrics_of
 from ..training.kept_states import prepared
@@ -129,7 +128,7 @@ def _key(job: Mapping[str, Any]) -> str:
     names = ("seed", "fast", "data", "version", "machines", "modalities")
     decisive = [_recipe(job).to_dict(), *(job[k] for k in names if k in job)]
     decisive += ["linear"] if job["variant"] == "linear" else []
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:20]
+    return json_digest(decisive)[:20]
 
 
 def _path(folder: Path, job: Mapping[str, Any]) -> Path:
@@ -223,9 +222,13 @@ def run(job: Mapping[str, Any], folder: Path, datasets: dict[str, Dataset] | Non
         return
     trained = time.perf_counter() - started
     test = datasets["test"]
-    clean, prediction = examine(result.model, prepared(test, result.model))
+    kept = prepared(test, result.model)
+    clean, prediction = examine(result.model, kept)
     harder = {
-        kind: {name: examine(result.model, prepared(changed, result.model), only) for name, changed, only in changes}
+        kind: {
+            name: examine(result.model, kept if changed is test else prepared(changed, result.model), only)
+            for name, changed, only in changes
+        }
         for kind, changes in _harder(test).items()
     }
     record = {
@@ -247,7 +250,7 @@ def run(job: Mapping[str, Any], folder: Path, datasets: dict[str, Dataset] | Non
 
 
 def _harder(test: Dataset) -> dict[str, list[tuple[str, Dataset, Sequence[str]]]]:
-    """What else a model is examined on: "only" some modalities, "noise" by severity, and "late" audio."""
+    """The harder tests by kind: "only" some modalities, "noise" by severity, and "late" audio."""
     modalities = list(test.modalities)
     subsets = [s for n in range(1, len(modalities)) for s in itertools.combinations(modalities, n)]
     severities = NOISE[any(m in ("image", "depth") for m in modalities)]

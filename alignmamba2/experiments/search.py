@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,8 +20,9 @@ from ..baselines import OURS, counted, matching_width, parameter_count
 from ..batch import Sample
 from ..datasets import Dataset
 from ..recipes import Recipe
-from ..storage.files import FileError, read_json, write_json
+from ..storage.files import FileError, json_digest, read_json, write_json
 from ..training import fit
+from ..training.best import sign_of
 from ..training.fitting import settings_of
 from ..training.kept_states import content_hash
 from .reproduction import fingerprint
@@ -95,7 +94,7 @@ def search(
     monitor = base.training.monitor
     if monitor == "epoch":
         monitor = "valid/mae" if train.task == "regression" else "valid/accuracy"
-    sign = -1 if monitor.endswith(("mae", "loss")) else 1
+    sign = -sign_of(monitor)  # more is better
     table: list[dict[str, Any]] = []
     settings = _settings(space, trials, seed)
     with tqdm(total=len(kinds) * len(settings) * folds, unit="training", disable=not progress) as bar:
@@ -159,7 +158,7 @@ def _sized(
 
 
 def _part(dataset: Dataset, pool: Sequence[Sample], names: Mapping[str, str], places: Sequence[int]) -> Dataset:
-    cut = hashlib.sha256(json.dumps(places).encode()).hexdigest()[:16]
+    cut = json_digest(places)[:16]
     keys = {m: f"{name}, part {cut}" for m, name in names.items()}
     return replace(dataset, split=f"part {cut}", samples=Part(pool, places, keys))
 
@@ -168,7 +167,7 @@ def _curve(recipe: Recipe, fold: Mapping[str, Dataset], seed: int, folder: Path,
     """The history of one training, from its file if it was run before."""
     recipe = replace(recipe, training=replace(recipe.training, patience=recipe.training.max_epochs))
     what = [recipe.to_dict(), [part.split for part in fold.values()], data, seed, version("alignmamba2")]
-    path = folder / recipe.name / f"{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]}.json"
+    path = folder / recipe.name / f"{json_digest(what)[:20]}.json"
     with suppress(FileNotFoundError, FileError):
         return read_json(path)["history"]
     history = fit(recipe, seed=seed, datasets=dict(fold), progress=False).history

@@ -46,9 +46,10 @@ def summarise(
             "seeds": [r["seed"] for r in runs],
             "test": mean_and_sd_of([r["test"] for r in runs]),
             "valid": mean_and_sd_of([r["valid"] for r in runs]),
-            "only": {k: mean_and_sd_of([r["only"][k] for r in runs]) for k in runs[0]["only"]},
-            "noise": {k: mean_and_sd_of([r["noise"][k] for r in runs]) for k in runs[0]["noise"]},
-            "late": {k: mean_and_sd_of([r["late"][k] for r in runs]) for k in runs[0].get("late", ())},
+            **{
+                kind: {k: mean_and_sd_of([r[kind][k] for r in runs]) for k in runs[0].get(kind, ())}
+                for kind in ("only", "noise", "late")
+            },
             "interval": {m: _signed(interval(s, units), m) for m, s in scores[variant.name].items()},
             "against_full": {},
         }

@@ -98,7 +98,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, notes: Mapping[str, Any]) -> None:
     """Write plain data as JSON, with a SHA-256 of it beside it."""
-    write_text(path, json.dumps({**notes, DIGEST: _json_digest(notes)}, indent=2) + "\n")
+    write_text(path, json.dumps({**notes, DIGEST: json_digest(notes)}, indent=2) + "\n")
 
 
 def read_json(path: Path, *, sealed: bool = True) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def read_json(path: Path, *, sealed: bool = True) -> dict[str, Any]:
         expected = notes.pop(DIGEST, None)
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise FileError(f"{path}: no readable JSON ({error}); it may be cut off or damaged") from error
-    if (sealed or expected is not None) and expected != _json_digest(notes):
+    if (sealed or expected is not None) and expected != json_digest(notes):
         raise FileError(f"{path}: damaged: its content does not have the SHA-256 that was written with it")
     return notes
 
@@ -146,8 +146,9 @@ def file_hashes(paths: Sequence[Path], cache: Path) -> list[str]:
     return [known[name][1] for name in names]
 
 
-def _json_digest(notes: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(notes, sort_keys=True).encode()).hexdigest()
+def json_digest(value: Any) -> str:
+    """Return the SHA-256 of plain data, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .files import read_tensors, write_tensors, write_text
+from .files import json_digest, read_tensors, write_tensors, write_text
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
@@ -20,7 +19,7 @@ def write_model(
 ) -> None:
     """Write both files, each of them whole or not at all; the weights hold a SHA-256 of their content too."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / WEIGHTS_FILE, tensors, {"format": "pt", "config": _digest(config), **notes})
+    write_tensors(folder / WEIGHTS_FILE, tensors, {"format": "pt", "config": json_digest(config), **notes})
     write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
 
@@ -53,15 +52,11 @@ def check_model(
         a, b = (tuple(x[name].shape) if name in x else None for x in (expected, tensors))
         if a != b:
             raise ValueError(f"asks for {name} of shape {a}; {WEIGHTS_FILE} has {b}")
-    if notes.get("config", _digest(config)) != _digest(config):
+    if notes.get("config", json_digest(config)) != json_digest(config):
         raise ValueError(
             f"is not what {WEIGHTS_FILE} was saved with. Was it changed, or was saving cut off? Save the model "
             "again; to change a setting, load a model of another config with load_state_dict"
         )
-
-
-def _digest(config: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def _plain_config(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:

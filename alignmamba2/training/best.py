@@ -9,12 +9,17 @@ from typing import Any
 from torch import Tensor, nn
 
 
+def sign_of(monitor: str) -> int:
+    """Return 1 for a metric of which less is better, -1 for others."""
+    return 1 if monitor.endswith(("loss", "mae", "/ot", "/mmd")) else -1
+
+
 class Best:
     """Best is the history of the epochs, one row each, with the weights of the one that is best by `monitor`."""
 
     def __init__(self, monitor: str, patience: int):
         self.monitor, self.patience = monitor, patience
-        self.sign = 1 if monitor.endswith(("loss", "mae", "/ot", "/mmd")) else -1
+        self.sign = sign_of(monitor)
         self.history: list[dict[str, float]] = []
         self.score, self.epoch = math.inf, -1
         self.weights: dict[str, Tensor] = {}

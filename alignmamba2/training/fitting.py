@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ..datasets import Dataset, load_dataset
 from ..datasets.fetch import data_root
 from ..model import FusionModel
 from ..recipes import Recipe
+from ..storage.files import json_digest
 from .best import Best
 from .checkpoint import Checkpoint, restoring
 from .kept_states import content_hash, prepared
@@ -232,8 +232,8 @@ def trained_start(recipe: Recipe, progress: bool = True) -> Path | None:
     if not recipe.training.start:
         return None
     first = Recipe.load(recipe.training.start)
-    what = json.dumps([first.to_dict(), version("alignmamba2")], sort_keys=True)
-    folder = data_root() / "cache" / f"start-{first.name}-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+    digest = json_digest([first.to_dict(), version("alignmamba2")])
+    folder = data_root() / "cache" / f"start-{first.name}-{digest[:16]}"
     if not (folder / NOTES).is_file():  # the last file that `fit` writes
         fit(first, seed=0, folder=folder, progress=progress)
     return folder
