@@ -275,7 +275,7 @@ def as_tensor(x: Any, name: str) -> Tensor:
             raise BatchError(f"{name}: found {found}; expected numbers, in one array") from error
     if x.is_floating_point():
         return x.float()
-    return x if x.dtype in (torch.bool, torch.uint8) else x.long()
+    return x if x.dtype in (torch.bool, torch.uint8) or x.is_complex() else x.long()
 
 
 def as_mask(mask: Any, name: str, shape: Sequence[int] | None = None) -> Tensor:

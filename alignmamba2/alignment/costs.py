@@ -38,10 +38,12 @@ def squared_euclidean_cost(
         return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
     # ‖x‖² + ‖y‖² − 2⟨x, y⟩, ten times as fast, loses digits when the tokens lie far from the origin, so move the origin
     # among the real ones.
-    sides = [(t, expand_mask(mask, t).unsqueeze(2)) for t, mask in ((x, x_mask), (y, y_mask))]
-    centre = (y.detach() * sides[1][1]).sum(1, keepdim=True) / sides[1][1].sum(1, keepdim=True).clamp_min(1)
-    u, v = (torch.where(real, t - centre, 0) for t, real in sides)
-    norms = u.square().sum(-1).unsqueeze(2) + v.square().sum(-1).unsqueeze(1)
+    weight = expand_mask(y_mask, y).to(y.dtype)
+    centre = torch.bmm((weight / weight.sum(1, keepdim=True).clamp_min(1)).unsqueeze(1), y.detach())
+    v = real_tokens(y - centre, y_mask, y.dtype)
+    u = v if x is y else real_tokens(x - centre, x_mask, x.dtype)
+    v_norms = v.square().sum(-1)
+    norms = (v_norms if x is y else u.square().sum(-1)).unsqueeze(2) + v_norms.unsqueeze(1)
     if norms.numel() and RESOLUTION * torch.finfo(x.dtype).eps * norms.detach().amax() <= error:
         return torch.baddbmm(norms, u, v.transpose(1, 2), alpha=-2).clamp_min(0)
     return squared_euclidean_cost(x.double(), y.double()).to(x.dtype)
