@@ -67,7 +67,7 @@ def reproduce(
         named and run again.
     fast : two epochs a run: to see that everything runs
     jobs : runs at a time, each in a process of its own
-    only : variants to run, by name; default: all
+    only : variants to run, by name, or "benchmark/variant"; default: all
     equal : "stored" or "active", the parameters that baselines have as many of; default: the recipe's, see `Benchmark`
     machines : options of `fit` that say what trains, such as devices; where processes train together, `jobs` is 1,
         the first of them evaluates and writes, and the others get an empty report
@@ -93,7 +93,11 @@ def reproduce(
             benchmarks[name] = {"missing": how, "published": published(of[name])}
             continue
         datasets = load_described(recipe, say, name)
-        rows = [v for v in variants(of[name], recipe, datasets["train"]) if not only or v.name in only]
+        rows = [
+            v
+            for v in variants(of[name], recipe, datasets["train"])
+            if not only or {v.name, f"{name}/{v.name}"} & set(only)
+        ]
         tables[name] = datasets, rows
         benchmarks[name] = {"fingerprint": fingerprint(datasets)}
         decisive = {"fast": fast, "data": benchmarks[name]["fingerprint"], "version": version("alignmamba2")}
