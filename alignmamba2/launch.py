@@ -24,11 +24,9 @@ class Run:
     ----------
     model : AlignMamba2
     data : mapping of split to Dataset
-    history : list of mappings, one per epoch; empty if nothing was written
-    monitor : str
-        The validation metric that chose the epoch.
-    note : str
-        Name of the data set, with "synthetic" if it is, for every figure.
+    history : one mapping per epoch; empty if nothing was written
+    monitor : the validation metric that chose the epoch
+    note : name of the data set, with "synthetic" if it is, for every figure
     """
 
     model: AlignMamba2

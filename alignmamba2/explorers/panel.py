@@ -37,18 +37,15 @@ class Explorer:
     Parameters
     ----------
     controls : mapping of name to widget
-    note : str
-        Stands under the title: the data, and "synthetic" where they are.
-    interactive : bool
-        False for a page: the figure alone, with no Python behind it.
+    note : what stands under the title: the data, and "synthetic" where they are
+    interactive : if false, the figure alone, with no Python behind it, for a page
     theme : "light" or "dark"
 
     Attributes
     ----------
     fig : FigureWidget, or Figure with interactive=False
     controls : mapping of name to widget; empty with interactive=False
-    words : str
-        The description of the figure that stands below it.
+    words : description of the figure, which stands below it
     """
 
     BUTTONS = True  # Plotly's, over the figure's upper right corner; not where a legend stands there
@@ -195,13 +192,10 @@ def add_trace(
 
     Parameters
     ----------
-    kind : str
-        "bar", "heatmap", or the mode of a scatter, such as "lines+markers".
-    hover : str
-        Template of the box at the pointer; no box if empty.
+    kind : "bar", "heatmap", or the mode of a scatter, such as "lines+markers"
+    hover : template of the box at the pointer; no box if empty
     place : (row, column) or (row, column, secondary y), of a figure with subplots
-    legend : str
-        Its entry in the legend; none if empty.
+    legend : its entry in the legend; none if empty
     style : Plotly's options
     """
     form = {"type": kind} if kind in ("bar", "heatmap") else {"type": "scatter", "mode": kind}

@@ -29,19 +29,15 @@ class SampleExplorer(Explorer):
 
     Parameters
     ----------
-    model : AlignMamba2
-    dataset : Dataset
-        `dataset.show["audio"]` gives the envelope; left out, it is the length of the standardised features.
-    sample : int
-        The sample that is drawn first.
-    picture : callable (Sample) -> array (H, W, 3) of uint8, optional
-        Shown under the prediction; left out, the pictures of `dataset.show`, colour and depth, if it has them.
+    dataset : `dataset.show["audio"]` gives the envelope; left out, it is the length of the standardised features
+    sample : the sample that is drawn first
+    picture : function of a Sample that returns an array (H, W, 3) of uint8, shown under the prediction; left out, the
+        pictures of `dataset.show`, colour and depth, if it has them
     **options : those of `Explorer`
 
     Attributes
     ----------
-    trace : Trace
-        The one that is drawn, with the modalities that are switched on.
+    trace : Trace that is drawn, with the modalities that are switched on
     """
 
     def __init__(

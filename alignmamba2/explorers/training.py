@@ -23,16 +23,13 @@ class TrainingMonitor(Explorer):
 
     Parameters
     ----------
-    metric : str
-        The validation metric that is shown first.
-    epochs : int
-        Length of the axis at first.
+    metric : the validation metric that is shown first
+    epochs : length of the axis at first
     **options : those of `Explorer`
 
     Attributes
     ----------
-    history : list of mappings, one per epoch
-        Such as `FitResult.history`.
+    history : list of mappings, one per epoch, such as `FitResult.history`
 
     Examples
     --------

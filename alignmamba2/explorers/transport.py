@@ -78,18 +78,14 @@ class TransportExplorer(Explorer):
 
     Parameters
     ----------
-    x, y : Tensor (T_m, d) and (T_anchor, d)
-        Tokens, without padding.
-    row_words, column_words, names, partners
-        As for `figures.transport_plan`.
-    epsilon : float
-        Start of the slider: the nearest of `EPSILONS`.
+    x, y : tokens (T_m, d) and (T_anchor, d), without padding
+    row_words, column_words, names, partners : as for `figures.transport_plan`
+    epsilon : start of the slider: the nearest of `EPSILONS`
     **options : those of `Explorer`
 
     Attributes
     ----------
-    result : TransportResult of one sample
-        The one that is drawn.
+    result : TransportResult of the one sample that is drawn
     """
 
     def __init__(

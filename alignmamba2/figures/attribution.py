@@ -17,13 +17,6 @@ def attribution_bars(attribution: Attribution, *, classes: Sequence[str] = (), n
     """Draw what each token adds to a prediction, along the sequence, and each modality in all; exact, it sums up.
 
     The prediction is the second of two classes against the first, of more classes the largest logit, or the number.
-
-    Parameters
-    ----------
-    attribution : Attribution
-        From `Trace.attribution`.
-    classes : sequence of str
-        Names of the classes, or empty.
     """
     direction, what = _direction(attribution, classes)
     scan, direct, bias = (array(part) @ direction for part in (attribution.scan, attribution.direct, attribution.bias))

@@ -23,11 +23,8 @@ def plan_of(trace: Trace, sample: int, pair: Pair) -> dict[str, Any]:
 
     Parameters
     ----------
-    trace : Trace
-    sample : int
-        Place in the batch that was traced.
-    pair : (modality, anchor)
-        One of `trace.pairs`.
+    sample : place in the batch that was traced
+    pair : (modality, anchor), one of `trace.pairs`
 
     Raises
     ------
@@ -53,8 +50,8 @@ def agreement(mass: Any, partners: Any) -> tuple[float, float]:
     Parameters
     ----------
     mass : array (T_m, T_anchor)
-    partners : integer array (T_m,)
-        True anchor token of each token, −1 for none. Tokens without a partner do not count; two NaN if all are.
+    partners : integer array (T_m,) of true anchor tokens, −1 for none; tokens without a partner do not count, and the
+        result is two NaN if all are
 
     Examples
     --------
@@ -97,17 +94,12 @@ def transport_plan(
 
     Parameters
     ----------
-    mass : array (T_m, T_anchor)
-        Sums to 1.
-    row_words, column_words : T_m and T_anchor strings, or empty
-        Left empty, tokens are numbered from 1.
-    names : (modality, anchor)
-    partners : integer array (T_m,), optional
-        The true anchor token of each token, −1 for none: drawn as rings, and the share of mass that agrees is in the
-        subtitle.
-    most : float, optional
-        The mass that gets the brightest colour. Left out: the largest of this plan, but never less than three times
-        what an even spread puts in a cell, so that a plan without structure looks like one.
+    mass : array (T_m, T_anchor) that sums to 1
+    row_words, column_words : T_m and T_anchor strings; left empty, tokens are numbered from 1
+    partners : integer array (T_m,), the true anchor token of each token, −1 for none: drawn as rings, and the share of
+        mass that agrees is in the subtitle
+    most : the mass that gets the brightest colour; left out, the largest of this plan, but never less than three times
+        what an even spread puts in a cell, so that a plan without structure looks like one
 
     Raises
     ------
@@ -160,12 +152,9 @@ def transport_sweep(
     Parameters
     ----------
     masses : K arrays (T_m, T_anchor)
-    values : K numbers
-        The ε of each, shown beside the slider.
-    start : int
-        The plan that is shown first.
-    row_words, column_words, **rest
-        As for `transport_plan`.
+    values : the ε of each, shown beside the slider
+    start : the plan that is shown first
+    row_words, column_words, **rest : as for `transport_plan`
 
     Examples
     --------
