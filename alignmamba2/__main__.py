@@ -35,7 +35,6 @@ class Verb:
     help: str
     do: Callable[[argparse.Namespace], None]
     options: Sequence[Option] = ()
-    machines: bool = False  # whether it takes `_add_machines`, too
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,18 +71,7 @@ def _add_verbs(choices: Any, verbs: Mapping[str, Verb]) -> None:
         parser = choices.add_parser(name, help=verb.help)
         for names, settings in verb.options:
             parser.add_argument(*names, **settings)
-        if verb.machines:
-            _add_machines(parser)
         parser.set_defaults(do=verb.do)
-
-
-def _add_machines(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--accelerator", default="auto", help="cpu, gpu, mps or auto (default: auto)")
-    parser.add_argument("--devices", type=_devices, default=1, help="processes here that share each batch, or auto")
-    parser.add_argument("--precision", help="32-true or bf16-mixed; default the recipe's")
-    parser.add_argument("--accumulate", type=int, default=1, help="parts that each batch is taken in (default: 1)")
-    parser.add_argument("--num-workers", type=int, default=0, help="processes that read ahead (default: 0)")
-    parser.add_argument("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)")
 
 
 def _machines(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -332,6 +320,16 @@ DATA = {
 }
 
 
+MACHINES = [
+    option("--accelerator", default="auto", help="cpu, gpu, mps or auto (default: auto)"),
+    option("--devices", type=_devices, default=1, help="processes here that share each batch, or auto"),
+    option("--precision", help="32-true or bf16-mixed; default the recipe's"),
+    option("--accumulate", type=int, default=1, help="parts that each batch is taken in (default: 1)"),
+    option("--num-workers", type=int, default=0, help="processes that read ahead (default: 0)"),
+    option("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)"),
+]
+
+
 def _runs(results: str) -> list[Option]:
     """The options of `train` and `ablate`, and where their results go."""
     return [
@@ -342,6 +340,7 @@ def _runs(results: str) -> list[Option]:
         option("--fast", action="store_true", help="two epochs: to see that everything runs"),
         option("--quiet", action="store_true", help="no progress bars"),
         option("--tracker", dest="trackers", action="append", default=[], help="csv, tensorboard, wandb, ..."),
+        *MACHINES,
     ]
 
 
@@ -356,7 +355,6 @@ VERBS = {
         "train recipes, one run per seed; report test accuracy and F1",
         _train,
         [option("recipes", nargs="+", **RECIPE), *_runs("runs/results.json")],
-        machines=True,
     ),
     "evaluate": Verb(
         "evaluate trained models; mean ± sd over the folders",
@@ -371,7 +369,6 @@ VERBS = {
         "train a recipe and its ablations on the same protocol",
         _ablate,
         [option("recipes", nargs=1, **RECIPE), *_runs("runs/ablations.json")],
-        machines=True,
     ),
     "search": Verb(
         "choose settings by k-fold cross-validation, as many for each kind of model; write all that was tried",
@@ -402,8 +399,8 @@ VERBS = {
             option("--folder", type=Path, default=Path("runs/reproduce"), help="of finished runs and the report"),
             option("--results", type=Path, help="also write the report's numbers here"),
             option("--quiet", action="store_true", help="no progress bar"),
+            *MACHINES,
         ],
-        machines=True,
     ),
     "start": Verb(
         "open JupyterLab on the course, on this machine alone, behind a token",

@@ -18,17 +18,9 @@ END = "All explorers are open."
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model with its data and its training's notes.
+    """A trained model with its data, history and note, and the validation metric that chose the epoch.
 
-    Attributes
-    ----------
-    model : AlignMamba2
-    data : mapping of split to Dataset
-    history : list of mappings, one per epoch; empty if nothing was written
-    monitor : str
-        The validation metric that chose the epoch.
-    note : str
-        Name of the data set, with "synthetic" if it is, for every figure.
+    The note, for every figure, is the name of the data set, with "synthetic" if it is.
     """
 
     model: AlignMamba2

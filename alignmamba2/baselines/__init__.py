@@ -37,17 +37,6 @@ from .mamba import AlignMambaV1, PlainMamba
 from .pooled import ConcatMean, LateMean, LowRankFusion, TensorFusion
 from .recurrent import BcLSTM, EarlyLSTM, LateLSTM
 
-__all__ = [
-    "KINDS",
-    "Baseline",
-    "BaselineConfig",
-    "build_model",
-    "counted",
-    "load_model",
-    "matching_width",
-    "parameter_count",
-]
-
 OURS = "alignmamba2"
 KINDS: dict[str, type[FusionModel]] = {
     "early-lstm": EarlyLSTM,
