@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..storage.files import FileError, read_plain
+
 FOLDER = Path(__file__).parent
 PRECISIONS = ("32-true", "bf16-mixed")
+MOST_DOTS = 64  # in a line
 
 
 class RecipeError(ValueError):
@@ -92,8 +95,13 @@ class TrainingConfig:
         names = [f.name for f in dataclasses.fields(self) if f.type == "float"]
         for name in names:
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
                 raise RecipeError(f"training.{name}: found {value!r}; expected a number of at least 0")
+        for name in ("monitor", "start"):
+            if not isinstance(getattr(self, name), str):
+                raise RecipeError(f"training.{name}: found {getattr(self, name)!r}; expected a text")
+        if not isinstance(self.augment, Mapping):
+            raise RecipeError(f"training.augment: found {self.augment!r}; expected a table")
         if self.average > 1:
             raise RecipeError(f"training.average: found {self.average!r}; expected a share of the steps, 0 to 1")
 
@@ -133,9 +141,10 @@ class Recipe:
                 and f"model.{setting.replace('lambda', 'share')}" not in overrides
             ):
                 tables[table].pop(setting.replace("lambda", "share"), None)
-        unknown = sorted(set(tables) - {"dataset", "data", "model", "training", "benchmark"})
-        if unknown or "dataset" not in tables:
-            raise RecipeError(f'{path}: unknown {unknown}; expected dataset = "...", [data], [model], [training]')
+        kinds = {"dataset": str} | dict.fromkeys(("data", "model", "training", "benchmark"), dict)
+        wrong = sorted(key for key, value in tables.items() if not isinstance(value, kinds.get(key, ())))
+        if wrong or "dataset" not in tables:
+            raise RecipeError(f'{path}: wrong {wrong[:9]}; expected dataset = "...", [data], [model], [training]')
         known = [f.name for f in dataclasses.fields(TrainingConfig)]
         unknown = sorted(set(tables.get("training", {})) - set(known))
         if unknown:
@@ -162,9 +171,16 @@ def read(name: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise RecipeError(f"recipe {str(name)!r}: not found; there are {', '.join(names())}, or give a .toml file")
     try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: {error}") from error
+        return read_plain(path, _parsed, most=1 << 16)
+    except FileError as error:
+        raise RecipeError(str(error)) from error
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """The tables of a TOML, which take time and memory with the square of a key's parts."""
+    if any(line.count(".") > MOST_DOTS for line in text.splitlines()):
+        raise ValueError(f"a line with more than {MOST_DOTS} dots; keys of a recipe have few parts")
+    return tomllib.loads(text)
 
 
 def _path(name: str | Path) -> Path:

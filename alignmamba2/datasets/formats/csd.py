@@ -28,9 +28,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ...storage.files import plain_errors, read_plain
 from ..base import DataError
 from ..contents import Field
 from ..store import Split, video_of
@@ -174,18 +176,20 @@ def _folds(path: Path, videos: list[str], result: Utterances) -> Mapping[str, se
 
 def fold_lists(path: Path) -> dict[str, set[str]]:
     """Return the videos of each fold that a JSON file or the SDK's .py (read, not run) lists."""
-    try:
-        text = path.read_text("utf-8")
-        if path.suffix != ".py":
-            return {str(k): set(map(str, v)) for k, v in json.loads(text).items()}
-        lists = {
-            node.targets[0].id: ast.literal_eval(node.value)
-            for node in ast.parse(text).body
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-        }
-        return {s: set(v) for s in SPLITS for name, v in lists.items() if s in name and "fold" in name}
-    except (OSError, ValueError, SyntaxError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: no readable lists of videos ({error})") from error
+    with plain_errors(path, DataError, "lists of videos"):
+        lists = read_plain(path, _assigned if path.suffix == ".py" else json.loads)
+        if path.suffix == ".py":
+            lists = {s: v for s in SPLITS for name, v in lists.items() if s in name and "fold" in name}
+        return {str(k): set(map(str, v)) for k, v in lists.items()}
+
+
+def _assigned(text: str) -> dict[str, Any]:
+    """The plain values of a Python file's names; nothing in it is run."""
+    return {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
 
 
 def _overlaps(intervals: np.ndarray, start: float, end: float) -> np.ndarray:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
-from ...storage.files import FileError, read_json, write_json
+from ...storage.files import FileError, plain, plain_errors, read_json, write_json
 from ..base import DataError
 from ..fetch import Index, Source
 from .images import read_picture
@@ -103,14 +102,11 @@ def read_jsonl(folder: Path) -> list[Pair]:
         for number, line in enumerate(_text(path, "utf-8").split("\n"), start=1):
             if not line.strip():
                 continue
-            try:
-                row = json.loads(line)
+            expected = f'{{"id", "label", "text", "img"}} with one of {CLASSES}'
+            with plain_errors(f"{path}: line {number}", DataError, expected):
+                row = plain(line)
                 text, label = repaired(row["text"]), CLASSES.index(row["label"])
-                pair = Pair(str(row["id"]), text.strip(), folder / row["img"], label, split)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise DataError(f'{path}: line {number} is no {{"id", "label", "text", "img"}} with one of {CLASSES} '
-                                f"({error!r}). It may be cut off: bring it again") from error  # fmt: skip
-            pairs.append(pair)
+                pairs.append(Pair(str(row["id"]), text.strip(), folder / _inside(row["img"]), label, split))
         if not pairs or pairs[-1].split != split:
             raise DataError(f"{path}: no pairs in it. It may be cut off: bring it again")
     ids = [p.id for p in pairs]
@@ -126,6 +122,14 @@ def read_jsonl(folder: Path) -> list[Pair]:
                 f"agree, and they differ at pair {differ[0][0]}. A file may be cut off, or of another copy"
             )
     return pairs
+
+
+def _inside(name: str) -> str:
+    """The name of a file, unless it leads out of the folder, on whatever system."""
+    path = PureWindowsPath(name)
+    if path.anchor or ".." in path.parts or not name.isprintable():
+        raise ValueError(f"img {name!r} is no path inside the folder")
+    return name
 
 
 def repaired(text: str) -> str:
