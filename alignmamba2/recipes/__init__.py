@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..storage.files import FileError, read_plain
-
 FOLDER = Path(__file__).parent
 PRECISIONS = ("32-true", "bf16-mixed")
-MOST_DOTS = 64  # in a line
+MOST, MOST_DOTS = 1 << 16, 64  # characters of a recipe, and dots in a line
 
 
 class RecipeError(ValueError):
@@ -171,16 +169,13 @@ def read(name: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise RecipeError(f"recipe {str(name)!r}: not found; there are {', '.join(names())}, or give a .toml file")
     try:
-        return read_plain(path, _parsed, most=1 << 16)
-    except FileError as error:
-        raise RecipeError(str(error)) from error
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    """The tables of a TOML, which take time and memory with the square of a key's parts."""
-    if any(line.count(".") > MOST_DOTS for line in text.splitlines()):
-        raise ValueError(f"a line with more than {MOST_DOTS} dots; keys of a recipe have few parts")
-    return tomllib.loads(text)
+        text = path.read_text("utf-8")
+        # Keys of many parts take time and memory with the square of their number.
+        if len(text) > MOST or max((line.count(".") for line in text.splitlines()), default=0) > MOST_DOTS:
+            raise ValueError(f"more than {MOST} characters, or than {MOST_DOTS} dots in a line; no recipe has so many")
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{path}: {error}") from error
 
 
 def _path(name: str | Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 
 from ...storage.files import FileError, plain, plain_errors, read_json, write_json
@@ -105,10 +105,12 @@ def read_jsonl(folder: Path) -> list[Pair]:
             expected = f'{{"id", "label", "text", "img"}} with one of {CLASSES}'
             with plain_errors(f"{path}: line {number}", DataError, expected):
                 row = plain(line)
-                text, label = repaired(row["text"]), CLASSES.index(row["label"])
-                pairs.append(Pair(str(row["id"]), text.strip(), folder / _inside(row["img"]), label, split))
+                text, label = "" + row["text"], CLASSES.index(row["label"])
+                pairs.append(Pair(str(row["id"]), text, folder / _inside(row["img"]), label, split))
         if not pairs or pairs[-1].split != split:
             raise DataError(f"{path}: no pairs in it. It may be cut off: bring it again")
+    misread = max((max(p.text, default="") for p in pairs)) <= "ÿ"  # else they are texts as they should be
+    pairs = [replace(p, text=(repaired(p.text) if misread else p.text).strip()) for p in pairs]
     ids = [p.id for p in pairs]
     if len(set(ids)) != len(ids):
         raise DataError(f"{folder}: {len(ids) - len(set(ids))} pairs are in the .jsonl files more than once")
@@ -162,8 +164,12 @@ def read_folder(folder: Path, merge: bool) -> list[Pair]:
 
 
 def read_text(path: Path) -> str:
-    """Return a tweet, which is gb18030; bytes that are not become U+FFFD."""
-    return path.read_bytes().decode("gb18030", errors="replace").strip()
+    """Return a tweet: UTF-8 where it is that, which no published text is by chance, else gb18030 with U+FFFD."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        return content.decode("gb18030", errors="replace").strip()
 
 
 def survey(pairs: Sequence[Pair], cache: Path) -> tuple[dict[str, str], str]:
