@@ -48,10 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(words)
     try:
         arguments.do(arguments)
-    except (ValueError, OSError, ImportError) as error:  # what the library raises on bad input: a message, no trace
+    # What the library raises on bad input: a message, no trace.
+    except (ValueError, OSError, ImportError, MemoryError, RecursionError) as error:
         if os.environ.get("ALIGNMAMBA2_DEBUG"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        from .storage.files import printable
+
+        lines = str(error).splitlines() or [type(error).__name__]
+        print("error:", "\n".join(map(printable, lines)), file=sys.stderr)
         return 1
     return 0
 
@@ -202,7 +206,7 @@ def _command() -> str:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from .experiments import evaluate_folders, table, write_results
 
-    results = evaluate_folders(arguments.folders, arguments.split)
+    results = evaluate_folders(arguments.folders, arguments.split, arguments.trust)
     print(f"{arguments.split} split, mean ± sd over models, in %\n\n" + table(results, arguments.split))
     if arguments.results:
         print(f"\nwritten: {write_results(arguments.results, results, _command())}")
@@ -265,7 +269,7 @@ def _start(arguments: argparse.Namespace) -> None:
 def _explore(arguments: argparse.Namespace) -> None:
     from .launch import start, write_explorers
 
-    notebook = write_explorers(arguments.checkpoint, arguments.folder, arguments.split)
+    notebook = write_explorers(arguments.checkpoint, arguments.folder, arguments.split, arguments.trust)
     start(notebook, browser=not arguments.no_browser, port=arguments.port)
 
 
@@ -346,6 +350,7 @@ def _runs(results: str) -> list[Option]:
 
 RECIPE = {"metavar": "RECIPE", "help": "a recipe's name, or a .toml file"}
 MODEL = {"type": Path, "metavar": "FOLDER", "help": "a folder that train wrote"}
+TRUST = option("--trust", action="store_true", help="follow folders, modules and hub models that its files name")
 SERVER = [
     option("--port", type=int, default=8888, help="the first one free from here on (default: 8888)"),
     option("--no-browser", action="store_true", help="only print the address"),
@@ -362,6 +367,7 @@ VERBS = {
         [
             option("folders", nargs="+", **MODEL),
             option("--split", default="test", choices=("train", "valid", "test")),
+            TRUST,
             option("--results", type=Path, help="write a results file"),
         ],
     ),
@@ -414,6 +420,7 @@ VERBS = {
             option("checkpoint", **MODEL),
             option("--split", default="test", help="of the data (default: test)"),
             option("--folder", type=Path, default=Path("runs/explore"), help="where the notebook goes"),
+            TRUST,
             *SERVER,
         ],
     ),
