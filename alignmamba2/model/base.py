@@ -150,7 +150,8 @@ class FusionModel(nn.Module):
                 continue
             projection = self.project[m]
             projection.mean.copy_(mean)
-            projection.scale.copy_(torch.where(sd > 1e-8, 1 / sd.clamp_min(1e-8), torch.ones_like(sd)))
+            varies = sd > 1e-7 * mean.abs()  # more than rounding does
+            projection.scale.copy_(torch.where(varies, 1 / sd.clamp_min(1e-30), torch.ones_like(sd)))
 
     @contextmanager
     def swapping(self, seed: int) -> Iterator[None]:
@@ -250,9 +251,11 @@ class FusionModel(nn.Module):
             )
         if batch.label_mask is not None:
             labels, guess = labels[batch.label_mask], guess[batch.label_mask]
+        if not labels.numel():  # a mean over nothing, of no sample or of no step with a label
+            return guess.sum()
         if self.config.task == "regression":
             return F.l1_loss(guess, labels.to(guess.dtype))
-        if labels.is_floating_point() or labels.numel() == 0 or not 0 <= labels.min() <= labels.max() < guess.shape[-1]:
+        if labels.is_floating_point() or not 0 <= labels.min() <= labels.max() < guess.shape[-1]:
             raise BatchError(
                 f"labels: found {labels.dtype} {sorted(set(labels.tolist()))[:8]}; "
                 f"expected whole numbers from 0 to {guess.shape[-1] - 1}"
