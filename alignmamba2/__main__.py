@@ -35,7 +35,6 @@ class Verb:
     help: str
     do: Callable[[argparse.Namespace], None]
     options: Sequence[Option] = ()
-    machines: bool = False  # whether it takes `_add_machines`, too
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,10 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(words)
     try:
         arguments.do(arguments)
-    except (ValueError, OSError, ImportError) as error:  # what the library raises on bad input: a message, no trace
+    # What the library raises on bad input: a message, no trace.
+    except (ValueError, OSError, ImportError, MemoryError, RecursionError) as error:
         if os.environ.get("ALIGNMAMBA2_DEBUG"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        from .storage.files import printable
+
+        lines = str(error).splitlines() or [type(error).__name__]
+        print("error:", "\n".join(map(printable, lines)), file=sys.stderr)
         return 1
     return 0
 
@@ -72,18 +75,7 @@ def _add_verbs(choices: Any, verbs: Mapping[str, Verb]) -> None:
         parser = choices.add_parser(name, help=verb.help)
         for names, settings in verb.options:
             parser.add_argument(*names, **settings)
-        if verb.machines:
-            _add_machines(parser)
         parser.set_defaults(do=verb.do)
-
-
-def _add_machines(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--accelerator", default="auto", help="cpu, gpu, mps or auto (default: auto)")
-    parser.add_argument("--devices", type=_devices, default=1, help="processes here that share each batch, or auto")
-    parser.add_argument("--precision", help="32-true or bf16-mixed; default the recipe's")
-    parser.add_argument("--accumulate", type=int, default=1, help="parts that each batch is taken in (default: 1)")
-    parser.add_argument("--num-workers", type=int, default=0, help="processes that read ahead (default: 0)")
-    parser.add_argument("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)")
 
 
 def _machines(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -214,7 +206,7 @@ def _command() -> str:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from .experiments import evaluate_folders, table, write_results
 
-    results = evaluate_folders(arguments.folders, arguments.split)
+    results = evaluate_folders(arguments.folders, arguments.split, arguments.trust)
     print(f"{arguments.split} split, mean ± sd over models, in %\n\n" + table(results, arguments.split))
     if arguments.results:
         print(f"\nwritten: {write_results(arguments.results, results, _command())}")
@@ -277,7 +269,7 @@ def _start(arguments: argparse.Namespace) -> None:
 def _explore(arguments: argparse.Namespace) -> None:
     from .launch import start, write_explorers
 
-    notebook = write_explorers(arguments.checkpoint, arguments.folder, arguments.split)
+    notebook = write_explorers(arguments.checkpoint, arguments.folder, arguments.split, arguments.trust)
     start(notebook, browser=not arguments.no_browser, port=arguments.port)
 
 
@@ -332,6 +324,16 @@ DATA = {
 }
 
 
+MACHINES = [
+    option("--accelerator", default="auto", help="cpu, gpu, mps or auto (default: auto)"),
+    option("--devices", type=_devices, default=1, help="processes here that share each batch, or auto"),
+    option("--precision", help="32-true or bf16-mixed; default the recipe's"),
+    option("--accumulate", type=int, default=1, help="parts that each batch is taken in (default: 1)"),
+    option("--num-workers", type=int, default=0, help="processes that read ahead (default: 0)"),
+    option("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)"),
+]
+
+
 def _runs(results: str) -> list[Option]:
     """The options of `train` and `ablate`, and where their results go."""
     return [
@@ -342,11 +344,13 @@ def _runs(results: str) -> list[Option]:
         option("--fast", action="store_true", help="two epochs: to see that everything runs"),
         option("--quiet", action="store_true", help="no progress bars"),
         option("--tracker", dest="trackers", action="append", default=[], help="csv, tensorboard, wandb, ..."),
+        *MACHINES,
     ]
 
 
 RECIPE = {"metavar": "RECIPE", "help": "a recipe's name, or a .toml file"}
 MODEL = {"type": Path, "metavar": "FOLDER", "help": "a folder that train wrote"}
+TRUST = option("--trust", action="store_true", help="follow folders, modules and hub models that its files name")
 SERVER = [
     option("--port", type=int, default=8888, help="the first one free from here on (default: 8888)"),
     option("--no-browser", action="store_true", help="only print the address"),
@@ -356,7 +360,6 @@ VERBS = {
         "train recipes, one run per seed; report test accuracy and F1",
         _train,
         [option("recipes", nargs="+", **RECIPE), *_runs("runs/results.json")],
-        machines=True,
     ),
     "evaluate": Verb(
         "evaluate trained models; mean ± sd over the folders",
@@ -364,6 +367,7 @@ VERBS = {
         [
             option("folders", nargs="+", **MODEL),
             option("--split", default="test", choices=("train", "valid", "test")),
+            TRUST,
             option("--results", type=Path, help="write a results file"),
         ],
     ),
@@ -371,7 +375,6 @@ VERBS = {
         "train a recipe and its ablations on the same protocol",
         _ablate,
         [option("recipes", nargs=1, **RECIPE), *_runs("runs/ablations.json")],
-        machines=True,
     ),
     "search": Verb(
         "choose settings by k-fold cross-validation, as many for each kind of model; write all that was tried",
@@ -402,8 +405,8 @@ VERBS = {
             option("--folder", type=Path, default=Path("runs/reproduce"), help="of finished runs and the report"),
             option("--results", type=Path, help="also write the report's numbers here"),
             option("--quiet", action="store_true", help="no progress bar"),
+            *MACHINES,
         ],
-        machines=True,
     ),
     "start": Verb(
         "open JupyterLab on the course, on this machine alone, behind a token",
@@ -417,6 +420,7 @@ VERBS = {
             option("checkpoint", **MODEL),
             option("--split", default="test", help="of the data (default: test)"),
             option("--folder", type=Path, default=Path("runs/explore"), help="where the notebook goes"),
+            TRUST,
             *SERVER,
         ],
     ),

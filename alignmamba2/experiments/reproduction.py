@@ -27,8 +27,8 @@ from ..effects import fusion_parameters
 from ..metrics import calibration_error
 from ..recipes import Recipe
 from ..storage.files import FileError, json_digest, read_json, write_json
-from ..training import Machines, fit, loader
-from ..training.evaluation import scores as metrics_of
+from ..training import Machines, fit
+from ..training.evaluation import outputs, scores
 from ..training.kept_states import prepared
 from ..training.machines import process
 from .benchmarks import BENCHMARKS, FULL, Variant, variants
@@ -67,7 +67,7 @@ def reproduce(
         named and run again.
     fast : two epochs a run: to see that everything runs
     jobs : runs at a time, each in a process of its own
-    only : variants to run, by name; default: all
+    only : variants to run, by name, or "benchmark/variant"; default: all
     equal : "stored" or "active", the parameters that baselines have as many of; default: the recipe's, see `Benchmark`
     machines : options of `fit` that say what trains, such as devices; where processes train together, `jobs` is 1,
         the first of them evaluates and writes, and the others get an empty report
@@ -93,7 +93,11 @@ def reproduce(
             benchmarks[name] = {"missing": how, "published": published(of[name])}
             continue
         datasets = load_described(recipe, say, name)
-        rows = [v for v in variants(of[name], recipe, datasets["train"]) if not only or v.name in only]
+        rows = [
+            v
+            for v in variants(of[name], recipe, datasets["train"])
+            if not only or {v.name, f"{name}/{v.name}"} & set(only)
+        ]
         tables[name] = datasets, rows
         benchmarks[name] = {"fingerprint": fingerprint(datasets)}
         decisive = {"fast": fast, "data": benchmarks[name]["fingerprint"], "version": version("alignmamba2")}
@@ -262,28 +266,16 @@ def _harder(test: Dataset) -> dict[str, list[tuple[str, Dataset, Sequence[str]]]
     }
 
 
-@torch.no_grad()
 def examine(model: torch.nn.Module, dataset: Dataset, only: Sequence[str] = ()) -> tuple[dict[str, Any], list[float]]:
     """Return metrics and predictions; with `only`, the other modalities are missing.
 
     For classes, "calibration_error" is among the metrics. A sample that has none of the modalities in `only` still
     counts: it gets one token of zeros.
     """
-    model.eval()
-    predictions, labels, probabilities = [], [], []
-    for batch in loader(dataset, 64, neighbours=model.encode.neighbours):
-        if only:
-            batch = _only(batch, only)
-        output = model(batch.to(next(model.parameters()).device))
-        known = ... if batch.label_mask is None else batch.label_mask
-        predictions.append(output.prediction.cpu()[known])
-        labels.append(batch.labels[known])
-        if output.logits is not None:
-            probabilities.append(output.logits.cpu()[known].softmax(-1))
-    prediction, target = torch.cat(predictions), torch.cat(labels)
-    metrics = metrics_of(prediction, target, model.config)
-    if probabilities:
-        metrics["calibration_error"] = calibration_error(torch.cat(probabilities), target)
+    prediction, target, logits = outputs(model, dataset, change=lambda batch: _only(batch, only) if only else batch)
+    metrics = scores(prediction, target, model.config)
+    if logits is not None:
+        metrics["calibration_error"] = calibration_error(logits.softmax(-1), target)
     return metrics, prediction.tolist()
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from ..batch import MultimodalBatch
 from ..datasets import Dataset
 from ..metrics import classification_metrics, regression_metrics
 from ..model import AlignMamba2Config, FusionModel
@@ -18,18 +21,30 @@ def scores(prediction: Tensor, target: Tensor, config: AlignMamba2Config) -> dic
     return regression_metrics(prediction, target)
 
 
-@torch.no_grad()
 def predict(model: FusionModel, dataset: Dataset, batch_size: int = 64) -> tuple[Tensor, Tensor]:
     """Return predictions and labels (N,), one per sample or, with one label per step, one per step."""
+    prediction, labels, _ = outputs(model, dataset, batch_size)
+    return prediction, labels
+
+
+@torch.no_grad()
+def outputs(
+    model: FusionModel,
+    dataset: Dataset,
+    batch_size: int = 64,
+    change: Callable[[MultimodalBatch], MultimodalBatch] = lambda batch: batch,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return predictions and labels (N,), and of classes the logits (N, C), of a split whose batches are changed."""
     model.eval()
     device = next(model.parameters()).device
-    predictions, labels = [], []
-    for batch in loader(dataset, batch_size, neighbours=model.encode.neighbours):
+    rows = []
+    for batch in map(change, loader(dataset, batch_size, neighbours=model.encode.neighbours)):
         output = model(batch.to(device))
         known = ... if batch.label_mask is None else batch.label_mask
-        predictions.append(output.prediction.cpu()[known])
-        labels.append(batch.labels[known])
-    return torch.cat(predictions), torch.cat(labels)
+        logits = None if output.logits is None else output.logits.cpu()[known]
+        rows.append((output.prediction.cpu()[known], batch.labels[known], logits))
+    prediction, labels, logits = zip(*rows, strict=True)
+    return torch.cat(prediction), torch.cat(labels), None if logits[0] is None else torch.cat(logits)
 
 
 def evaluate(model: FusionModel, dataset: Dataset) -> dict[str, float | None]:
