@@ -247,8 +247,6 @@ def test_mmd_refuses_options_outside_their_range_by_name():
         witness(x[..., :2], x, x)
     with pytest.raises(ValueError, match=r"^points: 12 of 12 values"):
         witness(x * torch.nan, x, x)
-    with pytest.raises(ValueError, match=r"^x: found ndarray"):
-        transport(x.numpy(), x)
 
 
 def test_relabellings_that_are_alike_reach_the_statistic():
@@ -357,7 +355,10 @@ def test_natural_types_are_taken(kind):
         ({"features": {"a": torch.zeros(2, 3, dtype=torch.complex64)}}, r"sample 'it', 'a': found .*complex64"),
         ({"features": {"a": np.zeros((2, 3))}, "label": "positive"}, r"sample 'it', label: found str"),
         ({"features": {"a": np.zeros((2, 3))}, "label": np.zeros((2, 3))}, r"sample 'it', label: found \(2, 3\)"),
-        ({"features": {"a": np.zeros((2, 3))}, "masks": {"a": [0.5, 1]}}, r"sample 'it', mask of 'a': found .*0 and 1"),
+        (
+            {"features": {"a": np.zeros((2, 3))}, "masks": {"a": [0.5, 1]}},
+            r"sample 'it', mask of 'a': found .*nothing but 0 and 1",
+        ),
     ],
 )
 def test_a_type_that_is_not_natural_is_refused_where_the_sample_is_made(fields, says):
@@ -377,7 +378,7 @@ def test_a_layer_takes_masks_of_numbers_and_no_tokens_at_all():
     assert layer(x[:0], modality).shape == (0, 5, 8)
     assert layer(x[:, :0], modality[:0]).shape == (2, 0, 8)
     for wrong, says in (
-        ({"mask": mask + 1}, "mask: found torch.int64 other than 0 and 1"),
+        ({"mask": mask + 1}, "mask: found .* nothing but 0 and 1"),
         ({"mask": mask[:, :4]}, r"mask: found \(2, 4\)"),
         ({"modality": modality + 0.5}, r"modality: found \(5,\) torch.float32; expected whole numbers"),
         ({"modality": modality[:3]}, r"modality: found \(3,\) torch.int64"),

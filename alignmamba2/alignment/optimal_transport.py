@@ -223,11 +223,8 @@ def _cost(
         require_finite("y", y)
         cost = COSTS[cost](x, y, x_mask, y_mask, error) if cost == "sqeuclidean" else COSTS[cost](x, y)
     elif not isinstance(cost, Tensor) or torch.promote_types(cost.dtype, torch.float32) != dtype:
-        found = cost.dtype if isinstance(cost, Tensor) else type(cost).__name__
-        raise ValueError(
-            f"cost: found {found}, where x and y are computed in {dtype}; expected the same: "
-            f"pass cost.to({dtype}), or x and y in {found}"
-        )
+        found = getattr(cost, "dtype", type(cost).__name__)
+        raise ValueError(f"cost: found {found}, where x and y are computed in {dtype}; expected a tensor of that dtype")
     expected = (x.shape[0], x.shape[1], y.shape[1])
     if tuple(cost.shape) != expected:
         raise ValueError(f"cost: found {tuple(cost.shape)}; expected {expected}")
