@@ -94,7 +94,7 @@ def transport(
         True at real tokens, by default everywhere; values on padding are ignored. In a sample without a real token in
         x or in y, distance, plan and gradient are 0.
     epsilon : float
-        ε, in the unit of the cost. 0.05 for the cosine cost ("third-party implementation").
+        ε, in the unit of the cost, at least 1e-30. 0.05 for the cosine cost ("third-party implementation").
     cost : "cosine" | "sqeuclidean" | Tensor (B, Tx, Ty)
         "cosine" is 1 − cos ("AlignMamba v1, third-party write-up").
     method : "sinkhorn" | "relaxed" | "unbalanced" | "exact"
