@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..batch import MultimodalBatch
 from ..datasets import Dataset, entry_of, is_present, load_dataset
-from ..datasets.corruptions import corrupt
+from ..datasets.corruptions import can_suffer, corrupt
 from ..effects import fusion_parameters
 from ..metrics import calibration_error
 from ..recipes import Recipe
@@ -257,7 +257,7 @@ def _harder(test: Dataset) -> dict[str, list[tuple[str, Dataset, Sequence[str]]]
     """The harder tests by kind: "only" some modalities, "noise" by severity, and "late" audio."""
     modalities = list(test.modalities)
     subsets = [s for n in range(1, len(modalities)) for s in itertools.combinations(modalities, n)]
-    severities = NOISE[any(m in ("image", "depth") for m in modalities)]
+    severities = NOISE[any(m in ("image", "depth") for m in modalities)] if can_suffer(test, "noise") else ()
     stream = len(modalities) > 1 and "audio" in modalities and len(test[0].features["audio"]) > 1
     return {
         "only": [("+".join(s), test, s) for s in subsets],
