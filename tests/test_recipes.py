@@ -25,6 +25,8 @@ def test_overrides_change_one_key():
     recipe = Recipe.load("mini-mosi", {"model.d_model": 7, "training.max_epochs": 3, "data.seed": 5})
     assert (recipe.model["d_model"], recipe.training.max_epochs, recipe.data["seed"]) == (7, 3, 5)
     assert recipe.training.batch_size == Recipe.load("mini-mosi").training.batch_size
+    encoders = Recipe.load("mosi-standard", {"model.encoders.text.neighbours": 1}).model["encoders"]
+    assert encoders == {"text": {"train": 6, "neighbours": 1}}
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ def test_a_wrong_recipe_is_named(tmp_path, text, says):
         Recipe.load(path)
 
 
-@pytest.mark.parametrize("key", ["d_model", "modle.d_model", "model."])
+@pytest.mark.parametrize("key", ["d_model", "modle.d_model", "model.", "training.max_epochs.x"])
 def test_a_wrong_override_is_named(key):
     with pytest.raises(RecipeError, match="override"):
         Recipe.load("mini-mosi", {key: 1})

@@ -131,7 +131,7 @@ class Recipe:
         path, tables = _path(name), read(name)
         for key, value in (overrides or {}).items():
             *parts, setting = key.split(".")
-            table = tables if parts and parts[0] in ("data", "model", "training") else None
+            table = tables if setting and parts and parts[0] in ("data", "model", "training") else None
             for part in parts:
                 table = table.setdefault(part, {}) if isinstance(table, dict) else None
             if not isinstance(table, dict):
