@@ -38,6 +38,14 @@ def test_overrides_change_one_key():
         ('dataset = "mini-mosi"\n[training]\nepochs = 3', r"\[training\] has unknown keys \['epochs'\]"),
         ('dataset = "mini-mosi"\n[training]\nbatch_size = 0', "training.batch_size: found 0"),
         ('dataset = "mini-mosi"\n[training]\nlearning_rate = "fast"', "training.learning_rate: found 'fast'"),
+        ('dataset = "mini-mosi"\n[training]\nlearning_rate = nan', "training.learning_rate: found nan"),
+        ('dataset = "mini-mosi"\n[training]\nmonitor = 5', "training.monitor: found 5"),
+        ('dataset = "mini-mosi"\n[training]\naugment = 5', "training.augment: found 5"),
+        ('dataset = "mini-mosi"\ntraining = 5', r"unknown \['training'\], or of another kind"),
+        ("dataset = 5", r"unknown \['dataset'\], or of another kind"),
+        (f"a = {'[' * 30_000}", "recursion"),
+        (f"{'a.' * 30_000}a = 1", "64 dots in a line"),
+        ("a = 1\n" * 20_000, "65536 characters"),
     ],
 )
 def test_a_wrong_recipe_is_named(tmp_path, text, says):

@@ -145,7 +145,8 @@ class Recipe:
         kinds = {"dataset": str} | dict.fromkeys(("data", "model", "training", "benchmark"), dict)
         wrong = sorted(key for key, value in tables.items() if not isinstance(value, kinds.get(key, ())))
         if wrong or "dataset" not in tables:
-            raise RecipeError(f'{path}: wrong {wrong[:9]}; expected dataset = "...", [data], [model], [training]')
+            expected = 'dataset = "...", [data], [model], [training]'
+            raise RecipeError(f"{path}: unknown {wrong[:9]}, or of another kind; expected {expected}")
         known = [f.name for f in dataclasses.fields(TrainingConfig)]
         unknown = sorted(set(tables.get("training", {})) - set(known))
         if unknown:
