@@ -37,6 +37,7 @@ _HOME = {
     "AlignMamba2Config": "model",
     "ModelOutput": "model",
     "Trace": "model",
+    "Dataset": "datasets",
     "load_dataset": "datasets",
     "register_dataset": "datasets",
     "fit": "training",
@@ -48,7 +49,7 @@ __all__ = ["__version__", *_HOME]
 if TYPE_CHECKING:
     from .alignment import DualAlignment, TransportResult, mmd, transport
     from .batch import MultimodalBatch
-    from .datasets import load_dataset, register_dataset
+    from .datasets import Dataset, load_dataset, register_dataset
     from .model import AlignMamba2, ModelOutput
     from .model.config import AlignMamba2Config
     from .model.layers import ModalityAwareMamba

@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         home = MOVED.get(name, "benchmarks")
         print(f"error: {words[0]}: no longer part of the package; in a clone: python -m {home} {name}", file=sys.stderr)
         return 2
+    if os.getcwd() not in sys.path:  # as with `python -m`, a data set's "module:function" may lie here
+        sys.path.append(os.getcwd())
     arguments = parser().parse_args(words)
     try:
         arguments.do(arguments)

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import multiprocessing
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ from ..training import Machines, fit, loader
 from ..training.evaluation import scores as metrics_of
 from ..training.kept_states import prepared
 from ..training.machines import process
-from .benchmarks import BENCHMARKS, FULL, Variant, variants
+from .benchmarks import FULL, Variant, benchmark_of, variants
 from .linear import fit_linear
 from .results import provenance
 from .seeds import load_described, validation_metrics
@@ -61,7 +62,7 @@ def reproduce(
 
     Parameters
     ----------
-    names : names of `BENCHMARKS`
+    names : names as of `benchmark_of`
     folder : where finished runs are kept, one file each
         A run whose file is there is not run again, one that was stopped goes on, and one whose file is damaged is
         named and run again.
@@ -84,9 +85,9 @@ def reproduce(
     benchmarks: dict[str, Any] = {}
     tables: dict[str, tuple[dict[str, Dataset], list[Variant]]] = {}
     runs: list[dict[str, Any]] = []
-    of = {name: replace(BENCHMARKS[name], **({"equal": equal} if equal else {})) for name in names}
+    of = {name: replace(benchmark_of(name), **({"equal": equal} if equal else {})) for name in names}
     for name in names:
-        recipe = Recipe.load(BENCHMARKS[name].recipe)
+        recipe = Recipe.load(of[name].recipe)
         if not is_present(recipe.dataset):
             how = entry_of(recipe.dataset).command
             say(f"{name}: data not present. {how}")
@@ -120,7 +121,7 @@ def reproduce(
 def _recipe(job: Mapping[str, Any]) -> Recipe:
     """The recipe of a run's variant; two epochs if it is a fast one."""
     fast = {"training.max_epochs": 2} if job["fast"] else {}
-    return Recipe.load(BENCHMARKS[job["benchmark"]].recipe, {**job["overrides"], **fast})
+    return Recipe.load(benchmark_of(job["benchmark"]).recipe, {**job["overrides"], **fast})
 
 
 def _key(job: Mapping[str, Any]) -> str:
@@ -132,7 +133,7 @@ def _key(job: Mapping[str, Any]) -> str:
 
 
 def _path(folder: Path, job: Mapping[str, Any]) -> Path:
-    return folder / "runs" / job["benchmark"] / f"{job['key']}.json"
+    return folder / "runs" / re.sub(r"[^\w.-]", "-", job["benchmark"]) / f"{job['key']}.json"
 
 
 def _finished(folder: Path, job: Mapping[str, Any], say: Callable[[str], None]) -> bool:
@@ -197,7 +198,7 @@ def _run_all(
 @functools.cache
 def _load(benchmark: str) -> dict[str, Dataset]:
     """A benchmark's data, read once by each process of `jobs`."""
-    recipe = Recipe.load(BENCHMARKS[benchmark].recipe)
+    recipe = Recipe.load(benchmark_of(benchmark).recipe)
     return load_dataset(recipe.dataset, **recipe.data)
 
 
