@@ -12,17 +12,17 @@ import torch
 from PIL import Image
 
 from ..encoders.cache import hash_items
-from ..storage.files import file_hashes
 from .base import Dataset, Mapped, check_choice, similar, splits_of
 from .fetch import data_root
 from .formats.images import LARGE, SIZE, central, picture_encoder, pixels_of, read_picture
+from .mvsa import split_by_class
 from .raw_modalities import AsTheyAre, RawModality, RawSamples
 from .text_tokens import sentence_encoder
 
 SHARES = {"train": 70, "valid": 15, "test": 15}
 SPLITS = {"training": "train", "val": "valid", "validation": "valid", "dev": "valid"} | {s: s for s in SHARES}
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
-ENCODERS = {"text": "minilm", "pictures": "efficientnet-lite0", "numbers": ""}
+ENCODERS = {"text": "minilm", "pictures": "efficientnet-lite0"}
 MOST_CLASSES = 100
 
 
@@ -48,56 +48,50 @@ def from_arrays(
         None, NaN and an empty text are missing; a column of nothing else is left out.
     label : N texts, bools, whole numbers (classes) or floats (regression); None: nothing is split, all is "test"
     split : N of "train", "valid" and "test"; what is not named is drawn from "train", 70 / 15 / 15, class by class
-    group : N names of what samples are a part of, such as a speaker; a group is drawn as a whole
-    id : N names of the samples, for errors and pictures; default their numbers
+    group, id : N names, of what samples are a part of, such as a speaker, drawn as a whole; and of the samples
     encoders : mapping of modality to encoder; default "minilm" for text, "efficientnet-lite0" for pictures
         It stands inside the model (see `EncoderConfig`). "words" and "patches" need no weights, and learn nothing.
     task : "classification" or "regression", where the labels' type says the other
 
     Raises
     ------
-    ValueError, DataError, ImportError
+    ValueError, ImportError
         Naming column, sample and expectation, or the command that installs an encoder's package.
     """
     columns = {"label": label, "split": split, "group": group, "id": id, **modalities}
     sizes = {key: len(values) for key, values in columns.items() if values is not None}
     if not modalities or len(set(sizes.values())) > 1 or 0 in sizes.values():
         raise ValueError(f"columns: found sizes {sizes}; expected a modality at least, and equal sizes, not 0")
-    size, named = sizes.popitem()[1], dict(encoders or {})
-    if unknown := sorted(named.keys() - modalities.keys()):
+    size, wanted = sizes.popitem()[1], dict(encoders or {})
+    if unknown := sorted(wanted.keys() - modalities.keys()):
         raise ValueError(f"encoders: found {unknown}; the modalities are {list(modalities)}")
-    ids = [str(i) for i in (range(size) if id is None else id)]
-    groups = [] if group is None else [str(g) for g in group]
-    raws, inside, kinds = {}, {}, []
+    ids, groups = (
+        [str(i) for i in (range(size) if id is None else id)],
+        [str(g) for g in (() if group is None else group)],
+    )
+    raws, inside, told = {}, {}, []
     for m, values in modalities.items():
-        raw, kind, encoder = _modality(m, list(values), ids, named.get(m))
-        missing = raw.present.count(False)
-        kinds.append(f"{m}: {kind}{f' by {encoder}' * bool(encoder)}{f' ({missing} missing)' * bool(missing)}")
-        raws |= {m: raw} if missing < size else {}
-        inside |= {m: encoder} if missing < size and encoder not in ("", "words", "patches") else {}
-    empty = [ids[row] for row in range(size) if not any(raw.present[row] for raw in raws.values())]
-    if empty:
+        raw, kind, encoder = _modality(m, values, ids, wanted.get(m))
+        by, missing = f" by {encoder}" if encoder else "", raw.present.count(False)
+        told.append(f"{m}: {kind}{by}{f' ({missing} missing)' if missing else ''}")
+        raws |= {m: raw} if kind else {}
+        inside |= {m: encoder} if encoder not in ("", "words", "patches") else {}
+    if empty := [i for row, i in enumerate(ids) if not any(raw.present[row] for raw in raws.values())]:
         raise ValueError(f"samples {empty[:5]} ({len(empty)}): every modality is missing; leave these rows out")
     classes, labels, names, how = [], [None] * size, np.full(size, "test"), "no labels"
     if label is not None:
         classes, labels = _labels(list(label), ids, task)
         names, how = _splits(split, labels.numpy() if classes else np.zeros(size), groups, seed)
-        kinds.append(
+        told.append(
             f"{len(classes)} classes: {', '.join(classes[:9])}{', …' * (len(classes) > 9)}" if classes else "regression"
         )
     rows = {s: np.flatnonzero(names == s).tolist() for s in SHARES if s in names}
     parts = " / ".join(f"{len(part)} {s}" for s, part in rows.items())
-    description = f"{name}: {parts} ({how}); {'; '.join(kinds)}"
+    description = f"{name}: {parts} ({how}); {'; '.join(told)}"
     say(description)
-    return splits_of(
-        {s: RawSamples(raws, part, labels, ids, groups=groups) for s, part in rows.items()},
-        name=name,
-        protocol=f"{parts} ({how})",
-        description=description,
-        synthetic=False,
-        classes=classes,
-        encoders=inside,
-    )
+    samples = {s: RawSamples(raws, part, labels, ids, groups=groups) for s, part in rows.items()}
+    fields = {"name": name, "protocol": f"{parts} ({how})", "description": description, "synthetic": False}
+    return splits_of(samples, classes=classes, encoders=inside, **fields)
 
 
 def from_frame(frame: Any, **columns: Any) -> dict[str, Dataset]:
@@ -127,12 +121,11 @@ def _from_tables(
     """The splits of tables with the same columns, one below the other; `classes` names the labels 0, 1, …"""
     values = dict(columns)
     for key, names in columns.items():
-        several = isinstance(names, list) and key not in ("split", "group", "id")
+        several = isinstance(names, list) and key not in ("split", "group", "id", "label")
         if key in ("encoders", "task", "name", "seed", "say") or not (several or isinstance(names, str)):
             continue
-        for c in names if several else [names]:
-            if c not in known:
-                raise ValueError(f"{key}: no column {c!r}; the columns are {list(known)}{similar(c, known)}")
+        if unknown := [c for c in (names if several else [names]) if c not in known]:
+            raise ValueError(f"{key}: no column {unknown[0]!r}; there are {list(known)}{similar(unknown[0], known)}")
         tables = (zip(*(part[c] for c in names), strict=True) if several else part[names] for part in parts.values())
         values[key] = [value for table in tables for value in table]
     if classes:
@@ -140,110 +133,102 @@ def _from_tables(
     return from_arrays(**values)
 
 
-def _modality(m: str, values: list, ids: Sequence[str], encoder: str | None) -> tuple[RawModality, str, str]:
-    """A modality, with the kind of its values, "text", "pictures" or "numbers", and the name of its encoder."""
-    kinds = ["" if _is_missing(value) else _kind(value) for value in values]
-    present, kind = [bool(k) for k in kinds], next(filter(None, kinds), "left out")
-    for row, other in enumerate(kinds):
-        if other not in ("", kind):
-            raise ValueError(f"{m}, sample {ids[row]!r}: found {other}; the values before it are {kind}")
-    cache, encoder = data_root() / "cache", encoder or ENCODERS.get(kind, "")
+def _modality(m: str, values: Sequence, ids: Sequence[str], encoder: str | None) -> tuple[RawModality, str, str]:
+    """A modality, with the kind of its values, "" if all are missing, and the name of its encoder."""
+    items, kinds, first, cache = [], [], {}, data_root() / "cache"
+    for i, value in zip(ids, values, strict=True):
+        try:
+            kind, item = _read(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{m}, sample {i!r}: found {type(value).__name__}: {error}") from None
+        items.append(item)
+        kinds.append(kind)
+        first |= {kind: i} if kind and kind not in first else {}
+    if len(first) > 1:
+        found = " and ".join(f"{kind} (sample {i!r})" for kind, i in first.items())
+        raise ValueError(f"{m}: found {found}; expected one kind of values, or None for what is missing")
+    kind, present = next(iter(first), ""), [bool(kind) for kind in kinds]
+    encoder = (encoder or ENCODERS.get(kind, "")) if kind in ENCODERS else ""
     if kind == "text":
-        texts = [str(value) if is_there else "" for value, is_there in zip(values, present, strict=True)]
         words = sentence_encoder(encoder, encoder == "words")
         words.pieces("a")  # an encoder that is not installed is named now, not in training
-        raw = RawModality(texts, present, "words", hash_items(texts), lambda: words, cache, names=words.pieces)
+        raw = RawModality(items, present, "words", hash_items(items), lambda: words, cache, names=words.pieces)
     elif kind == "pictures":
-        paths = {row: Path(v) for row, v in enumerate(values) if present[row] and isinstance(v, (str, Path))}
-        for row, path in paths.items():
-            if not path.is_file():
-                raise ValueError(
-                    f"{m}, sample {ids[row]!r}: {path} not found; expected a file, or None without a picture"
-                )
-        hashes = dict(zip(paths, file_hashes(list(paths.values()), cache), strict=True))
-        key = hash_items(hashes.get(row) or _picture(v) if present[row] else "" for row, v in enumerate(values))
-        side = SIZE if encoder == "patches" else LARGE
-        items = Mapped(values, lambda value: central(_picture(value), side))
-        named = partial(picture_encoder, encoder, encode=encoder == "patches")
-        raw = RawModality(items, present, "pixels", f"own {key}", named, cache)
+        plain = encoder == "patches"
+        contents = (
+            np.fromfile(x, np.uint8) if isinstance(x, Path) else _pixels(x) if k else x
+            for x, k in zip(items, kinds, strict=True)
+        )
+        seen = Mapped(items, lambda item: central(_pixels(item), SIZE if plain else LARGE))
+        raw = RawModality(
+            seen,
+            present,
+            "pixels",
+            f"own {hash_items(contents)}",
+            partial(picture_encoder, encoder, encode=plain),
+            cache,
+        )
     else:
-        tokens = [_numbers(f"{m}, sample {i!r}", v) if k else None for v, k, i in zip(values, kinds, ids, strict=True)]
-        first = present.index(True) if any(present) else 0
-        for i, x in zip(ids, tokens, strict=True):
-            if x is not None and x.shape[1] != tokens[first].shape[1]:
-                found, expected = x.shape[1], tokens[first].shape[1]
-                raise ValueError(f"{m}, sample {i!r}: found width {found}; sample {ids[first]!r} has {expected}")
-        raw = RawModality(tokens, present, "numbers", "", AsTheyAre, cache)
+        raw = RawModality(items, present, "numbers", "", AsTheyAre, cache)
     return raw, kind, encoder
 
 
-def _is_missing(value: Any) -> bool:
-    if isinstance(value, str):
-        return not value.strip()
-    if isinstance(value, (float, np.floating)):
-        return bool(np.isnan(value))
-    return value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, Sequence) and not value)
-
-
-def _kind(value: Any) -> str:
+def _read(value: Any) -> tuple[str, Any]:
+    """The kind of a value, "" if it is missing, and the value as it is kept: numbers as tokens (T, D) float32."""
+    nothing = value is None or type(value).__name__ in ("NAType", "NaTType")
+    if (
+        nothing
+        or (isinstance(value, (float, np.floating)) and np.isnan(value))
+        or (isinstance(value, str) and not value.strip())
+    ):
+        return "", ""
     if isinstance(value, (str, Path)):
-        return "pictures" if Path(value).suffix.lower() in SUFFIXES else "text"
-    pixels = getattr(value, "dtype", None) == np.uint8 and value.ndim == 3 and value.shape[2] == 3
-    return "pictures" if pixels or isinstance(value, Image.Image) else "numbers"
+        if Path(value).suffix.lower() not in SUFFIXES:
+            return "text", str(value)
+        if not Path(value).is_file():
+            raise ValueError(f"{value}, which is not there; expected a picture's file, or None where there is none")
+        return "pictures", Path(value)
+    if isinstance(value, Image.Image) or (getattr(value, "dtype", 0) == np.uint8 and np.shape(value)[2:] == (3,)):
+        return "pictures", value
+    x = np.atleast_2d(np.array(value, dtype=np.float32))
+    if x.ndim > 2 or not np.isfinite(x).all():
+        raise ValueError(f"shape {x.shape}, {np.isfinite(x).mean():.0%} finite; expected finite numbers (D,) or (T, D)")
+    return f"{x.shape[1]} numbers" if x.size else "", torch.from_numpy(x)
 
 
-def _picture(value: Any) -> np.ndarray:
-    if isinstance(value, (str, Path)):
-        return read_picture(Path(value))
-    return pixels_of(value) if isinstance(value, Image.Image) else np.asarray(value)
-
-
-def _numbers(place: str, value: Any) -> torch.Tensor:
-    """Tokens (T, D) float32; (D,) is one token."""
-    try:
-        x = np.atleast_2d(np.array(value, dtype=np.float32))
-        if x.ndim > 2 or not np.isfinite(x).all():
-            raise ValueError(f"shape {x.shape}, {np.isfinite(x).mean():.0%} finite")
-    except (TypeError, ValueError, RuntimeError) as error:
-        problem = f"found {type(value).__name__} ({error}); expected text, a picture, or finite numbers (D,) or (T, D)"
-        raise ValueError(f"{place}: {problem}") from None
-    return torch.from_numpy(x)
+def _pixels(item: Any) -> np.ndarray:
+    if isinstance(item, Path):
+        return read_picture(item)
+    return pixels_of(item) if isinstance(item, Image.Image) else np.asarray(item)
 
 
 def _labels(values: list, ids: Sequence[str], task: str | None) -> tuple[list[str], torch.Tensor]:
     """Names of the classes, none for regression, and the labels (N,)."""
-    if missing := [i for i, value in zip(ids, values, strict=True) if _is_missing(value)]:
-        raise ValueError(f"label: missing in {len(missing)} samples, such as {missing[:3]}; leave these rows out")
     check_choice("task", task, (None, "classification", "regression"))
-    try:
-        array = np.array(values)
-        if array.ndim != 1 or array.dtype.kind not in "iufbUS":
-            raise ValueError(f"found {type(values[0]).__name__}")
-        classes, places = np.unique(array, return_inverse=True)
-        many = array.dtype.kind == "f" or (array.dtype.kind in "iu" and len(classes) > MOST_CLASSES)
-        if task == "regression" or (task is None and many):
-            return [], torch.from_numpy(array.astype(np.float32))
-    except ValueError as error:
-        raise ValueError(f"label: {error}; expected one text, bool or number per sample") from None
+    if missing := [i for i, value in zip(ids, values, strict=True) if np.ndim(value) == 0 and not _read(value)[0]]:
+        raise ValueError(f"label: missing in {len(missing)} samples, such as {missing[:3]}; leave these rows out")
+    kind = {type(value) for value in values}
+    array = np.array(values) if not any(np.ndim(value) for value in values) else np.empty(0, object)
+    if array.dtype.kind not in ("iuf" if task == "regression" else "iufbUS"):
+        raise ValueError(f"label: found {[k.__name__ for k in kind]}; expected one text, bool or number per sample")
+    classes, places = np.unique(array, return_inverse=True)
+    many = array.dtype.kind == "f" or (array.dtype.kind in "iu" and len(classes) > MOST_CLASSES)
+    if task == "regression" or (task is None and many):
+        return [], torch.from_numpy(array.astype(np.float32))
     return [str(c).replace(", ", "/") for c in classes], torch.from_numpy(places)
 
 
 def _splits(split: Sequence | None, kinds: np.ndarray, groups: Sequence[str], seed: int) -> tuple[np.ndarray, str]:
     """The split of each sample, and in words where it is from; `kinds` are drawn in equal shares."""
-    from .mvsa import split_by_class
-
     words = ["train"] * len(kinds) if split is None else [str(s).strip().lower() for s in split]
     if unknown := sorted(set(words) - SPLITS.keys()):
         raise ValueError(f"split: found {unknown[:5]}; expected train, valid and test")
     names = np.array([SPLITS[word] for word in words])
-    drawn, rows = [s for s in SHARES if s not in names[:]], np.flatnonzero(names == "train")
+    drawn, rows = [s for s in SHARES if s not in names], np.flatnonzero(names == "train")
     if drawn and len(rows):
-        units, first, place = np.unique(
-            [groups[r] for r in rows] if groups else rows, return_index=True, return_inverse=True
-        )
+        _, first, place = np.unique(np.array(groups)[rows] if groups else rows, return_index=True, return_inverse=True)
         shares = [n * (s == "train" or s in drawn) for s, n in SHARES.items()]
-        parts = split_by_class(np.zeros(len(units)) if groups else kinds[rows][first], shares, seed)
-        names[rows] = np.array(parts)[place]
+        names[rows] = np.array(split_by_class(kinds[rows][first] * (not groups), shares, seed))[place]
     if absent := [s for s in SHARES if s not in names]:
         raise ValueError(f"split: no sample is left for {absent}; expected at least a few of 'train' to draw from")
     return names, f"{' and '.join(drawn)} drawn with seed {seed}" if drawn else "as given"

@@ -4,7 +4,7 @@ from .benchmarks import ABLATIONS, BENCHMARKS, Benchmark, benchmark_names
 from .reproduction import reproduce
 from .results import comparison, provenance, table, write_results
 from .search import search
-from .seeds import evaluate_folders, run_ablations, run_seeds
+from .seeds import evaluate_folders, results, run_ablations, run_name, run_seeds
 from .statistics import summary_of
 
 __all__ = [
@@ -16,7 +16,9 @@ __all__ = [
     "evaluate_folders",
     "provenance",
     "reproduce",
+    "results",
     "run_ablations",
+    "run_name",
     "run_seeds",
     "search",
     "summary_of",

@@ -22,13 +22,14 @@ import torch
 from tqdm import tqdm
 
 from ..batch import MultimodalBatch
-from ..datasets import Dataset, entry_of, is_present, load_dataset
+from ..datasets import Dataset, entry_of, is_present, load_dataset, similar
 from ..datasets.corruptions import corrupt
 from ..effects import fusion_parameters
 from ..metrics import calibration_error
 from ..recipes import Recipe
 from ..storage.files import FileError, json_digest, read_json, write_json
-from ..training import Machines, fit, loader
+from ..training import Machines, fit
+from ..training.evaluation import outputs
 from ..training.evaluation import scores as metrics_of
 from ..training.kept_states import prepared
 from ..training.machines import process
@@ -85,6 +86,7 @@ def reproduce(
     benchmarks: dict[str, Any] = {}
     tables: dict[str, tuple[dict[str, Dataset], list[Variant]]] = {}
     runs: list[dict[str, Any]] = []
+    known: list[str] = []
     of = {name: replace(benchmark_of(name), **({"equal": equal} if equal else {})) for name in names}
     for name in names:
         recipe = Recipe.load(of[name].recipe)
@@ -94,7 +96,9 @@ def reproduce(
             benchmarks[name] = {"missing": how, "published": published(of[name])}
             continue
         datasets = load_described(recipe, say, name)
-        rows = [v for v in variants(of[name], recipe, datasets["train"]) if not only or v.name in only]
+        rows = variants(of[name], recipe, datasets["train"])
+        known += [v.name for v in rows if v.name not in known]
+        rows = [v for v in rows if not only or v.name in only]
         tables[name] = datasets, rows
         benchmarks[name] = {"fingerprint": fingerprint(datasets)}
         decisive = {"fast": fast, "data": benchmarks[name]["fingerprint"], "version": version("alignmamba2")}
@@ -105,6 +109,9 @@ def reproduce(
             job |= {"modalities": list(row.modalities)} if row.modalities else {}
             job |= ({"machines": machines} if machines else {}) | decisive
             runs.append(job | {"key": _key(job)})
+    for name in only or () if known else ():
+        if name not in known:
+            raise ValueError(f"only: found {name!r}; the rows are {', '.join(known)}{similar(name, known)}")
     todo = [job for job in runs if not _finished(folder, job, say)]
     say(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before")
     _run_all(todo, folder, jobs, {name: datasets for name, (datasets, _) in tables.items()}, progress)
@@ -263,28 +270,17 @@ def _harder(test: Dataset) -> dict[str, list[tuple[str, Dataset, Sequence[str]]]
     }
 
 
-@torch.no_grad()
 def examine(model: torch.nn.Module, dataset: Dataset, only: Sequence[str] = ()) -> tuple[dict[str, Any], list[float]]:
     """Return metrics and predictions; with `only`, the other modalities are missing.
 
     For classes, "calibration_error" is among the metrics. A sample that has none of the modalities in `only` still
     counts: it gets one token of zeros.
     """
-    model.eval()
-    predictions, labels, probabilities = [], [], []
-    for batch in loader(dataset, 64, neighbours=model.encode.neighbours):
-        if only:
-            batch = _only(batch, only)
-        output = model(batch.to(next(model.parameters()).device))
-        known = ... if batch.label_mask is None else batch.label_mask
-        predictions.append(output.prediction.cpu()[known])
-        labels.append(batch.labels[known])
-        if output.logits is not None:
-            probabilities.append(output.logits.cpu()[known].softmax(-1))
-    prediction, target = torch.cat(predictions), torch.cat(labels)
+    options = {"change": functools.partial(_only, modalities=only)} if only else {}
+    prediction, target, logits = outputs(model, dataset, **options)
     metrics = metrics_of(prediction, target, model.config)
-    if probabilities:
-        metrics["calibration_error"] = calibration_error(torch.cat(probabilities), target)
+    if logits is not None:
+        metrics["calibration_error"] = calibration_error(logits.softmax(-1), target)
     return metrics, prediction.tolist()
 
 

@@ -308,6 +308,7 @@ def _encoders(recipe: Recipe, train: Dataset) -> dict[str, Any]:
 def settings_of(recipe: Recipe, train: Dataset) -> dict[str, Any]:
     """Return the settings of the recipe's model for this data set, as `build_model` takes them."""
     settings = {"modalities": train.modalities, "task": train.task, "n_classes": train.n_classes}
+    settings["classes"] = train.classes if len(train.classes) == train.n_classes else []
     model = dict(recipe.model)
     for name in {"shuffle", "grids"} & model.keys():  # of a recipe that sees some modalities alone
         values = model[name]
