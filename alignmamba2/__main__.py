@@ -118,8 +118,8 @@ def _program() -> str:
 
 
 def _seeds(text: str) -> list[int]:
-    first, _, last = text.partition("-")
-    seeds = range(int(first), int(last or first) + 1) if f"{first}{last}".isdecimal() else ()
+    ends = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    seeds = range(int(ends[1]), int(ends[2] or ends[1]) + 1) if ends else ()
     if not seeds:
         raise argparse.ArgumentTypeError(f"found {text!r}; expected a seed, or the first and the last, such as 1-5")
     return list(seeds)
@@ -209,6 +209,8 @@ def _ablate(arguments: argparse.Namespace) -> None:
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    for folder in filter(None, (arguments.folder, arguments.results and arguments.results.parent)):
+        folder.mkdir(parents=True, exist_ok=True)  # now, not after the training
     return {
         "overrides": dict(arguments.overrides),
         "fast": arguments.fast,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from inspect import signature
 from pathlib import Path
@@ -84,7 +85,10 @@ def load_dataset(
         signature(load).bind(root, **options)
     except TypeError as error:
         raise ValueError(f"data set {name!r}: {error}; its loader takes root and, as keywords, options") from error
-    splits = {part: without_nonfinite(data, nonfinite) for part, data in load(root, **options).items()}
+    splits = load(root, **options)
+    if not isinstance(splits, Mapping):
+        raise DataError(f"data set {name!r}: found {type(splits).__name__}; expected a Dataset for each split, by name")
+    splits = {part: without_nonfinite(data, nonfinite) for part, data in splits.items()}
     if split is None:
         return splits
     if split not in splits:

@@ -19,7 +19,13 @@ TASKS = ("classification", "regression")
 # The values of settings that a config.json does not name, where they are no longer the default.
 BEFORE = {"ties": "listed"}
 
-KINDS = {"float": (int, float), "bool": bool, "str": str, "Mapping": Mapping}  # of settings; whole numbers: `counts`
+KINDS = {
+    "float": (int, float),
+    "bool": bool,
+    "str": str,
+    "Mapping": Mapping,
+    "Sequence": (list, tuple),
+}  # of settings; whole numbers: `counts`
 CHOICES = {
     "task": TASKS,
     "readout": READOUTS,

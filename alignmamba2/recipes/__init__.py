@@ -137,6 +137,9 @@ class Recipe:
         unknown = sorted(set(tables) - {"dataset", "data", "model", "training", "benchmark"})
         if unknown or "dataset" not in tables:
             raise RecipeError(f'{path}: unknown {unknown}; expected dataset = "...", [data], [model], [training]')
+        for table in ("data", "model", "training"):
+            if not isinstance(tables.get(table, {}), dict):
+                raise RecipeError(f"{path}: {table}: found {tables[table]!r}; expected a table, [{table}]")
         known = [f.name for f in dataclasses.fields(TrainingConfig)]
         unknown = sorted(set(tables.get("training", {})) - set(known))
         if unknown:
