@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -263,6 +264,75 @@ def test_installed_packages_add_data_sets(tmp_path):
     )
     env = {**os.environ, "PYTHONPATH": f"{Path(am.__file__).parents[1]}{os.pathsep}{tmp_path}"}
     subprocess.run([sys.executable, "-c", code], check=True, env=env)
+
+
+def test_a_frame_is_answered_by_a_frame_of_probabilities(tmp_path):
+    frame = make_frame(tmp_path)
+    data = am.Dataset.from_frame(frame, **columns(), say=lambda _: None)
+    model = am.fit(data, progress=False, fast=True).model
+    new = frame.drop(columns="verdict").iloc[::-1]
+    names = {"text": "review", "image": "photo", "audio": "sound", "encoders": LIGHT}
+    table = am.predict(model, new, device="cpu", **names)
+    assert list(table.index) == list(new.index)
+    assert list(table.columns) == ["prediction", "bad", "good"]
+    np.testing.assert_allclose(table[["bad", "good"]].sum(axis=1), 1, atol=1e-5)
+    assert (table.prediction == table[["bad", "good"]].idxmax(axis=1)).all()
+    known = {
+        s.id: ["bad", "good"][int(k)] for s, k in zip(data["test"], am.predict(model, data["test"])[0], strict=True)
+    }
+    assert table.prediction.loc[list(known)].to_dict() == known
+    model.save_pretrained("saved")  # the names of the classes come back with the model
+    again = am.predict(am.AlignMamba2.from_pretrained("saved"), new.iloc[:3], **names)
+    pd.testing.assert_frame_equal(again, table.iloc[:3], rtol=1e-4)
+    sound = am.predict(model, new.iloc[:3].rename(columns={"sound": "audio"})[["audio"]])  # others are missing
+    assert sound.shape == (3, 3)
+    unlabelled = am.Dataset.from_frame(new, **names)["test"]
+    assert am.predict(model, unlabelled)[1] is None
+    with pytest.raises(ValueError, match="no labels"):
+        am.evaluate(model, unlabelled)
+    numbers = am.Dataset.from_arrays(x=np.random.default_rng(0).normal(size=(N, 2)), label=np.linspace(0, 1, N))
+    model = am.fit(numbers, progress=False, fast=True).model
+    assert list(am.predict(model, pd.DataFrame({"x": [[0.5, 1.0], [1.0, 2.0]]})).columns) == ["prediction"]
+
+
+def test_a_device_may_be_named(tmp_path, ragged):
+    config = am.AlignMamba2Config({"text": 6, "audio": 4, "video": 5}, d_model=8, n_layers=1)
+    model = am.AlignMamba2(config).eval()
+    assert torch.equal(model.trace(ragged, device="cpu").prediction, model.trace(ragged).prediction)
+    with pytest.raises(Exception, match=r"device|CUDA|meta"):
+        model.trace(ragged, device="no such device")
+
+
+def test_a_model_goes_to_a_hub_and_back(tmp_path, monkeypatch):
+    """The hub is a folder here; that files get there and back is the mixin's own affair."""
+    from huggingface_hub import HfApi, PyTorchModelHubMixin, RepoUrl
+
+    hub = tmp_path / "hub"
+
+    def upload(api, *, folder_path, repo_id, **_):
+        shutil.copytree(folder_path, hub / repo_id)
+        return str(hub / repo_id)
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda api, repo_id, **_: RepoUrl(f"https://huggingface.co/{repo_id}"))
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: str(hub / name))
+    data = am.Dataset.from_arrays(x=np.random.default_rng(0).normal(size=(N, 2)), label=["a", "b"] * (N // 2))
+    result = am.fit(data, progress=False, fast=True)
+    assert isinstance(result.model, PyTorchModelHubMixin)
+    result.model.push_to_hub("me/model")
+    assert {p.name for p in (hub / "me/model").iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    card = (hub / "me/model" / "README.md").read_text("utf-8")
+    assert "library_name: alignmamba2" in card
+    assert "| valid/accuracy |" in card
+    assert "'max_epochs': 2" in card
+    again = am.AlignMamba2.from_pretrained("me/model")
+    for name, x in result.model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], x)
+    assert again.config == result.model.config
+    result.model.save_pretrained("here")  # without a card, as ever
+    assert {p.name for p in Path("here").iterdir()} == {"config.json", "model.safetensors"}
+    with pytest.raises(FileNotFoundError, match="here/nothing"):  # "here" is a folder: no hub is asked
+        am.AlignMamba2.from_pretrained("here/nothing")
 
 
 @needs_encoders

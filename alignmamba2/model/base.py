@@ -262,24 +262,20 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
             )
         return F.cross_entropy(guess, labels, label_smoothing=self.config.label_smoothing if self.training else 0.0)
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Save the model to a repository of the Hugging Face hub, with a model card; options are of the mixin."""
-        return super().push_to_hub(repo_id, **{"model_card_kwargs": dict(self.card), **options})
-
     def save_pretrained(
-        self, folder: str | Path, *, whole: bool = False, config: Any = None, model_card_kwargs: Any = None
+        self, folder: str | Path, *, whole: bool = False, config: None = None, model_card_kwargs: Any = False
     ) -> None:
         """Write config.json and model.safetensors into `folder`, each of them whole or not at all.
 
         The weights name the config that they belong to, and hold a SHA-256 of their content. Of encoders they hold what
         has learnt; the rest is loaded by the encoder's name and checked by its hash, or, with `whole`, saved too. The
-        other options are those of `push_to_hub`, which writes a model card.
+        other options are those that `push_to_hub` gives, for which a model card is written too.
         """
         with self.encode.whole(whole):
             notes = {"encoders": "whole"} if whole else {}
             write_model(Path(folder), dataclasses.asdict(self.config), self.state_dict(), notes)
-        if model_card_kwargs is not None:
-            self.generate_model_card(**model_card_kwargs).save(Path(folder) / "README.md")
+        if model_card_kwargs is not False:
+            self.generate_model_card(**(model_card_kwargs or self.card)).save(Path(folder) / "README.md")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **hub: Any) -> Self:

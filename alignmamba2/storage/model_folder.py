@@ -20,7 +20,7 @@ An AlignMamba-2 (arXiv 2603.18462): `alignmamba2.AlignMamba2.from_pretrained("us
 {% if metrics %}
 | metric | value |
 |---|---|
-{% for name, value in metrics.items() %}| {{ name }} | {{ value }} |
+{% for name, value in metrics.items() if name.startswith("valid/") %}| {{ name }} | {{ value }} |
 {% endfor %}{% endif %}{% if recipe %}
 Recipe: `{{ recipe }}`
 {% endif %}"""

@@ -154,8 +154,7 @@ def fit(
             model = run.train(train, valid, (*callbacks, tracking))
     except TrainingError as error:
         raise TrainingError(f"{error}. Lower the learning rate, or look at these samples; {run.kept()}") from error
-    row = best.history[best.epoch] if best.history else {}
-    model.card = {"recipe": recipe.to_dict(), "metrics": {k: v for k, v in row.items() if k.startswith("valid/")}}
+    model.card = {"recipe": recipe.to_dict(), "metrics": best.history[best.epoch] if best.history else {}}
     result = FitResult(model.cpu().eval(), best.history, best.epoch, datasets, recipe, seed, folder)
     if folder and process()[0] == 0:
         model.save_pretrained(folder)
