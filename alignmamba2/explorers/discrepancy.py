@@ -93,10 +93,8 @@ class DiscrepancyExplorer(Explorer):
         add_trace(figure, "markers", "now", hover, place=middle, marker=diamond)
         hover = "MMD² near %{x:.4f}: %{y} of the relabellings"
         add_trace(figure, "bar", "null", hover, place=right, marker_color=LIGHT)
-        hover, ends = "MMD² as labelled: %{x:.4f}", {"symbol": "diamond", "size": [0.1, 15]}
-        add_trace(
-            figure, "lines+markers", "statistic", hover, place=right, legend="as labelled", line=bold, marker=ends
-        )
+        hover, style = "MMD² as labelled: %{x:.4f}", {"line": bold, "marker": {"symbol": "diamond", "size": [0.1, 15]}}
+        add_trace(figure, "lines+markers", "statistic", hover, place=right, legend="as labelled", **style)
         figure.update_xaxes(showgrid=False, title="distance from the middle", row=1, col=1)
         figure.update_yaxes(showticklabels=False, ticks="", title="share of the tokens", row=1, col=1)
         figure.update_xaxes(

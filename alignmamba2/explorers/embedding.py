@@ -14,9 +14,9 @@ import plotly.graph_objects as go
 from ..figures import look, tokens_of, umap_2d
 from ..figures.marks import panels
 from ..figures.pictures import data_uri, of_sample
-from ..figures.style import INK, PAPER, array, class_names, short, titled
+from ..figures.style import INK, PAPER, array, class_names, quoted, short, titled
 from ..trace import Trace
-from .panel import WIDTH, Explorer, PanelOptions, add_trace, button, choice, quoted, steps, whole
+from .panel import WIDTH, Explorer, PanelOptions, add_trace, button, choice, steps, whole
 
 NEIGHBOURS = (5, 10, 15, 30, 60, 120)
 DISTANCES = (0.0, 0.1, 0.25, 0.5, 0.99)
@@ -284,7 +284,7 @@ class EmbeddingExplorer(Explorer):
 
     def _name(self, i: int) -> str:
         tokens = self._tokens
-        return f"{tokens.modality[i]} {tokens.place[i] + 1}{quoted(tokens.words[i], 50)}"
+        return f"{tokens.modality[i]} {tokens.place[i] + 1}{quoted(short(tokens.words[i], 50))}"
 
     def _facts(self, sample: int) -> str:
         """Return prediction and label of a sample in words, if there is one per sample."""

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from .export import to_page
 from .marks import HOVER_ENDS, bars, panels
-from .style import SIGNED, array, floats, look, quoted, short, titled
+from .style import SIGNED, array, floats, look, short, titled, token_names
 
 LEAST, HEIGHT, BUTTONS = 430, 490, 36  # pixels: height without data and with, and of Plotly's buttons
 GREYS = ("#3A3A3A", "#8C8C8C", "#C9C9C9")  # splits are no modalities, so they have none of their colours
@@ -125,8 +125,6 @@ def sample_strips(
 def _strip(values: np.ndarray, modality: str, words: Sequence[str]) -> go.Heatmap:
     """Return the tokens (T, D) of a modality as a heat map, in relative time from 0 to 1."""
     count, width = values.shape
-    words = list(words)[:count] or [""] * count
-    names = [f"{modality} {i + 1}" + quoted(word, "<br>") for i, word in enumerate(words)]
     return go.Heatmap(
         z=values.T,
         x=(np.arange(count) + 0.5) / max(count, 1),
@@ -136,6 +134,6 @@ def _strip(values: np.ndarray, modality: str, words: Sequence[str]) -> go.Heatma
         colorscale=SIGNED,
         xgap=2,
         colorbar={"title": {"text": "sd", "side": "top"}, "tickvals": [-3, 0, 3], "len": 1, "y": 0.5},
-        text=[names] * width,
+        text=[token_names(modality, words, count)] * width,
         hovertemplate="%{text}<br>feature %{y}: %{z:.2f} sd" + HOVER_ENDS,
     )
