@@ -37,10 +37,13 @@ _HOME = {
     "AlignMamba2Config": "model",
     "ModelOutput": "model",
     "Trace": "model",
+    "Dataset": "datasets",
     "load_dataset": "datasets",
     "register_dataset": "datasets",
     "fit": "training",
     "evaluate": "training",
+    "predict": "training",
+    "results": "experiments",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -48,13 +51,14 @@ __all__ = ["__version__", *_HOME]
 if TYPE_CHECKING:
     from .alignment import DualAlignment, TransportResult, mmd, transport
     from .batch import MultimodalBatch
-    from .datasets import load_dataset, register_dataset
+    from .datasets import Dataset, load_dataset, register_dataset
+    from .experiments import results
     from .model import AlignMamba2, ModelOutput
     from .model.config import AlignMamba2Config
     from .model.layers import ModalityAwareMamba
     from .scan import selective_scan
     from .trace import Trace
-    from .training import evaluate, fit
+    from .training import evaluate, fit, predict
 
 
 def __getattr__(name: str):

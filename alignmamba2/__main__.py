@@ -6,12 +6,13 @@ import argparse
 import ast
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 # Verbs of 0.1.0 that now stand beside the package, in a clone: verb, or `bench NAME`, to its new home. For one release.
 MOVED = {
@@ -37,6 +38,11 @@ class Verb:
     options: Sequence[Option] = ()
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; {self.prog} --help lists what there is\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and do what it says. Returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -45,24 +51,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         home = MOVED.get(name, "benchmarks")
         print(f"error: {words[0]}: no longer part of the package; in a clone: python -m {home} {name}", file=sys.stderr)
         return 2
+    if os.getcwd() not in sys.path:  # as with `python -m`, a data set's "module:function" may lie here
+        sys.path.append(os.getcwd())
     arguments = parser().parse_args(words)
     try:
         arguments.do(arguments)
-    # What the library raises on bad input: a message, no trace.
-    except (ValueError, OSError, ImportError, MemoryError, RecursionError) as error:
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
+    except Exception as error:  # a message, no trace; of an error that the library does not word itself, its kind too
         if os.environ.get("ALIGNMAMBA2_DEBUG"):
             raise
         from .storage.files import printable
 
-        lines = str(error).splitlines() or [type(error).__name__]
-        print("error:", "\n".join(map(printable, lines)), file=sys.stderr)
+        known = isinstance(error, (ValueError, OSError, ImportError))
+        kind = "" if known else f"{type(error).__name__} (ALIGNMAMBA2_DEBUG=1 shows where): "
+        print(f"error: {kind}{printable(' '.join(str(error).split())) or 'no more is known'}", file=sys.stderr)
         return 1
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs. Nothing heavy is imported before a verb is done."""
-    root = argparse.ArgumentParser(prog="python -m alignmamba2", description=__doc__.replace("`", ""))
+    root = _Parser(prog=_program(), description=__doc__.replace("`", ""))
     verbs = root.add_subparsers(required=True, metavar="VERB")
     data = verbs.add_parser("data", help="bring, make and check data sets")
     _add_verbs(data.add_subparsers(required=True, metavar="WHAT"), DATA)
@@ -84,7 +95,7 @@ def _machines(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _devices(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
+    return int(text) if re.fullmatch(r"[+-]?\d+", text) else text
 
 
 def _first() -> bool:
@@ -92,9 +103,16 @@ def _first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def _program() -> str:
+    return "alignmamba2" if Path(sys.argv[0]).stem == "alignmamba2" else "python -m alignmamba2"
+
+
 def _seeds(text: str) -> list[int]:
-    first, _, last = text.partition("-")
-    return list(range(int(first), int(last or first) + 1))
+    ends = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    seeds = range(int(ends[1]), int(ends[2] or ends[1]) + 1) if ends else ()
+    if not seeds:
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected a seed, or the first and the last, such as 1-5")
+    return list(seeds)
 
 
 def setting(text: str) -> tuple[str, Any]:
@@ -168,18 +186,21 @@ def _train(arguments: argparse.Namespace) -> None:
 
     results = {}
     for recipe in arguments.recipes:
-        results[Path(recipe).stem] = run_seeds(recipe, arguments.seeds, **_options(arguments))
-    _report(results, arguments)
+        result = run_seeds(recipe, arguments.seeds, **_options(arguments))
+        results[result["recipe"]["name"]] = result
+    _report(results, arguments, "results")
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
     from .experiments import run_ablations
 
     (recipe,) = arguments.recipes
-    _report(run_ablations(recipe, arguments.seeds, **_options(arguments)), arguments)
+    _report(run_ablations(recipe, arguments.seeds, **_options(arguments)), arguments, "ablations")
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    for folder in filter(None, (arguments.folder, arguments.results and arguments.results.parent)):
+        folder.mkdir(parents=True, exist_ok=True)  # now, not after the training
     return {
         "overrides": dict(arguments.overrides),
         "fast": arguments.fast,
@@ -190,17 +211,18 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _report(results: dict[str, Any], arguments: argparse.Namespace) -> None:
-    from .experiments import summary_of, table, write_results
+def _report(results: dict[str, Any], arguments: argparse.Namespace, name: str) -> None:
+    from .experiments import run_name, summary_of, table, write_results
 
     if not _first():
         return
     print("\nTest split, mean ± sd over seeds, in %; each model chosen on validation\n\n" + table(results))
-    print(f"\nwritten: {write_results(arguments.results, results, _command(), summary_of(results))}")
+    path = arguments.results or arguments.folder / f"{run_name(name, dict(arguments.overrides))}.json"
+    print(f"\nwritten: {write_results(path, results, _command(), summary_of(results))}")
 
 
 def _command() -> str:
-    return "python -m alignmamba2 " + shlex.join(sys.argv[1:])
+    return f"{_program()} {shlex.join(sys.argv[1:])}"
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -334,18 +356,18 @@ MACHINES = [
 ]
 
 
-def _runs(results: str) -> list[Option]:
-    """The options of `train` and `ablate`, and where their results go."""
-    return [
-        option("--seed", "--seeds", dest="seeds", type=_seeds, default=[1111], help="1111, or 1111-1115"),
-        option("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], type=setting),
-        option("--folder", type=Path, default=Path("runs"), help="where models go (default: runs)"),
-        option("--results", type=Path, default=Path(results), help=f"results file (default: {results})"),
-        option("--fast", action="store_true", help="two epochs: to see that everything runs"),
-        option("--quiet", action="store_true", help="no progress bars"),
-        option("--tracker", dest="trackers", action="append", default=[], help="csv, tensorboard, wandb, ..."),
-        *MACHINES,
-    ]
+RUNS = [  # of `train` and `ablate`
+    option("--seed", "--seeds", dest="seeds", type=_seeds, default=[1111], help="1111, or 1111-1115"),
+    option("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], type=setting),
+    option("--folder", type=Path, default=Path("runs"), help="where models go (default: runs)"),
+    option(
+        "--results", type=Path, help="default: results.json or ablations.json in the folder, with --set in its name"
+    ),
+    option("--fast", action="store_true", help="two epochs: to see that everything runs"),
+    option("--quiet", action="store_true", help="no progress bars"),
+    option("--tracker", dest="trackers", action="append", default=[], help="csv, tensorboard, wandb, ..."),
+    *MACHINES,
+]
 
 
 RECIPE = {"metavar": "RECIPE", "help": "a recipe's name, or a .toml file"}
@@ -359,7 +381,7 @@ VERBS = {
     "train": Verb(
         "train recipes, one run per seed; report test accuracy and F1",
         _train,
-        [option("recipes", nargs="+", **RECIPE), *_runs("runs/results.json")],
+        [option("recipes", nargs="+", **RECIPE), *RUNS],
     ),
     "evaluate": Verb(
         "evaluate trained models; mean ± sd over the folders",
@@ -374,7 +396,7 @@ VERBS = {
     "ablate": Verb(
         "train a recipe and its ablations on the same protocol",
         _ablate,
-        [option("recipes", nargs=1, **RECIPE), *_runs("runs/ablations.json")],
+        [option("recipes", nargs=1, **RECIPE), *RUNS],
     ),
     "search": Verb(
         "choose settings by k-fold cross-validation, as many for each kind of model; write all that was tried",

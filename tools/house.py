@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "batch": set(),
     "storage": set(),
-    "recipes": set(),
+    "recipes": {"datasets"},
     "trace": {"alignment", "batch"},
     "model": {"alignment", "batch", "encoders", "scan", "storage", "trace"},
     "effects": {"batch", "model", "trace"},

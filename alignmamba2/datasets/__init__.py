@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib.metadata import entry_points
 from inspect import signature
 from pathlib import Path
 
-from .base import DataError, Dataset
+from .base import DataError, Dataset, similar
 from .contents import Contents
 from .nonfinite import without_nonfinite
+from .own import from_arrays, from_frame, from_hf
 from .registry import ENTRIES, Entry, register_dataset
 
 __all__ = [
@@ -39,6 +42,11 @@ BUILT_IN = {
 }
 for _name, _home in BUILT_IN.items():
     register_dataset(_name, f"{__name__}.{_home}")
+for _point in entry_points(group="alignmamba2.datasets"):  # of installed packages; imported when first used
+    if _point.name not in ENTRIES:
+        register_dataset(_point.name, _point.value)
+
+Dataset.from_arrays, Dataset.from_frame, Dataset.from_hf = map(staticmethod, (from_arrays, from_frame, from_hf))
 
 
 def names() -> tuple[str, ...]:
@@ -76,8 +84,11 @@ def load_dataset(
     try:
         signature(load).bind(root, **options)
     except TypeError as error:
-        raise ValueError(f"data set {name!r}: {error}") from error
-    splits = {part: without_nonfinite(data, nonfinite) for part, data in load(root, **options).items()}
+        raise ValueError(f"data set {name!r}: {error}; its loader takes root and, as keywords, options") from error
+    splits = load(root, **options)
+    if not isinstance(splits, Mapping):
+        raise DataError(f"data set {name!r}: found {type(splits).__name__}; expected a Dataset for each split, by name")
+    splits = {part: without_nonfinite(data, nonfinite) for part, data in splits.items()}
     if split is None:
         return splits
     if split not in splits:
@@ -116,5 +127,8 @@ def entry_of(name: str) -> Entry:
     if ":" in name:
         return Entry(name, name).imported()
     if name not in ENTRIES:
-        raise ValueError(f"data set: found {name!r}; expected one of {', '.join(names())}, or 'package.module:name'")
+        raise ValueError(
+            f"data set: found {name!r}; expected one of {', '.join(names())}, or 'package.module:name'"
+            f"{similar(name, names())} Data given in memory have no address: see register_dataset"
+        )
     return ENTRIES[name]

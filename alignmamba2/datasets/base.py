@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -77,6 +78,10 @@ class Dataset(torch.utils.data.Dataset):
     notes: Sequence[str] = ()
     encoders: Mapping[str, str] = field(default_factory=dict)
     show: Mapping[str, Callable[[Sample], Any]] = field(default_factory=dict)
+    # The splits of own data; they stand in `own`, on top of what reads texts and pictures.
+    from_frame: ClassVar[Callable[..., dict[str, Dataset]]]
+    from_arrays: ClassVar[Callable[..., dict[str, Dataset]]]
+    from_hf: ClassVar[Callable[..., dict[str, Dataset]]]
 
     def __post_init__(self) -> None:
         if not len(self.samples):
@@ -197,6 +202,12 @@ def _only(modalities: Sequence[str], sample: Sample) -> Sample:
         partners={pair: partner for pair, partner in sample.partners.items() if set(pair) <= set(modalities)},
         masks={m: mask for m, mask in sample.masks.items() if m in modalities},
     )
+
+
+def similar(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean …?" for a name that is close to a known one, else ""."""
+    close = get_close_matches(str(name), [str(k) for k in known], 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:

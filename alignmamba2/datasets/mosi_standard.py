@@ -30,7 +30,7 @@ from .fetch import Source, data_root
 from .formats.csd import Csd, fold_lists
 from .mosi_utterances import ROWS, read_videos
 from .mosi_utterances import SOURCE as UTTERANCES
-from .raw_modalities import RawModality, RawSamples, encoders_inside
+from .raw_modalities import AsTheyAre, RawModality, RawSamples, encoders_inside
 from .registry import Entry
 from .text_tokens import sentence_encoder
 
@@ -187,18 +187,11 @@ def _raw(
     present = [True] * len(order)
     if m == "audio":
         items = [videos[v].features["audio"][k : k + 1] for v, k in order]
-        return RawModality(items, present, "numbers", "", _AsTheyAre, cache)
+        return RawModality(items, present, "numbers", "", AsTheyAre, cache)
     sentences = [videos[v].words["text"][k].lower() for v, k in order]
     encoder = sentence_encoder(text, encode, max_length=PIECES)
     key = f"{hash_items(sentences)} {PIECES}"
     return RawModality(sentences, present, "words", key, lambda: encoder, cache, names=encoder.pieces)
-
-
-class _AsTheyAre:
-    """An encoder of items that are tokens already."""
-
-    def encode(self, items: Sequence, cache: Path, data_hash: str) -> Sequence:
-        return items
 
 
 def inspect(path: Path) -> Contents | None:

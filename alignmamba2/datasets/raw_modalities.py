@@ -24,6 +24,13 @@ class Encoder(Protocol):
     def encode(self, items: Sequence, cache: str | Path, data_hash: str) -> Sequence[Tensor]: ...
 
 
+class AsTheyAre:
+    """AsTheyAre encodes items that are tokens already."""
+
+    def encode(self, items: Sequence, cache: str | Path, data_hash: str) -> Sequence[Tensor]:
+        return items
+
+
 @dataclass(frozen=True, eq=False)
 class RawModality:
     """One modality before it is encoded. Items are read, and all tokens computed, when a token is first requested."""
@@ -80,7 +87,7 @@ class RawSamples(Sequence):
     ----------
     raws : mapping of modality to `RawModality`, N rows each
     rows : the rows that are these samples, in their order
-    labels : int64 Tensor (N,)
+    labels : Tensor (N,), or N times None
     ids : N strings
     partners : function of a sample's id and its features that returns the sample's partners; optional
     groups : N strings, as in `Sample`; optional
@@ -92,7 +99,7 @@ class RawSamples(Sequence):
         self,
         raws: Mapping[str, RawModality],
         rows: Sequence[int],
-        labels: Tensor,
+        labels: Tensor | Sequence[None],
         ids: Sequence[str],
         partners: Callable[[str, Mapping[str, Tensor]], Mapping] | None = None,
         groups: Sequence[str] = (),

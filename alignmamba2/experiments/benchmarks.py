@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import recipes
 from ..baselines import counted, matching_width, parameter_count
-from ..datasets import Dataset
+from ..datasets import Dataset, similar
 from ..recipes import Recipe
 from ..training.fitting import settings_of
 
@@ -66,21 +66,31 @@ def read_benchmarks() -> dict[str, Benchmark]:
     The table's keys: "baselines", a key of `BASELINES`; "published", tables with the fields of `Published`; "tried",
     "rows" and "equal" of `Benchmark`; "name", where it is not the recipe's.
     """
-    benchmarks = {}
-    for name in recipes.names():
-        table = recipes.read(name).get("benchmark")
-        if table is not None:
-            published = tuple(Published(**row) for row in table.get("published", ()))
-            more = {key: table[key] for key in ("tried", "rows", "equal") if key in table}
-            benchmarks[table.get("name", name)] = Benchmark(name, BASELINES[table["baselines"]], published, **more)
+    tables = {name: recipes.read(name).get("benchmark") for name in recipes.names()}
+    benchmarks = {
+        table.get("name", name): _benchmark(name, table) for name, table in tables.items() if table is not None
+    }
     return dict(sorted(benchmarks.items(), key=lambda item: (item[0].startswith("mini-"), item[0])))
+
+
+def _benchmark(recipe: str, table: Mapping[str, Any]) -> Benchmark:
+    published = tuple(Published(**row) for row in table.get("published", ()))
+    more = {key: table[key] for key in ("tried", "rows", "equal") if key in table}
+    return Benchmark(recipe, BASELINES[table["baselines"]], published, **more)
 
 
 BENCHMARKS = read_benchmarks()
 
 
+def benchmark_of(name: str) -> Benchmark:
+    """Return the benchmark of this name, or the one of a recipe's file, or of a data set's name or address."""
+    if name in BENCHMARKS:
+        return BENCHMARKS[name]
+    return _benchmark(name, recipes.read(name).get("benchmark") or recipes.read(recipes.OWN)["benchmark"])
+
+
 def benchmark_names(words: Sequence[str]) -> list[str]:
-    """Return the benchmarks that words on the command line mean: names, "mini-*" or "all".
+    """Return the benchmarks that words on the command line mean: names as of `benchmark_of`, "mini-*" or "all".
 
     Raises
     ------
@@ -92,7 +102,11 @@ def benchmark_names(words: Sequence[str]) -> list[str]:
         start = "" if word == "all" else word[:-1] if word.endswith("*") else None
         matching = [n for n in BENCHMARKS if (n == word if start is None else n.startswith(start))]
         if not matching:
-            raise ValueError(f"benchmark {word!r}: unknown; there are {', '.join(BENCHMARKS)}, 'mini-*' and 'all'")
+            known = f"there are {', '.join(BENCHMARKS)}, 'mini-*' and 'all'{similar(word, BENCHMARKS)}"
+            try:
+                matching = [word] if benchmark_of(word) else []
+            except recipes.RecipeError:
+                raise ValueError(f"benchmark {word!r}: unknown; {known} Or give a data set, or a .toml file") from None
         names += [n for n in matching if n not in names]
     return names
 

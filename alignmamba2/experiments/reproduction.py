@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import multiprocessing
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +22,8 @@ import torch
 from tqdm import tqdm
 
 from ..batch import MultimodalBatch
-from ..datasets import Dataset, entry_of, is_present, load_dataset
-from ..datasets.corruptions import corrupt
+from ..datasets import Dataset, entry_of, is_present, load_dataset, similar
+from ..datasets.corruptions import can_suffer, corrupt
 from ..effects import fusion_parameters
 from ..metrics import calibration_error
 from ..recipes import Recipe
@@ -31,7 +32,7 @@ from ..training import Machines, fit
 from ..training.evaluation import outputs, scores
 from ..training.kept_states import prepared
 from ..training.machines import process
-from .benchmarks import BENCHMARKS, FULL, Variant, variants
+from .benchmarks import FULL, Variant, benchmark_of, variants
 from .linear import fit_linear
 from .results import provenance
 from .seeds import load_described, validation_metrics
@@ -61,7 +62,7 @@ def reproduce(
 
     Parameters
     ----------
-    names : names of `BENCHMARKS`
+    names : names as of `benchmark_of`
     folder : where finished runs are kept, one file each
         A run whose file is there is not run again, one that was stopped goes on, and one whose file is damaged is
         named and run again.
@@ -84,20 +85,19 @@ def reproduce(
     benchmarks: dict[str, Any] = {}
     tables: dict[str, tuple[dict[str, Dataset], list[Variant]]] = {}
     runs: list[dict[str, Any]] = []
-    of = {name: replace(BENCHMARKS[name], **({"equal": equal} if equal else {})) for name in names}
+    known: list[str] = []
+    of = {name: replace(benchmark_of(name), **({"equal": equal} if equal else {})) for name in names}
     for name in names:
-        recipe = Recipe.load(BENCHMARKS[name].recipe)
+        recipe = Recipe.load(of[name].recipe)
         if not is_present(recipe.dataset):
             how = entry_of(recipe.dataset).command
             say(f"{name}: data not present. {how}")
             benchmarks[name] = {"missing": how, "published": published(of[name])}
             continue
         datasets = load_described(recipe, say, name)
-        rows = [
-            v
-            for v in variants(of[name], recipe, datasets["train"])
-            if not only or {v.name, f"{name}/{v.name}"} & set(only)
-        ]
+        rows = variants(of[name], recipe, datasets["train"])
+        known += [v.name for v in rows if v.name not in known]
+        rows = [v for v in rows if not only or {v.name, f"{name}/{v.name}"} & set(only)]
         tables[name] = datasets, rows
         benchmarks[name] = {"fingerprint": fingerprint(datasets)}
         decisive = {"fast": fast, "data": benchmarks[name]["fingerprint"], "version": version("alignmamba2")}
@@ -108,6 +108,9 @@ def reproduce(
             job |= {"modalities": list(row.modalities)} if row.modalities else {}
             job |= ({"machines": machines} if machines else {}) | decisive
             runs.append(job | {"key": _key(job)})
+    for name in only or () if known else ():
+        if name.rpartition("/")[2] not in known:
+            raise ValueError(f"only: found {name!r}; the rows are {', '.join(known)}{similar(name, known)}")
     todo = [job for job in runs if not _finished(folder, job, say)]
     say(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before")
     _run_all(todo, folder, jobs, {name: datasets for name, (datasets, _) in tables.items()}, progress)
@@ -124,7 +127,7 @@ def reproduce(
 def _recipe(job: Mapping[str, Any]) -> Recipe:
     """The recipe of a run's variant; two epochs if it is a fast one."""
     fast = {"training.max_epochs": 2} if job["fast"] else {}
-    return Recipe.load(BENCHMARKS[job["benchmark"]].recipe, {**job["overrides"], **fast})
+    return Recipe.load(benchmark_of(job["benchmark"]).recipe, {**job["overrides"], **fast})
 
 
 def _key(job: Mapping[str, Any]) -> str:
@@ -136,7 +139,7 @@ def _key(job: Mapping[str, Any]) -> str:
 
 
 def _path(folder: Path, job: Mapping[str, Any]) -> Path:
-    return folder / "runs" / job["benchmark"] / f"{job['key']}.json"
+    return folder / "runs" / re.sub(r"[^\w.-]", "-", job["benchmark"]) / f"{job['key']}.json"
 
 
 def _finished(folder: Path, job: Mapping[str, Any], say: Callable[[str], None]) -> bool:
@@ -201,7 +204,7 @@ def _run_all(
 @functools.cache
 def _load(benchmark: str) -> dict[str, Dataset]:
     """A benchmark's data, read once by each process of `jobs`."""
-    recipe = Recipe.load(BENCHMARKS[benchmark].recipe)
+    recipe = Recipe.load(benchmark_of(benchmark).recipe)
     return load_dataset(recipe.dataset, **recipe.data)
 
 
@@ -257,7 +260,7 @@ def _harder(test: Dataset) -> dict[str, list[tuple[str, Dataset, Sequence[str]]]
     """The harder tests by kind: "only" some modalities, "noise" by severity, and "late" audio."""
     modalities = list(test.modalities)
     subsets = [s for n in range(1, len(modalities)) for s in itertools.combinations(modalities, n)]
-    severities = NOISE[any(m in ("image", "depth") for m in modalities)]
+    severities = NOISE[any(m in ("image", "depth") for m in modalities)] if can_suffer(test, "noise") else ()
     stream = len(modalities) > 1 and "audio" in modalities and len(test[0].features["audio"]) > 1
     return {
         "only": [("+".join(s), test, s) for s in subsets],

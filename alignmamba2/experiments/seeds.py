@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..baselines import load_model
 from ..datasets import Dataset, load_dataset
 from ..effects import fusion_parameters
 from ..model import FusionModel
 from ..recipes import Recipe
+from ..storage.files import FileError, json_digest, read_json, write_json
 from ..training import evaluate, fit, training_notes
 from ..training.kept_states import prepared
+from ..training.machines import process
 from .benchmarks import ABLATIONS
 from .statistics import describe, mean_and_sd_of
+
+if TYPE_CHECKING:
+    import pandas
+
+RESULT = "result.json"
 
 
 def run_seeds(
@@ -35,7 +44,8 @@ def run_seeds(
     Parameters
     ----------
     overrides : mapping such as ``{"model.d_model": 32}``
-    folder : where models go, ``NAME/seed-N`` each; None: they are not kept
+    folder : where models go, ``NAME/seed-N`` each, the name as of `run_name`, with the run's numbers beside them for
+        `results`; None: they are not kept
     datasets : splits to use in place of the recipe's, which are otherwise loaded and described through `say`
     machines : the options of `fit` that say what trains, such as devices and precision
 
@@ -50,7 +60,7 @@ def run_seeds(
     runs = []
     for seed in seeds:
         started = time.perf_counter()
-        where = folder / loaded.name / f"seed-{seed}" if folder else None
+        where = folder / run_name(loaded.name, overrides) / f"seed-{seed}" if folder else None
         options = {"fast": fast, "folder": where, "progress": progress, **(machines or {})}
         result = fit(loaded, seed=seed, datasets=datasets, **options)
         run = {
@@ -61,6 +71,8 @@ def run_seeds(
             "seconds": round(time.perf_counter() - started, 1),
         }
         runs.append(run)
+        if where and process()[0] == 0:
+            write_json(where / RESULT, {"name": loaded.name, "overrides": dict(overrides or {}), "fast": fast, **run})
         say(f"  seed {seed}: test {_line(run['test'])} (epoch {run['best_epoch']}, {run['seconds']} s)")
     return {
         **_description(result.recipe.to_dict(), result.model, datasets),
@@ -68,6 +80,31 @@ def run_seeds(
         "runs": runs,
         "test": mean_and_sd_of([run["test"] for run in runs]),
     }
+
+
+def run_name(name: str, overrides: Mapping[str, Any] | None) -> str:
+    """Return the name of a run's folder: the recipe's and, behind a plus, what was changed in it."""
+    changes = ",".join(f"{key}={value}" for key, value in (overrides or {}).items())
+    plain = re.sub(r"[^\w.=,+-]", "-", changes)[:100]
+    if plain != changes:  # two different changes must not become one name
+        plain += f"-{json_digest(dict(overrides or {}))[:8]}"
+    return f"{name}+{plain}" if plain else name
+
+
+def results(folder: str | Path) -> pandas.DataFrame:
+    """Return the finished runs of `train`, `ablate` and `reproduce` below a folder as a pandas frame, one row each.
+
+    Columns are such as "name" or "benchmark", "seed", "test/accuracy", "valid/mae" and "overrides/model.d_model".
+    """
+    import pandas
+
+    rows = []
+    for path in sorted(Path(folder).rglob("*.json")):
+        with suppress(FileError, FileNotFoundError):
+            record = read_json(path)
+            keep = {k: v for k, v in record.items() if not k.startswith("prediction") and k not in ("recipe", "data")}
+            rows += [{**keep, "folder": str(path.parent)}] if {"seed", "valid", "test"} <= record.keys() else []
+    return pandas.json_normalize(rows, sep="/")
 
 
 def run_ablations(recipe: str | Path, seeds: Sequence[int], **options: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from ..figures import look
 from ..figures.contents import SHOWN
-from ..figures.style import INK, LIGHT, SHADE, array, class_names, quoted, short, titled
+from ..figures.style import INK, LIGHT, SHADE, array, class_names, short, titled, token_names
 from .panel import Explorer, PanelOptions, add_trace, choice, one_of, steps, which_sample
 
 FEATURES = 48  # rows drawn of each token: more would be thinner than a pixel
@@ -137,9 +137,7 @@ class DataExplorer(Explorer):
 
     def _paint_strip(self, m: str, record: Any, scale: tuple, count: int, longest: int) -> None:
         values = (array(record.features[m])[:, :FEATURES] - scale[0]) / scale[1]
-        words = list(record.words.get(m, ()))[:count] or [""] * count
-        names = [f"{m} {i + 1}" + quoted(w, "<br>") for i, w in enumerate(words)]
-        features = values.shape[1]
+        names, features = token_names(m, record.words.get(m, ()), count), values.shape[1]
         self._set(m, z=values.T, x=np.arange(1, count + 1), text=[names] * features)
         padding = np.arange(count + 1, longest + 1)
         self._set(f"padding {m}", z=np.zeros((features, len(padding))), x=padding)

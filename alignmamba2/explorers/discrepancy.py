@@ -8,11 +8,11 @@ from typing import Any, Unpack
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from plotly.subplots import make_subplots
 from torch import Tensor
 
 from ..alignment import PermutationTest, mmd, permutation_test, witness
 from ..figures import look
+from ..figures.marks import panels
 from ..figures.style import INK, KNOWN, LIGHT, QUIET, array, titled
 from .panel import Explorer, PanelOptions, add_trace, button, choice, number, steps, whole
 
@@ -80,9 +80,7 @@ class DiscrepancyExplorer(Explorer):
 
     def _figure(self) -> go.Figure:
         heads = ("along the line through the means", "MMD² by bandwidth", "what chance gives")
-        figure = make_subplots(
-            rows=1, cols=3, column_widths=[0.42, 0.29, 0.29], subplot_titles=heads, horizontal_spacing=0.085
-        )
+        figure = panels(heads, 0.085, column_widths=[0.42, 0.29, 0.29])
         left, middle, right = (1, 1), (1, 2), (1, 3)
         for side, m, pattern in (("x", "text", ""), ("y", "audio", "/")):
             marker = {"color": look(m).colour, "opacity": 0.6, "pattern_shape": pattern}
@@ -95,10 +93,8 @@ class DiscrepancyExplorer(Explorer):
         add_trace(figure, "markers", "now", hover, place=middle, marker=diamond)
         hover = "MMD² near %{x:.4f}: %{y} of the relabellings"
         add_trace(figure, "bar", "null", hover, place=right, marker_color=LIGHT)
-        hover, ends = "MMD² as labelled: %{x:.4f}", {"symbol": "diamond", "size": [0.1, 15]}
-        add_trace(
-            figure, "lines+markers", "statistic", hover, place=right, legend="as labelled", line=bold, marker=ends
-        )
+        hover, style = "MMD² as labelled: %{x:.4f}", {"line": bold, "marker": {"symbol": "diamond", "size": [0.1, 15]}}
+        add_trace(figure, "lines+markers", "statistic", hover, place=right, legend="as labelled", **style)
         figure.update_xaxes(showgrid=False, title="distance from the middle", row=1, col=1)
         figure.update_yaxes(showticklabels=False, ticks="", title="share of the tokens", row=1, col=1)
         figure.update_xaxes(

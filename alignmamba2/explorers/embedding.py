@@ -10,13 +10,13 @@ from typing import Any, Unpack
 import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from ..figures import look, tokens_of, umap_2d
+from ..figures.marks import panels
 from ..figures.pictures import data_uri, of_sample
-from ..figures.style import INK, PAPER, array, class_names, short, titled
+from ..figures.style import INK, PAPER, array, class_names, quoted, short, titled
 from ..trace import Trace
-from .panel import WIDTH, Explorer, PanelOptions, add_trace, button, choice, quoted, steps, whole
+from .panel import WIDTH, Explorer, PanelOptions, add_trace, button, choice, steps, whole
 
 NEIGHBOURS = (5, 10, 15, 30, 60, 120)
 DISTANCES = (0.0, 0.1, 0.25, 0.5, 0.99)
@@ -98,9 +98,7 @@ class EmbeddingExplorer(Explorer):
             self.fig.selected = self._select
 
     def _figure(self) -> go.Figure:
-        figure = make_subplots(
-            rows=1, cols=2, subplot_titles=("before fusion", "after fusion"), horizontal_spacing=0.04
-        )
+        figure = panels(("before fusion", "after fusion"), 0.04)
         scale = {"colorscale": "Cividis", "coloraxis": "coloraxis", "line": {"color": PAPER, "width": 0.5}}
         ring = {"symbol": "circle-open", "size": 15, "color": INK, "line": {"width": 2.5}}
         for column, side in enumerate(SIDES, start=1):
@@ -286,7 +284,7 @@ class EmbeddingExplorer(Explorer):
 
     def _name(self, i: int) -> str:
         tokens = self._tokens
-        return f"{tokens.modality[i]} {tokens.place[i] + 1}{quoted(tokens.words[i], 50)}"
+        return f"{tokens.modality[i]} {tokens.place[i] + 1}{quoted(short(tokens.words[i], 50))}"
 
     def _facts(self, sample: int) -> str:
         """Return prediction and label of a sample in words, if there is one per sample."""

@@ -6,7 +6,6 @@ import contextlib
 import html
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import zip_longest
 from typing import Any, TypedDict
 
 import ipywidgets as widgets
@@ -14,7 +13,7 @@ import plotly.graph_objects as go
 
 from ..figures.marks import add_trace as add_trace
 from ..figures.marks import axes_of, named
-from ..figures.style import IN_THE_DARK, QUIET, TEMPLATE, dark, short
+from ..figures.style import IN_THE_DARK, QUIET, TEMPLATE, dark
 from .figure_widget import LiveFigure
 
 WIDTH = 830  # pixels: what JupyterLab has beside its bars on a projector of 1024
@@ -181,19 +180,6 @@ class Explorer:
         live = dict(self._view._repr_mimebundle_(**kwargs)) if self.controls else {}
         still = {"application/vnd.plotly.v1+json": json.loads(self.still.to_json())}
         return {**live, **still, "text/plain": f"{type(self).__name__}: {self.words}"}
-
-
-# --- names of tokens ---
-
-
-def quoted(word: str, length: int) -> str:
-    """Return a word in quotation marks with a space before it, cut near `length`; nothing without a word."""
-    return f" “{short(word, length)}”" if word else ""
-
-
-def token_names(modality: str, words: Iterable[str], count: int) -> list[str]:
-    """Return the names of `count` tokens of a modality: "text 1 “so”", "text 2 “what”", …"""
-    return [f"{modality} {i + 1}{quoted(w, 60)}" for i, w in zip_longest(range(count), [*words][:count], fillvalue="")]
 
 
 # --- controls, all reached and moved with the keyboard ---

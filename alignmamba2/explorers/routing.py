@@ -9,14 +9,14 @@ from typing import Any, Unpack
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from plotly.subplots import make_subplots
 
 from ..effects import change, switched_off, switches
 from ..figures import look
 from ..figures.experts import gate_words
-from ..figures.style import INK, LIGHT, QUIET, array, class_names, titled
+from ..figures.marks import panels
+from ..figures.style import INK, LIGHT, QUIET, array, class_names, titled, token_names
 from ..trace import Trace
-from .panel import Explorer, PanelOptions, add_trace, choice, token_names, which_layer, which_sample
+from .panel import Explorer, PanelOptions, add_trace, choice, which_layer, which_sample
 
 
 class RoutingExplorer(Explorer):
@@ -61,7 +61,7 @@ class RoutingExplorer(Explorer):
 
     def _figure(self) -> go.Figure:
         heads, left, right = ("each token of this sample", "on average"), (1, 1), (1, 2)
-        figure = make_subplots(rows=1, cols=2, column_widths=[0.66, 0.34], subplot_titles=heads, horizontal_spacing=0.1)
+        figure = panels(heads, 0.1, column_widths=[0.66, 0.34])
         for m in self._modalities:
             style = look(m)
             line = {"color": style.colour, "dash": style.dash, "width": 2}
@@ -71,16 +71,13 @@ class RoutingExplorer(Explorer):
         text = {"textposition": "inside", "insidetextanchor": "start", "textfont_size": 15, "orientation": "h"}
         hover = "%{y}: %{x:.1%} from its own expert, the rest shared"
         add_trace(figure, "bar", "own", hover, place=right, **text)
-        hover, marker = (
-            "%{y}: %{x:.1%} from shared experts",
-            {"color": LIGHT, "pattern": {"shape": "/", "solidity": 0.2}},
-        )
-        add_trace(figure, "bar", "shared", hover, place=right, legend="shared", orientation="h", marker=marker)
+        hatched = {"color": LIGHT, "pattern": {"shape": "/", "solidity": 0.2}}
+        hover = "%{y}: %{x:.1%} from shared experts"
+        add_trace(figure, "bar", "shared", hover, place=right, legend="shared", orientation="h", marker=hatched)
         hover = "%{y}, over samples: %{x:.1%} from its own expert"
-        marker, legend = {"symbol": "line-ns", "size": 26, "line": {"width": 4, "color": INK}}, len(self._many)
-        add_trace(
-            figure, "markers", "average", hover, place=right, legend=f"own, first {legend} samples", marker=marker
-        )
+        marker = {"symbol": "line-ns", "size": 26, "line": {"width": 4, "color": INK}}
+        legend = f"own, first {len(self._many)} samples"
+        add_trace(figure, "markers", "average", hover, place=right, legend=legend, marker=marker)
         figure.add_hline(y=0.5, line={"color": QUIET, "width": 1, "dash": "dash"}, row=1, col=1)
         figure.update_xaxes(range=[0, 1], title="relative time (0 = first token, 1 = last)", row=1, col=1)
         figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%", title="own expert's share", row=1, col=1)

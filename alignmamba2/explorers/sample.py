@@ -14,9 +14,9 @@ from plotly.subplots import make_subplots
 from ..figures import look
 from ..figures.attribution import direction_of
 from ..figures.pictures import of_sample
-from ..figures.style import INK, LIGHT, QUIET, array, class_names, short, titled
+from ..figures.style import INK, LIGHT, QUIET, array, class_names, quoted, short, titled, token_names
 from ..trace import Attribution, Trace
-from .panel import Explorer, PanelOptions, add_trace, quoted, token_names, which_sample, whole
+from .panel import Explorer, PanelOptions, add_trace, which_sample, whole
 
 RIGHT = (0.7, 1.0)  # of the figure's width: the prediction, and pictures under it
 
@@ -178,7 +178,7 @@ def _sums(parts: Attribution, added: np.ndarray) -> str:
     """Return what each modality added, and the token that added most, in words."""
     modality, best = np.array(parts.modality), int(np.abs(added).argmax())
     sums = ", ".join(f"{m} {added[modality == m].sum():+.2f}" for m in dict.fromkeys(parts.modality))
-    token = f"{parts.modality[best]} {parts.place[best] + 1}{quoted(parts.words[best], 40)}"
+    token = f"{parts.modality[best]} {parts.place[best] + 1}{quoted(short(parts.words[best], 40))}"
     return f"and {sums}. {token} added most, {added[best]:+.3f}."
 
 

@@ -13,9 +13,9 @@ import torch
 from plotly.subplots import make_subplots
 
 from ..figures import look
-from ..figures.style import INK, LIGHT, SIGNED, array, titled
+from ..figures.style import INK, LIGHT, SIGNED, array, quoted, short, titled
 from ..trace import Scan, Trace
-from .panel import Explorer, PanelOptions, add_trace, choice, quoted, steps, which_layer, which_sample, whole
+from .panel import Explorer, PanelOptions, add_trace, choice, steps, which_layer, which_sample, whole
 
 LENGTH = 40
 INPUTS = ("a single pulse", "a step", "a wave", "marked tokens in noise")
@@ -102,7 +102,7 @@ class ScanExplorer(Explorer):
     def _name_tokens(self) -> None:
         """Put the tokens' names into the hover texts; they change with the sample alone."""
         tokens = zip(self.scan.modality, self.scan.words, strict=True)
-        names = [f"{i}: {m}{quoted(word, 40)}" for i, (m, word) in enumerate(tokens, start=1)]
+        names = [f"{i}: {m}{quoted(short(word, 40))}" for i, (m, word) in enumerate(tokens, start=1)]
         if names != self._names:
             self._names = names
             self._set("matrix", text=[[f"output at {t}<br>from {s}" for s in names] for t in names])

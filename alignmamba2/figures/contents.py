@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .export import to_page
-from .marks import HOVER_ENDS, panels
-from .style import SIGNED, array, floats, look, quoted, short, titled
+from .marks import HOVER_ENDS, bars, panels
+from .style import SIGNED, array, floats, look, short, titled, token_names
 
 LEAST, HEIGHT, BUTTONS = 430, 490, 36  # pixels: height without data and with, and of Plotly's buttons
 GREYS = ("#3A3A3A", "#8C8C8C", "#C9C9C9")  # splits are no modalities, so they have none of their colours
@@ -47,16 +47,9 @@ def contents(
 def _labels(figure: go.Figure, histograms: Mapping[str, Mapping[str, int]]) -> None:
     for colour, (split, counts) in zip(itertools.cycle(GREYS), histograms.items(), strict=False):
         total = max(1, sum(counts.values()))
-        figure.add_bar(
-            x=[short(label, 14) for label in counts],
-            y=[n / total for n in counts.values()],
-            customdata=[[label, n] for label, n in counts.items()],
-            hovertemplate=f"{split}: %{{customdata[0]}}<br>%{{customdata[1]}} samples, %{{y:.1%}}" + HOVER_ENDS,
-            name=split,
-            marker_color=colour,
-            row=1,
-            col=1,
-        )
+        names, shares = [short(label, 14) for label in counts], [n / total for n in counts.values()]
+        hover, facts = f"{split}: %{{customdata[0]}}<br>%{{customdata[1]}} samples, %{{y:.1%}}", list(counts.items())
+        figure.add_trace(bars(names, shares, {"color": colour}, hover, split, customdata=facts), 1, 1)
     figure.update_yaxes(title="share of the split", tickformat=".0%", row=1, col=1)
     figure.update_xaxes(type="category", row=1, col=1)
 
@@ -132,8 +125,6 @@ def sample_strips(
 def _strip(values: np.ndarray, modality: str, words: Sequence[str]) -> go.Heatmap:
     """Return the tokens (T, D) of a modality as a heat map, in relative time from 0 to 1."""
     count, width = values.shape
-    words = list(words)[:count] or [""] * count
-    names = [f"{modality} {i + 1}" + quoted(word, "<br>") for i, word in enumerate(words)]
     return go.Heatmap(
         z=values.T,
         x=(np.arange(count) + 0.5) / max(count, 1),
@@ -143,6 +134,6 @@ def _strip(values: np.ndarray, modality: str, words: Sequence[str]) -> go.Heatma
         colorscale=SIGNED,
         xgap=2,
         colorbar={"title": {"text": "sd", "side": "top"}, "tickvals": [-3, 0, 3], "len": 1, "y": 0.5},
-        text=[names] * width,
+        text=[token_names(modality, words, count)] * width,
         hovertemplate="%{text}<br>feature %{y}: %{z:.2f} sd" + HOVER_ENDS,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +114,18 @@ def quoted(words: str, before: str = " ") -> str:
     one_line = " ".join(str(words).split())
     lines = textwrap.wrap(one_line, 60, break_long_words=False, break_on_hyphens=False)
     return f"{before}“{'<br>'.join(lines)}”" if words else ""
+
+
+def token_names(modality: str, words: Iterable[str], count: int) -> list[str]:
+    """Return the names of `count` tokens of a modality, with their words as far as there are any.
+
+    Examples
+    --------
+    >>> token_names("text", ["so", "what"], 3)
+    ['text 1 “so”', 'text 2 “what”', 'text 3']
+    """
+    spoken = [*words, *itertools.repeat("", count)][:count]
+    return [f"{modality} {i}{quoted(word)}" for i, word in enumerate(spoken, start=1)]
 
 
 def joined(*remarks: str) -> str:

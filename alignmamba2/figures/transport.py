@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from ..trace import Pair, Trace
 from .marks import add_trace, axes_of, named
-from .style import INK, LIGHT, PAPER, PLAN_SCALE, array, floats, joined, look, quoted, short, ticks, titled
+from .style import INK, LIGHT, PAPER, PLAN_SCALE, array, floats, joined, look, short, ticks, titled, token_names
 
 WIDTHS = (1.0, 2.5, 5.0)  # of links: few steps, so that a slider redraws ten traces and not a hundred
 MOST_LINKS = 60
@@ -175,13 +175,11 @@ def transport_sweep(
 
 
 def labels_and_names(words: Sequence[str], count: int, modality: str) -> tuple[list[str], list[str]]:
-    """Return the words of `count` tokens, or their numbers from 1 without words; and "audio 3 “so”" or "audio 3"."""
+    """Return the words of `count` tokens, or their numbers from 1 without words; and their names."""
     if len(words) not in (0, count):
         raise ValueError(f"labels: found {len(words)}; expected {count}, one per token of the plan, or none")
-    numbers = [str(i + 1) for i in range(count)]
-    labels = [str(w) for w in words] or numbers
-    pairs = zip(labels, numbers, strict=True)
-    return labels, [f"{modality} {number}" + ("" if label == number else quoted(label)) for label, number in pairs]
+    labels = [str(w) for w in words] or [str(i + 1) for i in range(count)]
+    return labels, token_names(modality, words, count)
 
 
 def strongest(mass: np.ndarray, most: int | None = None) -> np.ndarray:

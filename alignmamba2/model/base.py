@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from types import MappingProxyType
+from typing import Any, Self
 
 import torch
+from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,7 +19,7 @@ from ..alignment import DualAlignment
 from ..batch import BatchError, MultimodalBatch
 from ..encoders.encoder import without_weights
 from ..encoders.inside import Encoders
-from ..storage.model_folder import CONFIG_FILE, check_model, read_model, write_model
+from ..storage.model_folder import CARD, CONFIG_FILE, check_model, on_hub, read_model, write_model
 from .config import BEFORE, AlignMamba2Config
 from .ordering import place_rows
 
@@ -74,7 +76,7 @@ class Projection(nn.Module):
         return self.norm(self.linear(x))
 
 
-class FusionModel(nn.Module):
+class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", model_card_template=CARD):
     """A model of a `MultimodalBatch`: encode, project to tokens, predict from all tokens, compare with labels.
 
     Modalities that have an encoder in `config.encoders` are encoded first; `config` then holds the encoders'
@@ -85,6 +87,7 @@ class FusionModel(nn.Module):
 
     config_class = AlignMamba2Config  # a subclass with more settings names its own
     width_step = 1  # d_model must be a multiple of this
+    card: Mapping[str, Any] = MappingProxyType({})  # "recipe" and "metrics", which `fit` sets, for `push_to_hub`
     aligning = False  # set it to have a prediction with labels return the added losses too, beside the task's
 
     def __init__(self, config: AlignMamba2Config):
@@ -262,26 +265,37 @@ class FusionModel(nn.Module):
             )
         return F.cross_entropy(guess, labels, label_smoothing=self.config.label_smoothing if self.training else 0.0)
 
-    def save_pretrained(self, folder: str | Path, *, whole: bool = False) -> None:
+    def save_pretrained(
+        self, folder: str | Path, *, whole: bool = False, config: None = None, model_card_kwargs: Any = False
+    ) -> None:
         """Write config.json and model.safetensors into `folder`, each of them whole or not at all.
 
         The weights name the config that they belong to, and hold a SHA-256 of their content. Of encoders they hold what
-        has learnt; the rest is loaded by the encoder's name and checked by its hash, or, with `whole`, saved too.
+        has learnt; the rest is loaded by the encoder's name and checked by its hash, or, with `whole`, saved too. The
+        other options are those that `push_to_hub` gives, for which a model card is written too.
         """
         with self.encode.whole(whole):
             notes = {"encoders": "whole"} if whole else {}
             write_model(Path(folder), dataclasses.asdict(self.config), self.state_dict(), notes)
+        if model_card_kwargs is not False:
+            self.generate_model_card(**(model_card_kwargs or self.card)).save(Path(folder) / "README.md")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Self:
+    def from_pretrained(cls, folder: str | Path, **hub: Any) -> Self:
         """Load a model that `save_pretrained` wrote, ready to predict (eval mode). Nothing in the files is executed.
+
+        Parameters
+        ----------
+        folder : a folder; or "user/model", a repository of the Hugging Face hub, if there is no folder "user"
+        hub : options of `huggingface_hub.snapshot_download`, such as ``revision``
 
         Raises
         ------
         FileNotFoundError, ValueError
             Naming the file, and what is missing, unknown or of another shape in it.
         """
-        values, tensors, notes = read_model(Path(folder))
+        folder = on_hub(folder, **hub)
+        values, tensors, notes = read_model(folder)
         whole = notes.get("encoders") == "whole"
         try:
             config = cls.config_class.from_dict({**BEFORE, **values})
@@ -290,7 +304,7 @@ class FusionModel(nn.Module):
             with skeleton.encode.whole(whole):
                 check_model(values, skeleton.state_dict(), tensors, notes)
         except (ValueError, TypeError, RuntimeError, AttributeError, OverflowError) as error:
-            raise ValueError(f"{Path(folder) / CONFIG_FILE}: {error}") from error
+            raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
         with without_weights() if whole else nullcontext():
             model = cls(config)
         model.load_state_dict(tensors)

@@ -19,6 +19,13 @@ TASKS = ("classification", "regression")
 # The values of settings that a config.json does not name, where they are no longer the default.
 BEFORE = {"ties": "listed"}
 
+KINDS = {
+    "float": (int, float),
+    "bool": bool,
+    "str": str,
+    "Mapping": Mapping,
+    "Sequence": (list, tuple),
+}  # of settings; whole numbers: `counts`
 CHOICES = {
     "task": TASKS,
     "readout": READOUTS,
@@ -46,6 +53,7 @@ class AlignMamba2Config:
     encoders : mapping of modality to the settings of an `EncoderConfig`, such as ``{"text": {"name": "minilm", "train":
         3}}``: the modality comes as token ids or pictures, and this encoder, inside the model, makes its tokens
     task : "classification" (cross-entropy over n_classes) or "regression" (absolute error) [O]
+    classes : their names, for predictions; may be empty
     readout : "mean" over all tokens, "anchor": the mean over the anchor's tokens (over all, where a sample has none of
         them), "last" token, "attention" (the mean over all tokens x, weighted by the softmax of q · x with a learnt
         query q), or "per_step" (one prediction per step: the mean over the modalities' tokens at that step; all
@@ -93,6 +101,7 @@ class AlignMamba2Config:
     modalities: Mapping[str, int]
     task: str = "classification"
     n_classes: int = 2
+    classes: Sequence[str] = ()
     readout: str = "mean"
     anchor: str = ""
     d_model: int = 64
@@ -140,6 +149,10 @@ class AlignMamba2Config:
     encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            kind, value = f.type.partition("[")[0], getattr(self, f.name)
+            if not isinstance(value, KINDS.get(kind, object)) or (kind == "float" and isinstance(value, bool)):
+                raise ValueError(f"{f.name}: found {value!r}; expected a {kind.lower()}")
         if not self.modalities:
             raise ValueError("modalities: empty; expected at least one, such as {'text': 300}")
         object.__setattr__(self, "modalities", dict(self.modalities))
@@ -149,7 +162,7 @@ class AlignMamba2Config:
         anchor = self.anchor or ("text" if "text" in self.modalities else next(iter(self.modalities)))
         object.__setattr__(self, "anchor", one_of("anchor", anchor, tuple(self.modalities)))
         counts = ("d_model", "n_layers", "d_state", "d_conv", "expand", "n_shared", "ffn_experts", "ffn_top_k")
-        for name in (*counts, *self.modalities):
+        for name in ("n_classes", *counts, *self.modalities):
             value = self.modalities[name] if name in self.modalities else getattr(self, name)
             if not isinstance(value, int) or value < (name not in self.encoders):
                 raise ValueError(f"{name}: found {value!r}; expected a whole number of at least 1")
@@ -183,6 +196,9 @@ class AlignMamba2Config:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a positive number")
         if self.ffn_top_k > self.ffn_experts:
             raise ValueError(f"ffn_top_k: found {self.ffn_top_k}; there are {self.ffn_experts} experts (ffn_experts)")
+        object.__setattr__(self, "classes", list(self.classes))
+        if self.classes and len(self.classes) != self.n_classes:
+            raise ValueError(f"classes: found {self.classes}; expected {self.n_classes} names (n_classes), or none")
         if self.task == "classification" and self.n_classes < 2:
             raise ValueError(f"n_classes: found {self.n_classes}; expected at least 2")
 

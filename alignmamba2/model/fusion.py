@@ -82,13 +82,14 @@ class AlignMamba2(FusionModel):
             output.losses["balance"] = torch.stack(balance).mean()
         return output
 
-    def trace(self, batch: MultimodalBatch, *, scans: bool = True) -> Trace:
+    def trace(self, batch: MultimodalBatch, *, scans: bool = True, device: torch.device | str | None = None) -> Trace:
         """Run a batch as in prediction, and keep everything worth looking at (see `Trace`).
 
         Here, and only here, are transport plans and discrepancies computed outside training. `scans=False` leaves
-        out the inputs of the selective scans: some (3 + n_classes) · d_inner numbers per token and layer.
+        out the inputs of the selective scans: some (3 + n_classes) · d_inner numbers per token and layer. `device` is
+        where the model goes, and stays; the batch follows it.
         """
-        return trace_of(self, batch, scans)
+        return trace_of(self, batch.to(next(self.to(device).parameters()).device), scans)
 
     @torch.compiler.disable(recursive=False)  # torch.compile makes one graph of a layer, and all layers share it
     def _fuse(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
+OWN = "own"  # the recipe of data sets that have none
 PRECISIONS = ("32-true", "bf16-mixed")
 MOST, MOST_DOTS = 1 << 16, 64  # characters of a recipe, and dots in a line
 
@@ -116,7 +117,7 @@ class Recipe:
 
     @classmethod
     def load(cls, name: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-        """Read a recipe by name (a file in this folder) or by path.
+        """Read a recipe by name (a file in this folder) or by path; by a data set's name or address, that of own data.
 
         Parameters
         ----------
@@ -130,19 +131,23 @@ class Recipe:
         """
         path, tables = _path(name), read(name)
         for key, value in (overrides or {}).items():
-            table, _, setting = key.partition(".")
-            if table not in ("data", "model", "training") or not setting:
-                raise RecipeError(f"override {key!r}: expected data.NAME, model.NAME or training.NAME")
-            tables.setdefault(table, {})[setting] = value
+            *parts, setting = key.split(".")
+            table = tables if setting and parts and parts[0] in ("data", "model", "training") else None
+            for part in parts:
+                table = table.setdefault(part, {}) if isinstance(table, dict) else None
+            if not isinstance(table, dict):
+                raise RecipeError(f"override {key!r}: expected data.NAME, model.NAME or training.NAME, of a table")
+            table[setting] = value
             if (
                 setting in ("lambda_ot", "lambda_mmd")
                 and f"model.{setting.replace('lambda', 'share')}" not in overrides
             ):
-                tables[table].pop(setting.replace("lambda", "share"), None)
+                table.pop(setting.replace("lambda", "share"), None)
         kinds = {"dataset": str} | dict.fromkeys(("data", "model", "training", "benchmark"), dict)
         wrong = sorted(key for key, value in tables.items() if not isinstance(value, kinds.get(key, ())))
         if wrong or "dataset" not in tables:
-            raise RecipeError(f'{path}: wrong {wrong[:9]}; expected dataset = "...", [data], [model], [training]')
+            expected = 'dataset = "...", [data], [model], [training]'
+            raise RecipeError(f"{path}: unknown {wrong[:9]}, or of another kind; expected {expected}")
         known = [f.name for f in dataclasses.fields(TrainingConfig)]
         unknown = sorted(set(tables.get("training", {})) - set(known))
         if unknown:
@@ -151,7 +156,9 @@ class Recipe:
             training = TrainingConfig(**tables.get("training", {}))
         except RecipeError as error:
             raise RecipeError(f"{path}: {error}") from error
-        return cls(path.stem, tables["dataset"], tables.get("data", {}), tables.get("model", {}), training)
+        return cls(
+            path.stem.replace(":", "-"), tables["dataset"], tables.get("data", {}), tables.get("model", {}), training
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -167,7 +174,14 @@ def read(name: str | Path) -> dict[str, Any]:
     """
     path = _path(name)
     if not path.is_file():
-        raise RecipeError(f"recipe {str(name)!r}: not found; there are {', '.join(names())}, or give a .toml file")
+        from ..datasets import ENTRIES, similar
+
+        if path.parent == FOLDER and (":" in str(name) or name in ENTRIES):
+            return read(OWN) | {"dataset": name}
+        known = ", ".join(names())
+        raise RecipeError(
+            f"recipe {str(name)!r}: not found; there are {known}{similar(str(name), names())} Or give a .toml file"
+        )
     try:
         text = path.read_text("utf-8")
         # Keys of many parts take time and memory with the square of their number.
@@ -183,5 +197,5 @@ def _path(name: str | Path) -> Path:
 
 
 def names() -> list[str]:
-    """Return the names of the recipes that come with the package."""
-    return sorted(p.stem for p in FOLDER.glob("*.toml"))
+    """Return the names of the recipes that come with the package for its data sets."""
+    return sorted(p.stem for p in FOLDER.glob("*.toml") if p.stem != OWN)

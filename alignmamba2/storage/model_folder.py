@@ -14,6 +14,18 @@ from .files import FileError, json_digest, read_plain, read_tensors, write_tenso
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 MOST_LAYERS = 1000
+# A model card of the Hugging Face hub, a Jinja template.
+CARD = """---
+{{ card_data }}
+---
+An AlignMamba-2 (arXiv 2603.18462): `alignmamba2.AlignMamba2.from_pretrained("user/model")`; safetensors and JSON alone.
+{% if metrics %}
+| metric | value |
+|---|---|
+{% for name, value in metrics.items() if name.startswith("valid/") %}| {{ name }} | {{ value }} |
+{% endfor %}{% endif %}{% if recipe %}
+Recipe: `{{ recipe }}`
+{% endif %}"""
 
 
 def write_model(
@@ -23,6 +35,24 @@ def write_model(
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / WEIGHTS_FILE, tensors, {"format": "pt", "config": json_digest(config), **notes})
     write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+
+
+def on_hub(folder: str | Path, **options: Any) -> Path:
+    """Return the folder, or where the files of a repository "user/model" of the Hugging Face hub have been put.
+
+    Raises
+    ------
+    FileNotFoundError
+        The hub has no such repository, or cannot be reached.
+    """
+    if str(folder).count("/") != 1 or Path(folder).parent.exists():
+        return Path(folder)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(folder), allow_patterns=[CONFIG_FILE, WEIGHTS_FILE], **options))
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(f"{folder}: found neither here nor on the Hugging Face hub ({error})") from error
 
 
 def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]:

@@ -22,7 +22,7 @@ from ..baselines import build_model, load_model
 from ..datasets import Dataset, load_dataset
 from ..datasets.fetch import data_root
 from ..model import FusionModel
-from ..recipes import Recipe
+from ..recipes import OWN, Recipe, read
 from ..storage.files import json_digest
 from .best import Best
 from .checkpoint import Checkpoint, restoring
@@ -66,7 +66,7 @@ class FitResult:
 
 
 def fit(
-    recipe: str | Path | Recipe,
+    recipe: str | Path | Recipe | Mapping[str, Dataset],
     *,
     seed: int = 0,
     fast: bool = False,
@@ -88,7 +88,7 @@ def fit(
 
     Parameters
     ----------
-    recipe : name, path of a TOML, or a `Recipe`
+    recipe : name, path of a TOML, or a `Recipe`; or splits of own data, for the recipe "own", which is told then
     seed : int, of weights, data order and dropout; same machine and number of threads: same bits
     fast : two epochs, to see that everything runs
     overrides : mapping such as ``{"model.lambda_ot": 0.0}``
@@ -121,7 +121,9 @@ def fit(
     CheckpointError
         What the folder holds is damaged or an unfinished run of something else, named setting by setting.
     """
-    if not isinstance(recipe, Recipe):
+    if isinstance(recipe, Mapping):
+        datasets, recipe = dict(recipe), _own_recipe(overrides, progress)
+    elif not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe, overrides)
     elif overrides:
         raise ValueError("fit: overrides go with a recipe's name or path; this recipe is already read")
@@ -135,6 +137,8 @@ def fit(
     folder = Path(folder) if folder else None
     log_with = trackers_of(trackers, folder)
     datasets = datasets or load_dataset(recipe.dataset, **recipe.data)
+    if not {"train", "valid"} <= datasets.keys():
+        raise ValueError(f"datasets: found {list(datasets)}; expected 'train' and 'valid'")
     train, valid = datasets["train"], datasets["valid"]
     _check_labels(train, valid)
     checkpoint = Checkpoint(folder, _identity(recipe, seed, machines, train, valid)) if folder else None
@@ -151,12 +155,23 @@ def fit(
             model = run.train(train, valid, (*callbacks, tracking))
     except TrainingError as error:
         raise TrainingError(f"{error}. Lower the learning rate, or look at these samples; {run.kept()}") from error
+    model.card = {"recipe": recipe.to_dict(), "metrics": best.history[best.epoch] if best.history else {}}
     result = FitResult(model.cpu().eval(), best.history, best.epoch, datasets, recipe, seed, folder)
     if folder and process()[0] == 0:
         model.save_pretrained(folder)
         write_notes(folder, recipe.to_dict(), seed, best.epoch, best.history)
         checkpoint.remove()
     return result
+
+
+def _own_recipe(overrides: Mapping[str, Any] | None, progress: bool) -> Recipe:
+    """The recipe of own data; its settings are printed with the progress."""
+    recipe = Recipe.load(OWN, overrides)
+    settings = {**recipe.model, **{key: getattr(recipe.training, key) for key in read(OWN)["training"]}}
+    if progress:
+        told = ", ".join(f"{key} = {value}" for key, value in settings.items())
+        print(f"no recipe given, so {OWN!r}: {told}; encoders are frozen unless overrides say model.encoders")
+    return recipe
 
 
 @dataclass
@@ -305,11 +320,14 @@ def _encoders(recipe: Recipe, train: Dataset) -> dict[str, Any]:
 def settings_of(recipe: Recipe, train: Dataset) -> dict[str, Any]:
     """Return the settings of the recipe's model for this data set, as `build_model` takes them."""
     settings = {"modalities": train.modalities, "task": train.task, "n_classes": train.n_classes}
+    settings["classes"] = train.classes if len(train.classes) == train.n_classes else []
     model = dict(recipe.model)
     for name in {"shuffle", "grids"} & model.keys():  # of a recipe that sees some modalities alone
         values = model[name]
         kept = [m for m in values if m in train.modalities]
         model[name] = {m: values[m] for m in kept} if isinstance(values, Mapping) else kept
+    if model.get("shortcut") == "all":
+        model["shortcut"] = [] if train.readout == "per_step" else list(train.modalities)
     return {**settings, "readout": train.readout, **model, **_encoders(recipe, train)}
 
 

@@ -47,7 +47,8 @@ class Machines:
         for name, least in (("devices", 1), ("accumulate", 1), ("num_workers", 0)):
             value = getattr(self, name)
             if not ((isinstance(value, int) and value >= least) or (name, value) == ("devices", "auto")):
-                raise ValueError(f"{name}: found {value!r}; expected a whole number of at least {least}")
+                auto = ', or "auto"; accelerator names the kind' if name == "devices" else ""
+                raise ValueError(f"{name}: found {value!r}; expected a whole number of at least {least}{auto}")
         if not _count(self.kind):
             raise ValueError(f"accelerator: found {self.kind!r}, which PyTorch does not see here; say cpu or auto")
         if self.local_processes > _count(self.kind):

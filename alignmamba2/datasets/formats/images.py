@@ -36,18 +36,23 @@ def read_picture(path: Path) -> np.ndarray:
         with Image.open(path, formats=FORMATS) as picture:
             if picture.width * picture.height > PIXELS:
                 raise ValueError(f"{picture.width} × {picture.height} pixels; at most {PIXELS} are read")
-            whole = ImageOps.exif_transpose(picture)
-            if whole.mode.startswith("I;16") or (whole.mode == "I" and picture.format == "PNG"):
-                grey = (np.asarray(whole).astype(np.uint32) + 128) // 257  # 65535 becomes 255
-                return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
-            if whole.mode in ("I", "F"):
-                raise ValueError(f"pixels of mode {whole.mode!r}; expected 8 or 16 bits per channel")
-            return np.asarray(whole.convert("RGB"))
+            return pixels_of(picture)
     except FileNotFoundError:
         raise DataError(f"{path}: not found") from None
     # Pillow's decoders raise almost anything on broken files; nothing else runs here.
     except Exception as error:
         raise DataError(f"{path}: no readable picture ({error}); it may be cut off") from error
+
+
+def pixels_of(picture: Image.Image) -> np.ndarray:
+    """Return a picture in memory as `read_picture` does; `ValueError` for floats or 32-bit numbers."""
+    whole = ImageOps.exif_transpose(picture)
+    if whole.mode.startswith("I;16") or (whole.mode == "I" and picture.format == "PNG"):
+        grey = (np.asarray(whole).astype(np.uint32) + 128) // 257  # 65535 becomes 255
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+    if whole.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {whole.mode!r}; expected 8 or 16 bits per channel")
+    return np.asarray(whole.convert("RGB"))
 
 
 def resized(picture: np.ndarray, height: int = SIZE, width: int = SIZE) -> np.ndarray:

@@ -109,7 +109,7 @@ def read_jsonl(folder: Path) -> list[Pair]:
                 pairs.append(Pair(str(row["id"]), text, folder / _inside(row["img"]), label, split))
         if not pairs or pairs[-1].split != split:
             raise DataError(f"{path}: no pairs in it. It may be cut off: bring it again")
-    misread = max((max(p.text, default="") for p in pairs)) <= "ÿ"  # else they are texts as they should be
+    misread = max(max(p.text, default="") for p in pairs) <= "ÿ"  # else they are texts as they should be
     pairs = [replace(p, text=(repaired(p.text) if misread else p.text).strip()) for p in pairs]
     ids = [p.id for p in pairs]
     if len(set(ids)) != len(ids):

@@ -1,0 +1,234 @@
+"""Own data: columns of texts, pictures and numbers become the splits of a data set, without a loader of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..encoders.cache import hash_items
+from .base import Dataset, Mapped, check_choice, similar, splits_of
+from .fetch import data_root
+from .formats.images import LARGE, SIZE, central, picture_encoder, pixels_of, read_picture
+from .mvsa import split_by_class
+from .raw_modalities import AsTheyAre, RawModality, RawSamples
+from .text_tokens import sentence_encoder
+
+SHARES = {"train": 70, "valid": 15, "test": 15}
+SPLITS = {"training": "train", "val": "valid", "validation": "valid", "dev": "valid"} | {s: s for s in SHARES}
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+ENCODERS = {"text": "minilm", "pictures": "efficientnet-lite0"}
+MOST_CLASSES = 100
+
+
+def from_arrays(
+    *,
+    label: Sequence | None = None,
+    split: Sequence | None = None,
+    group: Sequence | None = None,
+    id: Sequence | None = None,
+    encoders: Mapping[str, str] | None = None,
+    task: str | None = None,
+    name: str = "own",
+    seed: int = 0,
+    say: Callable[[str], object] = print,
+    **modalities: Sequence,
+) -> dict[str, Dataset]:
+    """Return the splits of N samples that are given as columns; `say` is told in one line what was understood.
+
+    Parameters
+    ----------
+    modalities : N values each, under the name of the modality
+        Texts; pictures, as paths, PIL images or uint8 arrays (H, W, 3); or numbers, one token (D,) or several (T, D).
+        None, NaN and an empty text are missing; a column of nothing else is left out.
+    label : N texts, bools, whole numbers (classes) or floats (regression); None: nothing is split, all is "test"
+    split : N of "train", "valid" and "test"; what is not named is drawn from "train", 70 / 15 / 15, class by class
+    group, id : N names, of what samples are a part of, such as a speaker, drawn as a whole; and of the samples
+    encoders : mapping of modality to encoder; default "minilm" for text, "efficientnet-lite0" for pictures
+        It stands inside the model (see `EncoderConfig`). "words" and "patches" need no weights, and learn nothing.
+    task : "classification" or "regression", where the labels' type says the other
+
+    Raises
+    ------
+    ValueError, ImportError
+        Naming column, sample and expectation, or the command that installs an encoder's package.
+    """
+    columns = {"label": label, "split": split, "group": group, "id": id, **modalities}
+    sizes = {key: len(values) for key, values in columns.items() if values is not None}
+    if not modalities or len(set(sizes.values())) > 1 or 0 in sizes.values():
+        raise ValueError(f"columns: found sizes {sizes}; expected a modality at least, and equal sizes, not 0")
+    size, wanted = sizes.popitem()[1], dict(encoders or {})
+    if unknown := sorted(wanted.keys() - modalities.keys()):
+        raise ValueError(f"encoders: found {unknown}; the modalities are {list(modalities)}")
+    ids, groups = (
+        [str(i) for i in (range(size) if id is None else id)],
+        [str(g) for g in (() if group is None else group)],
+    )
+    raws, inside, told = {}, {}, []
+    for m, values in modalities.items():
+        raw, kind, encoder = _modality(m, values, ids, wanted.get(m))
+        by, missing = f" by {encoder}" if encoder else "", raw.present.count(False)
+        told.append(f"{m}: {kind}{by}{f' ({missing} missing)' if missing else ''}")
+        raws |= {m: raw} if kind else {}
+        inside |= {m: encoder} if encoder not in ("", "words", "patches") else {}
+    if empty := [i for row, i in enumerate(ids) if not any(raw.present[row] for raw in raws.values())]:
+        raise ValueError(f"samples {empty[:5]} ({len(empty)}): every modality is missing; leave these rows out")
+    classes, labels, names, how = [], [None] * size, np.full(size, "test"), "no labels"
+    if label is not None:
+        classes, labels = _labels(list(label), ids, task)
+        names, how = _splits(split, labels.numpy() if classes else np.zeros(size), groups, seed)
+        told.append(
+            f"{len(classes)} classes: {', '.join(classes[:9])}{', …' * (len(classes) > 9)}" if classes else "regression"
+        )
+    rows = {s: np.flatnonzero(names == s).tolist() for s in SHARES if s in names}
+    parts = " / ".join(f"{len(part)} {s}" for s, part in rows.items())
+    description = f"{name}: {parts} ({how}); {'; '.join(told)}"
+    say(description)
+    samples = {s: RawSamples(raws, part, labels, ids, groups=groups) for s, part in rows.items()}
+    fields = {"name": name, "protocol": f"{parts} ({how})", "description": description, "synthetic": False}
+    return splits_of(samples, classes=classes, encoders=inside, **fields)
+
+
+def from_frame(frame: Any, **columns: Any) -> dict[str, Dataset]:
+    """Return the splits of a pandas frame: as `from_arrays`, with names of columns in place of their values.
+
+    ``text="review"`` makes the column "review" the modality "text"; a list of columns of numbers is one token.
+    """
+    return _from_tables({"": frame}, list(frame.columns), {"id": frame.index, **columns})
+
+
+def from_hf(data: Any, **columns: Any) -> dict[str, Dataset]:
+    """Return the splits of a Hugging Face `datasets.Dataset`, or of a dict of them by split; as `from_frame`.
+
+    Labels of its type `ClassLabel` get their names. Nothing is imported: anything with `column_names` will do.
+    """
+    parts = dict(data) if isinstance(data, Mapping) else {"": data}
+    first = next(iter(parts.values()))
+    if len(parts) > 1:
+        columns.setdefault("split", [s for s, part in parts.items() for _ in range(len(part))])
+    label = (getattr(first, "features", None) or {}).get(columns.get("label"))
+    return _from_tables(parts, first.column_names, columns, getattr(label, "names", None))
+
+
+def _from_tables(
+    parts: Mapping[str, Any], known: Sequence[str], columns: Mapping[str, Any], classes: Sequence[str] | None = None
+) -> dict[str, Dataset]:
+    """The splits of tables with the same columns, one below the other; `classes` names the labels 0, 1, …"""
+    values = dict(columns)
+    for key, names in columns.items():
+        several = isinstance(names, list) and key not in ("split", "group", "id", "label")
+        if key in ("encoders", "task", "name", "seed", "say") or not (several or isinstance(names, str)):
+            continue
+        if unknown := [c for c in (names if several else [names]) if c not in known]:
+            raise ValueError(f"{key}: no column {unknown[0]!r}; there are {list(known)}{similar(unknown[0], known)}")
+        tables = (zip(*(part[c] for c in names), strict=True) if several else part[names] for part in parts.values())
+        values[key] = [value for table in tables for value in table]
+    if classes:
+        values["label"] = [classes[k] for k in values["label"]]
+    return from_arrays(**values)
+
+
+def _modality(m: str, values: Sequence, ids: Sequence[str], encoder: str | None) -> tuple[RawModality, str, str]:
+    """A modality, with the kind of its values, "" if all are missing, and the name of its encoder."""
+    items, kinds, first, cache = [], [], {}, data_root() / "cache"
+    for i, value in zip(ids, values, strict=True):
+        try:
+            kind, item = _read(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{m}, sample {i!r}: found {type(value).__name__}: {error}") from None
+        items.append(item)
+        kinds.append(kind)
+        first |= {kind: i} if kind and kind not in first else {}
+    if len(first) > 1:
+        found = " and ".join(f"{kind} (sample {i!r})" for kind, i in first.items())
+        raise ValueError(f"{m}: found {found}; expected one kind of values, or None for what is missing")
+    kind, present = next(iter(first), ""), [bool(kind) for kind in kinds]
+    encoder = (encoder or ENCODERS.get(kind, "")) if kind in ENCODERS else ""
+    if kind == "text":
+        words = sentence_encoder(encoder, encoder == "words")
+        words.pieces("a")  # an encoder that is not installed is named now, not in training
+        raw = RawModality(items, present, "words", hash_items(items), lambda: words, cache, names=words.pieces)
+    elif kind == "pictures":
+        plain = encoder == "patches"
+        contents = (
+            np.fromfile(x, np.uint8) if isinstance(x, Path) else _pixels(x) if k else x
+            for x, k in zip(items, kinds, strict=True)
+        )
+        seen = Mapped(items, lambda item: central(_pixels(item), SIZE if plain else LARGE))
+        raw = RawModality(
+            seen,
+            present,
+            "pixels",
+            f"own {hash_items(contents)}",
+            partial(picture_encoder, encoder, encode=plain),
+            cache,
+        )
+    else:
+        raw = RawModality(items, present, "numbers", "", AsTheyAre, cache)
+    return raw, kind, encoder
+
+
+def _read(value: Any) -> tuple[str, Any]:
+    """The kind of a value, "" if it is missing, and the value as it is kept: numbers as tokens (T, D) float32."""
+    nothing = value is None or type(value).__name__ in ("NAType", "NaTType")
+    if (
+        nothing
+        or (isinstance(value, (float, np.floating)) and np.isnan(value))
+        or (isinstance(value, str) and not value.strip())
+    ):
+        return "", ""
+    if isinstance(value, (str, Path)):
+        if Path(value).suffix.lower() not in SUFFIXES:
+            return "text", str(value)
+        if not Path(value).is_file():
+            raise ValueError(f"{value}, which is not there; expected a picture's file, or None where there is none")
+        return "pictures", Path(value)
+    if isinstance(value, Image.Image) or (getattr(value, "dtype", 0) == np.uint8 and np.shape(value)[2:] == (3,)):
+        return "pictures", value
+    x = np.atleast_2d(np.array(value, dtype=np.float32))
+    if x.ndim > 2 or not np.isfinite(x).all():
+        raise ValueError(f"shape {x.shape}, {np.isfinite(x).mean():.0%} finite; expected finite numbers (D,) or (T, D)")
+    return f"{x.shape[1]} numbers" if x.size else "", torch.from_numpy(x)
+
+
+def _pixels(item: Any) -> np.ndarray:
+    if isinstance(item, Path):
+        return read_picture(item)
+    return pixels_of(item) if isinstance(item, Image.Image) else np.asarray(item)
+
+
+def _labels(values: list, ids: Sequence[str], task: str | None) -> tuple[list[str], torch.Tensor]:
+    """Names of the classes, none for regression, and the labels (N,)."""
+    check_choice("task", task, (None, "classification", "regression"))
+    if missing := [i for i, value in zip(ids, values, strict=True) if np.ndim(value) == 0 and not _read(value)[0]]:
+        raise ValueError(f"label: missing in {len(missing)} samples, such as {missing[:3]}; leave these rows out")
+    kind = {type(value) for value in values}
+    array = np.array(values) if not any(np.ndim(value) for value in values) else np.empty(0, object)
+    if array.dtype.kind not in ("iuf" if task == "regression" else "iufbUS"):
+        raise ValueError(f"label: found {[k.__name__ for k in kind]}; expected one text, bool or number per sample")
+    classes, places = np.unique(array, return_inverse=True)
+    many = array.dtype.kind == "f" or (array.dtype.kind in "iu" and len(classes) > MOST_CLASSES)
+    if task == "regression" or (task is None and many):
+        return [], torch.from_numpy(array.astype(np.float32))
+    return [str(c).replace(", ", "/") for c in classes], torch.from_numpy(places)
+
+
+def _splits(split: Sequence | None, kinds: np.ndarray, groups: Sequence[str], seed: int) -> tuple[np.ndarray, str]:
+    """The split of each sample, and in words where it is from; `kinds` are drawn in equal shares."""
+    words = ["train"] * len(kinds) if split is None else [str(s).strip().lower() for s in split]
+    if unknown := sorted(set(words) - SPLITS.keys()):
+        raise ValueError(f"split: found {unknown[:5]}; expected train, valid and test")
+    names = np.array([SPLITS[word] for word in words])
+    drawn, rows = [s for s in SHARES if s not in names], np.flatnonzero(names == "train")
+    if drawn and len(rows):
+        _, first, place = np.unique(np.array(groups)[rows] if groups else rows, return_index=True, return_inverse=True)
+        shares = [n * (s == "train" or s in drawn) for s, n in SHARES.items()]
+        names[rows] = np.array(split_by_class(kinds[rows][first] * (not groups), shares, seed))[place]
+    if absent := [s for s in SHARES if s not in names]:
+        raise ValueError(f"split: no sample is left for {absent}; expected at least a few of 'train' to draw from")
+    return names, f"{' and '.join(drawn)} drawn with seed {seed}" if drawn else "as given"

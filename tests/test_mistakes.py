@@ -1,0 +1,179 @@
+"""What users get wrong on the command line: each is one line that says what was found and what to do, never a trace."""
+
+import json
+
+import pytest
+
+from alignmamba2 import __main__ as commands
+from alignmamba2.__main__ import main
+
+DEEP = 100_000
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """An empty place with a few wrong files."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ALIGNMAMBA2_DEBUG", raising=False)
+    (tmp_path / "broken.toml").write_text("dataset = ")
+    (tmp_path / "deep.toml").write_text("a = " + "[" * DEEP)
+    (tmp_path / "number.toml").write_text('dataset = "mini-mosi"\ntraining = 5\n')
+    (tmp_path / "latin.toml").write_bytes(b'dataset = "caf\xe9"')
+    (tmp_path / "gone.toml").write_text('dataset = "gone"\n')
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("[" * DEEP)
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"no")
+    (tmp_path / "loaders.py").write_text(
+        "def nothing(root=None):\n    return 5\n"
+        "def narrow():\n    return {}\n"
+        "def failing(root=None):\n    return [][1]\n"
+        "def hungry(root=None):\n    raise MemoryError\n"
+        "def endless(root=None):\n    return endless()\n"
+    )
+    (tmp_path / "taken").write_text("a file")
+    return tmp_path
+
+
+TRAIN = ["train", "mini-mosi", "--fast", "--quiet"]
+SET = [*TRAIN, "--set"]
+MISTAKES = [
+    (["trian"], "invalid choice: 'trian'"),
+    ([], "required: VERB"),
+    (["data"], "required: WHAT"),
+    (["data", "lst"], "invalid choice: 'lst'"),
+    (["train"], "required: RECIPE"),
+    (["train", "mini-moso"], "did you mean 'mini-mosi'"),
+    (["train", "nowhere.toml"], "'nowhere.toml': not found"),
+    (["train", "broken.toml"], "broken.toml: "),
+    (["train", "deep.toml"], ""),
+    (["train", "number.toml"], "number.toml: "),
+    (["train", "latin.toml"], "latin.toml: "),
+    (["train", "gone.toml"], "found 'gone'; expected one of"),
+    (["train", "no_such_module:load"], "could not be imported (No module named 'no_such_module')"),
+    (["train", "loaders:missing"], "could not be imported"),
+    (["train", "loaders:narrow"], "its loader takes root"),
+    (["train", "loaders:nothing"], "found int; expected"),
+    (["train", "loaders:failing"], "IndexError (ALIGNMAMBA2_DEBUG=1 shows where): list index out of range"),
+    (["train", "loaders:hungry"], "MemoryError (ALIGNMAMBA2_DEBUG=1 shows where)"),
+    (["train", "loaders:endless"], "RecursionError (ALIGNMAMBA2_DEBUG=1 shows where)"),
+    ([*TRAIN, "--seeds", "5-1"], "found '5-1'; expected a seed, or the first and the last"),
+    ([*TRAIN, "--seeds", "one"], "found 'one'; expected a seed"),
+    ([*TRAIN, "--seed", "-3"], "found '-3'; expected a seed"),
+    ([*TRAIN, "--devices", "0"], "devices: found 0; expected a whole number of at least 1"),
+    ([*TRAIN, "--devices", "-1"], "devices: found -1"),
+    ([*TRAIN, "--devices", "cuda"], "devices: found 'cuda'; expected a whole number of at least 1"),
+    ([*TRAIN, "--accelerator", "gpus"], "accelerator: found 'gpus'; expected one of auto"),
+    ([*TRAIN, "--precision", "16"], "precision: found '16'"),
+    ([*TRAIN, "--accumulate", "0"], "accumulate: found 0"),
+    ([*TRAIN, "--num-workers", "x"], "invalid int value: 'x'"),
+    ([*TRAIN, "--tracker", "tensorbord"], "tensorbord"),
+    ([*TRAIN, "--fats"], "unrecognized arguments: --fats"),
+    ([*TRAIN, "--folder", "taken"], "taken"),
+    ([*TRAIN, "--results", "taken/results.json"], "taken"),
+    ([*SET, "model.dropout"], "found 'model.dropout'; expected KEY=VALUE"),
+    ([*SET, "dropout=0.1"], "override 'dropout': expected data.NAME, model.NAME or training.NAME"),
+    ([*SET, "model.dropout=abc"], "dropout: found 'abc'; expected a float"),
+    ([*SET, "model.dropout=2"], "dropout: found 2; expected a number in [0, 1)"),
+    ([*SET, "model.d_model=x"], "d_model: found 'x'; expected a whole number"),
+    ([*SET, "model.d_modle=3"], "unknown keys ['d_modle']"),
+    ([*SET, "model.order=zigzag"], "order: found 'zigzag'"),
+    ([*SET, "model.fixed_anchor=maybe"], "fixed_anchor: found 'maybe'; expected a bool"),
+    ([*SET, "model.swap=0.5"], "swap: found 0.5; expected a mapping"),
+    ([*SET, "model.encoders=minilm"], ""),
+    ([*SET, "model.shuffle=5"], ""),
+    ([*SET, "model.kind=transfromer"], "transfromer"),
+    ([*SET, "training.max_epochs=two"], "training.max_epochs: found 'two'"),
+    ([*SET, "training.monitor=valid/nothing"], "valid/nothing"),
+    ([*SET, "data.noise=loud"], ""),
+    ([*SET, "data.nois=1"], "nois"),
+    (["evaluate", "nowhere"], "nowhere/config.json: not found"),
+    (["evaluate", "model"], ""),
+    (["evaluate", "model", "--split", "tset"], "invalid choice: 'tset'"),
+    (["explore", "nowhere"], "nowhere/config.json: not found"),
+    (["search", "mini-mosi", "--folds", "1"], "folds: found 1"),
+    (["reproduce", "mini-moso"], "did you mean 'mini-mosi'"),
+    (["reproduce", "mini-mosi", "--only", "foo"], "only: found 'foo'; the rows are AlignMamba-2, "),
+    (["reproduce", "mini-mosi", "--only", "mullt"], "did you mean 'mult'"),
+    (["reproduce", "mini-mosi", "--jobs", "0"], "--jobs: found 0"),
+    (["reproduce", "mini-mosi", "--equal", "all"], "invalid choice: 'all'"),
+    (["data", "fetch", "mosi-standart"], "did you mean 'mosi-standard'"),
+    (["data", "make", "nothing"], "nothing to make"),
+    (["data", "make", "mini-mosi", "--size", "0"], "size: found 0"),
+    (["data", "check", "nowhere"], "nowhere: not found"),
+    (["data", "check", "taken"], "taken: of no format known here"),
+    (["start", "nowhere"], "nowhere: not found"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), MISTAKES, ids=[" ".join(words) or "nothing" for words, _ in MISTAKES])
+def test_a_mistake_is_one_line(words, says, capsys):
+    try:
+        status = main(words)
+    except SystemExit as exit:  # argparse ends in this way
+        status = exit.code
+    lines = capsys.readouterr().err.splitlines()
+    assert status in (1, 2)
+    assert [line for line in lines if line.startswith("error: ")] == lines[-1:], lines
+    assert says in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+
+
+def test_there_are_enough_of_them():
+    assert len(MISTAKES) >= 40
+
+
+def test_a_stop_by_hand_is_one_line(capsys, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("alignmamba2.experiments.run_seeds", stopped)
+    assert main(TRAIN) == 130
+    assert capsys.readouterr().err == "stopped; the same command goes on\n"
+
+
+def test_debugging_shows_the_trace(monkeypatch):
+    monkeypatch.setenv("ALIGNMAMBA2_DEBUG", "1")
+    with pytest.raises(IndexError):
+        main(["train", "loaders:failing"])
+
+
+def test_sweeps_do_not_overwrite_each_other(folder):
+    quick = ["--set", "model.d_model=8", "--set", "model.n_layers=1", "--set", "model.d_state=2"]
+    for value in ("0.1", "0.2"):
+        assert main([*TRAIN, "--seeds", "1", *quick, "--set", f"model.dropout={value}"]) == 0
+    names = [p.name for p in folder.glob("runs/mini-mosi+*")]
+    assert len(names) == 2
+    import alignmamba2 as am
+
+    table = am.results("runs")
+    assert sorted(table["overrides/model.dropout"]) == [0.1, 0.2]
+    files = [json.loads(p.read_text())["results"]["mini-mosi"] for p in folder.glob("runs/results+*.json")]
+    assert {f["recipe"]["model"]["dropout"]: f["runs"][0]["test"]["mae"] for f in files} == dict(
+        zip(table["overrides/model.dropout"], table["test/mae"], strict=True)
+    )
+
+
+def test_the_names_of_runs_differ_where_the_changes_do():
+    from alignmamba2.experiments import run_name
+
+    changes = [
+        {},
+        {"a": "x y"},
+        {"a": "x-y"},
+        {"a": ["x", "y"]},
+        {"a": "z" * 200},
+        {"a": "z" * 201},
+        {"a": 1},
+        {"b": 1},
+    ]
+    names = [run_name("mosi", c) for c in changes]
+    assert len(set(names)) == len(names)
+    assert names[0] == "mosi"
+    assert all(len(name) < 140 and "/" not in name and " " not in name for name in names)
+
+
+def test_the_installed_command_names_itself(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/usr/bin/alignmamba2"])
+    assert commands.parser().prog == "alignmamba2"
+    monkeypatch.setattr("sys.argv", ["/somewhere/alignmamba2/__main__.py"])
+    assert commands.parser().prog == "python -m alignmamba2"
