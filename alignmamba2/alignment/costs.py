@@ -21,10 +21,8 @@ def cosine_cost(x: Tensor, y: Tensor) -> Tensor:
     x : (B, Tx, d),  y : (B, Ty, d)  →  (B, Tx, Ty), float.
     """
     one = torch.ones((), dtype=x.dtype, device=x.device)
-    cost = torch.baddbmm(one, _directions(x), _directions(y).transpose(1, 2), alpha=-1)
-    with torch.no_grad():
-        cost.clamp_(min=0)  # of parallel vectors it is a rounding error, which may be negative
-    return cost
+    # Of parallel vectors it is a rounding error, which may be negative.
+    return torch.baddbmm(one, _directions(x), _directions(y).transpose(1, 2), alpha=-1).clamp_min(0)
 
 
 def squared_euclidean_cost(

@@ -132,8 +132,8 @@ def transport(
     # Autocast would run the products in half precision, and the plan with them.
     with torch.autocast(x.device.type, enabled=False):
         # The solvers pass over an error in the cost that is small beside ε; the others know no ε.
-        c = _cost(x, y, x_mask, y_mask, cost, epsilon / 1000 if method in ("sinkhorn", "unbalanced") else 0.0)
         x_real, y_real = expand_mask(x_mask, x), expand_mask(y_mask, y)
+        c = _cost(x, y, x_mask, y_mask, cost, epsilon / 1000 if method in ("sinkhorn", "unbalanced") else 0.0)
         options["penalty"] = marginal_penalty if method == "unbalanced" else None
         limited = c.detach()
         if window < 1 and c.numel():
