@@ -54,9 +54,10 @@ class Sample:
     def __post_init__(self) -> None:
         name = f"sample {self.id!r}, "
         features = {m: _readable(x, f"{name}{m!r}") for m, x in self.features.items()}
-        masks = {m: as_mask(x, f"{name}mask of {m!r}") for m, x in self.masks.items()}
+        lengths = {m: features[m].shape[:1] if m in features else (0,) for m in self.masks}
+        masks = {m: as_mask(x, f"{name}mask of {m!r}", lengths[m]) for m, x in self.masks.items()}
         partners = {pair: as_tensor(x, f"{name}partners of {pair}") for pair, x in self.partners.items()}
-        label = None if self.label is None else _labels(self.label, f"{name}label")
+        label = _labels(self.label, f"{name}label")
         if label is not None and label.ndim > 1:
             raise BatchError(f"{name}label: found {tuple(label.shape)}; expected one number, or one per step, (T,)")
         self.__dict__.update(features=features, masks=masks, partners=partners, label=label)  # frozen for others
@@ -65,9 +66,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class MultimodalBatch:
-    """B samples, padded to the longest of the batch in each modality.
-
-    Types are taken as in `Sample`.
+    """B samples, padded to the longest of the batch in each modality; types are taken as in `Sample`.
 
     Attributes
     ----------
@@ -101,8 +100,7 @@ class MultimodalBatch:
         if not self.features:
             raise BatchError("features: empty; expected at least one modality, such as {'text': (B, T, D)}")
         features = {m: _readable(x, f"features[{m!r}]", batched=True) for m, x in self.features.items()}
-        labels = None if self.labels is None else _labels(self.labels, "labels")
-        self.__dict__.update(features=features, labels=labels)
+        self.__dict__.update(features=features, labels=_labels(self.labels, "labels"))
         size = next(iter(features.values())).shape[0]
         unknown = set(self.masks) - set(self.features)
         if unknown:
@@ -246,21 +244,9 @@ def _check_alike(sample: Sample, first: Sample) -> None:
             raise BatchError(
                 f"sample {sample.id!r}, {m!r}: shape {tuple(x.shape)} {x.dtype}; expected (T{expected}) {other.dtype}"
             )
-        if m in sample.masks:
-            as_mask(sample.masks[m], f"sample {sample.id!r}, mask of {m!r}", x.shape[:1])
     kinds = [None if s.label is None else s.label.ndim for s in (sample, first)]
     if kinds[0] != kinds[1]:
         raise BatchError(f"sample {sample.id!r}: another kind of label than sample {first.id!r}")
-
-
-def is_readable(x: Tensor, batched: bool = False) -> bool:
-    """Return whether x is float features (T, D), int64 token ids (T,) or uint8 pictures (T, H, W, 3), B in front."""
-    shape = x.shape[batched:]
-    if x.dtype == torch.int64:
-        return len(shape) == 1
-    if x.dtype == torch.uint8:
-        return len(shape) == 4 and shape[-1] == 3
-    return len(shape) == 2 and x.is_floating_point()
 
 
 def as_tensor(x: Any, name: str) -> Tensor:
@@ -268,37 +254,34 @@ def as_tensor(x: Any, name: str) -> Tensor:
     if not isinstance(x, Tensor):
         try:
             array = np.asarray(x)
-            kinds = {"f": "f4", "i": "i8", "u": "i8" if array.dtype.itemsize > 1 else "u1", "b": "?"}
-            x = torch.from_numpy(np.array(array, kinds[array.dtype.kind]))  # a copy, whatever order and strides were
-        except (ValueError, TypeError, KeyError, RuntimeError) as error:
+            x = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), "C"))  # a copy, in a layout that torch has
+        except (ValueError, TypeError, RuntimeError) as error:
             found = f"{type(x).__name__} {getattr(x, 'dtype', '')}".strip()
             raise BatchError(f"{name}: found {found}; expected numbers, in one array") from error
     if x.is_floating_point():
         return x.float()
-    return x if x.dtype in (torch.bool, torch.uint8) else x.long()
+    return x if x.dtype in (torch.bool, torch.uint8) or x.is_complex() else x.long()
 
 
-def as_mask(mask: Any, name: str, shape: Sequence[int] | None = None) -> Tensor:
-    """Return a mask as bool, if it holds nothing but 0 and 1 and has this shape; otherwise raise a `BatchError`."""
+def as_mask(mask: Any, name: str, shape: Sequence[int]) -> Tensor:
+    """Return a mask as bool, if it has this shape and holds nothing but 0 and 1; otherwise raise a `BatchError`."""
     mask = as_tensor(mask, name)
-    if shape is not None and mask.shape != torch.Size(shape):
-        raise BatchError(f"{name}: found {tuple(mask.shape)} {mask.dtype}; expected {tuple(shape)} torch.bool")
-    if mask.dtype == torch.bool:
-        return mask
-    if not ((mask == 0) | (mask == 1)).all():
-        raise BatchError(f"{name}: found {mask.dtype} other than 0 and 1; expected torch.bool, or 0 and 1 alone")
+    if mask.shape != torch.Size(shape) or not (mask.dtype == torch.bool or ((mask == 0) | (mask == 1)).all()):
+        found = f"{tuple(mask.shape)} {mask.dtype}"
+        raise BatchError(f"{name}: found {found}; expected {tuple(shape)} torch.bool, or nothing but 0 and 1")
     return mask.bool()
 
 
-def _labels(labels: Any, name: str) -> Tensor:
-    labels = as_tensor(labels, name)
-    return labels if labels.is_floating_point() else labels.long()
+def _labels(labels: Any, name: str) -> Tensor | None:
+    labels = None if labels is None else as_tensor(labels, name)
+    return labels if labels is None or labels.is_floating_point() else labels.long()
 
 
 def _readable(x: Any, name: str, batched: bool = False) -> Tensor:
-    """Features as a tensor that is one of three kinds (see `is_readable`)."""
+    """Features as float (T, D), int64 token ids (T,) or uint8 pictures (T, H, W, 3), B in front; or refused."""
     x, b = as_tensor(x, name), "B, " * batched
-    if not is_readable(x, batched):
+    kinds = {torch.float32: 2, torch.int64: 1, torch.uint8: 4}
+    if x.ndim - batched != kinds.get(x.dtype) or (x.dtype == torch.uint8 and x.shape[-1] != 3):
         raise BatchError(
             f"{name}: found {tuple(x.shape)} {x.dtype}; expected ({b}T, D), a float; for an encoder int64 token ids "
             f"({b}T), or uint8 pictures ({b}T, H, W, 3)"

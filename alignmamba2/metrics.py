@@ -59,6 +59,7 @@ def regression_metrics(prediction: Tensor, target: Tensor) -> dict[str, float | 
         metrics[f"accuracy_{n}"] = float(same.double().mean())
     metrics["mae"] = float((p - t).abs().mean())
     varies = bool(p.min() < p.max()) and bool(t.min() < t.max())  # the sd of equal numbers need not come out as 0
+    p, t = ((x - x.mean()) / (x.max() - x.min()) for x in (p, t))  # whose squares neither overflow nor vanish
     metrics["corr"] = float(torch.corrcoef(torch.stack([p, t]))[0, 1]) if varies else None
     return metrics
 
@@ -105,6 +106,8 @@ def calibration_error(probabilities: Tensor, target: Tensor, bins: int = 15) -> 
         )
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise ValueError("metrics: probabilities outside [0, 1], or NaN; expected rows that sum to 1, not logits")
+    if not ((probabilities.double().sum(1) - 1).abs() < 0.01).all():
+        raise ValueError("metrics: probabilities whose rows do not sum to 1; expected one of each class")
     _check_classes(target, probabilities.shape[1], "target")
     return float(multiclass_calibration_error(probabilities, target, probabilities.shape[1], n_bins=bins))
 
@@ -149,7 +152,7 @@ def paired_test(a: np.ndarray, b: np.ndarray, units: np.ndarray, draws: int = 50
     rng = np.random.default_rng(seed)
     observed = sums[0].sum()
     flips = rng.choice((-1.0, 1.0), (draws, len(counts))) @ sums[0]
-    p = (1 + int((np.abs(flips) >= abs(observed) - 1e-9).sum())) / (draws + 1)
+    p = (1 + int((np.abs(flips) >= abs(observed) - 1e-9 * np.abs(sums).sum()).sum())) / (draws + 1)
     means = _bootstrap([_by_unit(a, units)[0], _by_unit(b, units)[0]], counts, 2000, rng)
     low, high = np.quantile(means, [0.025, 0.975])
     return {"difference": float(observed / total), "low": float(low), "high": float(high), "p": float(p)}
@@ -170,6 +173,8 @@ def _bootstrap(sides: Sequence[np.ndarray], counts: np.ndarray, draws: int, rng:
 
 def holm(p: Sequence[float]) -> list[float]:
     """Return p values corrected for their number (Holm 1979)."""
+    if not all(0 <= x <= 1 for x in p):
+        raise ValueError(f"metrics: p values {list(p)}; expected numbers in [0, 1]")
     order, corrected, largest = np.argsort(p, kind="stable"), [0.0] * len(p), 0.0
     for rank, i in enumerate(order):
         largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
@@ -179,8 +184,8 @@ def holm(p: Sequence[float]) -> list[float]:
 
 def _by_unit(scores: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return sums of scores (S, U) and number of predictions (U,) of each unit."""
-    if scores.ndim != 2 or scores.shape[1] != len(units) or not len(units):
-        raise ValueError(f"metrics: scores {scores.shape}, units {np.shape(units)}; expected (S, N) and (N,)")
+    if scores.ndim != 2 or scores.shape[1] != len(units) or not len(units) or not np.isfinite(scores).all():
+        raise ValueError(f"metrics: scores {scores.shape}, units {np.shape(units)}; expected finite (S, N), and (N,)")
     _, place, counts = np.unique(units, return_inverse=True, return_counts=True)
     sums = np.zeros((len(scores), len(counts)))
     np.add.at(sums, (slice(None), place), scores)

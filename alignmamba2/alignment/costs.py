@@ -38,9 +38,10 @@ def squared_euclidean_cost(
         return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
     # ‖x‖² + ‖y‖² − 2⟨x, y⟩, ten times as fast, loses digits when the tokens lie far from the origin, so move the origin
     # among the real ones.
-    sides = [(t, expand_mask(mask, t).unsqueeze(2)) for t, mask in ((x, x_mask), (y, y_mask))]
-    centre = (y.detach() * sides[1][1]).sum(1, keepdim=True) / sides[1][1].sum(1, keepdim=True).clamp_min(1)
-    u, v = (torch.where(real, t - centre, 0) for t, real in sides)
+    weight = expand_mask(y_mask, y).to(y.dtype)
+    centre = torch.bmm((weight / weight.sum(1, keepdim=True).clamp_min(1)).unsqueeze(1), y.detach())
+    v = real_tokens(y - centre, y_mask, y.dtype)
+    u = v if x is y else real_tokens(x - centre, x_mask, x.dtype)
     norms = u.square().sum(-1).unsqueeze(2) + v.square().sum(-1).unsqueeze(1)
     if norms.numel() and RESOLUTION * torch.finfo(x.dtype).eps * norms.detach().amax() <= error:
         return torch.baddbmm(norms, u, v.transpose(1, 2), alpha=-2).clamp_min(0)
@@ -73,9 +74,8 @@ def _directions(x: Tensor) -> Tensor:
 def check_tokens(x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> None:
     """Raise a `ValueError` that names a shape, dtype or mask that does not fit."""
     for name, tokens, mask in (("x", x, x_mask), ("y", y, y_mask)):
-        if not isinstance(tokens, Tensor) or tokens.ndim != 3 or not tokens.is_floating_point():
-            kind = f"{tuple(tokens.shape)} {tokens.dtype}" if hasattr(tokens, "dtype") else type(tokens).__name__
-            raise ValueError(f"{name}: found {kind}; expected a tensor (B, T, d), floating point")
+        if tokens.ndim != 3 or not tokens.is_floating_point():
+            raise ValueError(f"{name}: found {tuple(tokens.shape)} {tokens.dtype}; expected (B, T, d), floating point")
         if mask is not None and (mask.dtype != torch.bool or mask.shape != tokens.shape[:2]):
             raise ValueError(
                 f"{name}_mask: found {tuple(mask.shape)} {mask.dtype}; expected {tuple(tokens.shape[:2])} torch.bool, "

@@ -8,8 +8,7 @@ into k and into w = −dk/dr² (r the distance), and a second product turns w in
 The gradient is made in the forward pass, while the tile is at hand, and only scaled in the backward pass: no tile is
 stored or computed twice. Of a set with itself only the tiles on and above the diagonal are visited.
 
-In float32, r² from inner products is good to some 1e-6 of the largest ‖u‖². Where this shows beside σ², all is done in
-float64, with r² from differences: five times as slow, and right for any tokens.
+Where float32 does not do, see `FARTHEST`, all is done in float64 and r² comes from differences: slower, always right.
 """
 
 from __future__ import annotations
@@ -180,8 +179,12 @@ def discrepancy(x: Tensor, y: Tensor, a: Tensor, b: Tensor, sigma: Tensor, kerne
     # Inner products lose digits when the tokens lie far from the origin, so move the origin among them.
     weight = p / p.sum(1, keepdim=True).clamp_min(1)
     centre = torch.bmm(weight.unsqueeze(1), x.detach())
-    u, v, dtype = x - centre, y - centre, x.dtype
-    if not _near(u, a, sigma, kernel) & _near(v, b, sigma, kernel):
+    u, v, dtype, squares = x - centre, y - centre, x.dtype, sigma.detach().square()
+    near = (squares.amin(1) > 1e-30) & (squares.amax(1) < 1e30)  # which float32 can hold
+    for tokens, mask in ((u, a), (v, b)) if dtype == torch.float32 and len(x) * x.shape[1] * y.shape[1] else ():
+        lengths = torch.where(mask, tokens.detach().square().sum(2), 0)
+        near &= lengths.amax(1) <= FARTHEST[kernel] * squares.amin(1)
+    if not near.all():
         u, v, p, q, sigma = (t.double() for t in (x, y, p, q, sigma))
         u, v = u - centre, v - centre
     shrink = 0 if biased else 1
@@ -194,13 +197,3 @@ def discrepancy(x: Tensor, y: Tensor, a: Tensor, b: Tensor, sigma: Tensor, kerne
     value = _Discrepancy.apply(u, v, p, q, rates_of(sigma, kernel), factors, kernel)
     # The pairs (i, i), each with k = 1, are in the sums; without them the estimate is unbiased.
     return (value if biased else value - (bandwidths * (factors[0] * n + factors[1] * m)).to(u.dtype)).to(dtype)
-
-
-@torch.no_grad()
-def _near(tokens: Tensor, mask: Tensor, sigma: Tensor, kernel: str) -> bool:
-    """Whether float32 does for tokens that far from the origin, and can hold the squares."""
-    if tokens.dtype == torch.float64 or not tokens.numel():
-        return True
-    squares, lengths = sigma.square(), torch.where(mask, tokens.square().sum(2), 0)
-    near = lengths.amax(1) <= FARTHEST[kernel] * squares.amin(1)
-    return bool((near & (squares.amin(1) > 1e-30) & (squares.amax(1) < 1e30)).all())

@@ -130,7 +130,7 @@ def median_distance(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     none = ~(real[:, i] & real[:, j])
     squared = squared_euclidean_cost(z, z, real, real, error=torch.inf)
     median = squared[:, i, j].masked_fill(none, torch.nan).nanmedian(1).values
-    if (~(median > 0.01 * squared.amax((1, 2))) & ~none.all(1)).any():  # too little for float32 to tell
+    if (~(median > 0.01 * squared.flatten(1).amax(1)) & ~none.all(1)).any():  # too little for float32 to tell
         squared = squared_euclidean_cost(z.double(), z.double())[:, i, j].masked_fill(none, torch.nan)
         median = squared.nanmedian(1).values
         other = squared.masked_fill(squared == 0, torch.nan).nanmedian(1).values

@@ -94,7 +94,7 @@ def transport(
         True at real tokens, by default everywhere; values on padding are ignored. In a sample without a real token in
         x or in y, distance, plan and gradient are 0.
     epsilon : float
-        ε, in the unit of the cost. 0.05 for the cosine cost ("third-party implementation").
+        ε, in the unit of the cost, at least 1e-30. 0.05 for the cosine cost ("third-party implementation").
     cost : "cosine" | "sqeuclidean" | Tensor (B, Tx, Ty)
         "cosine" is 1 − cos ("AlignMamba v1, third-party write-up").
     method : "sinkhorn" | "relaxed" | "unbalanced" | "exact"
@@ -128,7 +128,7 @@ def transport(
     """
     check_tokens(x, y, x_mask, y_mask)
     options = {"tolerance": tolerance, "max_iterations": max_iterations, "solver": solver}
-    _check_options(method, epsilon, marginal_penalty, window, **options)
+    _check_options(method, epsilon=epsilon, marginal_penalty=marginal_penalty, window=window, **options)
     # Autocast would run the products in half precision, and the plan with them.
     with torch.autocast(x.device.type, enabled=False):
         # The solvers pass over an error in the cost that is small beside ε; the others know no ε.
@@ -147,31 +147,22 @@ def transport(
     return TransportResult(distance, plan, c.detach(), converged, error, iterations)
 
 
-def _check_options(
-    method: str,
-    epsilon: float,
-    marginal_penalty: float,
-    window: float,
-    tolerance: float,
-    max_iterations: int,
-    solver: str,
-) -> None:
-    """Raise a `ValueError` that names an option outside its range."""
+def _check_options(method: str, solver: str, max_iterations: int, **values: float) -> None:
+    """Raise a `ValueError` that names an option outside its range; what lies beyond, float32 cannot hold."""
     for name, choice, choices in (("method", method, METHODS), ("solver", solver, SOLVERS)):
         if choice not in choices:
             raise ValueError(f"{name}: found {choice!r}; expected one of {', '.join(choices)}")
     if not isinstance(max_iterations, int) or max_iterations < 1:
         raise ValueError(f"max_iterations: found {max_iterations!r}; expected a whole number of at least 1")
-    # What lies beyond, float32 cannot hold beside other numbers.
-    ranges = {"window": (window, 0, 1, ""), "tolerance": (tolerance, 0, 1e30, "")}
+    ranges = {"window": (0, 1), "tolerance": (0, 1e30)}
     if method in ("sinkhorn", "unbalanced"):
-        most = 1e30 if window < 1 else torch.inf
-        ranges["epsilon"] = (epsilon, 1e-30, most, " (for ε = 0 use method='exact')")
+        ranges["epsilon"] = (1e-30, torch.inf if values["window"] == 1 else 1e30)
     if method == "unbalanced":
-        ranges["marginal_penalty"] = (marginal_penalty, 1e-30, 1e30, " (for ρ = ∞ use method='sinkhorn')")
-    for name, (value, least, most, hint) in ranges.items():
-        if not isinstance(value, numbers.Real) or not least <= value <= most:
-            raise ValueError(f"{name}: found {value!r}; expected a number in [{least}, {most}]{hint}")
+        ranges["marginal_penalty"] = (1e-30, 1e30)
+    for name, (least, most) in ranges.items():
+        if not isinstance(values[name], numbers.Real) or not least <= values[name] <= most:
+            hint = " (for ε = 0 use method='exact')" if name == "epsilon" else ""
+            raise ValueError(f"{name}: found {values[name]!r}; expected a number in [{least}, {most}]{hint}")
 
 
 class _Envelope(torch.autograd.Function):
@@ -232,11 +223,8 @@ def _cost(
         require_finite("y", y)
         cost = COSTS[cost](x, y, x_mask, y_mask, error) if cost == "sqeuclidean" else COSTS[cost](x, y)
     elif not isinstance(cost, Tensor) or torch.promote_types(cost.dtype, torch.float32) != dtype:
-        found = cost.dtype if isinstance(cost, Tensor) else type(cost).__name__
-        raise ValueError(
-            f"cost: found {found}, where x and y are computed in {dtype}; expected the same: "
-            f"pass cost.to({dtype}), or x and y in {found}"
-        )
+        found = getattr(cost, "dtype", type(cost).__name__)
+        raise ValueError(f"cost: found {found}, where x and y are computed in {dtype}; expected a tensor of that dtype")
     expected = (x.shape[0], x.shape[1], y.shape[1])
     if tuple(cost.shape) != expected:
         raise ValueError(f"cost: found {tuple(cost.shape)}; expected {expected}")

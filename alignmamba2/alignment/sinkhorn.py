@@ -65,17 +65,13 @@ def solve(
     **limits: float,
 ) -> Solution:
     """Solve with `solver`, or with the quickest one that is safe here; the rest as in `solve_log_domain`."""
-    size = cost.abs().amax((1, 2))
+    size = cost.flatten(1).abs().amax(1)
     # Beyond, the distance is the mean cost, but for a rounding error times ε.
     epsilon = torch.minimum(epsilon, torch.where(size > 0, LARGEST_EPSILON * size.double(), 1))
     rough = cost.dtype == torch.float32 and bool(((epsilon > ROUGH_EPSILON * size) & (size > 0)).any())
-    if rough and solver == "numba":
-        raise ValueError(
-            f"solver='numba': found ε above {ROUGH_EPSILON} times the largest cost, where float32 loses the cost; "
-            "expected less. Use solver='auto'"
-        )
     if rough:
         weights, dtype = (t.double() / t.sum(1, keepdim=True, dtype=torch.float64) for t in (a, b)), cost.dtype
+        solver = "auto" if solver == "numba" else solver
         found = solve(cost.double(), *weights, epsilon, solver=solver, penalty=penalty, **limits)
         return Solution(found.value.to(dtype), found.plan.to(dtype), found.iterations, found.marginal_error.to(dtype))
     epsilon = epsilon.to(cost.dtype)

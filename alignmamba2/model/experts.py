@@ -83,4 +83,4 @@ class ExpertFFN(nn.Module):
         parts = zip(experts, select_rows(x.repeat_interleave(k, 0), order).split(sizes.tolist()), strict=True)
         outputs = place_rows(torch.cat([expert(part, still) for expert, part in parts]), order, len(order))
         weight = weight.detach() if still else weight
-        return (outputs.view(len(x), k, -1) * weight.unsqueeze(-1)).sum(1)
+        return (outputs.view(len(x), k, x.shape[-1]) * weight.unsqueeze(-1)).sum(1)

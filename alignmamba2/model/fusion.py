@@ -164,16 +164,17 @@ class AlignMamba2(FusionModel):
         shape, place = ordering.size[:1], ordering.sample
         if self.config.readout == "per_step":
             self._check_steps(masks)
-            present = [mask for mask in masks.values() if mask.any()]
+            present = [mask for mask in masks.values() if mask.any() or not len(mask)]
             shape, place = present[0].shape, torch.cat([real_places(mask) for mask in present])
         weighted = tokens * self._weights(tokens, ordering, masks).to(tokens.dtype).unsqueeze(-1)
-        return tokens.new_zeros(math.prod(shape), tokens.shape[-1]).index_add(0, place, weighted).view(*shape, -1)
+        pooled = tokens.new_zeros(math.prod(shape), tokens.shape[-1]).index_add(0, place, weighted)
+        return pooled.view(*shape, tokens.shape[-1])
 
     def _weights(self, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
         """The weight (N,) of each fused token in the mean that is read out."""
         c, scores = self.config, torch.zeros(len(tokens), device=tokens.device)
         if c.readout == "per_step":
-            present = [mask for mask in masks.values() if mask.any()]
+            present = [mask for mask in masks.values() if mask.any() or not len(mask)]
             return torch.cat([(1 / torch.stack(present).sum(0))[mask] for mask in present])
         if c.readout == "attention":
             scores = (tokens.float() * self.query.float()).sum(-1)  # not over √d, so that it soon chooses
