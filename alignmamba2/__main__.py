@@ -36,7 +36,6 @@ class Verb:
     help: str
     do: Callable[[argparse.Namespace], None]
     options: Sequence[Option] = ()
-    machines: bool = False  # whether it takes `_add_machines`, too
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,9 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # a message, no trace; of an error that the library does not word itself, its kind too
         if os.environ.get("ALIGNMAMBA2_DEBUG"):
             raise
+        from .storage.files import printable
+
         known = isinstance(error, (ValueError, OSError, ImportError))
         kind = "" if known else f"{type(error).__name__} (ALIGNMAMBA2_DEBUG=1 shows where): "
-        print(f"error: {kind}{' '.join(str(error).split()) or 'no more is known'}", file=sys.stderr)
+        text = " ".join(str(error).split())
+        print(f"error: {kind}{printable(text) or type(error).__name__}", file=sys.stderr)
         return 1
     return 0
 
@@ -85,18 +87,7 @@ def _add_verbs(choices: Any, verbs: Mapping[str, Verb]) -> None:
         parser = choices.add_parser(name, help=verb.help)
         for names, settings in verb.options:
             parser.add_argument(*names, **settings)
-        if verb.machines:
-            _add_machines(parser)
         parser.set_defaults(do=verb.do)
-
-
-def _add_machines(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--accelerator", default="auto", help="cpu, gpu, mps or auto (default: auto)")
-    parser.add_argument("--devices", type=_devices, default=1, help="processes here that share each batch, or auto")
-    parser.add_argument("--precision", help="32-true or bf16-mixed; default the recipe's")
-    parser.add_argument("--accumulate", type=int, default=1, help="parts that each batch is taken in (default: 1)")
-    parser.add_argument("--num-workers", type=int, default=0, help="processes that read ahead (default: 0)")
-    parser.add_argument("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)")
 
 
 def _machines(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -238,7 +229,7 @@ def _command() -> str:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from .experiments import evaluate_folders, table, write_results
 
-    results = evaluate_folders(arguments.folders, arguments.split)
+    results = evaluate_folders(arguments.folders, arguments.split, arguments.trust)
     print(f"{arguments.split} split, mean ± sd over models, in %\n\n" + table(results, arguments.split))
     if arguments.results:
         print(f"\nwritten: {write_results(arguments.results, results, _command())}")
@@ -301,7 +292,7 @@ def _start(arguments: argparse.Namespace) -> None:
 def _explore(arguments: argparse.Namespace) -> None:
     from .launch import start, write_explorers
 
-    notebook = write_explorers(arguments.checkpoint, arguments.folder, arguments.split)
+    notebook = write_explorers(arguments.checkpoint, arguments.folder, arguments.split, arguments.trust)
     start(notebook, browser=not arguments.no_browser, port=arguments.port)
 
 
@@ -356,21 +347,29 @@ DATA = {
 }
 
 
+MACHINES = [
+    option("--accelerator", default="auto", help="cpu, gpu, mps or auto (default: auto)"),
+    option("--devices", type=_devices, default=1, help="processes here that share each batch, or auto"),
+    option("--precision", help="32-true or bf16-mixed; default the recipe's"),
+    option("--accumulate", type=int, default=1, help="parts that each batch is taken in (default: 1)"),
+    option("--num-workers", type=int, default=0, help="processes that read ahead (default: 0)"),
+    option("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)"),
+]
 RUNS = [  # of `train` and `ablate`
     option("--seed", "--seeds", dest="seeds", type=_seeds, default=[1111], help="1111, or 1111-1115"),
     option("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], type=setting),
     option("--folder", type=Path, default=Path("runs"), help="where models go (default: runs)"),
-    option(
-        "--results", type=Path, help="default: results.json or ablations.json in the folder, with --set in its name"
-    ),
+    option("--results", type=Path, help="default: results.json or ablations.json in --folder, --set in the name"),
     option("--fast", action="store_true", help="two epochs: to see that everything runs"),
     option("--quiet", action="store_true", help="no progress bars"),
     option("--tracker", dest="trackers", action="append", default=[], help="csv, tensorboard, wandb, ..."),
+    *MACHINES,
 ]
 
 
 RECIPE = {"metavar": "RECIPE", "help": "a recipe's name, or a .toml file"}
 MODEL = {"type": Path, "metavar": "FOLDER", "help": "a folder that train wrote"}
+TRUST = option("--trust", action="store_true", help="follow folders, modules and hub models that its files name")
 SERVER = [
     option("--port", type=int, default=8888, help="the first one free from here on (default: 8888)"),
     option("--no-browser", action="store_true", help="only print the address"),
@@ -380,7 +379,6 @@ VERBS = {
         "train recipes, one run per seed; report test accuracy and F1",
         _train,
         [option("recipes", nargs="+", **RECIPE), *RUNS],
-        machines=True,
     ),
     "evaluate": Verb(
         "evaluate trained models; mean ± sd over the folders",
@@ -388,6 +386,7 @@ VERBS = {
         [
             option("folders", nargs="+", **MODEL),
             option("--split", default="test", choices=("train", "valid", "test")),
+            TRUST,
             option("--results", type=Path, help="write a results file"),
         ],
     ),
@@ -395,7 +394,6 @@ VERBS = {
         "train a recipe and its ablations on the same protocol",
         _ablate,
         [option("recipes", nargs=1, **RECIPE), *RUNS],
-        machines=True,
     ),
     "search": Verb(
         "choose settings by k-fold cross-validation, as many for each kind of model; write all that was tried",
@@ -426,8 +424,8 @@ VERBS = {
             option("--folder", type=Path, default=Path("runs/reproduce"), help="of finished runs and the report"),
             option("--results", type=Path, help="also write the report's numbers here"),
             option("--quiet", action="store_true", help="no progress bar"),
+            *MACHINES,
         ],
-        machines=True,
     ),
     "start": Verb(
         "open JupyterLab on the course, on this machine alone, behind a token",
@@ -441,6 +439,7 @@ VERBS = {
             option("checkpoint", **MODEL),
             option("--split", default="test", help="of the data (default: test)"),
             option("--folder", type=Path, default=Path("runs/explore"), help="where the notebook goes"),
+            TRUST,
             *SERVER,
         ],
     ),

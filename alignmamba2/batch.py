@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -17,6 +19,9 @@ class BatchError(ValueError):
 @dataclass(frozen=True)
 class Sample:
     """A sample: a sequence of tokens for each modality.
+
+    Lists, numbers and NumPy arrays become tensors: floats of any width float32, whole numbers int64, masks of 0 and 1
+    bool; ids that are numbers become strings. What fits nothing raises a `BatchError` that names sample and field.
 
     Attributes
     ----------
@@ -46,10 +51,23 @@ class Sample:
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     group: str = ""
 
+    def __post_init__(self) -> None:
+        name = f"sample {self.id!r}, "
+        features = {m: _readable(x, f"{name}{m!r}") for m, x in self.features.items()}
+        masks = {m: as_mask(x, f"{name}mask of {m!r}") for m, x in self.masks.items()}
+        partners = {pair: as_tensor(x, f"{name}partners of {pair}") for pair, x in self.partners.items()}
+        label = None if self.label is None else _labels(self.label, f"{name}label")
+        if label is not None and label.ndim > 1:
+            raise BatchError(f"{name}label: found {tuple(label.shape)}; expected one number, or one per step, (T,)")
+        self.__dict__.update(features=features, masks=masks, partners=partners, label=label)  # frozen for others
+        self.__dict__.update(id=str(self.id), group=str(self.group))
+
 
 @dataclass(frozen=True)
 class MultimodalBatch:
     """B samples, padded to the longest of the batch in each modality.
+
+    Types are taken as in `Sample`.
 
     Attributes
     ----------
@@ -82,13 +100,16 @@ class MultimodalBatch:
     def __post_init__(self) -> None:
         if not self.features:
             raise BatchError("features: empty; expected at least one modality, such as {'text': (B, T, D)}")
-        size = next(iter(self.features.values())).shape[0]
+        features = {m: _readable(x, f"features[{m!r}]", batched=True) for m, x in self.features.items()}
+        labels = None if self.labels is None else _labels(self.labels, "labels")
+        self.__dict__.update(features=features, labels=labels)
+        size = next(iter(features.values())).shape[0]
         unknown = set(self.masks) - set(self.features)
         if unknown:
             raise BatchError(f"masks: {sorted(unknown)} have no features; features has {list(self.features)}")
         masks = {m: self._checked_mask(m, size) for m in self.features}
-        ids, words = tuple(self.ids) or tuple(str(i) for i in range(size)), tuple(self.words) or ({},) * size
-        groups = tuple(self.groups) or ("",) * size
+        ids, words = tuple(map(str, self.ids)) or tuple(map(str, range(size))), tuple(self.words) or ({},) * size
+        groups = tuple(map(str, self.groups)) or ("",) * size
         for name, entries in (("ids", ids), ("words", words), ("groups", groups)):
             if len(entries) != size:
                 raise BatchError(f"{name}: found {len(entries)} entries; expected {size}, one per sample")
@@ -97,19 +118,13 @@ class MultimodalBatch:
         self._check_labels(size)
 
     def _checked_mask(self, name: str, size: int) -> Tensor:
-        """The mask of a modality, once it and the features have the right type and shape."""
+        """The mask of a modality, once it and the features have the right shape."""
         x, mask = self.features[name], self.masks.get(name)
-        if not is_readable(x, batched=True):
-            raise BatchError(
-                f"features[{name!r}]: found {tuple(x.shape)} {x.dtype}; expected (B, T, D), a float; for an encoder "
-                "int64 token ids (B, T), or uint8 pictures (B, T, H, W, 3)"
-            )
-        if mask is None:
-            mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        _check_mask(f"masks[{name!r}]", mask, x.shape[:2])
         if x.shape[0] != size:
             raise BatchError(f"features[{name!r}]: found {x.shape[0]} samples; the first modality has {size}")
-        return mask
+        if mask is None:
+            return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        return as_mask(mask, f"masks[{name!r}]", x.shape[:2])
 
     def _cleaned(self, name: str) -> Tensor:
         """The features with zeros on padding, once every real token is known to be finite."""
@@ -134,7 +149,7 @@ class MultimodalBatch:
         if self.labels.ndim == 2:
             if self.label_mask is None:
                 self.__dict__["label_mask"] = torch.ones_like(self.labels, dtype=torch.bool)
-            _check_mask("label_mask", self.label_mask, self.labels.shape)
+            self.__dict__["label_mask"] = as_mask(self.label_mask, "label_mask", self.labels.shape)
             bad &= self.label_mask
         elif self.label_mask is not None:
             raise BatchError("label_mask: only for one label per step, labels (B, T)")
@@ -226,13 +241,13 @@ def _check_alike(sample: Sample, first: Sample) -> None:
         )
     for m, x in sample.features.items():
         other = first.features[m]
-        if x.shape[1:] != other.shape[1:] or x.dtype != other.dtype or not is_readable(x):
+        if x.shape[1:] != other.shape[1:] or x.dtype != other.dtype:
             expected = "".join(f", {n}" for n in other.shape[1:])
             raise BatchError(
                 f"sample {sample.id!r}, {m!r}: shape {tuple(x.shape)} {x.dtype}; expected (T{expected}) {other.dtype}"
             )
         if m in sample.masks:
-            _check_mask(f"sample {sample.id!r}, mask of {m!r}", sample.masks[m], x.shape[:1])
+            as_mask(sample.masks[m], f"sample {sample.id!r}, mask of {m!r}", x.shape[:1])
     kinds = [None if s.label is None else s.label.ndim for s in (sample, first)]
     if kinds[0] != kinds[1]:
         raise BatchError(f"sample {sample.id!r}: another kind of label than sample {first.id!r}")
@@ -248,9 +263,47 @@ def is_readable(x: Tensor, batched: bool = False) -> bool:
     return len(shape) == 2 and x.is_floating_point()
 
 
-def _check_mask(name: str, mask: Tensor, shape: torch.Size) -> None:
-    if mask.dtype != torch.bool or mask.shape != shape:
+def as_tensor(x: Any, name: str) -> Tensor:
+    """Return what is like an array as a float32, int64, bool or uint8 tensor; otherwise raise a `BatchError`."""
+    if not isinstance(x, Tensor):
+        try:
+            array = np.asarray(x)
+            kinds = {"f": "f4", "i": "i8", "u": "i8" if array.dtype.itemsize > 1 else "u1", "b": "?"}
+            x = torch.from_numpy(np.array(array, kinds[array.dtype.kind]))  # a copy, whatever order and strides were
+        except (ValueError, TypeError, KeyError, RuntimeError) as error:
+            found = f"{type(x).__name__} {getattr(x, 'dtype', '')}".strip()
+            raise BatchError(f"{name}: found {found}; expected numbers, in one array") from error
+    if x.is_floating_point():
+        return x.float()
+    return x if x.dtype in (torch.bool, torch.uint8) else x.long()
+
+
+def as_mask(mask: Any, name: str, shape: Sequence[int] | None = None) -> Tensor:
+    """Return a mask as bool, if it holds nothing but 0 and 1 and has this shape; otherwise raise a `BatchError`."""
+    mask = as_tensor(mask, name)
+    if shape is not None and mask.shape != torch.Size(shape):
         raise BatchError(f"{name}: found {tuple(mask.shape)} {mask.dtype}; expected {tuple(shape)} torch.bool")
+    if mask.dtype == torch.bool:
+        return mask
+    if not ((mask == 0) | (mask == 1)).all():
+        raise BatchError(f"{name}: found {mask.dtype} other than 0 and 1; expected torch.bool, or 0 and 1 alone")
+    return mask.bool()
+
+
+def _labels(labels: Any, name: str) -> Tensor:
+    labels = as_tensor(labels, name)
+    return labels if labels.is_floating_point() else labels.long()
+
+
+def _readable(x: Any, name: str, batched: bool = False) -> Tensor:
+    """Features as a tensor that is one of three kinds (see `is_readable`)."""
+    x, b = as_tensor(x, name), "B, " * batched
+    if not is_readable(x, batched):
+        raise BatchError(
+            f"{name}: found {tuple(x.shape)} {x.dtype}; expected ({b}T, D), a float; for an encoder int64 token ids "
+            f"({b}T), or uint8 pictures ({b}T, H, W, 3)"
+        )
+    return x
 
 
 def _pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -18,17 +18,9 @@ END = "All explorers are open."
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model with its data and its training's notes.
+    """A trained model with its data, history and note, and the validation metric that chose the epoch.
 
-    Attributes
-    ----------
-    model : AlignMamba2
-    data : mapping of split to Dataset
-    history : list of mappings, one per epoch; empty if nothing was written
-    monitor : str
-        The validation metric that chose the epoch.
-    note : str
-        Name of the data set, with "synthetic" if it is, for every figure.
+    The note, for every figure, is the name of the data set, with "synthetic" if it is.
     """
 
     model: AlignMamba2
@@ -38,8 +30,10 @@ class Run:
     note: str
 
 
-def open_run(folder: str | Path) -> Run:
+def open_run(folder: str | Path, trust: bool = False) -> Run:
     """Return a model that `fit` or `train` wrote into a folder, and its data.
+
+    Folders, modules and models of a hub that its files name are refused, but with `trust`.
 
     Raises
     ------
@@ -54,8 +48,8 @@ def open_run(folder: str | Path) -> Run:
     from .training import training_notes
 
     folder = Path(folder)
+    notes = training_notes(folder, trust)
     model = AlignMamba2.from_pretrained(folder)
-    notes = training_notes(folder)
     recipe = notes["recipe"]
     data = load_dataset(recipe["dataset"], **recipe["data"])
     monitor = recipe.get("training", {}).get("monitor", "valid/loss").removeprefix("valid/")
@@ -64,12 +58,12 @@ def open_run(folder: str | Path) -> Run:
     return Run(model, data, notes["history"], monitor, note)
 
 
-def explorer_cells(folder: str | Path, split: str = "test") -> list[str]:
+def explorer_cells(folder: str | Path, split: str = "test", trust: bool = False) -> list[str]:
     """Return the code cells of a notebook with every panel on a model's folder; the last one prints `END`."""
     return [
         "from alignmamba2 import explorers\n"
         "from alignmamba2.launch import open_run\n\n"
-        f"run = open_run({str(Path(folder).resolve())!r})\n"
+        f"run = open_run({str(Path(folder).resolve())!r}{', trust=True' if trust else ''})\n"
         f"data = run.data[{split!r}]\n"
         "print(data.description)",
         "explorers.DataExplorer(run.data, split=data.split, batch=16, note=run.note)",
@@ -90,8 +84,8 @@ def explorer_cells(folder: str | Path, split: str = "test") -> list[str]:
     ]
 
 
-def write_explorers(checkpoint: str | Path, folder: str | Path, split: str = "test") -> Path:
-    """Write a notebook with every panel on a trained model; return its path.
+def write_explorers(checkpoint: str | Path, folder: str | Path, split: str = "test", trust: bool = False) -> Path:
+    """Write a notebook with every panel on a trained model; return its path. `trust` is that of `open_run`.
 
     Raises
     ------
@@ -104,7 +98,7 @@ def write_explorers(checkpoint: str | Path, folder: str | Path, split: str = "te
 
     from .storage.files import write_text
 
-    run = open_run(checkpoint)
+    run = open_run(checkpoint, trust)
     if split not in run.data:
         raise ValueError(f"split: found {split!r}; expected one of {list(run.data)}")
     head = (
@@ -112,7 +106,8 @@ def write_explorers(checkpoint: str | Path, folder: str | Path, split: str = "te
         "panel can be used with the keyboard: Tab to a control, arrow keys to move it."
     )
     cells: list[Any] = [nbformat.v4.new_markdown_cell(head, id="head")]
-    cells += [nbformat.v4.new_code_cell(c, id=f"cell-{i}") for i, c in enumerate(explorer_cells(checkpoint, split))]
+    code = explorer_cells(checkpoint, split, trust)
+    cells += [nbformat.v4.new_code_cell(c, id=f"cell-{i}") for i, c in enumerate(code)]
     notebook = nbformat.v4.new_notebook(cells=cells)
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     path = Path(folder) / "explorers.ipynb"

@@ -58,7 +58,7 @@ x = torch.zeros(2, 3, 4)
         ({"features": {"text": torch.zeros(2, 3, 4, dtype=torch.long)}}, "torch.int64; expected .* a float"),
         ({"features": {"text": x, "audio": torch.zeros(3, 3, 4)}}, r"features\['audio'\]: found 3"),
         ({"features": {"text": x}, "masks": {"txt": x[..., 0] > 0}}, "txt"),
-        ({"features": {"text": x}, "masks": {"text": x[..., 0]}}, r"masks\['text'\].*torch.bool"),
+        ({"features": {"text": x}, "masks": {"text": x[..., 0] + 0.5}}, r"masks\['text'\].*torch.bool"),
         ({"features": {"text": x}, "masks": {"text": torch.ones(2, 4, dtype=torch.bool)}}, r"masks\['text'\]"),
         ({"features": {"text": x}, "labels": torch.zeros(3)}, "labels"),
         ({"features": {"text": x}, "labels": torch.tensor([0.0, torch.nan])}, "labels: 1 NaN"),

@@ -73,7 +73,7 @@ def test_the_heat_map_and_the_bars_are_the_plan_and_its_marginals(mass):
     np.testing.assert_allclose(rows.y, np.sum(heat.z, axis=0))
     np.testing.assert_allclose(columns.x, np.sum(heat.z, axis=1))
     assert np.sum(heat.z) == pytest.approx(1)
-    assert list(figure.layout.yaxis4.ticktext) == WORDS
+    assert list(figure.layout.yaxis2.ticktext) == WORDS
 
 
 def test_rings_stand_on_the_true_partners_and_the_subtitle_counts_their_mass(mass):
@@ -92,12 +92,13 @@ def test_links_are_dark_exactly_where_they_are_true():
     for one in traces_of(figure, "scatter"):
         if one.mode == "lines":
             links[one.legendgroup] += [y for y in one.y if y is not None]
-    assert links == {"True": [], "False": []}  # 0.4 and 0.45 are no clear links: an even spread puts 0.42 there
+    # 0.4 and 0.45 are no clear links: an even spread puts 0.42 there.
+    assert links == {"true link": [], "other link": []}
     sharp = figures.transport_plan(np.eye(2)[[1, 0]] / 2, names=PAIR, partners=[1, 1])
     drawn = {
         one.legendgroup: list(one.y) for one in traces_of(sharp, "scatter") if one.mode == "lines" and one.y != (None,)
     }
-    assert drawn == {"True": [1, 0.0, None], "False": [0, 1.0, None]}
+    assert drawn == {"true link": [0.75, 0.25, None], "other link": [0.25, 0.75, None]}
 
 
 def test_links_join_the_cells_with_clearly_more_than_an_even_spread(mass):

@@ -198,6 +198,15 @@ def test_what_does_not_fit_is_refused_where_it_is_made(changes, says, tmp_path):
         am.Dataset.from_frame(frame, **columns(**changes))
 
 
+def test_a_sentence_that_ends_in_a_link_is_text():
+    data = am.Dataset.from_arrays(a=["look at t.co/x.jpg", "see y.png"], b=[None, None], encoders={"a": "words"})[
+        "test"
+    ]
+    assert [s.words["a"][-1] for s in data] == ["t.co/x.jpg", "y.png"]
+    assert list(data.modalities) == ["a"]
+    assert "b: left out (2 missing)" in data.description
+
+
 def test_rows_without_anything_and_too_few_rows_are_refused():
     with pytest.raises(ValueError, match=r"samples \['1'\] \(1\): every modality is missing"):
         am.Dataset.from_arrays(a=["x", None], b=[[1.0], None], label=[0, 1], encoders={"a": "words"})

@@ -45,7 +45,7 @@ def write_archive(path, lines):
     """An archive of the published form."""
     inner = io.BytesIO()
     with tarfile.open(fileobj=inner, mode="w:gz") as files:
-        add(files, rated_sentences.RATINGS, "\n".join(lines).encode())
+        add(files, rated_sentences.RATINGS.format("movieReviewSnippets"), "\n".join(lines).encode())
     with tarfile.open(path, "w:gz") as files:
         add(files, rated_sentences.INNER, inner.getvalue())
 

@@ -110,7 +110,7 @@ def _benchmark(benchmark: Mapping[str, Any]) -> str:
         parts.append(
             '<p class="synthetic"><b>Synthetic</b>: generated data with planted structure, not a benchmark.</p>'
         )
-    samples = ", ".join(f"{k} {v}" for k, v in benchmark["samples"].items())
+    samples = _(", ".join(f"{k} {v}" for k, v in benchmark["samples"].items()))
     parts.append(f"<p>{_(benchmark['description'])}<br>Protocol: {_(benchmark['protocol'])}<br>Samples: {samples}</p>")
     if "equal_parameters" in benchmark:
         parts.append(f"<p>Baselines of equal {_(benchmark['equal_parameters'])} parameters.</p>")
@@ -159,7 +159,7 @@ def _benchmark(benchmark: Mapping[str, Any]) -> str:
             ]
             for n, r in benchmark["rows"].items()
         ]
-        parts.append(f"<h3>{title}</h3>" + _table(["", "clean", *columns], rows))
+        parts.append(f"<h3>{title}</h3>" + _table(["", "clean", *map(_, columns)], rows))
     hashes = "".join(f"<li><code>{_(k)}</code> {_(v)}</li>" for k, v in benchmark["sha256"].items())
     parts.append(
         f"<p><small>Recipe <code>{_(benchmark['recipe'])}</code>; data as loaded, "

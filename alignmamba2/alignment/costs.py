@@ -10,24 +10,41 @@ from torch import Tensor
 # Shorter vectors have no direction: their cosine with anything counts as 0. The same limit as torch's cosine.
 SHORTEST = 1e-12
 
+# r² = ‖u‖² + ‖v‖² − 2⟨u, v⟩ is only known to some units in the last place of ‖u‖² + ‖v‖²; below, it counts as 0, and
+# equal tokens are exactly equal.
+RESOLUTION = 8
+
 
 def cosine_cost(x: Tensor, y: Tensor) -> Tensor:
     """Return 1 − cos(x_i, y_j), in [0, 2]; 1, without gradient, where a vector is zero ("AlignMamba v1").
 
     x : (B, Tx, d),  y : (B, Ty, d)  →  (B, Tx, Ty), float.
     """
-    return torch.baddbmm(
-        torch.ones((), dtype=x.dtype, device=x.device), _directions(x), _directions(y).transpose(1, 2), alpha=-1
-    )
+    one = torch.ones((), dtype=x.dtype, device=x.device)
+    cost = torch.baddbmm(one, _directions(x), _directions(y).transpose(1, 2), alpha=-1)
+    with torch.no_grad():
+        cost.clamp_(min=0)  # of parallel vectors it is a rounding error, which may be negative
+    return cost
 
 
-def squared_euclidean_cost(x: Tensor, y: Tensor) -> Tensor:
-    """Return ‖x_i − y_j‖².   x : (B, Tx, d),  y : (B, Ty, d)  →  (B, Tx, Ty), float."""
-    # ‖x‖² + ‖y‖² − 2⟨x, y⟩ loses digits when the tokens lie far from the origin, so move the origin among them.
-    centre = y.detach().mean(dim=1, keepdim=True)
-    x, y = x - centre, y - centre
-    norms = x.square().sum(-1).unsqueeze(2) + y.square().sum(-1).unsqueeze(1)
-    return torch.baddbmm(norms, x, y.transpose(1, 2), alpha=-2).clamp_min(0)
+def squared_euclidean_cost(
+    x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | None = None, error: float = 0.0
+) -> Tensor:
+    """Return ‖x_i − y_j‖², with at most this error where both tokens are real, or as exact as the tokens are.
+
+    x : (B, Tx, d),  y : (B, Ty, d)  →  (B, Tx, Ty), float.
+    """
+    if x.dtype == torch.float64:
+        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
+    # ‖x‖² + ‖y‖² − 2⟨x, y⟩, ten times as fast, loses digits when the tokens lie far from the origin, so move the origin
+    # among the real ones.
+    sides = [(t, expand_mask(mask, t).unsqueeze(2)) for t, mask in ((x, x_mask), (y, y_mask))]
+    centre = (y.detach() * sides[1][1]).sum(1, keepdim=True) / sides[1][1].sum(1, keepdim=True).clamp_min(1)
+    u, v = (torch.where(real, t - centre, 0) for t, real in sides)
+    norms = u.square().sum(-1).unsqueeze(2) + v.square().sum(-1).unsqueeze(1)
+    if norms.numel() and RESOLUTION * torch.finfo(x.dtype).eps * norms.detach().amax() <= error:
+        return torch.baddbmm(norms, u, v.transpose(1, 2), alpha=-2).clamp_min(0)
+    return squared_euclidean_cost(x.double(), y.double()).to(x.dtype)
 
 
 COSTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine_cost, "sqeuclidean": squared_euclidean_cost}
@@ -56,8 +73,9 @@ def _directions(x: Tensor) -> Tensor:
 def check_tokens(x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> None:
     """Raise a `ValueError` that names a shape, dtype or mask that does not fit."""
     for name, tokens, mask in (("x", x, x_mask), ("y", y, y_mask)):
-        if tokens.ndim != 3 or not tokens.is_floating_point():
-            raise ValueError(f"{name}: found {tuple(tokens.shape)} {tokens.dtype}; expected (B, T, d), floating point")
+        if not isinstance(tokens, Tensor) or tokens.ndim != 3 or not tokens.is_floating_point():
+            kind = f"{tuple(tokens.shape)} {tokens.dtype}" if hasattr(tokens, "dtype") else type(tokens).__name__
+            raise ValueError(f"{name}: found {kind}; expected a tensor (B, T, d), floating point")
         if mask is not None and (mask.dtype != torch.bool or mask.shape != tokens.shape[:2]):
             raise ValueError(
                 f"{name}_mask: found {tuple(mask.shape)} {mask.dtype}; expected {tuple(tokens.shape[:2])} torch.bool, "

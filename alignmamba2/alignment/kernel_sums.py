@@ -7,6 +7,9 @@ into k and into w = −dk/dr² (r the distance), and a second product turns w in
 
 The gradient is made in the forward pass, while the tile is at hand, and only scaled in the backward pass: no tile is
 stored or computed twice. Of a set with itself only the tiles on and above the diagonal are visited.
+
+In float32, r² from inner products is good to some 1e-6 of the largest ‖u‖². Where this shows beside σ², all is done in
+float64, with r² from differences: five times as slow, and right for any tokens.
 """
 
 from __future__ import annotations
@@ -17,16 +20,15 @@ import torch
 from torch import Tensor
 
 from .. import cpu
-from .costs import refuse_second_derivative
+from .costs import RESOLUTION, refuse_second_derivative, squared_euclidean_cost
 
 KERNELS = ("gaussian", "laplacian", "rational_quadratic")
 
 # A tile of this size stays in the second-level cache between the two products.
 TILE_ROWS, TILE_COLUMNS = 512, 512
 
-# r² = ‖u‖² + ‖v‖² − 2⟨u, v⟩ is only known to some units in the last place of ‖u‖² + ‖v‖²; below, it counts as 0, and
-# equal tokens are exactly equal.
-RESOLUTION = 8
+# Up to so many σ² of the largest ‖u‖², float32 does: k is then good to 1e-4; the Laplacian, whose r is a root, to 4e-3.
+FARTHEST = {"gaussian": 100, "laplacian": 10, "rational_quadratic": 100}
 
 
 def rates_of(sigma: Tensor, kernel: str) -> Tensor:
@@ -93,6 +95,8 @@ class _Side:
 
     def __init__(self, tokens: Tensor, weights: Tensor, needs_gradient: bool) -> None:
         self.tokens, self.weights, self.norms = tokens, weights, tokens.square().sum(2)
+        if tokens.dtype == torch.float64:  # −r²/2 then stands for ⟨u, v⟩
+            self.norms.zero_()
         self.pull = torch.zeros_like(tokens) if needs_gradient else None
         self.mass = torch.zeros_like(weights)
 
@@ -128,7 +132,10 @@ def add_kernel_sum(one: _Side, other: _Side, factor: Tensor, rates: Tensor, kern
             for i in (slice(k, k + rows) for k in range(0, min(n, j.stop) if same else n, rows)):
                 ui = u[s, i]
                 products = room[: ui.shape[0] * ui.shape[1] * vj.shape[1]].view(*ui.shape[:2], -1)
-                torch.bmm(ui, vj.transpose(1, 2), out=products)
+                if u.dtype == torch.float64:
+                    torch.mul(squared_euclidean_cost(ui, vj), -0.5, out=products)
+                else:
+                    torch.bmm(ui, vj.transpose(1, 2), out=products)
                 tile = Tile(products, one.norms[s, i], other.norms[s, j], p[s, i], other.weights[s, j], rates[s])
                 values, row_mass, column_mass = weigh(tile, kernel, slopes)
                 # On the diagonal a tile is its own mirror image: its pairs are there twice, its gradient is whole.
@@ -147,7 +154,8 @@ class _Discrepancy(torch.autograd.Function):
     def forward(ctx, x, y, p, q, rates, factors, kernel):
         xx, yy, xy = factors.to(x.dtype)
         rates = rates.sort(1).values
-        ladder = kernel == "gaussian" and torch.allclose(rates[:, 1:], 4 * rates[:, :-1], rtol=1e-6, atol=0)
+        ladder = kernel == "gaussian" and rates.shape[1] <= 5  # see _kernel_and_slope in cpu.kernel_sums
+        ladder = ladder and torch.allclose(rates[:, 1:], 4 * rates[:, :-1], rtol=1e-6, atol=0)
         kernel = Kernel(kernel, RESOLUTION * torch.finfo(x.dtype).eps, ladder)
         sides = [_Side(*side) for side in zip((x, y), (p, q), ctx.needs_input_grad, strict=False)]
         value = add_kernel_sum(sides[0], sides[0], xx, rates, kernel)
@@ -172,7 +180,10 @@ def discrepancy(x: Tensor, y: Tensor, a: Tensor, b: Tensor, sigma: Tensor, kerne
     # Inner products lose digits when the tokens lie far from the origin, so move the origin among them.
     weight = p / p.sum(1, keepdim=True).clamp_min(1)
     centre = torch.bmm(weight.unsqueeze(1), x.detach())
-    x, y = x - centre, y - centre
+    u, v, dtype = x - centre, y - centre, x.dtype
+    if not _near(u, a, sigma, kernel) & _near(v, b, sigma, kernel):
+        u, v, p, q, sigma = (t.double() for t in (x, y, p, q, sigma))
+        u, v = u - centre, v - centre
     shrink = 0 if biased else 1
     bandwidths = sigma.shape[1]
 
@@ -180,6 +191,16 @@ def discrepancy(x: Tensor, y: Tensor, a: Tensor, b: Tensor, sigma: Tensor, kerne
         return torch.where(defined, 1 / (pairs.clamp_min(1) * bandwidths), 0)
 
     factors = torch.stack([factor(n * (n - shrink)), factor(m * (m - shrink)), -2 * factor(n * m)])
-    value = _Discrepancy.apply(x, y, p, q, rates_of(sigma, kernel), factors, kernel)
+    value = _Discrepancy.apply(u, v, p, q, rates_of(sigma, kernel), factors, kernel)
     # The pairs (i, i), each with k = 1, are in the sums; without them the estimate is unbiased.
-    return value if biased else value - (bandwidths * (factors[0] * n + factors[1] * m)).to(x.dtype)
+    return (value if biased else value - (bandwidths * (factors[0] * n + factors[1] * m)).to(u.dtype)).to(dtype)
+
+
+@torch.no_grad()
+def _near(tokens: Tensor, mask: Tensor, sigma: Tensor, kernel: str) -> bool:
+    """Whether float32 does for tokens that far from the origin, and can hold the squares."""
+    if tokens.dtype == torch.float64 or not tokens.numel():
+        return True
+    squares, lengths = sigma.square(), torch.where(mask, tokens.square().sum(2), 0)
+    near = lengths.amax(1) <= FARTHEST[kernel] * squares.amin(1)
+    return bool((near & (squares.amin(1) > 1e-30) & (squares.amax(1) < 1e30)).all())

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .costs import check_tokens, common_dtype, expand_mask, real_tokens, require_finite
-from .kernel_sums import KERNELS, RESOLUTION, discrepancy, kernel_and_slope, rates_of
+from .costs import check_tokens, common_dtype, expand_mask, real_tokens, require_finite, squared_euclidean_cost
+from .kernel_sums import KERNELS, discrepancy, kernel_and_slope, rates_of
 
 ESTIMATORS = ("biased", "unbiased")
 Bandwidth = str | float | Sequence[float] | Tensor
@@ -46,8 +46,8 @@ def mmd(
     x_mask, y_mask : Tensor (B, T), bool
         True at real tokens, by default everywhere. ``mmd(x[x_mask][None], y[y_mask][None])`` pools all samples.
     bandwidth : "median" | float | sequence of floats | Tensor
-        σ. "median": the median distance between two different tokens of the sample, x and y together, at most
-        `MEDIAN_TOKENS` of them, evenly spaced; without gradient.
+        σ, the same for each sample. "median": the median distance between two different tokens of the sample, x and y
+        together, at most `MEDIAN_TOKENS` of them, evenly spaced; without gradient.
     estimator : "biased" | "unbiased"
         "biased" is the V-statistic (never negative), "unbiased" the U-statistic (leaves out k(u, u); its mean is 0
         under equal distributions).
@@ -89,8 +89,8 @@ def _prepare(
     x, y = real_tokens(x, x_mask, dtype), real_tokens(y, y_mask, dtype)
     for name, tokens in (("x", x), ("y", y)):
         require_finite(name, tokens)
-        # A distance that overflows would count as 0.
-        require_finite(f"‖{name}‖²", tokens.detach().square().sum(2, keepdim=True))
+        if dtype == torch.float64:  # which the rest of float32 is computed in
+            require_finite(f"‖{name}‖²", tokens.detach().square().sum(2, keepdim=True))
     return x, y, a, b, _bandwidths(x, y, a, b, bandwidth)
 
 
@@ -102,7 +102,8 @@ def _bandwidths(x: Tensor, y: Tensor, a: Tensor, b: Tensor, bandwidth: Bandwidth
             raise ValueError(f"bandwidth: found {bandwidth!r}; expected 'median', a number or several")
         sigma = median_distance(x, y, a, b).unsqueeze(1)
     else:
-        sigma = torch.as_tensor(bandwidth, dtype=x.dtype, device=x.device).reshape(1, -1).expand(x.shape[0], -1)
+        sigma = torch.as_tensor(bandwidth, dtype=x.dtype, device=x.device)
+        sigma = sigma.reshape(1, -1).expand(x.shape[0], -1) if sigma.ndim < 2 else sigma.new_empty(1, 0)
     if not ((sigma > 0) & torch.isfinite(sigma)).all() or sigma.shape[1] == 0:
         raise ValueError(f"bandwidth: found {bandwidth}; expected finite numbers > 0, at least one")
     return sigma
@@ -112,7 +113,7 @@ def _bandwidths(x: Tensor, y: Tensor, a: Tensor, b: Tensor, bandwidth: Bandwidth
 def median_distance(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Return the median (B,) of ‖u − v‖ over pairs of different real tokens of x and y together.
 
-    1 where it is 0, or where there is no pair.
+    Where it is 0, the median of those that are not; 1 where there is none.
     """
     z, real = torch.cat([x, y], 1), torch.cat([a, b], 1)
     if z.shape[1] < 2:  # no pair at all
@@ -126,9 +127,15 @@ def median_distance(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
         index = order.gather(1, chosen)
         z, real = z.gather(1, index.unsqueeze(2).expand(-1, -1, z.shape[2])), real.gather(1, index)
     i, j = torch.triu_indices(z.shape[1], z.shape[1], 1, device=z.device)
-    distances = torch.cdist(z, z)[:, i, j].masked_fill(~(real[:, i] & real[:, j]), torch.nan)
-    median = distances.nanmedian(1).values
-    return torch.where(median > 0, median, 1)
+    none = ~(real[:, i] & real[:, j])
+    squared = squared_euclidean_cost(z, z, real, real, error=torch.inf)
+    median = squared[:, i, j].masked_fill(none, torch.nan).nanmedian(1).values
+    if (~(median > 0.01 * squared.amax((1, 2))) & ~none.all(1)).any():  # too little for float32 to tell
+        squared = squared_euclidean_cost(z.double(), z.double())[:, i, j].masked_fill(none, torch.nan)
+        median = squared.nanmedian(1).values
+        other = squared.masked_fill(squared == 0, torch.nan).nanmedian(1).values
+        median = torch.where(median > 0, median, other)
+    return torch.where(median > 0, median, 1).sqrt().to(z.dtype)
 
 
 def kernel_mean(squared: Tensor, sigma: Tensor, kernel: str) -> Tensor:
@@ -137,12 +144,6 @@ def kernel_mean(squared: Tensor, sigma: Tensor, kernel: str) -> Tensor:
     for rate in rates_of(sigma, kernel).T:
         total = total + kernel_and_slope(squared, rate.reshape(-1, *[1] * (squared.ndim - 1)), kernel)[0]
     return total / sigma.shape[1]
-
-
-def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    norms = x.square().sum(-1).unsqueeze(-1) + y.square().sum(-1).unsqueeze(-2)
-    squared = torch.baddbmm(norms, x, y.transpose(1, 2), alpha=-2)
-    return torch.where(squared > RESOLUTION * torch.finfo(x.dtype).eps * norms, squared, 0)
 
 
 def witness(
@@ -162,15 +163,16 @@ def witness(
     points : Tensor (B, P, d), the rest as in `mmd`  →  (B, P), 0 for a sample in which x or y has no real token
     """
     x, y, a, b, sigma = _prepare(x, y, x_mask, y_mask, bandwidth, kernel, "biased")
-    points = points.to(x.dtype)
-    centre = points.detach().mean(1, keepdim=True)
+    if points.ndim != 3 or points.shape[::2] != x.shape[::2]:
+        raise ValueError(f"points: found {tuple(points.shape)}; expected (B, P, d) with B, d = {tuple(x.shape[::2])}")
+    require_finite("points", points)
 
     def mean(tokens: Tensor, mask: Tensor) -> Tensor:
-        k = kernel_mean(_squared_distances(points - centre, tokens - centre), sigma, kernel)
+        k = kernel_mean(squared_euclidean_cost(points.double(), tokens.double()), sigma.double(), kernel)
         return (k * mask[:, None]).sum(2) / mask.sum(1).clamp_min(1)[:, None]
 
     present = (a.any(1) & b.any(1))[:, None]
-    return torch.where(present, mean(x, a) - mean(y, b), 0)
+    return torch.where(present, mean(x, a) - mean(y, b), 0).to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -212,17 +214,18 @@ def permutation_test(
 
     Parameters as in `mmd`. p = 1 where x or y has no real token (fewer than two for "unbiased").
     """
+    if not isinstance(permutations, int) or permutations < 1:
+        raise ValueError(f"permutations: found {permutations!r}; expected a whole number of at least 1")
     x, y, a, b, sigma = _prepare(x, y, x_mask, y_mask, bandwidth, kernel, estimator)
     generator = torch.Generator().manual_seed(seed)
     shrink = 0 if estimator == "biased" else 1
     rows = []
     for s in range(x.shape[0]):
-        z, n, m = torch.cat([x[s, a[s]], y[s, b[s]]]).unsqueeze(0), int(a[s].sum()), int(b[s].sum())
+        z, n, m = torch.cat([x[s, a[s]], y[s, b[s]]]).double().unsqueeze(0), int(a[s].sum()), int(b[s].sum())
         if min(n, m) <= shrink:
             rows.append(z.new_zeros(permutations + 1))
             continue
-        z = z - z.mean(1, keepdim=True)
-        k = kernel_mean(_squared_distances(z, z), sigma[s : s + 1], kernel)[0]
+        k = kernel_mean(squared_euclidean_cost(z, z), sigma[s : s + 1].double(), kernel)[0]
         if estimator == "unbiased":
             k.fill_diagonal_(0)
         # Row 0: as labelled. Relabelling leaves K as it is and only chooses other rows for x.
@@ -234,7 +237,8 @@ def permutation_test(
         xy = x_all - xx
         yy = k.sum() - x_all - xy
         rows.append(xx / (n * (n - shrink)) + yy / (m * (m - shrink)) - 2 * xy / (n * m))
-    values = torch.stack(rows)
+    values = torch.stack(rows) if rows else sigma.new_zeros(0, permutations + 1)
     statistic, null = values[:, 0], values[:, 1:]
-    p = (1 + (null >= statistic[:, None]).sum(1)) / (1 + permutations)
-    return PermutationTest(statistic, p, null)
+    # Of few tokens many relabellings are alike: they reach the statistic, whatever the last digit of a sum says.
+    p = (1 + (null >= statistic[:, None] - 1e-12).sum(1)) / (1 + permutations)
+    return PermutationTest(statistic.to(x.dtype), p, null.to(x.dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,31 +127,51 @@ def transport(
     tensor([0, 1, 2])
     """
     check_tokens(x, y, x_mask, y_mask)
-    if method not in METHODS:
-        raise ValueError(f"method: found {method!r}; expected one of {', '.join(METHODS)}")
-    if method in ("sinkhorn", "unbalanced") and not epsilon > 0:
-        raise ValueError(f"epsilon: found {epsilon}; expected a number > 0 (for ε = 0 use method='exact')")
-    if not window >= 0:
-        raise ValueError(f"window: found {window}; expected a number in [0, 1]")
-    if solver not in SOLVERS:
-        raise ValueError(f"solver: found {solver!r}; expected one of {', '.join(SOLVERS)}")
+    options = {"tolerance": tolerance, "max_iterations": max_iterations, "solver": solver}
+    _check_options(method, epsilon, marginal_penalty, window, **options)
     # Autocast would run the products in half precision, and the plan with them.
     with torch.autocast(x.device.type, enabled=False):
-        dtype = common_dtype(x, y)
-        c = _cost(real_tokens(x, x_mask, dtype), real_tokens(y, y_mask, dtype), cost)
+        # The solvers pass over an error in the cost that is small beside ε; the others know no ε.
+        c = _cost(x, y, x_mask, y_mask, cost, epsilon / 1000 if method in ("sinkhorn", "unbalanced") else 0.0)
         x_real, y_real = expand_mask(x_mask, x), expand_mask(y_mask, y)
-        if x_mask is not None or y_mask is not None:
-            c = torch.where(x_real[:, :, None] & y_real[:, None], c, 0)
-        options = {"tolerance": tolerance, "max_iterations": max_iterations, "solver": solver}
         options["penalty"] = marginal_penalty if method == "unbalanced" else None
         limited = c.detach()
         if window < 1 and c.numel():
             # So dear that no chain of cheaper moves, each of them once, is worth a pair that the window leaves out.
-            dear = (limited.abs().amax() + epsilon) * 2 * sum(c.shape[1:])
-            limited = limited + dear * (beyond_window(x_real, y_real, window) & (x_real[:, :, None] & y_real[:, None]))
+            dear = (limited.abs().amax() + 40 * epsilon) * 2 * sum(c.shape[1:])
+            beyond = beyond_window(x_real, y_real, window) & (x_real[:, :, None] & y_real[:, None])
+            limited = torch.where(beyond, dear.clamp_max(torch.finfo(c.dtype).max / 4), limited)
         value, plan, iterations, error = _solve(limited, x_real, y_real, method, epsilon, options)
         distance = _Envelope.apply(c, value, plan)
-    return TransportResult(distance, plan, c.detach(), error <= tolerance, error, iterations)
+    converged = (error <= tolerance) & torch.isfinite(value)
+    return TransportResult(distance, plan, c.detach(), converged, error, iterations)
+
+
+def _check_options(
+    method: str,
+    epsilon: float,
+    marginal_penalty: float,
+    window: float,
+    tolerance: float,
+    max_iterations: int,
+    solver: str,
+) -> None:
+    """Raise a `ValueError` that names an option outside its range."""
+    for name, choice, choices in (("method", method, METHODS), ("solver", solver, SOLVERS)):
+        if choice not in choices:
+            raise ValueError(f"{name}: found {choice!r}; expected one of {', '.join(choices)}")
+    if not isinstance(max_iterations, int) or max_iterations < 1:
+        raise ValueError(f"max_iterations: found {max_iterations!r}; expected a whole number of at least 1")
+    # What lies beyond, float32 cannot hold beside other numbers.
+    ranges = {"window": (window, 0, 1, ""), "tolerance": (tolerance, 0, 1e30, "")}
+    if method in ("sinkhorn", "unbalanced"):
+        most = 1e30 if window < 1 else torch.inf
+        ranges["epsilon"] = (epsilon, 1e-30, most, " (for ε = 0 use method='exact')")
+    if method == "unbalanced":
+        ranges["marginal_penalty"] = (marginal_penalty, 1e-30, 1e30, " (for ρ = ∞ use method='sinkhorn')")
+    for name, (value, least, most, hint) in ranges.items():
+        if not isinstance(value, numbers.Real) or not least <= value <= most:
+            raise ValueError(f"{name}: found {value!r}; expected a number in [{least}, {most}]{hint}")
 
 
 class _Envelope(torch.autograd.Function):
@@ -183,7 +204,7 @@ def _solve(cost: Tensor, x_real: Tensor, y_real: Tensor, method: str, epsilon: f
     else:
         # A sample without tokens still has to pass through the batched solver: with uniform weights over its padding.
         a, b = (torch.where(present[:, None], weights, 1 / weights.shape[1]) for weights in (a, b))
-        solution = solve(cost, a, b, cost.new_full((len(cost),), epsilon), **options)
+        solution = solve(cost, a, b, cost.new_full((len(cost),), epsilon, dtype=torch.float64), **options)
     if present.all():
         return solution
     return Solution(
@@ -194,8 +215,11 @@ def _solve(cost: Tensor, x_real: Tensor, y_real: Tensor, method: str, epsilon: f
     )
 
 
-def _cost(x: Tensor, y: Tensor, cost: str | Tensor) -> Tensor:
-    """The cost (B, Tx, Ty) by its name, or as it is passed, checked."""
+def _cost(
+    x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None, cost: str | Tensor, error: float
+) -> Tensor:
+    """The cost (B, Tx, Ty) by its name, with at most this error, or as it is passed, checked; 0 on padding."""
+    dtype = common_dtype(x, y)
     if isinstance(cost, str):
         if cost not in COSTS:
             raise ValueError(f"cost: found {cost!r}; expected one of {', '.join(COSTS)}, or a tensor")
@@ -203,19 +227,23 @@ def _cost(x: Tensor, y: Tensor, cost: str | Tensor) -> Tensor:
             raise ValueError(
                 f"x and y: found widths {x.shape[2]} and {y.shape[2]}; expected the same for cost={cost!r}"
             )
+        x, y = real_tokens(x, x_mask, dtype), real_tokens(y, y_mask, dtype)
         require_finite("x", x)
         require_finite("y", y)
-        cost = COSTS[cost](x, y)
-    elif torch.promote_types(cost.dtype, torch.float32) != x.dtype:
+        cost = COSTS[cost](x, y, x_mask, y_mask, error) if cost == "sqeuclidean" else COSTS[cost](x, y)
+    elif not isinstance(cost, Tensor) or torch.promote_types(cost.dtype, torch.float32) != dtype:
+        found = cost.dtype if isinstance(cost, Tensor) else type(cost).__name__
         raise ValueError(
-            f"cost: found {cost.dtype}, where x and y are computed in {x.dtype}; expected the same: "
-            f"pass cost.to({x.dtype}), or x and y in {cost.dtype}"
+            f"cost: found {found}, where x and y are computed in {dtype}; expected the same: "
+            f"pass cost.to({dtype}), or x and y in {found}"
         )
     expected = (x.shape[0], x.shape[1], y.shape[1])
     if tuple(cost.shape) != expected:
         raise ValueError(f"cost: found {tuple(cost.shape)}; expected {expected}")
+    if x_mask is not None or y_mask is not None:
+        cost = torch.where(expand_mask(x_mask, x)[:, :, None] & expand_mask(y_mask, y)[:, None], cost, 0)
     require_finite("cost", cost)
-    return cost.to(x.dtype)
+    return cost.to(dtype)
 
 
 def _relaxed(cost: Tensor, a: Tensor, y_mask: Tensor) -> Solution:

@@ -37,6 +37,9 @@ SOLVERS = ("auto", "numba", "kernel", "log")
 # Range of C/ε up to which the kernel domain is safe: products of two scalings stay normal numbers.
 SAFE_RANGE = {torch.float32: 30.0, torch.float64: 250.0}
 
+# Potentials are known to a rounding error times ε: in float32 to that of the cost up to so many times its size.
+ROUGH_EPSILON, LARGEST_EPSILON = 1_000, 1e8
+
 # The marginal error is looked at every so many iterations: on a GPU each look waits for the device.
 LOOK_EVERY = 10
 
@@ -62,6 +65,20 @@ def solve(
     **limits: float,
 ) -> Solution:
     """Solve with `solver`, or with the quickest one that is safe here; the rest as in `solve_log_domain`."""
+    size = cost.abs().amax((1, 2))
+    # Beyond, the distance is the mean cost, but for a rounding error times ε.
+    epsilon = torch.minimum(epsilon, torch.where(size > 0, LARGEST_EPSILON * size.double(), 1))
+    rough = cost.dtype == torch.float32 and bool(((epsilon > ROUGH_EPSILON * size) & (size > 0)).any())
+    if rough and solver == "numba":
+        raise ValueError(
+            f"solver='numba': found ε above {ROUGH_EPSILON} times the largest cost, where float32 loses the cost; "
+            "expected less. Use solver='auto'"
+        )
+    if rough:
+        weights, dtype = (t.double() / t.sum(1, keepdim=True, dtype=torch.float64) for t in (a, b)), cost.dtype
+        found = solve(cost.double(), *weights, epsilon, solver=solver, penalty=penalty, **limits)
+        return Solution(found.value.to(dtype), found.plan.to(dtype), found.iterations, found.marginal_error.to(dtype))
+    epsilon = epsilon.to(cost.dtype)
     if penalty is not None:
         return solve_log_domain(cost, a, b, epsilon, penalty=penalty, **limits)
     fits_numba = cost.device.type == "cpu" and cost.dtype == torch.float32

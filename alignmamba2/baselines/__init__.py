@@ -19,7 +19,6 @@ swapping and task loss are those of AlignMamba-2 (`model.base`), so that a compa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,23 +29,12 @@ from ..effects import fusion_parameters
 from ..encoders import EncoderConfig
 from ..model import AlignMamba2, AlignMamba2Config, FusionModel
 from ..model.layers import one_of
-from ..storage.model_folder import CONFIG_FILE
+from ..storage.model_folder import read_config
 from .attention import MulT, Transformer
 from .base import Baseline, BaselineConfig
 from .mamba import AlignMambaV1, PlainMamba
 from .pooled import ConcatMean, LateMean, LowRankFusion, TensorFusion
 from .recurrent import BcLSTM, EarlyLSTM, LateLSTM
-
-__all__ = [
-    "KINDS",
-    "Baseline",
-    "BaselineConfig",
-    "build_model",
-    "counted",
-    "load_model",
-    "matching_width",
-    "parameter_count",
-]
 
 OURS = "alignmamba2"
 KINDS: dict[str, type[FusionModel]] = {
@@ -77,10 +65,7 @@ def build_model(settings: Mapping[str, Any]) -> FusionModel:
 
 def load_model(folder: str | Path) -> FusionModel:
     """Load a model of any kind that `save_pretrained` wrote, ready to predict."""
-    path = Path(folder) / CONFIG_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: not found; expected a folder written by save_pretrained")
-    kind = json.loads(path.read_text("utf-8")).get("kind", OURS)
+    kind = str(read_config(Path(folder)).get("kind", OURS))
     return KINDS.get(kind, AlignMamba2).from_pretrained(folder)
 
 

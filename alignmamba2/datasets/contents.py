@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..storage.file_array import blocks
+from ..storage.files import printable
 
 MOST_VALUES = 12  # labels of up to so many values are counted one by one
 BINS = 10
@@ -174,7 +175,7 @@ def report(contents: Contents) -> str:
             lines += ["", title, *(f"  {s}" for s in sentences)]
         elif title == "wrong":
             lines += ["", "nothing wrong was found"]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(printable, lines)) + "\n"
 
 
 def lengths(contents: Contents) -> Mapping[str, Mapping[str, np.ndarray]]:

@@ -20,7 +20,7 @@ from .base import DataError, Dataset, check_choice, splits_of
 from .contents import Contents, Field, Part
 from .fetch import data_root
 from .formats import csd, mosi_pickles
-from .formats.hdf5 import reading
+from .formats.hdf5 import reading, values
 from .formats.mosi_pickles import SPLITS, Utterances
 from .registry import Entry
 
@@ -229,8 +229,8 @@ def _inspect_labels(path: Path) -> Contents | None:
         with reading(path / name, "numbers in 'data'") as file:
             if "data" not in file:
                 return None
-            values = np.asarray(file["data"][()]).reshape(-1)
-            parts[split] = Part({"data": Field.of(values)}, values.astype(np.float64))
+            labels = np.asarray(values(path / name, file["data"])).reshape(-1)
+            parts[split] = Part({"data": Field.of(labels)}, labels.astype(np.float64))
     sizes = tuple(len(p.labels) for p in parts.values())
     problems = [f"{s}: labels are not in [-3, 3]" for s, p in parts.items() if not (np.abs(p.labels) <= 3).all()]
     if sizes != STANDARD["mosi"]:

@@ -17,6 +17,7 @@ from ..batch import Sample
 from .base import DataError, Dataset, splits_of
 from .contents import Contents, Field, Part
 from .fetch import Source, data_root
+from .formats.mosi_pickles import string
 from .formats.unpickle import read_pickle
 from .registry import Entry
 from .store import video_of
@@ -93,7 +94,7 @@ def _sample(path: Path, number: int, entry: Any) -> Sample:
     try:
         (_, video, audio, words), label, name = entry
         features = {"video": np.array(video, np.float32), "audio": np.array(audio, np.float32)}
-        value, words = np.array(label, np.float32).reshape(()), [str(w) for w in words]
+        value, words = np.array(label, np.float32).reshape(()), list(map(string, words))
     except (TypeError, ValueError) as error:
         raise DataError(
             f"{path}: entry {number} is no ((indices, face, sound, words), label, id) ({error}). Fetch it again"
@@ -107,10 +108,10 @@ def _sample(path: Path, number: int, entry: Any) -> Sample:
     return Sample(
         {m: torch.from_numpy(x) for m, x in features.items()},
         torch.tensor(float(value)),
-        str(name),
+        string(name),
         dict.fromkeys(("text", *features), words),
         {(m, "text"): partner for m in features},
-        group=video_of(str(name)),
+        group=video_of(string(name)),
     )
 
 

@@ -1,8 +1,9 @@
-"""rated-sentences: sentences from film reviews, each rated by people, for training a text encoder on sentiment.
+"""rated-sentences: sentences, each rated by people, for training a text encoder on sentiment.
 
 The ground truth of VADER (Hutto & Gilbert, ICWSM 2014; MIT licence), which lies inside the source archive of the
-package `vaderSentiment`: 10,605 sentences, each rated by 15 people or more from −4 (extremely negative) to 4 (extremely
-positive). The label is the mean rating. A recipe's `training.start` makes encoders start from what they learnt here.
+package `vaderSentiment`: 10,605 sentences of film reviews, 3,708 of reviews of goods, 5,190 of newspaper editorials and
+4,200 tweets, each rated by 15 people or more from −4 (extremely negative) to 4 (extremely positive). The label is the
+mean rating. A recipe's `training.start` makes encoders start from what they learnt here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import io
 import re
 import tarfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +29,13 @@ from .registry import Entry
 NAME = "rated-sentences"
 ARCHIVE = "vaderSentiment-3.3.2.tar.gz"
 INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
-RATINGS = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+RATINGS = "hutto_ICWSM_2014/{}_GroundTruth.txt"
+KINDS = {
+    "films": "movieReviewSnippets",
+    "goods": "amazonReviewSnippets",
+    "news": "nytEditorialSnippets",
+    "tweets": "tweets",
+}
 SHARES = {"train": 0.92, "valid": 0.04, "test": 0.04}
 LONGEST = 64  # word pieces
 
@@ -49,7 +57,9 @@ class Review:
     text: str
 
 
-def load(root: str | Path | None = None, *, text: str = "minilm", split_seed: int = 0) -> dict[str, Dataset]:
+def load(
+    root: str | Path | None = None, *, text: str = "minilm", kinds: Sequence[str] = ("films",), split_seed: int = 0
+) -> dict[str, Dataset]:
     """Load the splits, 92 / 4 / 4 % by sentence; modality "text", as token ids for an encoder inside a model.
 
     Sentences are written as speech is transcribed, in lower case without punctuation; of equal ones, the first counts.
@@ -58,9 +68,11 @@ def load(root: str | Path | None = None, *, text: str = "minilm", split_seed: in
     ----------
     root : folder of all data sets
     text : the encoder, "minilm", "mpnet", or the name of a Hugging Face text model
+    kinds : of what is rated, out of "films", "goods", "news", "tweets"
     split_seed : seed of the draw of the splits
     """
-    reviews = read_reviews(SOURCE.ensure(NAME, root) / ARCHIVE)
+    archive = SOURCE.ensure(NAME, root) / ARCHIVE
+    reviews = [review for kind in kinds for review in read_reviews(archive, kind)]
     spoken = {re.sub(r"[^a-z0-9à-ÿ']+", " ", r.text.lower()).strip(): r for r in reversed(reviews)}
     spoken.pop("", None)
     ids = token_ids(text, list(spoken), LONGEST)
@@ -74,40 +86,43 @@ def load(root: str | Path | None = None, *, text: str = "minilm", split_seed: in
     return splits_of(
         {split: [samples[i] for i in part] for split, part in parts.items()},
         name=NAME,
-        protocol=f"VADER's film reviews, split by sentence 92/4/4 (split_seed {split_seed}), mean rating in [-4, 4], "
-        f"text={text}",
-        description="rated-sentences: sentences from film reviews, each rated by 15 people or more (VADER)",
+        protocol=f"VADER's sentences on {', '.join(kinds)}, split 92/4/4 (split_seed {split_seed}), mean rating in "
+        f"[-4, 4], text={text}",
+        description="rated-sentences: sentences that are each rated by 15 people or more (VADER)",
         synthetic=False,
         encoders={"text": text},
         hashes=SOURCE.hashes,
     )
 
 
-def read_reviews(archive: Path) -> list[Review]:
-    """Return the rated sentences of the archive, read in memory; nothing of it is unpacked or run.
+def read_reviews(archive: Path, kind: str = "films") -> list[Review]:
+    """Return one kind's rated sentences of the archive, read in memory; nothing of it is unpacked or run.
 
     Raises
     ------
     DataError
         Naming the file and the line.
     """
+    if kind not in KINDS:
+        raise DataError(f"kinds: found {kind!r}; expected some of {', '.join(KINDS)}")
+    ratings = RATINGS.format(KINDS[kind])
     try:
         # All of it first: tarfile stops at the file that it looks for, and would miss that the end is cut off.
         with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive.read_bytes()))) as outer:
             inner = outer.extractfile(INNER).read()
         with tarfile.open(fileobj=io.BytesIO(inner)) as files:
-            lines = files.extractfile(RATINGS).read().decode("utf-8").splitlines()
+            lines = files.extractfile(ratings).read().decode("utf-8").splitlines()
     except (OSError, EOFError, KeyError, AttributeError, tarfile.TarError, UnicodeDecodeError, zlib.error) as error:
-        raise DataError(f"{archive}: no readable {RATINGS} inside ({error}); remove it and fetch it again") from error
+        raise DataError(f"{archive}: no readable {ratings} inside ({error}); remove it and fetch it again") from error
     reviews = []
     for number, line in enumerate(lines, start=1):
         cells = line.split("\t")
         try:
             name, rating, text = cells[0], float(cells[1]), cells[2]
         except (IndexError, ValueError):
-            raise DataError(f"{archive}: {RATINGS}, line {number}: expected id, rating, text; found {line!r}") from None
+            raise DataError(f"{archive}: {ratings}, line {number}: expected id, rating, text; found {line!r}") from None
         if not -4 <= rating <= 4:
-            raise DataError(f"{archive}: {RATINGS}, line {number}: rating {rating:g}; expected -4 to 4")
+            raise DataError(f"{archive}: {ratings}, line {number}: rating {rating:g}; expected -4 to 4")
         reviews.append(Review(name, rating, sayable(text)))
     return reviews
 

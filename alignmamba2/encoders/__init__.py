@@ -11,16 +11,3 @@ from .cache import Tokens
 from .encoder import Encoder, EncoderConfig
 from .images import depth_colours, depth_image, image_encoder
 from .text import INSTALL, MiniLM, text_encoder, token_ids
-
-__all__ = [
-    "INSTALL",
-    "Encoder",
-    "EncoderConfig",
-    "MiniLM",
-    "Tokens",
-    "depth_colours",
-    "depth_image",
-    "image_encoder",
-    "text_encoder",
-    "token_ids",
-]

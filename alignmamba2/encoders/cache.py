@@ -54,10 +54,8 @@ def cached(cache: str | Path, encoder: str, data: str, width: int, parts: Iterab
     Parameters
     ----------
     cache : folder
-    encoder : str
-        All that decides what the encoder does: its weights' hash, its options.
-    data : str
-        Hash of what is encoded (see `hash_items`).
+    encoder : all that decides what the encoder does: its weights' hash, its options
+    data : hash of what is encoded (see `hash_items`)
     parts : iterable of batches of Tensors (T_i, width)
         Only iterated over if there is something to compute; never more than one batch in memory.
     """

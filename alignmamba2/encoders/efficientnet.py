@@ -107,7 +107,7 @@ class EfficientNetLite(nn.Module):
                 channels = wide
         self._blocks = nn.ModuleList(blocks)
         self._conv_head = _Conv(channels, WIDTH, 1)
-        self._fc = nn.Linear(WIDTH, 1000)  # in the file; only `classify` needs it
+        self._fc = nn.Linear(WIDTH, 1000)  # in the file, of the ImageNet classes; unused
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, 1280, ⌈H/32⌉, ⌈W/32⌉)."""
@@ -115,10 +115,6 @@ class EfficientNetLite(nn.Module):
         for block in self._blocks:
             x = block(x)
         return F.relu6(self._conv_head(x))
-
-    def classify(self, pixels: Tensor) -> Tensor:
-        """Return scores (B, 1000) of the ImageNet classes, to check the weights with."""
-        return self._fc(self(pixels).mean((2, 3)))
 
 
 class SideBySide(nn.Module):

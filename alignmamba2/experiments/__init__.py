@@ -6,22 +6,3 @@ from .results import comparison, provenance, table, write_results
 from .search import search
 from .seeds import evaluate_folders, results, run_ablations, run_name, run_seeds
 from .statistics import summary_of
-
-__all__ = [
-    "ABLATIONS",
-    "BENCHMARKS",
-    "Benchmark",
-    "benchmark_names",
-    "comparison",
-    "evaluate_folders",
-    "provenance",
-    "reproduce",
-    "results",
-    "run_ablations",
-    "run_name",
-    "run_seeds",
-    "search",
-    "summary_of",
-    "table",
-    "write_results",
-]

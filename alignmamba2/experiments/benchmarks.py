@@ -47,8 +47,9 @@ class Benchmark:
     """A recipe, the baselines that fit its data, and what is published.
 
     `tried` is the number of settings that were tried before the recipe was chosen, if it is known. Further `rows`:
-    "linear", a linear model of mean frozen tokens; "alone", each modality by itself. `equal`: the baselines have as
-    many "stored" parameters as the recipe's model, or as many as a token meets there, "active".
+    "linear", a linear model of mean frozen tokens; "alone", each modality by itself; "neighbours", the recipe with
+    encoders that read one sample at a time. `equal`: the baselines have as many "stored" parameters as the recipe's
+    model, or as many as a token meets there, "active".
     """
 
     recipe: str
@@ -137,6 +138,9 @@ def variants(benchmark: Benchmark, recipe: Recipe, train: Dataset) -> list[Varia
             width = matching_width(alone, target)
             changes = {"model.kind": ALONE, "model.d_model": width, "model.anchor": m}
             rows.append(Variant(f"{m} alone", "alone", changes, "its mean token, two layers", (m,)))
+    if "neighbours" in benchmark.rows:
+        changes = {f"model.encoders.{m}.neighbours": 1 for m in recipe.model["encoders"]}
+        rows.append(Variant("without neighbours", "ablation", changes))
     for kind in benchmark.baselines:
         note = ""
         try:

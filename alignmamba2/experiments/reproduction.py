@@ -29,8 +29,7 @@ from ..metrics import calibration_error
 from ..recipes import Recipe
 from ..storage.files import FileError, json_digest, read_json, write_json
 from ..training import Machines, fit
-from ..training.evaluation import outputs
-from ..training.evaluation import scores as metrics_of
+from ..training.evaluation import outputs, scores
 from ..training.kept_states import prepared
 from ..training.machines import process
 from .benchmarks import FULL, Variant, benchmark_of, variants
@@ -69,7 +68,7 @@ def reproduce(
         named and run again.
     fast : two epochs a run: to see that everything runs
     jobs : runs at a time, each in a process of its own
-    only : variants to run, by name; default: all
+    only : variants to run, by name, or "benchmark/variant"; default: all
     equal : "stored" or "active", the parameters that baselines have as many of; default: the recipe's, see `Benchmark`
     machines : options of `fit` that say what trains, such as devices; where processes train together, `jobs` is 1,
         the first of them evaluates and writes, and the others get an empty report
@@ -97,8 +96,8 @@ def reproduce(
             continue
         datasets = load_described(recipe, say, name)
         rows = variants(of[name], recipe, datasets["train"])
-        known += [v.name for v in rows if v.name not in known]
-        rows = [v for v in rows if not only or v.name in only]
+        known += [word for v in rows for word in (v.name, f"{name}/{v.name}") if word not in known]
+        rows = [v for v in rows if not only or {v.name, f"{name}/{v.name}"} & set(only)]
         tables[name] = datasets, rows
         benchmarks[name] = {"fingerprint": fingerprint(datasets)}
         decisive = {"fast": fast, "data": benchmarks[name]["fingerprint"], "version": version("alignmamba2")}
@@ -276,9 +275,8 @@ def examine(model: torch.nn.Module, dataset: Dataset, only: Sequence[str] = ()) 
     For classes, "calibration_error" is among the metrics. A sample that has none of the modalities in `only` still
     counts: it gets one token of zeros.
     """
-    options = {"change": functools.partial(_only, modalities=only)} if only else {}
-    prediction, target, logits = outputs(model, dataset, **options)
-    metrics = metrics_of(prediction, target, model.config)
+    prediction, target, logits = outputs(model, dataset, change=lambda batch: _only(batch, only) if only else batch)
+    metrics = scores(prediction, target, model.config)
     if logits is not None:
         metrics["calibration_error"] = calibration_error(logits.softmax(-1), target)
     return metrics, prediction.tolist()

@@ -121,12 +121,15 @@ def run_ablations(recipe: str | Path, seeds: Sequence[int], **options: Any) -> d
     return rows
 
 
-def evaluate_folders(folders: Sequence[Path], split: str = "test") -> dict[str, Any]:
-    """Evaluate models that `fit` wrote into folders; those of one recipe are one row, mean and sd over them."""
+def evaluate_folders(folders: Sequence[Path], split: str = "test", trust: bool = False) -> dict[str, Any]:
+    """Evaluate models that `fit` wrote into folders; those of one recipe are one row, mean and sd over them.
+
+    Folders, modules and models of a hub that their files name are refused, but with `trust`.
+    """
     results: dict[str, Any] = {}
     for folder in folders:
+        notes = training_notes(folder, trust)
         model = load_model(folder)
-        notes = training_notes(folder)
         recipe = notes["recipe"]
         datasets = load_dataset(recipe["dataset"], **recipe["data"])
         run = {"seed": notes["seed"], "best_epoch": notes["best_epoch"], split: evaluate(model, datasets[split])}

@@ -32,18 +32,13 @@ class DataExplorer(Explorer):
     Parameters
     ----------
     splits : mapping of split name to Dataset
-    split : str
-        The split that is drawn first; left out, the first one.
-    sample : int
-        The sample that is drawn first.
-    batch : int, one of `BATCHES`
-        Samples in a batch, at first.
+    split, sample : what is drawn first
+    batch : samples in a batch at first, one of `BATCHES`
     **options : those of `Explorer`
 
     Attributes
     ----------
-    padding : mapping of modality to float
-        Share of the batch's tokens that are padding.
+    padding : mapping of modality to the share of the batch's tokens that are padding
     """
 
     def __init__(

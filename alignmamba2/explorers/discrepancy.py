@@ -32,14 +32,12 @@ class DiscrepancyExplorer(Explorer):
     ----------
     clouds : mapping of a pair's name to (x (N, d), y (M, d))
     names : mapping of a pair's name to (name of x, name of y), optional
-    size : int
-        Tokens of each cloud at first.
+    size : tokens of each cloud at first
     **options : those of `Explorer`
 
     Attributes
     ----------
-    test : PermutationTest
-        The one that is drawn; MMD² is the unbiased estimate.
+    test : PermutationTest that is drawn; its MMD² is the unbiased estimate
     """
 
     def __init__(

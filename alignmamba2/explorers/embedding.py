@@ -43,21 +43,15 @@ class EmbeddingExplorer(Explorer):
 
     Parameters
     ----------
-    trace : Trace
-        Of many samples.
-    dataset : optional
-        The samples of the trace, in its order, for their pictures and the names of the classes.
-    most : int
-        Number of tokens at most, drawn evenly over modalities.
-    random_state : int
-    wait : bool
-        Compute planes before answering, as a page or a test needs it.
+    trace : of many samples
+    dataset : the samples of the trace, in its order, for their pictures and the names of the classes
+    most : number of tokens at most, drawn evenly over modalities
+    wait : whether to compute planes before answering, as a page or a test needs it
     **options : those of `Explorer`
 
     Attributes
     ----------
-    planes : (before (N, 2), after (N, 2))
-        The ones that are drawn.
+    planes : (before (N, 2), after (N, 2)) that are drawn
     """
 
     def __init__(

@@ -12,6 +12,8 @@ from typing import Any, TypedDict
 import ipywidgets as widgets
 import plotly.graph_objects as go
 
+from ..figures.marks import add_trace as add_trace
+from ..figures.marks import axes_of, named
 from ..figures.style import IN_THE_DARK, QUIET, TEMPLATE, dark, short
 from .figure_widget import LiveFigure
 
@@ -37,18 +39,15 @@ class Explorer:
     Parameters
     ----------
     controls : mapping of name to widget
-    note : str
-        Stands under the title: the data, and "synthetic" where they are.
-    interactive : bool
-        False for a page: the figure alone, with no Python behind it.
+    note : what stands under the title: the data, and "synthetic" where they are
+    interactive : if false, the figure alone, with no Python behind it, for a page
     theme : "light" or "dark"
 
     Attributes
     ----------
     fig : FigureWidget, or Figure with interactive=False
     controls : mapping of name to widget; empty with interactive=False
-    words : str
-        The description of the figure that stands below it.
+    words : description of the figure, which stands below it
     """
 
     BUTTONS = True  # Plotly's, over the figure's upper right corner; not where a legend stands there
@@ -98,8 +97,7 @@ class Explorer:
 
     def _axes(self, trace: str) -> tuple[go.layout.XAxis, go.layout.YAxis]:
         """Return the axes that the trace of a name lies on."""
-        x, y = self._traces[trace].xaxis or "x", self._traces[trace].yaxis or "y"
-        return self.fig.layout[f"xaxis{x[1:]}"], self.fig.layout[f"yaxis{y[1:]}"]
+        return axes_of(self.fig, self._traces[trace])
 
     def _neutral(self, colour: str) -> str:
         """Return a neutral colour of `figures.style` in this panel's theme."""
@@ -155,7 +153,7 @@ class Explorer:
 
     def _show(self, figure: go.Figure) -> None:
         self.fig: go.Figure = figure
-        self._traces = {trace.meta: trace for trace in figure.data if trace.meta}
+        self._traces = named(figure)
 
     def _respond(self, name: str) -> None:
         if not self._silent:
@@ -185,29 +183,7 @@ class Explorer:
         return {**live, **still, "text/plain": f"{type(self).__name__}: {self.words}"}
 
 
-# --- traces and names of tokens ---
-
-
-def add_trace(
-    figure: go.Figure, kind: str, name: str, hover: str = "", *, place: tuple = (), legend: str = "", **style: Any
-) -> None:
-    """Add a trace without numbers, which `Explorer._set` finds by its name.
-
-    Parameters
-    ----------
-    kind : str
-        "bar", "heatmap", or the mode of a scatter, such as "lines+markers".
-    hover : str
-        Template of the box at the pointer; no box if empty.
-    place : (row, column) or (row, column, secondary y), of a figure with subplots
-    legend : str
-        Its entry in the legend; none if empty.
-    style : Plotly's options
-    """
-    form = {"type": kind} if kind in ("bar", "heatmap") else {"type": "scatter", "mode": kind}
-    box = {"hovertemplate": f"{hover}<extra></extra>"} if hover else {"hoverinfo": "skip"}
-    entry = {"name": legend} if legend else {"showlegend": False}
-    figure.add_trace({**form, "meta": name, **box, **entry, **style}, *place)
+# --- names of tokens ---
 
 
 def quoted(word: str, length: int) -> str:

@@ -29,15 +29,12 @@ class RoutingExplorer(Explorer):
     ----------
     models : a model, or a mapping of name to model
         Such as {"modality": model, "gated": other}, trained on the same data.
-    dataset : Dataset
-    samples : int
-        Number of first samples that are averaged, for comparison.
+    samples : number of first samples that are averaged, for comparison
     **options : those of `Explorer`
 
     Attributes
     ----------
-    shares : mapping of modality to array (T_m,)
-        The own expert's share of each token, as drawn.
+    shares : mapping of modality to the own expert's share of each token (T_m,), as drawn
     """
 
     def __init__(self, models: Any, dataset: Any, *, samples: int = 40, **options: Unpack[PanelOptions]):

@@ -9,10 +9,10 @@ from typing import Any, Unpack
 import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
-import torch
 from plotly.subplots import make_subplots
 
 from ..figures import look
+from ..figures.attribution import direction_of
 from ..figures.pictures import of_sample
 from ..figures.style import INK, LIGHT, QUIET, array, class_names, short, titled
 from ..trace import Attribution, Trace
@@ -29,19 +29,15 @@ class SampleExplorer(Explorer):
 
     Parameters
     ----------
-    model : AlignMamba2
-    dataset : Dataset
-        `dataset.show["audio"]` gives the envelope; left out, it is the length of the standardised features.
-    sample : int
-        The sample that is drawn first.
-    picture : callable (Sample) -> array (H, W, 3) of uint8, optional
-        Shown under the prediction; left out, the pictures of `dataset.show`, colour and depth, if it has them.
+    dataset : `dataset.show["audio"]` gives the envelope; left out, it is the length of the standardised features
+    sample : the sample that is drawn first
+    picture : function of a Sample that returns an array (H, W, 3) of uint8, shown under the prediction; left out, the
+        pictures of `dataset.show`, colour and depth, if it has them
     **options : those of `Explorer`
 
     Attributes
     ----------
-    trace : Trace
-        The one that is drawn, with the modalities that are switched on.
+    trace : Trace that is drawn, with the modalities that are switched on
     """
 
     def __init__(
@@ -121,29 +117,29 @@ class SampleExplorer(Explorer):
         present = tuple(m for m in self._modalities if m in record.features and len(record.features[m]))
         on = tuple(m for m in present if switches[m]) or present
         self.trace, full = self._trace(sample, on), self._trace(sample, present)
-        towards = _class_of_interest(full, step)
-        parts = self.trace.attribution(0, step)
-        added = array(_score(parts.scan + parts.direct, towards))
-        value, whole_value = (float(_score(t.attribution(0, step).logits, towards)) for t in (self.trace, full))
+        parts, logits = self.trace.attribution(0, step), full.attribution(0, step).logits
+        direction, what = direction_of(logits, self._classes)
+        added = array(parts.scan + parts.direct) @ direction
+        value, whole_value, bias = (float(array(x) @ direction) for x in (parts.logits, logits, parts.bias))
         if self._drawn != sample:
             self._paint_input(record)
             self._drawn = sample
         self._paint_added(parts, added)
-        self._axes("prediction")[1].title.text = self._scale(towards)
+        self._axes("prediction")[1].title.text = what
         bars = {"now": value, "all on": whole_value}
         label = record.label if record.label is None or step is None else record.label[step]
         if self._regression and label is not None:
             bars["label"] = float(label)
         self._set("prediction", x=list(bars), y=list(bars.values()))
 
-        unit = "" if self._regression else f" ({self._scale(towards)})"
+        unit = "" if self._regression else f" ({what})"
         words = f"Sample {record.id}{'' if step is None else f', step {step + 1}'}: the prediction is {value:.2f}{unit}"
         off = " and ".join(m for m in present if m not in on)
         if off:
             words += f"; without {off} it moved by {value - whole_value:+.2f} from {whole_value:.2f}"
         if label is not None:
             words += f"; the label is {self._classes[int(label)] if self._classes else f'{float(label):.2f}'}"
-        return f"{words}. It is {float(_score(parts.bias, towards)):+.2f} before any token, {_sums(parts, added)}"
+        return f"{words}. It is {bias:+.2f} before any token, {_sums(parts, added)}"
 
     def _paint_input(self, record: Any) -> None:
         """Draw what changes with the sample alone: names, strengths, words, pictures."""
@@ -176,28 +172,6 @@ class SampleExplorer(Explorer):
             return np.zeros(0)
         project = self._model.project[m]
         return array(((record.features[m] - project.mean) * project.scale).norm(dim=1))
-
-    def _scale(self, towards: int) -> str:
-        """Return what the numbers are: the value itself, or log-odds or logit of a class."""
-        if self._regression:
-            return "value"
-        return f"{'log-odds' if len(self._classes) == 2 else 'logit'} of {self._classes[towards]}"
-
-
-def _class_of_interest(full: Trace, step: int | None) -> int:
-    """Return the class whose score is drawn: 1 of two, else the predicted one of the whole sample."""
-    if full.logits is None or full.logits.shape[-1] == 2:
-        return 1
-    return int(full.prediction[0] if step is None else full.prediction[0, step])
-
-
-def _score(logits: torch.Tensor, towards: int) -> torch.Tensor:
-    """Return a value itself, the log-odds of the second of two classes, or the logit of one of several."""
-    if logits.shape[-1] == 1:
-        return logits[..., 0]
-    if logits.shape[-1] == 2:
-        return logits[..., 1] - logits[..., 0]
-    return logits[..., towards]
 
 
 def _sums(parts: Attribution, added: np.ndarray) -> str:

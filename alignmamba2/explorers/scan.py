@@ -34,13 +34,12 @@ class ScanExplorer(Explorer):
 
     Parameters
     ----------
-    model, dataset : optional, both or neither
+    model, dataset : both or neither
     **options : those of `Explorer`
 
     Attributes
     ----------
-    scan : Scan
-        Of the one channel that is drawn.
+    scan : Scan of the one channel that is drawn
     """
 
     def __init__(self, model: Any = None, dataset: Any = None, **options: Unpack[PanelOptions]):

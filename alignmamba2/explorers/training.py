@@ -23,16 +23,13 @@ class TrainingMonitor(Explorer):
 
     Parameters
     ----------
-    metric : str
-        The validation metric that is shown first.
-    epochs : int
-        Length of the axis at first.
+    metric : the validation metric that is shown first
+    epochs : length of the axis at first
     **options : those of `Explorer`
 
     Attributes
     ----------
-    history : list of mappings, one per epoch
-        Such as `FitResult.history`.
+    history : list of mappings, one per epoch, such as `FitResult.history`
 
     Examples
     --------
@@ -58,7 +55,6 @@ class TrainingMonitor(Explorer):
             add_trace(figure, "lines+markers", name, hover, place=place, line=line, marker=marker)
         star = {"symbol": "star", "size": 16, "color": "#D55E00"}
         add_trace(figure, "markers", "best", "best: epoch %{x}, %{y:.4f}", place=(2, 2), marker=star)
-        figure.update_xaxes(range=[0.5, self._epochs + 0.5], tick0=0, dtick=whole_steps(self._epochs, 8))
         figure.update_xaxes(title="epoch", row=2)
         figure.update_yaxes(nticks=5)
         return titled(figure, "The training, live", height=490)
@@ -80,6 +76,9 @@ class TrainingMonitor(Explorer):
         self._epochs = epochs
 
     def _paint(self, metric: str) -> str:
+        if self.history and self.history[-1]["epoch"] >= self._epochs:
+            self._epochs *= 2
+        self.fig.update_xaxes(range=[0.5, self._epochs + 0.5], tick0=0, dtick=whole_steps(self._epochs, 8))
         if not self.history:
             return "No epoch yet."
         last = self.history[-1]
@@ -94,12 +93,6 @@ class TrainingMonitor(Explorer):
             self._set("best", x=[epochs[best]], y=[values[best]])
             facts.append(f"validation {metric} {values[-1]:.3g}, the best so far in epoch {epochs[best]}")
         self.fig.layout.annotations[3].text = f"validation {metric}"
-        if last["epoch"] + 1 > self._epochs:
-            self._epochs *= 2
-        for name in (*LOSSES, "metric"):
-            axis, _ = self._axes(name)
-            if tuple(axis.range) != (0.5, self._epochs + 0.5):
-                axis.update(range=[0.5, self._epochs + 0.5], dtick=whole_steps(self._epochs, 8))
         return f"Epoch {last['epoch'] + 1}: {'; '.join(facts)}."
 
     def _curve(self, name: str) -> dict[str, list[float]]:

@@ -11,15 +11,14 @@ import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from plotly.subplots import make_subplots
 from torch import Tensor
 
 from ..alignment import TransportResult, transport
-from ..figures import agreement, look, transport_sweep
-from ..figures.style import INK, LIGHT, PAPER, PLAN_SCALE, array, short, titled
-from ..figures.transport import labels_and_names, links, plan_axes, shares_of_rows, texts_of_bars, with_agreement
+from ..figures import agreement, transport_sweep
+from ..figures.style import array, short, titled
+from ..figures.transport import Ends, laid_out, put_mass, put_tokens, with_agreement
 from .figure_widget import PointDragging
-from .panel import Explorer, PanelOptions, add_trace, button, choice, number, steps, which_sample, whole
+from .panel import Explorer, PanelOptions, button, choice, number, steps, which_sample, whole
 
 EPSILONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 METHODS = (
@@ -32,9 +31,6 @@ WITHOUT_EPSILON = ("exact", "relaxed")
 COSTS = (("1 − cosine", "cosine"), ("squared distance", "sqeuclidean"))
 # A small ε takes more steps than training allows itself, and bars that do not end level would puzzle.
 PRECISE = {"tolerance": 1e-5, "max_iterations": 20_000}
-WIDTHS = (1.0, 2.5, 5.0)  # of links
-MOST_LINKS = 60
-KINDS = {"other link": LIGHT, "true link": INK}
 EDGE = 0.03  # points stay this far inside the square
 
 
@@ -57,16 +53,12 @@ class PointClouds:
 
 @dataclass(frozen=True)
 class Problem:
-    """Two rows of tokens, one to carry to the other; points of a plane if `on_plane`, `partners` as in figures."""
+    """Two rows of tokens, one to carry to the other, what is known of them, and the sample that they belong to."""
 
     x: Tensor
     y: Tensor
-    row_words: Sequence[str] = ()
-    column_words: Sequence[str] = ()
-    names: tuple[str, str] = ("tokens", "anchor")
-    partners: Any = None
+    ends: Ends
     sample: str = ""
-    on_plane: bool = False
 
 
 class TransportExplorer(Explorer):
@@ -78,18 +70,14 @@ class TransportExplorer(Explorer):
 
     Parameters
     ----------
-    x, y : Tensor (T_m, d) and (T_anchor, d)
-        Tokens, without padding.
-    row_words, column_words, names, partners
-        As for `figures.transport_plan`.
-    epsilon : float
-        Start of the slider: the nearest of `EPSILONS`.
+    x, y : tokens (T_m, d) and (T_anchor, d), without padding
+    row_words, column_words, names, partners : as for `figures.transport_plan`
+    epsilon : start of the slider: the nearest of `EPSILONS`
     **options : those of `Explorer`
 
     Attributes
     ----------
-    result : TransportResult of one sample
-        The one that is drawn.
+    result : TransportResult of the one sample that is drawn
     """
 
     def __init__(
@@ -104,7 +92,7 @@ class TransportExplorer(Explorer):
         partners: Any = None,
         **options: Unpack[PanelOptions],
     ):
-        problem = Problem(x, y, row_words, column_words, names, partners)
+        problem = Problem(x, y, Ends(names, row_words, column_words, partners))
         self._build(lambda: problem, {}, epsilon, **options)
 
     @classmethod
@@ -129,7 +117,7 @@ class TransportExplorer(Explorer):
             rows, columns = (list(record.words.get(m, ()))[: len(t)] for m, t in zip(pair, (x, y), strict=True))
             same = rows == columns and len(rows) > 0
             partners = record.partners.get(pair, torch.arange(len(x)) if same else None)
-            return Problem(x, y, [] if same else rows, columns, pair, partners, record.id)
+            return Problem(x, y, Ends(pair, [] if same else rows, columns, partners), record.id)
 
         self._build(problem, controls, model.config.epsilon, **options)
         return self
@@ -153,7 +141,8 @@ class TransportExplorer(Explorer):
         }
 
         def problem() -> Problem:
-            return Problem(*map(torch.tensor, (clouds.x, clouds.y)), names=("blue", "orange"), on_plane=True)
+            x, y = clouds.x.copy(), clouds.y.copy()
+            return Problem(torch.tensor(x), torch.tensor(y), Ends(("blue", "orange"), places=(x, y)))
 
         self._build(problem, controls, epsilon, **{"note": "points drawn at random", **options})
         if self.controls:
@@ -179,7 +168,7 @@ class TransportExplorer(Explorer):
             "epsilon": steps("ε", EPSILONS, first),
             "method": choice("method", METHODS, "sinkhorn", width="290px"),
         }
-        if not self.problem.on_plane:  # an angle between points of a plane says little
+        if self.problem.ends.places is None:  # an angle between points of a plane says little
             plan["cost"] = choice("cost", COSTS, "cosine", width="210px")
         super().__init__(plan | dict(controls), **options)
         if not self.controls:
@@ -221,114 +210,26 @@ class TransportExplorer(Explorer):
                 self.problem.x[None], self.problem.y[None], epsilon=epsilon, method=method, cost=cost, **PRECISE
             )
         mass = array(self.result.plan[0]).astype(np.float64)
-        self._paint_plan(mass)
+        ends = self.problem.ends
+        if self.problem is not self._drawn:
+            self._row_names, self._column_names = put_tokens(self.fig, ends, *mass.shape)
+            self._drawn = self.problem
+        put_mass(self.fig, ends, mass)
+        title, note = f"Transport plan: {' → '.join(ends.names)}", with_agreement(self._note, mass, ends.partners)
+        self.fig.layout.title.text = self._headed(title, note)
         head = f"Sample {self.problem.sample}. " if self.problem.sample else ""
         if point:
             head = f"Blue point {point['point']} is at ({point['right']:.2f}, {point['up']:.2f}). "
         return head + self._describe(mass, method)
 
     def _figure(self) -> go.Figure:
-        sizes = {"column_widths": [0.52, 0.07, 0.41], "row_heights": [0.12, 0.88]}
-        gaps = {"horizontal_spacing": 0.02, "vertical_spacing": 0.03}
-        figure = make_subplots(2, 3, specs=[[{}, None, None], [{}, {}, {}]], **sizes, **gaps)
-        corner = {"x": 1, "xanchor": "right", "y": 1.0, "yanchor": "top", "xpad": 0, "ypad": 0}
-        title = {"text": "share of all mass", "side": "top", "font": {"size": 13}}
-        bar = {"orientation": "h", "len": 0.36, "thickness": 10, "tickformat": ".1%", "nticks": 3, "title": title}
-        hover = "%{text}<br>%{z:.2%} of all mass, %{customdata:.0%} of this token's"
-        style = {"zmin": 0, "colorscale": PLAN_SCALE, "colorbar": {**corner, **bar}}
-        add_trace(figure, "heatmap", "heat", hover, place=(2, 1), **style)
-        ring = {"symbol": "circle", "size": 8, "color": "white", "line": {"color": "black", "width": 2}}
-        add_trace(figure, "markers", "rings", place=(2, 1), legend="true partner", marker=ring)
-        add_trace(figure, "bar", "rows", "%{hovertext}", place=(1, 1))
-        add_trace(figure, "bar", "columns", "%{hovertext}", place=(2, 2), orientation="h")
-        for kind, colour in KINDS.items():
-            for k, width in enumerate(WIDTHS):
-                style = {"line": {"width": width, "color": colour}, "legendgroup": kind, "showlegend": False}
-                add_trace(figure, "lines", f"{kind} {k}", place=(2, 3), legend=kind, **style)
-        for side in ("to", "from"):
-            marker = {"size": 11, "line": {"width": 1, "color": PAPER}}
-            add_trace(figure, "markers", side, "%{text}", place=(2, 3), marker=marker)
-        figure.update_xaxes(showgrid=False)
-        figure.update_yaxes(showgrid=False)
-        for row, column in ((1, 1), (2, 2), (2, 3)):
-            figure.update_xaxes(showticklabels=False, ticks="", showline=False, row=row, col=column)
-            figure.update_yaxes(showticklabels=False, ticks="", showline=False, row=row, col=column)
-        figure.update_xaxes(showticklabels=True, row=2, col=3)
-        titled(figure, "Transport plan", height=490)
-        return figure.update_layout(
-            bargap=0.25,
-            margin={"l": 60, "r": 20, "t": 84, "b": 60},
-            legend={"x": 0.6, "xanchor": "left", "y": 1.0, "yanchor": "top", "yref": "container"},
-        )
-
-    def _paint_plan(self, mass: np.ndarray) -> None:
-        """Put a plan (T_m, T_anchor) into the traces, and its agreement with the truth into the title."""
-        problem = self.problem
-        if problem is not self._drawn:
-            self._name_tokens(problem, *mass.shape)
-            self._place_tokens(problem, *mass.shape)
-            self._drawn = problem
-        rows, columns = mass.sum(1), mass.sum(0)
-        brightest = float(max(mass.max(), 3 / mass.size))
-        self._set("heat", z=mass.T, customdata=shares_of_rows(mass).T, zmax=brightest)
-        self._set("rows", x=np.arange(len(rows)), y=rows, hovertext=texts_of_bars(self._row_names, rows))
-        self._set("columns", x=columns, y=np.arange(len(columns)), hovertext=texts_of_bars(self._column_names, columns))
-        self._paint_links(mass)
-        note = with_agreement(self._note, mass, problem.partners)
-        self.fig.layout.title.text = self._headed(f"Transport plan: {' → '.join(problem.names)}", note)
-
-    def _name_tokens(self, problem: Problem, n: int, k: int) -> None:
-        """Put into the plan what stays while ε moves: names, ticks, rings."""
-        m, anchor = problem.names
-        rows, self._row_names = labels_and_names(problem.row_words, n, m)
-        columns, self._column_names = labels_and_names(problem.column_words, k, anchor)
-        self._set("heat", text=[[f"{a}<br>→ {b}" for a in self._row_names] for b in self._column_names])
-        partners = np.array([], int) if problem.partners is None else array(problem.partners)
-        known = np.flatnonzero(partners >= 0)
-        size = float(np.clip(240 / max(n, 1), 3, 8))
-        self._set("rings", x=known, y=partners[known], showlegend=bool(len(known)), marker_size=size)
-        for kind in KINDS:
-            self._set(f"{kind} 1", showlegend=bool(len(known)))
-        along, down = plan_axes(rows, columns, m, (18, 24))
-        self._axes("rows")[0].range, self._axes("columns")[1].range = along["range"], down["range"]
-        x, y = self._axes("heat")
-        x.update(along)
-        y.update(down)
-
-    def _place_tokens(self, problem: Problem, n: int, k: int) -> None:
-        """Place the ends of the links: on two sides, or where the points of a plane lie."""
-        m, anchor = problem.names
-        x, y = self._axes("from")
-        if problem.on_plane:
-            self._from, self._to = array(problem.x), array(problem.y)
-            self._axes("heat")[1].title.text = f"{anchor}, in order"
-            x.update(range=[0, 1], showticklabels=False, title_text="drag points; lines: strongest links")
-            y.range = [0, 1]
-        else:
-            self._from = np.stack([np.ones(n), (np.arange(n) + 0.5) / n], 1)
-            self._to = np.stack([np.zeros(k), (np.arange(k) + 0.5) / k], 1)
-            x.update(range=[-0.1, 1.1], tickvals=[0, 1], ticktext=[anchor, m], title_text="strongest links")
-            y.range = [1, 0]
-        for side, bars, places, texts, name in (
-            ("from", "rows", self._from, self._row_names, m),
-            ("to", "columns", self._to, self._column_names, anchor),
-        ):
-            style = look({"blue": "text", "orange": "audio"}.get(name, name))
-            marker = style.marker(11 if max(n, k) <= 32 else 7)
-            self._set(side, x=places[:, 0], y=places[:, 1], text=texts, marker=marker)
-            self._set(bars, marker_color=style.colour)
-
-    def _paint_links(self, mass: np.ndarray) -> None:
-        """Draw the strongest links, at most twice as many as the longer side has tokens, and never a thicket."""
-        partners = self.problem.partners
-        true = np.ones(mass.shape, bool) if partners is None else array(partners)[:, None] == np.arange(mass.shape[1])
-        lines = links(mass, true, self._from, self._to, len(WIDTHS), min(2 * max(mass.shape), MOST_LINKS))
-        for (kind, k), (x, y) in lines.items():
-            self._set(f"{'true' if kind else 'other'} link {k}", x=x, y=y)
+        legend = {"x": 0.6, "xanchor": "left", "y": 1.0, "yanchor": "top", "yref": "container"}
+        margin = {"l": 60, "r": 20, "t": 84, "b": 60}
+        return titled(laid_out(0.12), "Transport plan", height=490, margin=margin, legend=legend)
 
     def _describe(self, mass: np.ndarray, method: str) -> str:
         """Return cost, strongest link, empty columns and true partners of a plan in words."""
-        problem, result = self.problem, self.result
+        ends, result = self.problem.ends, self.result
         strength, entropy = f" at ε = {self.epsilon:g}", f", {float(result.distance):.3f} with the entropy"
         if method in WITHOUT_EPSILON:
             strength = entropy = ""
@@ -341,9 +242,9 @@ class TransportExplorer(Explorer):
         )
         empty = int((mass.sum(0) < 0.1 * mass.sum() / mass.shape[1]).sum())
         if empty:
-            words += f" {empty} of {mass.shape[1]} {problem.names[1]} tokens get almost nothing."
-        if problem.partners is not None:
-            share, chance = agreement(mass, problem.partners)
+            words += f" {empty} of {mass.shape[1]} {ends.names[1]} tokens get almost nothing."
+        if ends.partners is not None:
+            share, chance = agreement(mass, ends.partners)
             words += f" {share:.0%} of the mass lies on true partners; chance would put {chance:.0%} there."
         if not bool(result.converged.all()):
             words += " The iterations ended before the sums were right."
@@ -357,8 +258,9 @@ class TransportExplorer(Explorer):
         x, y = problem.x[None], problem.y[None]
         plans = [transport(x, y, epsilon=e, cost=cost, **PRECISE).plan[0] for e in EPSILONS]
         start = EPSILONS.index(self._controls["epsilon"].value)
-        labels = {"names": problem.names, "partners": problem.partners, "note": self._note}
-        return transport_sweep(plans, EPSILONS, problem.row_words, problem.column_words, start=start, **labels)
+        ends = problem.ends
+        labels = {"names": ends.names, "partners": ends.partners, "note": self._note}
+        return transport_sweep(plans, EPSILONS, ends.row_words, ends.column_words, start=start, **labels)
 
 
 def _plain(text: str) -> str:

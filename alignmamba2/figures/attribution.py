@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -17,15 +18,8 @@ def attribution_bars(attribution: Attribution, *, classes: Sequence[str] = (), n
     """Draw what each token adds to a prediction, along the sequence, and each modality in all; exact, it sums up.
 
     The prediction is the second of two classes against the first, of more classes the largest logit, or the number.
-
-    Parameters
-    ----------
-    attribution : Attribution
-        From `Trace.attribution`.
-    classes : sequence of str
-        Names of the classes, or empty.
     """
-    direction, what = _direction(attribution, classes)
+    direction, what = direction_of(attribution.logits, classes)
     scan, direct, bias = (array(part) @ direction for part in (attribution.scan, attribution.direct, attribution.bias))
     total, goal = scan + direct, float(array(attribution.logits) @ direction)
     figure = panels(["<b>token by token</b>", "<b>in all</b>"], 0.12, column_widths=[0.7, 0.3])
@@ -89,13 +83,13 @@ def _sums(figure: go.Figure, parts: Mapping[str, float], goal: float, what: str)
     figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", row=1, col=2)
 
 
-def _direction(attribution: Attribution, classes: Sequence[str]) -> tuple[np.ndarray, str]:
-    """Return the combination of the logits that is drawn, and its name."""
-    count = len(attribution.logits)
+def direction_of(logits: Any, classes: Sequence[str]) -> tuple[np.ndarray, str]:
+    """Return the combination of logits (n,) that is told: the one number, log-odds of two classes, or the largest."""
+    count = len(logits)
     names = class_names(classes, count)
     if count == 1:
-        return np.ones(1), "the predicted value"
+        return np.ones(1), "the value"
     if count == 2:
-        return np.array([-1.0, 1.0]), f"{names[1]} against {names[0]}"
-    chosen = int(array(attribution.logits).argmax())
+        return np.array([-1.0, 1.0]), f"the log-odds of {names[1]}"
+    chosen = int(array(logits).argmax())
     return np.eye(count)[chosen], f"the logit of {names[chosen]}"

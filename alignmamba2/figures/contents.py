@@ -27,10 +27,8 @@ def contents(
 
     Parameters
     ----------
-    histograms : mapping of split to a mapping of label to its number of samples
-        Empty: no panel of labels.
-    lengths : mapping of split to a mapping of modality to array (N,)
-        Tokens of each sample. Empty: no panel of lengths.
+    histograms : mapping of split to a mapping of label to its number of samples; if empty, no panel of labels
+    lengths : mapping of split to a mapping of modality to the tokens of each sample (N,); if empty, no such panel
     """
     heads = [name for name, data in (("labels", histograms), ("tokens of a sample", lengths)) if data]
     if not heads:
@@ -98,10 +96,8 @@ def sample_strips(
 
     Parameters
     ----------
-    features : mapping of modality to array (T_m, D_m)
-        Best standardised; colours end at ±3.
-    words : mapping of modality to T_m strings
-        The text's are written over the strips; all are in the hover text.
+    features : mapping of modality to array (T_m, D_m), best standardised, for colours end at ±3
+    words : mapping of modality to T_m strings; the text's are written over the strips, all are in the hover text
 
     Examples
     --------

@@ -21,8 +21,8 @@ def mmd_over_epochs(history: Sequence[Mapping[str, float]], *, note: str = "") -
 
     Parameters
     ----------
-    history : list of mappings, one per epoch
-        With "epoch" and "train/mmd/<modality>-<anchor>", and the same of "valid" if it was measured.
+    history : mappings, one per epoch, with "epoch" and "train/mmd/<modality>-<anchor>", and the same of "valid" if it
+        was measured
 
     Raises
     ------
@@ -63,13 +63,10 @@ def mmd_by_bandwidth(
 
     Parameters
     ----------
-    bandwidths : array (S,)
-        σ > 0, rising.
-    values : mapping of "<modality>-<anchor>" to array (S,)
-        MMD², from `mmd(..., bandwidth=σ)`.
-    bands : mapping of the same names to (low, high), arrays (S,), optional
-        The range of the MMD when the tokens of both modalities are mixed and relabelled (`permutation_test`), which
-        is what chance would give.
+    bandwidths : array (S,), σ > 0, rising
+    values : mapping of "<modality>-<anchor>" to array (S,), MMD², from `mmd(..., bandwidth=σ)`
+    bands : mapping of the same names to (low, high), arrays (S,): the range of the MMD when the tokens of both
+        modalities are mixed and relabelled (`permutation_test`), which is what chance would give
 
     Examples
     --------
@@ -102,10 +99,8 @@ def kernel_matrix(kernel: Any, modality: Sequence[str], *, note: str = "") -> go
 
     Parameters
     ----------
-    kernel : array (N, N)
-        k(u, v) between 0 and 1.
-    modality : N strings
-        Two different ones, each in one run.
+    kernel : array (N, N), k(u, v) between 0 and 1
+    modality : N strings, of two different ones, each in one run
 
     Raises
     ------
@@ -158,11 +153,9 @@ def witness_curve(at: Any, witness: Any, along: Mapping[str, Any], *, note: str 
 
     Parameters
     ----------
-    at, witness : arrays (P,)
-        Places on the line, such as the one through the means of both modalities, and
-        `alignmamba2.alignment.witness` at these places.
-    along : mapping of two modalities to arrays (N,), (M,)
-        The places of their tokens along the line.
+    at, witness : arrays (P,) of places on the line, such as the one through the means of both modalities, and of
+        `alignmamba2.alignment.witness` at these places
+    along : mapping of two modalities to arrays (N,), (M,): the places of their tokens along the line
 
     Examples
     --------

@@ -29,14 +29,10 @@ class Tokens:
     ----------
     before, after : float32 array (N, d)
     modality : array of N strings
-    sample, place : int arrays (N,)
-        The place of the token's sample in the batch, and of the token in its sample.
-    words : N strings
-        The token's words, or the text's at its place if it has none.
-    hover : N strings
-        The sample, the token's place, and its words.
-    label : array (N,), or None without labels
-        Of the token's step, or of its sample if there is one per sample; an unknown label is NaN.
+    sample, place : int arrays (N,): the place of the token's sample in the batch, and of the token in its sample
+    words : N strings: the token's words, or the text's at its place if it has none
+    hover : N strings: the sample, the token's place, and its words
+    label : array (N,), of the token's step, or of its sample if there is one per sample; an unknown one is NaN
     """
 
     before: np.ndarray
@@ -54,10 +50,7 @@ def tokens_of(trace: Trace, most: int = 1500, random_state: int = 0) -> Tokens:
 
     Parameters
     ----------
-    trace : Trace
-    most : int
-    random_state : int
-        Decides which tokens are drawn.
+    random_state : decides which ones are drawn
     """
     rng = np.random.default_rng(random_state)
     chosen: list[tuple[str, int, int]] = []  # modality, sample, place
@@ -96,14 +89,9 @@ def umap_2d(
 
     Parameters
     ----------
-    points : array (N, d)
-    random_state : int
-    neighbours : int
-        How many nearest points count as a point's neighbourhood.
-    distance : float
-        The least distance of two points on the plane.
-    progress : callable
-        Is called with the share that is done, 0 to 1. An exception that it raises ends the work.
+    neighbours : how many nearest points count as a point's neighbourhood
+    distance : the least distance of two points on the plane
+    progress : function called with the share that is done, 0 to 1; an exception that it raises ends the work
     """
     points, count = array(points).astype(np.float32), min(neighbours, len(points) - 1)
     with warnings.catch_warnings():
@@ -130,12 +118,6 @@ def same_modality_neighbours(points: Any, modality: Sequence[str], k: int = 10) 
     """Return the mean share of a token's k nearest tokens that are of its own modality: 1 apart, about 1/M mixed.
 
     It is measured in the space of the tokens, not in two dimensions.
-
-    Parameters
-    ----------
-    points : array (N, d)
-    modality : N strings
-    k : int
 
     Examples
     --------
@@ -167,22 +149,14 @@ def before_after(
 
     Parameters
     ----------
-    before, after : arrays (N, 2)
-        From `umap_2d`; the same row is the same token.
-    modality : N strings
-        The symbol and, without `by`, the colour.
-    hover : N strings, or empty
-        The words of each token.
-    by : N values, optional
-        What the colour shows instead: numbers with a fraction get a scale, anything else a colour per value.
-    by_name : str
-        Such as "label".
-    facts : mapping of "before" and "after" to a string, optional
-        Stands over each panel, after its heading.
-    landmarks : int
-        So many tokens, far apart before fusion, carry the same number in both panels.
-    heads : two strings
-        Headings of the panels.
+    before, after : arrays (N, 2) from `umap_2d`; the same row is the same token
+    modality : N strings, for the symbol and, without `by`, the colour
+    hover : N strings, the words of each token, or empty
+    by : N values that the colour shows instead: numbers with a fraction get a scale, anything else a colour per value
+    by_name : such as "label"
+    facts : mapping of "before" and "after" to a string that stands over the panel, after its heading
+    landmarks : number of tokens, far apart before fusion, that carry the same number in both panels
+    heads : headings of the panels
 
     Raises
     ------

@@ -19,10 +19,8 @@ def expert_shares(shares: Sequence[Mapping[str, Any]], experts: Sequence[str], *
 
     Parameters
     ----------
-    shares : one mapping per layer, of modality to array (K,)
-        Summing to 1; `Trace.expert_shares()`.
-    experts : K strings
-        Their names, "specific" (drawn in the modality's colour) and "shared" (grey, hatched).
+    shares : one mapping per layer, of modality to array (K,) that sums to 1: `Trace.expert_shares()`
+    experts : K names, "specific" (drawn in the modality's colour) and "shared" (grey, hatched)
 
     Examples
     --------
@@ -54,10 +52,8 @@ def gate_flow(trace: Trace, *, layer: int = -1, note: str = "") -> go.Figure:
 
     Parameters
     ----------
-    trace : Trace
-        Of a model with a gate; an expert FFN's comes first, with its `routing_statistics`.
-    layer : int
-        −1 is the last.
+    trace : of a model with a gate; an expert FFN's comes first, with its `routing_statistics`
+    layer : −1 is the last
 
     Raises
     ------

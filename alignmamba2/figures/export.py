@@ -38,10 +38,8 @@ def to_page(figure: go.Figure, *, plotly: str | bool = True) -> str:
 
     Parameters
     ----------
-    figure : Figure
-    plotly : bool or str
-        True: Plotly's script is part of the page (5 MB), so that it opens without a network; else as
-        `include_plotlyjs` of `plotly.io.to_html`.
+    plotly : if true, Plotly's script is part of the page (5 MB), so that it opens without a network; else as
+        `include_plotlyjs` of `plotly.io.to_html`
 
     Examples
     --------
@@ -71,15 +69,10 @@ def save(figure: go.Figure, path: str | Path, *, width: int = 1000, scale: float
 
     Parameters
     ----------
-    figure : Figure
-    path : str or Path
-        Its ending says what is written.
-    width : int
-        Pixels of a picture; the height is the figure's.
-    scale : float
-        Pixels of a picture per pixel of the figure.
-    dark : bool
-        True: in the dark template.
+    path : its ending says what is written
+    width : pixels of a picture; the height is the figure's
+    scale : pixels of a picture per pixel of the figure
+    dark : whether in the dark template
 
     Raises
     ------

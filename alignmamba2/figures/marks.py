@@ -56,3 +56,32 @@ def heat(
     more |= {"xgap": gap, "ygap": gap} if gap else {}
     more |= {"colorbar": bar} if bar else {"showscale": False}
     return go.Heatmap(z=cells, zmin=0, zmax=most, colorscale=PLAN_SCALE, hovertemplate=hover + HOVER_ENDS, **more)
+
+
+def add_trace(
+    figure: go.Figure, kind: str, name: str, hover: str = "", *, place: tuple = (), legend: str = "", **style: Any
+) -> None:
+    """Add a trace without numbers, which `named` finds by its name.
+
+    Parameters
+    ----------
+    kind : "bar", "heatmap", or the mode of a scatter, such as "lines+markers"
+    hover : template of the box at the pointer; no box if empty
+    place : (row, column) or (row, column, secondary y), of a figure with subplots
+    legend : its entry in the legend; none if empty
+    style : Plotly's options
+    """
+    form = {"type": kind} if kind in ("bar", "heatmap") else {"type": "scatter", "mode": kind}
+    box = {"hovertemplate": hover + HOVER_ENDS} if hover else {"hoverinfo": "skip"}
+    entry = {"name": legend} if legend else {"showlegend": False}
+    figure.add_trace({**form, "meta": name, **box, **entry, **style}, *place)
+
+
+def named(figure: go.Figure) -> dict[str, Any]:
+    """Return the traces that `add_trace` added, by name."""
+    return {trace.meta: trace for trace in figure.data if trace.meta}
+
+
+def axes_of(figure: go.Figure, trace: Any) -> tuple[go.layout.XAxis, go.layout.YAxis]:
+    """Return the axes that a trace of the figure lies on."""
+    return tuple(figure.layout[(trace[f"{k}axis"] or k).replace(k, f"{k}axis", 1)] for k in ("x", "y"))

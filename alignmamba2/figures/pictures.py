@@ -25,8 +25,7 @@ def side_by_side(pictures: Mapping[str, Any], *, title: str = "Pictures", note: 
 
     Parameters
     ----------
-    pictures : mapping of caption to uint8 array (H, W, 3) or array (H, W)
-        One number per pixel becomes grey, from dark to light.
+    pictures : mapping of caption to uint8 array (H, W, 3), or array (H, W), which becomes grey, from dark to light
 
     Raises
     ------
@@ -101,14 +100,10 @@ def patch_links(
 
     Parameters
     ----------
-    mass : array (P, P)
-        From patches of the left picture (rows) to those of the right; patches go row by row.
+    mass : array (P, P), from patches of the left picture (rows) to those of the right; patches go row by row
     left, right : uint8 arrays (H, W, 3) or arrays (H, W) of any scale, in the same size
-    grid : (rows, columns)
-        Of patches, P = rows · columns.
-    names : (left, right)
-    most : int
-        Links that are drawn.
+    grid : (rows, columns) of patches, P = rows · columns
+    most : links that are drawn
 
     Raises
     ------
@@ -167,16 +162,11 @@ def words_on_picture(
 
     Parameters
     ----------
-    mass : array (P, T)
-        From patches, row by row, to words.
+    mass : array (P, T), from patches, row by row, to words
     image : uint8 array (H, W, 3) or array (H, W)
-    grid : (rows, columns)
-        Of patches, P = rows · columns.
-    words : T strings
-    word : int, optional
-        The word whose mass is shown. Left out: the strongest links of each word.
-    most : int
-        Links that are drawn, as many for each word.
+    grid : (rows, columns) of patches, P = rows · columns
+    word : place of the word whose mass is shown; left out, the strongest links of each word
+    most : links that are drawn, as many for each word
     names : (modality of the patches, modality of the words)
 
     Raises

@@ -24,7 +24,6 @@ def scores(
     Parameters
     ----------
     results : mapping of a model's name to its values, one per seed
-    metric : str
     best : "max" or "min"
 
     Examples
@@ -80,9 +79,7 @@ def confusion(label: Any, prediction: Any, classes: Sequence[str], *, note: str 
 
     Parameters
     ----------
-    label, prediction : int arrays (N,)
-        Indices into `classes`.
-    classes : C strings
+    label, prediction : int arrays (N,) of indices into `classes`
 
     Examples
     --------
@@ -127,12 +124,9 @@ def under_corruption(
     Parameters
     ----------
     severity : array (S,), rising
-    results : mapping of a model's name to array (R, S)
-        R runs, such as seeds of training or of the corruption.
-    metric, kind : str
-        The titles of the axes.
-    level : float, optional
-        The metric of a model that ignores its input.
+    results : mapping of a model's name to array (R, S) of R runs, such as seeds of training or of the corruption
+    metric, kind : the titles of the axes
+    level : the metric of a model that ignores its input
 
     Raises
     ------
@@ -194,9 +188,8 @@ def against_length(
     Parameters
     ----------
     lengths : array (S,)
-    measures : mapping of a measure's name to a mapping of method to array (S,)
-        Such as {"time": {"ours": [...], "theirs": [...]}, "memory": {...}}, with NaN for a length that a method
-        could not run.
+    measures : mapping of a measure's name to a mapping of method to array (S,), such as {"time": {"ours": [...],
+        "theirs": [...]}, "memory": {...}}, with NaN for a length that a method could not run
     units : mapping of a measure's name to its unit
 
     Examples

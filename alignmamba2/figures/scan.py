@@ -21,10 +21,8 @@ def scan_steps(scan: Scan, *, start: int = 0, note: str = "") -> go.Figure:
 
     Parameters
     ----------
-    scan : Scan
-        From `Trace.scan`, or made of other numbers.
-    start : int
-        The panel of decay follows what the state holds after this token.
+    scan : from `Trace.scan`, or made of other numbers
+    start : the panel of decay follows what the state holds after this token
     """
     length = len(scan.u)
     left = array(scan.remains(start)).reshape(length, -1)
@@ -51,12 +49,7 @@ def scan_steps(scan: Scan, *, start: int = 0, note: str = "") -> go.Figure:
 
 
 def scan_influence(scan: Scan, *, note: str = "") -> go.Figure:
-    """Draw how much each earlier token adds to the scan's output at each later one; exact, with Δ, B and C as they are.
-
-    Parameters
-    ----------
-    scan : Scan
-    """
+    """Draw how much each earlier token adds to the scan's output at each later one: exact, with its own Δ, B and C."""
     full = array(scan.influence())
     share = full / np.maximum(full.sum(1, keepdims=True), 1e-30)
     names = token_names(scan)

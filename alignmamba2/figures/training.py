@@ -21,11 +21,9 @@ def losses(
 
     Parameters
     ----------
-    history : list of mappings, one per epoch
-        With "epoch", "train/task", "train/ot", "train/mmd", the same of "valid" if measured, and `metric`.
-    metric : str
-    best : "max" or "min"
-        Which value of the metric is best; that epoch is marked.
+    history : mappings, one per epoch, with "epoch", "train/task", "train/ot", "train/mmd", the same of "valid" if
+        measured, and `metric`
+    best : "max" or "min", the best value of the metric, whose epoch is marked
 
     Raises
     ------

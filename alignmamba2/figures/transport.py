@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..trace import Pair, Trace
-from .marks import HOVER_ENDS, dots, heat
-from .style import INK, LIGHT, array, floats, joined, look, quoted, short, ticks, titled
+from .marks import add_trace, axes_of, named
+from .style import INK, LIGHT, PAPER, PLAN_SCALE, array, floats, joined, look, quoted, short, ticks, titled
 
-WIDTHS = (1.5, 3.0, 5.0, 8.0)  # of links: few steps, so that a slider redraws ten traces and not a hundred
+WIDTHS = (1.0, 2.5, 5.0)  # of links: few steps, so that a slider redraws ten traces and not a hundred
+MOST_LINKS = 60
+KINDS = {"other link": LIGHT, "true link": INK}
 CLEAR = 1.5  # times an even spread, from which on a link is drawn
 ALONG = 14  # letters of a label under the plan
 
@@ -23,11 +26,8 @@ def plan_of(trace: Trace, sample: int, pair: Pair) -> dict[str, Any]:
 
     Parameters
     ----------
-    trace : Trace
-    sample : int
-        Place in the batch that was traced.
-    pair : (modality, anchor)
-        One of `trace.pairs`.
+    sample : place in the batch that was traced
+    pair : (modality, anchor), one of `trace.pairs`
 
     Raises
     ------
@@ -53,8 +53,8 @@ def agreement(mass: Any, partners: Any) -> tuple[float, float]:
     Parameters
     ----------
     mass : array (T_m, T_anchor)
-    partners : integer array (T_m,)
-        True anchor token of each token, −1 for none. Tokens without a partner do not count; two NaN if all are.
+    partners : integer array (T_m,) of true anchor tokens, −1 for none; tokens without a partner do not count, and the
+        result is two NaN if all are
 
     Examples
     --------
@@ -97,17 +97,12 @@ def transport_plan(
 
     Parameters
     ----------
-    mass : array (T_m, T_anchor)
-        Sums to 1.
-    row_words, column_words : T_m and T_anchor strings, or empty
-        Left empty, tokens are numbered from 1.
-    names : (modality, anchor)
-    partners : integer array (T_m,), optional
-        The true anchor token of each token, −1 for none: drawn as rings, and the share of mass that agrees is in the
-        subtitle.
-    most : float, optional
-        The mass that gets the brightest colour. Left out: the largest of this plan, but never less than three times
-        what an even spread puts in a cell, so that a plan without structure looks like one.
+    mass : array (T_m, T_anchor) that sums to 1
+    row_words, column_words : T_m and T_anchor strings; left empty, tokens are numbered from 1
+    partners : integer array (T_m,), the true anchor token of each token, −1 for none: drawn as rings, and the share of
+        mass that agrees is in the subtitle
+    most : the mass that gets the brightest colour; left out, the largest of this plan, but never less than three times
+        what an even spread puts in a cell, so that a plan without structure looks like one
 
     Raises
     ------
@@ -121,29 +116,18 @@ def transport_plan(
     np.float64(1.0)
     """
     mass = floats(mass)
-    rows, row_names = labels_and_names(row_words, mass.shape[0], names[0])
-    columns, column_names = labels_and_names(column_words, mass.shape[1], names[1])
-    partners = None if partners is None else array(partners)
-    if most is None:
-        most = float(max(mass.max(), 3 / mass.size)) if mass.size else 1.0
     below = 64 if not len(row_words) else 64 + 6 * max(len(short(word, ALONG)) for word in row_words)
-    height = int(np.clip(170 + 30 * len(columns), 380, 720)) + below
-    band = 56 / (height - 96 - below)  # the marginals' bars over the plan are as high in every figure
-    sizes = {"column_widths": [0.60, 0.09, 0.31], "row_heights": [band, 1 - band]}
-    figure = make_subplots(rows=2, cols=3, horizontal_spacing=0.015, vertical_spacing=0.025, **sizes)
-    figure.add_trace(_heat(mass, row_names, column_names, names[0], most), 2, 1)
-    figure.add_trace(_rings(partners), 2, 1)
-    of_rows, of_columns = mass.sum(1), mass.sum(0)
-    figure.add_trace(_bars(of_rows, row_names, names[0], x=np.arange(len(rows)), y=of_rows), 1, 1)
-    upright = {"x": of_columns, "y": np.arange(len(columns)), "orientation": "h"}
-    figure.add_trace(_bars(of_columns, column_names, names[1], **upright), 2, 2)
-    for trace in (*_links(mass, partners), *_link_ends(mass, row_names, column_names, names)):
-        figure.add_trace(trace, 2, 3)
-    _axes(figure, rows, columns, names)
+    height = int(np.clip(170 + 30 * mass.shape[1], 380, 720)) + below
+    figure = laid_out(56 / (height - 96 - below))  # the marginals' bars over the plan are as high in every figure
+    ends = Ends(names, row_words, column_words, partners)
+    row_names, column_names = put_tokens(figure, ends, *mass.shape)
+    put_mass(figure, ends, mass, most)
     best = "; ".join(f"{row_names[i]} → {column_names[j]}" for i, j in strongest(mass)[:3]).replace("<br>", " ")
     words = f"The strongest links: {best}." if best else "No link is clearly stronger than an even spread."
+    # Beside the title, where neither words nor a slider can run into it.
+    legend = {"orientation": "v", "x": 1, "xanchor": "right", "y": 0.99, "yanchor": "top", "yref": "container"}
     title, note = f"Transport plan: {names[0]} → {names[1]}", with_agreement(note, mass, partners)
-    return titled(figure, title, note, height=height, words=words, margin_b=below)
+    return titled(figure, title, note, height=height, words=words, margin_b=below, legend=legend)
 
 
 def transport_sweep(
@@ -160,12 +144,9 @@ def transport_sweep(
     Parameters
     ----------
     masses : K arrays (T_m, T_anchor)
-    values : K numbers
-        The ε of each, shown beside the slider.
-    start : int
-        The plan that is shown first.
-    row_words, column_words, **rest
-        As for `transport_plan`.
+    values : the ε of each, shown beside the slider
+    start : the plan that is shown first
+    row_words, column_words, **rest : as for `transport_plan`
 
     Examples
     --------
@@ -214,136 +195,118 @@ def strongest(mass: np.ndarray, most: int | None = None) -> np.ndarray:
     return np.dstack(np.unravel_index(np.argsort(clear, axis=None)[::-1][:count], mass.shape))[0]
 
 
-def links(
-    mass: np.ndarray, true: np.ndarray, starts: Sequence[Any], ends: Sequence[Any], widths: int, most: int | None = None
-) -> dict[tuple[bool, int], tuple[list, list]]:
-    """Return x and y of the lines of the `strongest` links, by whether they are true and by width, 0 the thinnest.
+@dataclass(frozen=True)
+class Ends:
+    """The tokens of a plan (T_m, T_anchor): modality and anchor, their words, the true partners, and their places.
 
-    The number of lines is fixed, so that a slider redraws few traces. Tokens are at `starts` (T_m, 2) and the anchor's
-    at `ends` (T_anchor, 2); `true` (T_m, T_anchor) holds True for true partners.
+    `places` are (T_m, 2) and (T_anchor, 2), of points on a plane. Without them, links run between two sides.
     """
-    largest = max(min(mass.sum(1).max(), mass.sum(0).max()), 1e-12) if mass.size else 1  # a link cannot carry more
-    lines: dict[tuple[bool, int], tuple[list, list]] = {(t, k): ([], []) for t in (False, True) for k in range(widths)}
-    for i, j in strongest(mass, most):
-        x, y = lines[bool(true[i, j]), min(int(mass[i, j] / largest * widths), widths - 1)]
-        x += [ends[j][0], starts[i][0], None]
-        y += [ends[j][1], starts[i][1], None]
-    # An empty trace would lose its place in the legend.
-    return {key: (x or [None], y or [None]) for key, (x, y) in lines.items()}
+
+    names: Pair = ("tokens", "anchor")
+    row_words: Sequence[str] = ()
+    column_words: Sequence[str] = ()
+    partners: Any = None
+    places: tuple[np.ndarray, np.ndarray] | None = None
+
+    def at(self, n: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return where the links of the n tokens begin, and where those of the anchor's k tokens end."""
+        if self.places is not None:
+            return self.places
+        right, left = (np.column_stack([np.full(c, x), (np.arange(c) + 0.5) / c]) for x, c in ((1, n), (0, k)))
+        return right, left
+
+
+def laid_out(band: float) -> go.Figure:
+    """Return the figure of a plan without numbers, for `put_tokens` and `put_mass`; `band` is the bars' height."""
+    sizes = {"column_widths": [0.52, 0.07, 0.41], "row_heights": [band, 1 - band]}
+    gaps = {"horizontal_spacing": 0.02, "vertical_spacing": 0.03}
+    figure = make_subplots(2, 3, specs=[[{}, None, None], [{}, {}, {}]], **sizes, **gaps)
+    # In the free corner over the links.
+    corner = {"x": 1, "xanchor": "right", "y": 1.0, "yanchor": "top", "xpad": 0, "ypad": 0}
+    title = {"text": "share of all mass", "side": "top", "font": {"size": 13}}
+    bar = {"orientation": "h", "len": 0.36, "thickness": 10, "tickformat": ".1%", "nticks": 3, "title": title}
+    hover = "%{text}<br>%{z:.2%} of all mass, %{customdata:.0%} of this token's"
+    style = {"zmin": 0, "colorscale": PLAN_SCALE, "colorbar": {**corner, **bar}}
+    add_trace(figure, "heatmap", "heat", hover, place=(2, 1), **style)
+    ring = {"symbol": "circle", "size": 8, "color": "white", "line": {"color": "black", "width": 2}}
+    add_trace(figure, "markers", "rings", place=(2, 1), legend="true partner", marker=ring)
+    hover = "%{text}<br>%{value:.1%} of all mass"
+    add_trace(figure, "bar", "rows", hover.replace("value", "y"), place=(1, 1), textposition="none")
+    upright = {"orientation": "h", "textposition": "none"}
+    add_trace(figure, "bar", "columns", hover.replace("value", "x"), place=(2, 2), **upright)
+    for kind, colour in KINDS.items():
+        for k, width in enumerate(WIDTHS):
+            style = {"line": {"width": width, "color": colour}, "legendgroup": kind, "showlegend": False}
+            add_trace(figure, "lines", f"{kind} {k}", place=(2, 3), legend=kind, **style)
+    for side in ("to", "from"):
+        add_trace(figure, "markers", side, "%{text}", place=(2, 3))
+    figure.update_xaxes(showgrid=False)
+    figure.update_yaxes(showgrid=False)
+    bare = {"showticklabels": False, "ticks": "", "showline": False}
+    for row, column in ((1, 1), (2, 2), (2, 3)):
+        figure.update_xaxes(**bare, row=row, col=column)
+        figure.update_yaxes(**bare, row=row, col=column)
+    figure.update_xaxes(showticklabels=True, row=2, col=3)
+    return figure.update_layout(bargap=0.25)
+
+
+def put_tokens(figure: go.Figure, ends: Ends, n: int, k: int) -> tuple[list[str], list[str]]:
+    """Put into the figure what does not depend on the mass: names, ticks, rings, links' ends. Return the names."""
+    (m, anchor), traces = ends.names, named(figure)
+    rows, row_names = labels_and_names(ends.row_words, n, m)
+    columns, column_names = labels_and_names(ends.column_words, k, anchor)
+    traces["heat"].text = [[f"{a}<br>→ {b}" for a in row_names] for b in column_names]
+    partners = np.array([], int) if ends.partners is None else array(ends.partners)
+    known = np.flatnonzero(partners >= 0)
+    size = float(np.clip(240 / max(n, 1), 3, 8))
+    traces["rings"].update(x=known, y=partners[known], showlegend=bool(len(known)), marker_size=size)
+    for kind in KINDS:
+        traces[f"{kind} 1"].showlegend = bool(len(known))
+    along, down = [-0.5, n - 0.5], [k - 0.5, -0.5]
+    axes_of(figure, traces["rows"])[0].range, axes_of(figure, traces["columns"])[1].range = along, down
+    x, beside = axes_of(figure, traces["heat"])
+    numbered = not len(ends.row_words)
+    x.update(range=along, tickangle=0 if numbered else -45, title_text=f"{m}, in order")
+    x.update(ticks([short(word, ALONG) for word in rows], 18))
+    beside.update(range=down, ticks="", **ticks([short(word) for word in columns], 24))
+    x, y = axes_of(figure, traces["from"])
+    if ends.places:
+        beside.title.text = f"{anchor}, in order"
+        x.update(range=[0, 1], showticklabels=False, title_text="drag points; lines: strongest links")
+        y.range = [0, 1]
+    else:
+        x.update(range=[-0.1, 1.1], tickvals=[0, 1], ticktext=[anchor, m], title_text="strongest links")
+        y.range = [1, 0]
+    names = (("from", "rows", row_names, m), ("to", "columns", column_names, anchor))
+    for (side, bars, texts, name), at in zip(names, ends.at(n, k), strict=True):
+        style = look({"blue": "text", "orange": "audio"}.get(name, name))
+        marker = style.marker(11 if max(n, k) <= 32 else 7, line={"width": 1, "color": PAPER})
+        traces[side].update(x=at[:, 0], y=at[:, 1], text=texts, marker=marker)
+        traces[bars].update(text=texts, marker_color=style.colour)
+    return row_names, column_names
+
+
+def put_mass(figure: go.Figure, ends: Ends, mass: np.ndarray, most: float | None = None) -> None:
+    """Put a plan (T_m, T_anchor) into the figure: its cells, their sums, and the strongest links."""
+    traces, rows, columns = named(figure), mass.sum(1), mass.sum(0)
+    if most is None:
+        most = float(max(mass.max(), 3 / mass.size)) if mass.size else 1.0
+    traces["heat"].update(z=mass.T, customdata=shares_of_rows(mass).T, zmax=most)
+    traces["rows"].update(x=np.arange(len(rows)), y=rows)
+    traces["columns"].update(x=columns, y=np.arange(len(columns)))
+    lines: dict[str, tuple[list, list]] = {f"{kind} {k}": ([], []) for kind in KINDS for k in range(len(WIDTHS))}
+    starts, stops = ends.at(*mass.shape)
+    largest = max(min(rows.max(), columns.max()), 1e-12) if mass.size else 1  # a link cannot carry more
+    for i, j in strongest(mass, min(2 * max(mass.shape), MOST_LINKS)):
+        other = ends.partners is not None and int(ends.partners[i]) != j
+        width = min(int(mass[i, j] / largest * len(WIDTHS)), len(WIDTHS) - 1)
+        x, y = lines[f"{'other' if other else 'true'} link {width}"]
+        x += [stops[j][0], starts[i][0], None]
+        y += [stops[j][1], starts[i][1], None]
+    for name, (x, y) in lines.items():  # an empty trace would lose its place in the legend
+        traces[name].update(x=x or [None], y=y or [None])
 
 
 def shares_of_rows(mass: np.ndarray) -> np.ndarray:
     """Return what share of its mass each row sends to each column."""
     return mass / np.maximum(mass.sum(1, keepdims=True), 1e-12)
-
-
-def texts_of_bars(names: Sequence[str], sums: np.ndarray) -> list[str]:
-    """Return the hover text of each token's bar: its name, and its share of all mass."""
-    return [f"{name}<br>{share:.1%} of all mass" for name, share in zip(names, sums, strict=True)]
-
-
-def plan_axes(rows: list[str], columns: list[str], modality: str, most: tuple[int, int]) -> tuple[dict, dict]:
-    """Return the settings of the axes under and beside a plan, with `most` labels at each."""
-    numbered = rows == [str(i + 1) for i in range(len(rows))]
-    along = ticks(rows if numbered else [short(r, ALONG) for r in rows], most[0])
-    along |= {"range": [-0.5, len(rows) - 0.5], "tickangle": 0 if numbered else -45}
-    down = {"range": [len(columns) - 0.5, -0.5], **ticks([short(c) for c in columns], most[1])}
-    return {**along, "title_text": f"{modality}, in order"}, {**down, "ticks": ""}
-
-
-def _heat(mass: np.ndarray, rows: list[str], columns: list[str], modality: str, most: float) -> go.Heatmap:
-    share = shares_of_rows(mass)
-    hover = [
-        [
-            f"{row}<br>→ {column}<br>{mass[i, j]:.2%} of all mass, {share[i, j]:.0%} of this {modality} token's"
-            for i, row in enumerate(rows)
-        ]
-        for j, column in enumerate(columns)
-    ]
-    corner = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "top"}  # the free one over the links
-    heading = {"text": "share of all mass", "side": "top", "font": {"size": 13}}
-    scale = {
-        "len": 0.27,
-        "thickness": 10,
-        "xpad": 0,
-        "ypad": 0,
-        "tickvals": [0, most],
-        "ticktext": ["0", f"{most:.1%}"],
-    }
-    return heat(mass.T, most, gap=int(max(mass.shape) <= 32), bar={**corner, **scale, "title": heading}, text=hover)
-
-
-def _rings(partners: np.ndarray | None) -> go.Scatter:
-    """Return a ring per token that has a true partner."""
-    partners = np.array([], int) if partners is None else partners
-    known = np.flatnonzero(partners >= 0)
-    size = float(np.clip(300 / max(len(known), 1), 4, 9))
-    marker = {"symbol": "circle", "size": size, "color": "white", "line": {"color": "black", "width": size / 5}}
-    return dots(known, partners[known], marker, name="true partner", showlegend=bool(len(known)))
-
-
-def _bars(sums: np.ndarray, names: list[str], modality: str, **axes: Any) -> go.Bar:
-    return go.Bar(
-        marker_color=look(modality).colour,
-        hovertext=texts_of_bars(names, sums),
-        hovertemplate="%{hovertext}" + HOVER_ENDS,
-        textposition="none",
-        showlegend=False,
-        **axes,
-    )
-
-
-def _heights(mass: np.ndarray) -> np.ndarray:
-    """Return where the modality's tokens stand in the links' right column: spread over the anchor's height."""
-    return (np.arange(mass.shape[0]) + 0.5) * mass.shape[1] / max(mass.shape[0], 1) - 0.5
-
-
-def _links(mass: np.ndarray, partners: np.ndarray | None) -> list[go.Scatter]:
-    """Return the links from the anchor's tokens at x = 0 to the modality's at x = 1."""
-    thin = float(np.clip(24 / max(mass.shape), 0.3, 1))
-    true = np.zeros(mass.shape, bool) if partners is None else partners[:, None] == np.arange(mass.shape[1])
-    starts, ends = [(1, y) for y in _heights(mass)], [(0, j) for j in range(mass.shape[1])]
-    return [
-        go.Scatter(
-            x=x,
-            y=y,
-            mode="lines",
-            line={"width": WIDTHS[k] * thin, "color": INK if kind else LIGHT},
-            name="true link" if kind else "other link",
-            legendgroup=str(kind),
-            showlegend=k == 2 and partners is not None,
-            hoverinfo="skip",
-        )
-        for (kind, k), (x, y) in links(mass, true, starts, ends, len(WIDTHS)).items()
-    ]
-
-
-def _link_ends(mass: np.ndarray, rows: list[str], columns: list[str], names: Pair) -> list[go.Scatter]:
-    """Return the tokens at both ends of the links."""
-    sides = ((0, np.arange(len(columns)), columns, names[1]), (1, _heights(mass), rows, names[0]))
-    return [
-        dots([x] * len(texts), y, look(name).marker(11 if len(texts) <= 32 else 6), texts, showlegend=False)
-        for x, y, texts, name in sides
-    ]
-
-
-def _axes(figure: go.Figure, rows: list[str], columns: list[str], names: Pair) -> None:
-    along, beside = plan_axes(rows, columns, names[0], (20, 26))
-    down = {"range": beside["range"]}
-    bare = {"showticklabels": False, "ticks": "", "showline": False}
-    figure.update_xaxes(showgrid=False)
-    figure.update_yaxes(showgrid=False)
-    figure.update_xaxes(range=along["range"], **bare, row=1, col=1)
-    figure.update_yaxes(**bare, rangemode="tozero", row=1, col=1)
-    figure.update_xaxes(**along, row=2, col=1)
-    figure.update_yaxes(**beside, row=2, col=1)
-    figure.update_xaxes(**bare, rangemode="tozero", row=2, col=2)
-    figure.update_yaxes(**down, **bare, row=2, col=2)
-    sides = {"range": [-0.12, 1.12], "tickvals": [0, 1], "ticktext": [names[1], names[0]], "ticks": ""}
-    figure.update_xaxes(**sides, title="strongest links", row=2, col=3)
-    figure.update_yaxes(**down, **bare, row=2, col=3)
-    for axis in ("xaxis2", "yaxis2", "xaxis3", "yaxis3"):  # the unused corners of the top row
-        figure.layout[axis].visible = False
-    # Beside the title, where neither words nor a slider can run into it.
-    legend = {"orientation": "v", "x": 1, "xanchor": "right", "y": 0.99, "yanchor": "top", "yref": "container"}
-    figure.update_layout(bargap=0.25, legend=legend)

@@ -153,7 +153,8 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
                 continue
             projection = self.project[m]
             projection.mean.copy_(mean)
-            projection.scale.copy_(torch.where(sd > 1e-8, 1 / sd.clamp_min(1e-8), torch.ones_like(sd)))
+            varies = sd > 1e-7 * mean.abs()  # more than rounding does
+            projection.scale.copy_(torch.where(varies, 1 / sd.clamp_min(1e-30), torch.ones_like(sd)))
 
     @contextmanager
     def swapping(self, seed: int) -> Iterator[None]:
@@ -253,9 +254,11 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
             )
         if batch.label_mask is not None:
             labels, guess = labels[batch.label_mask], guess[batch.label_mask]
+        if not labels.numel():  # a mean over nothing, of no sample or of no step with a label
+            return guess.sum()
         if self.config.task == "regression":
             return F.l1_loss(guess, labels.to(guess.dtype))
-        if labels.is_floating_point() or labels.numel() == 0 or not 0 <= labels.min() <= labels.max() < guess.shape[-1]:
+        if labels.is_floating_point() or not 0 <= labels.min() <= labels.max() < guess.shape[-1]:
             raise BatchError(
                 f"labels: found {labels.dtype} {sorted(set(labels.tolist()))[:8]}; "
                 f"expected whole numbers from 0 to {guess.shape[-1] - 1}"
@@ -281,10 +284,7 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
     def from_pretrained(cls, folder: str | Path, **hub: Any) -> Self:
         """Load a model that `save_pretrained` wrote, ready to predict (eval mode). Nothing in the files is executed.
 
-        Parameters
-        ----------
-        folder : a folder; or "user/model", a repository of the Hugging Face hub, if there is no folder "user"
-        hub : options of `huggingface_hub.snapshot_download`, such as ``revision``
+        `folder` may be "user/model" of the Hugging Face hub; `hub` are options of its `snapshot_download`.
 
         Raises
         ------

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..batch import as_mask
 from ..scan import selective_scan
 from .ordering import Ordering, arrange
 
@@ -135,6 +136,8 @@ class SelectiveSSM(nn.Module):
         if record is not None:
             step = F.softplus(delta.float() + self.dt_proj.bias.float())
             record |= {"u": x, "delta": step, "z": z, "B": b, "C": c}
+        if not x.numel():  # no samples, or nothing but padding
+            return x
         # The scan speaks mamba-ssm's (B, D, L); these are views, and nothing is copied.
         y = selective_scan(
             x.transpose(1, 2),
@@ -229,17 +232,20 @@ class ModalityAwareMamba(nn.Module):
         ----------
         x : Tensor (B, L, d)
         modality : int64 Tensor (B, L) or (L,), each token's index into `modalities`
-        mask : bool Tensor (B, L), True at real tokens, optional
+        mask : bool Tensor (B, L), or 0 and 1 of any type; True at real tokens; optional
             Padding is squeezed out, anywhere, and comes back as 0.
         """
         b, length, _ = x.shape
+        if modality.is_floating_point() or modality.shape not in ((length,), (b, length)):
+            found = f"{tuple(modality.shape)} {modality.dtype}"
+            raise ValueError(f"modality: found {found}; expected whole numbers, {(b, length)} or {(length,)}")
         modality = modality.expand(b, length)
         if modality.numel() and not (0 <= int(modality.min()) <= int(modality.max()) < len(self.modalities)):
             raise ValueError(
                 f"modality: found values {int(modality.min())}…{int(modality.max())}; expected indices into "
                 f"{self.modalities}"
             )
-        mask = torch.ones_like(modality, dtype=torch.bool) if mask is None else mask
+        mask = torch.ones_like(modality, dtype=torch.bool) if mask is None else as_mask(mask, "mask", (b, length))
         flat = torch.arange(b * length, device=x.device).view(b, length)
         groups = [flat[(modality == i) & mask] for i in range(len(self.modalities))]
         grouped = torch.cat(groups)

@@ -12,6 +12,7 @@ from typing import Any
 FOLDER = Path(__file__).parent
 OWN = "own"  # the recipe of data sets that have none
 PRECISIONS = ("32-true", "bf16-mixed")
+MOST, MOST_DOTS = 1 << 16, 64  # characters of a recipe, and dots in a line
 
 
 class RecipeError(ValueError):
@@ -93,8 +94,13 @@ class TrainingConfig:
         names = [f.name for f in dataclasses.fields(self) if f.type == "float"]
         for name in names:
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
                 raise RecipeError(f"training.{name}: found {value!r}; expected a number of at least 0")
+        for name in ("monitor", "start"):
+            if not isinstance(getattr(self, name), str):
+                raise RecipeError(f"training.{name}: found {getattr(self, name)!r}; expected a text")
+        if not isinstance(self.augment, Mapping):
+            raise RecipeError(f"training.augment: found {self.augment!r}; expected a table")
         if self.average > 1:
             raise RecipeError(f"training.average: found {self.average!r}; expected a share of the steps, 0 to 1")
 
@@ -134,12 +140,10 @@ class Recipe:
                 and f"model.{setting.replace('lambda', 'share')}" not in overrides
             ):
                 tables[table].pop(setting.replace("lambda", "share"), None)
-        unknown = sorted(set(tables) - {"dataset", "data", "model", "training", "benchmark"})
-        if unknown or "dataset" not in tables:
-            raise RecipeError(f'{path}: unknown {unknown}; expected dataset = "...", [data], [model], [training]')
-        for table in ("data", "model", "training"):
-            if not isinstance(tables.get(table, {}), dict):
-                raise RecipeError(f"{path}: {table}: found {tables[table]!r}; expected a table, [{table}]")
+        kinds = {"dataset": str} | dict.fromkeys(("data", "model", "training", "benchmark"), dict)
+        wrong = sorted(key for key, value in tables.items() if not isinstance(value, kinds.get(key, ())))
+        if wrong or "dataset" not in tables:
+            raise RecipeError(f'{path}: wrong {wrong[:9]}; expected dataset = "...", [data], [model], [training]')
         known = [f.name for f in dataclasses.fields(TrainingConfig)]
         unknown = sorted(set(tables.get("training", {})) - set(known))
         if unknown:
@@ -175,8 +179,12 @@ def read(name: str | Path) -> dict[str, Any]:
             f"recipe {str(name)!r}: not found; there are {known}{similar(str(name), names())} Or give a .toml file"
         )
     try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = path.read_text("utf-8")
+        # Keys of many parts take time and memory with the square of their number.
+        if len(text) > MOST or max((line.count(".") for line in text.splitlines()), default=0) > MOST_DOTS:
+            raise ValueError(f"more than {MOST} characters, or than {MOST_DOTS} dots in a line; no recipe has so many")
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: {error}") from error
 
 

@@ -56,6 +56,9 @@ class FileArray:
             ) from error
         return np.array(array.transpose(self._axes)[key])[()]
 
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
 
 def blocks(array: FileArray | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Yield an array (N, ...) in pieces of about 16 MiB: the number of the first row, and the rows."""

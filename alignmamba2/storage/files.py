@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 DIGEST = "sha256"
+DEEPEST = 32  # of plain data in JSON and TOML
 
 
 class FileError(ValueError):
@@ -90,6 +91,54 @@ def _remove(part: Path) -> None:
     shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
 
 
+def printable(text: str) -> str:
+    """Return the text with each control character, which could steer a terminal, in its escaped form."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def read_plain(path: Path, parse: Callable[[str], Any] = json.loads, most: int = 1 << 28) -> Any:
+    """Return the plain data of a UTF-8 text file of at most `most` bytes (see `plain`).
+
+    Raises
+    ------
+    FileNotFoundError
+    FileError
+        It is larger or nested deeper than allowed, cut off, or damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not found")
+    with plain_errors(path):
+        if path.stat().st_size > most:
+            raise ValueError(f"{path.stat().st_size} bytes; at most {most} are read")
+        return plain(path.read_text("utf-8"), parse)
+
+
+@contextmanager
+def plain_errors(place: object, kind: type[ValueError] = FileError, expected: str = "plain data") -> Iterator[None]:
+    """Turn what parsers raise of damaged or hostile text into one error of a kind that names the place."""
+    try:
+        yield
+    except FileError as error:
+        raise kind(str(error)) from error
+    except (OSError, ValueError, LookupError, SyntaxError, TypeError, AttributeError, RecursionError, MemoryError) as e:
+        raise kind(
+            f"{place}: expected {expected}; {str(e) or 'nested too deeply'}. It may be cut off or damaged"
+        ) from e
+
+
+def plain(text: str, parse: Callable[[str], Any] = json.loads) -> Any:
+    """Return what the parser makes of the text: values nested at most `DEEPEST`, strings that are UTF-8."""
+    value = parse(text)
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [x for v in level if isinstance(v, (dict, list)) for x in (v.values() if isinstance(v, dict) else v)]
+    if level:
+        raise ValueError(f"values nested deeper than {DEEPEST}")
+    if "\\ud" in text.lower():  # half of a pair of surrogates is a string that cannot be written
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    return value
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text; a reader never sees half of it."""
     with whole(path) as part:
@@ -110,13 +159,10 @@ def read_json(path: Path, *, sealed: bool = True) -> dict[str, Any]:
     FileError
         It is cut off, damaged, or was not written by `write_json`.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: not found")
-    try:
-        notes = json.loads(path.read_text("utf-8"))
-        expected = notes.pop(DIGEST, None)
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise FileError(f"{path}: no readable JSON ({error}); it may be cut off or damaged") from error
+    notes = read_plain(path)
+    if not isinstance(notes, dict):
+        raise FileError(f"{path}: holds a {type(notes).__name__}; expected a JSON object")
+    expected = notes.pop(DIGEST, None)
     if (sealed or expected is not None) and expected != json_digest(notes):
         raise FileError(f"{path}: damaged: its content does not have the SHA-256 that was written with it")
     return notes
@@ -157,6 +203,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str,
     notes = dict(notes or {})
     with whole(path) as part:
         save_file(tensors, part, metadata={**notes, DIGEST: tensors_digest(tensors, notes)})
+        _sort_notes(part)
+
+
+def _sort_notes(path: Path) -> None:
+    """Put the notes of a safetensors file in order, so that the same content has the same bytes."""
+    with path.open("rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

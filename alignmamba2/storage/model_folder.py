@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from .files import json_digest, read_tensors, write_tensors, write_text
+from .files import FileError, json_digest, read_plain, read_tensors, write_tensors, write_text
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 # A model card of the Hugging Face hub, a Jinja template.
@@ -17,13 +18,14 @@ CARD = """---
 {{ card_data }}
 ---
 An AlignMamba-2 (arXiv 2603.18462): `alignmamba2.AlignMamba2.from_pretrained("user/model")`; safetensors and JSON alone.
-{% if metrics %}
+
 | metric | value |
 |---|---|
-{% for name, value in metrics.items() if name.startswith("valid/") %}| {{ name }} | {{ value }} |
-{% endfor %}{% endif %}{% if recipe %}
+{% for name, value in (metrics or {}).items() if name.startswith("valid/") %}| {{ name }} | {{ value }} |
+{% endfor %}
 Recipe: `{{ recipe }}`
-{% endif %}"""
+"""
+MOST_LAYERS = 1000
 
 
 def write_model(
@@ -36,13 +38,7 @@ def write_model(
 
 
 def on_hub(folder: str | Path, **options: Any) -> Path:
-    """Return the folder, or where the files of a repository "user/model" of the Hugging Face hub have been put.
-
-    Raises
-    ------
-    FileNotFoundError
-        The hub has no such repository, or cannot be reached.
-    """
+    """Return the folder; for "user/model" without a folder "user", that of its files of the Hugging Face hub."""
     if str(folder).count("/") != 1 or Path(folder).parent.exists():
         return Path(folder)
     from huggingface_hub import snapshot_download
@@ -61,12 +57,14 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[st
     FileNotFoundError, ValueError
         A file is missing; it is damaged; or the config asks for more than the weights hold.
     """
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name}: not found; expected a folder written by save_pretrained")
     tensors, notes = read_tensors(folder / WEIGHTS_FILE)
+    floats = (name for name, x in tensors.items() if x.is_floating_point() and x.element_size() > 1)
+    if wrong := [name for name in floats if not tensors[name].isfinite().all()]:
+        raise ValueError(f"{folder / WEIGHTS_FILE}: {wrong[0]} holds NaN or infinite values")
     try:
-        return _plain_config(folder / CONFIG_FILE, tensors), tensors, notes
+        return _fitting_config(folder, tensors), tensors, notes
+    except FileError:
+        raise
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
 
@@ -89,17 +87,27 @@ def check_model(
         )
 
 
-def _plain_config(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The values in config.json, none of them large enough to ask for more than the weights hold."""
-    if path.stat().st_size > 1 << 20:
-        raise ValueError(f"{path.stat().st_size} bytes; expected a config of a few lines")
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the values in config.json; NaN is none, as no comparison would refuse it."""
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not found; expected a folder written by save_pretrained")
+    values = read_plain(path, partial(json.loads, parse_constant=_infinite), most=1 << 20)
     if not isinstance(values, dict):
-        raise ValueError(f"found a {type(values).__name__}; expected settings and their values")
-    most = {"n_layers": len(tensors)}
+        raise FileError(f"{path}: found a {type(values).__name__}; expected settings and their values")
+    return values
+
+
+def _infinite(name: str) -> float:
+    if name == "NaN":
+        raise ValueError("NaN is no setting")
+    return float(name)
+
+
+def _fitting_config(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The values in config.json, none of them large enough to ask for more than the weights hold."""
+    values = read_config(folder)
+    most = {"n_layers": min(len(tensors), MOST_LAYERS)}
     total = sum(x.numel() for x in tensors.values())
     for name, value in values.items():
         if isinstance(value, int) and value > most.get(name, max(total, 16)):

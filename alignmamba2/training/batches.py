@@ -113,12 +113,13 @@ def loader(
     num_workers: int = 0,
     bucket: int = 1,
     neighbours: int = 1,
+    every: int = 1,
 ) -> DataLoader:
     """Return the batches of a data set, in a random order if a generator is given.
 
-    With `share`, each batch is this process's share of it, in `parts` parts. `num_workers` processes read ahead;
-    the batches are the same. `bucket`: see `TrainingConfig`;
-    `neighbours`: see `FusionModel`.
+    With `share`, each batch is this process's share of it, in `parts` parts. `num_workers` processes read ahead; the
+    batches are the same. `bucket`: see `TrainingConfig`; `neighbours`: see `EncoderConfig`. Of batches in order, those
+    between every `every`-th one are neither read nor returned.
     """
     order = SequentialSampler(dataset) if shuffle is None else RandomSampler(dataset, generator=shuffle)
     batches: BatchSampler | Bucketed | Neighbourly = BatchSampler(order, batch_size, drop_last=False)
@@ -129,9 +130,10 @@ def loader(
     elif bucket > 1 and shuffle is not None:
         lengths = [sum(map(len, sample.features.values())) for sample in dataset.samples]
         batches = Bucketed(lengths, batch_size, bucket, shuffle)
+    shares = Share(batches, parts) if share else batches
     return DataLoader(
         dataset,
-        batch_sampler=Share(batches, parts) if share else batches,
+        batch_sampler=shares if every == 1 else list(shares)[::every],
         num_workers=num_workers,
         generator=shuffle,
         collate_fn=MultimodalBatch.from_samples,

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import warnings
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -268,13 +269,23 @@ def _start_encoders(model: FusionModel, first: FusionModel) -> None:
 
 def _identity(recipe: Recipe, seed: int, machines: Machines, train: Dataset, valid: Dataset) -> dict[str, Any]:
     """Return what has to be the same for an unfinished run to go on."""
-    digest = hashlib.sha256()
-    for m, (mean, sd) in train.statistics().items():
-        digest.update(m.encode() + mean.numpy().tobytes() + sd.numpy().tobytes())
-    for m in train.encoders:
-        digest.update(content_hash(train, m).encode())
-    data = {"train": len(train), "valid": len(valid), "statistics": digest.hexdigest()[:16]}
+    data = {"train": _parts(train), "valid": _parts(valid)}
     return {"recipe": recipe.to_dict(), "seed": seed, "data": data, **machines.identity()}
+
+
+def _parts(dataset: Dataset) -> dict[str, Any]:
+    """Number of samples, and hashes of their order, labels and modalities: so a change of the data has a name."""
+    parts = {m: content_hash(dataset, m)[:16] for m in dataset.encoders}
+    digests: defaultdict[str, Any] = defaultdict(hashlib.sha256)
+    samples = dataset.samples
+    for sample in samples.without(tuple(parts)) if hasattr(samples, "without") else samples:
+        digests["order"].update(f"{sample.id} {sample.group}\n".encode())
+        digests["labels"].update(f"{None if sample.label is None else torch.as_tensor(sample.label).tolist()}".encode())
+        for m in sample.features.keys() - parts.keys():
+            for x in (sample.features[m], sample.masks.get(m, ())):
+                x = torch.as_tensor(x).contiguous()
+                digests[m].update(f"{x.dtype}{tuple(x.shape)}".encode() + x.view(torch.uint8).numpy().tobytes())
+    return {"samples": len(dataset), **parts, **{name: x.hexdigest()[:16] for name, x in digests.items()}}
 
 
 def _check_labels(train: Dataset, valid: Dataset) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -42,14 +44,11 @@ class Loop:
     ----------
     model : AlignMamba2 or a baseline
     config : TrainingConfig
-    epochs : int
-        Epochs to train at most; the schedules are laid out for `config.max_epochs`.
-    train, valid : Dataset
-        Without `valid` there is nothing to choose by, and all epochs run.
+    epochs : number of epochs to train at most; the schedules are laid out for `config.max_epochs`
+    train, valid : without `valid` there is nothing to choose by, and all epochs run
     best : Best, which hears of every validated epoch
     machines, accelerator : Machines, and what its `start` returned
-    seed : int
-        Of the order of the training data. Dropout draws from PyTorch's own generator.
+    seed : of the order of the training data; dropout draws from PyTorch's own generator
     callbacks : see `fit`
     save : function that takes the whole state after each epoch
     """
@@ -76,11 +75,11 @@ class Loop:
         self.order = torch.Generator().manual_seed(self.seed)
         parts, bucket = self.machines.accumulate, self.config.bucket
         self.train_batches = loader(self.train, size, self.order, parts=parts, bucket=bucket, **options)
-        self.valid_batches = loader(self.valid, size, **options) if self.valid else ()
+        self.valid_batches = functools.partial(loader, self.valid, size, **options)
         self.steps = len(self.train_batches) // parts
         self.total = self.steps * self.config.max_epochs
         # L_OT and L_MMD are measured on every so many batches of the validation split, evenly: 1 or 2 % of an epoch.
-        self.measured_every = -(-len(self.valid_batches) // max(1, self.steps // 12))
+        self.measured_every = -(-len(self.valid_batches()) // max(1, self.steps // 12)) if self.valid else 1
         self.network = Network(self.model, self.machines.compile)
         self.shared = self.accelerator.prepare(self.network)  # on its device; within PyTorch's DDP if there are several
         self.optimizer = optimizer_of(self.model, self.config)
@@ -168,10 +167,9 @@ class Loop:
         """
         self.model.eval()
         rows, sums, problem = [], Counter(samples=0), ""
-        for step, batch in enumerate(self.valid_batches):
+        every = self.measured_every if untrained else 1
+        for step, batch in zip(itertools.count(0, every), self.valid_batches(every=every), strict=False):
             self.model.aligning = step % self.measured_every == 0
-            if untrained and not self.model.aligning:
-                continue
             batch = batch.to(self.accelerator.device, non_blocking=True)
             with self.model.swapping(seed=step):
                 output: ModelOutput = self.network(batch)

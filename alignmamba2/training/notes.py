@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..encoders.efficientnet import SIZES
+from ..encoders.packages import WEIGHTS
 from ..storage.files import FileError, read_json, write_json
+from ..storage.model_folder import read_config
 
 FILE = "training.json"
+PLAIN = ("words", "patches", "released", "ids", "glove", "bert")  # ways to read text and pictures of the package's own
 
 
 def write_notes(folder: Path, recipe: Mapping[str, Any], seed: int, best_epoch: int, history: list[Any]) -> None:
@@ -17,15 +22,17 @@ def write_notes(folder: Path, recipe: Mapping[str, Any], seed: int, best_epoch: 
     write_json(folder / FILE, notes)
 
 
-def training_notes(folder: str | Path) -> dict[str, Any]:
+def training_notes(folder: str | Path, trust: bool = True) -> dict[str, Any]:
     """Return what `fit` wrote beside a model: "recipe", "seed", "best_epoch", and "history", one mapping per epoch.
+
+    Without `trust`, notes that lead out of the package (to a folder, a module, or a model of a hub) are refused.
 
     Raises
     ------
     FileNotFoundError
         There is no such file, so nothing says which data the model saw.
     FileError
-        It is damaged, or a field is missing.
+        It is damaged, a field is missing, or it is not trusted.
     """
     path = Path(folder) / FILE
     if not path.is_file():
@@ -39,4 +46,23 @@ def training_notes(folder: str | Path) -> dict[str, Any]:
             value = value.get(key) if isinstance(value, Mapping) else None
         if value is None:
             raise FileError(f"{path}: has no field {field!r}; expected what train writes. Train the model again")
+    recipe = notes["recipe"]
+    if not isinstance(recipe["dataset"], str) or not isinstance(recipe["data"], Mapping):
+        raise FileError(f"{path}: recipe.dataset or recipe.data is no name or no table; expected what train writes")
+    if not trust and (places := _places(recipe, read_config(Path(folder)))):
+        raise FileError(
+            f"{path.parent}: names {places}; what files name is not followed unasked. If they are yours, say so: "
+            "trust=True, or --trust"
+        )
     return notes
+
+
+def _places(recipe: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Names outside the package that loading the model or its data would follow."""
+    data = recipe["data"]
+    places = {"dataset": recipe["dataset"]} if ":" in recipe["dataset"] else {}
+    places |= {name: data[name] for name in ("root", "folds") if data.get(name) is not None}
+    names = {name: data.get(name) for name in ("text", "image")}
+    names |= {m: dict(encoder).get("name") for m, encoder in dict(config.get("encoders", {})).items()}
+    known = {*WEIGHTS, *SIZES, *PLAIN, None}
+    return places | {n: x for n, x in names.items() if x not in known and not re.fullmatch(r"\d+-d", str(x))}

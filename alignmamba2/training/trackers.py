@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,15 +26,11 @@ class CsvTracker(GeneralTracker):
 
     @on_main_process
     def log(self, values: Mapping[str, Any], step: int | None = None, **options: Any) -> None:
+        import pandas  # slow to import
+
         self.rows.append(values)
-        text = io.StringIO()
-        table = csv.DictWriter(
-            text, list(dict.fromkeys(name for row in self.rows for name in row)), lineterminator="\n"
-        )
-        table.writeheader()
-        table.writerows(self.rows)
         self.tracker.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.tracker, text.getvalue())
+        write_text(self.tracker, pandas.DataFrame(self.rows).to_csv(index=False, lineterminator="\n"))
 
 
 def trackers_of(names: Sequence[str], folder: Path | None) -> list[str | CsvTracker] | None:

@@ -27,7 +27,7 @@ from alignmamba2.batch import Sample
 from alignmamba2.datasets.base import DataError, Dataset, splits_of
 from alignmamba2.datasets.contents import Contents, Field, Part
 from alignmamba2.datasets.fetch import Source, data_root
-from alignmamba2.datasets.formats.hdf5 import reading
+from alignmamba2.datasets.formats.hdf5 import reading, values
 from alignmamba2.datasets.registry import Entry
 from alignmamba2.storage.files import file_hash
 from studies.datasets.modalities import chosen_modalities
@@ -136,7 +136,7 @@ def read_split(folder: Path, split: str) -> _Reviews:
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     with reading(path, "an array 'd1'") as file:
-        array = np.asarray(file["d1"][()])
+        array = np.asarray(values(path, file["d1"]))
     if array.shape != shape or not np.isfinite(array).all():
         raise DataError(f"{path}: array 'd1' is {array.shape}, or not finite; expected {shape}, finite numbers")
     return array

@@ -28,13 +28,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ...storage.files import plain_errors, read_plain
 from ..base import DataError
 from ..contents import Field
 from ..store import Split, video_of
-from .hdf5 import reading
+from .hdf5 import reading, values
 from .mosi_pickles import SPLITS, Utterances, kind_of_width
 from .mosi_pickles import read as read_pickle_splits
 
@@ -48,6 +50,7 @@ HINTS = {
     "text": ("vector", "glove"),
 }
 EPSILON = 1e-5  # seconds: overlaps below this are rounding
+WORK = 1 << 26  # pairs of intervals that are compared for a video
 FOLDS = "folds.json"
 
 
@@ -63,10 +66,12 @@ class Csd:
         with self._reading() as file:
             self.root = next(iter(file))
             self.videos = list(file[self.root]["data"])
-            features = (file[self.root]["data"][video]["features"] for video in self.videos)
-            first = next((x for x in features if len(x)), None)
+            features = ((video, file[self.root]["data"][video]["features"]) for video in self.videos)
+            self.first, first = next(((v, x) for v, x in features if len(x)), ("", None))
             if first is None:
                 raise ValueError("no video has features")
+            if first.dtype.kind not in "fiuSO":
+                raise DataError(f"{self.path}: {self.first}: features of type {first.dtype}; expected numbers or words")
             self.width, self.dtype = (1 if first.ndim == 1 else first.shape[1]), first.dtype
 
     def _reading(self):
@@ -76,16 +81,30 @@ class Csd:
         """Return features (T, D) of the file's type and intervals (T, 2) float64 in seconds; a video may have T = 0."""
         with self._reading() as file:
             group = file[self.root]["data"][video]
-            features, intervals = group["features"][()], group["intervals"][()].astype(np.float64)
+            features, intervals = (values(self.path, group[name]) for name in ("features", "intervals"))
+            intervals = intervals.astype(np.float64)
             if features.ndim == 1 or not len(features):  # without frames, a file may say (0,)
                 features = features.reshape(len(features), 1 if len(features) else self.width)
-            if features.ndim != 2 or features.shape[1] != self.width:
-                raise ValueError(f"{video}: features {features.shape}; those of other videos are (T, {self.width})")
             if not len(intervals):
                 intervals = intervals.reshape(0, 2)
-            if intervals.shape != (len(features), 2) or not np.isfinite(intervals).all():
-                raise ValueError(f"{video}: intervals {intervals.shape} for features {features.shape}, or no numbers")
-            return features, intervals
+        wrong_kind = len(features) and (features.dtype.kind in "fiu") != (self.dtype.kind in "fiu")
+        if features.ndim != 2 or features.shape[1] != self.width or wrong_kind:
+            expected = f"those of {self.first} are (T, {self.width}) {self.dtype}"
+            raise DataError(f"{self.path}: {video}: features {features.shape} {features.dtype}; {expected}")
+        if intervals.shape != (len(features), 2):
+            raise DataError(f"{self.path}: {video}: intervals {intervals.shape}; features {features.shape}")
+        if wrong := int((~np.isfinite(intervals)).sum()):
+            raise DataError(f"{self.path}: {video}: {wrong} of its intervals' times are NaN or infinite")
+        return features, intervals
+
+    def during(self, video: str, times: np.ndarray, spans: np.ndarray) -> list[np.ndarray]:
+        """Return, per span (K, 2), the rows of the times (T, 2) that overlap it; refuse more than a video can have."""
+        if len(spans) * (len(times) + 1000) > WORK:
+            raise DataError(f"{self.path}: {video}: {len(times)} rows for {len(spans)} intervals; no video has so many")
+        rows = [np.flatnonzero(_overlaps(times, *span)) for span in spans]
+        if sum(map(len, rows)) > 8 * len(times) + 1000:
+            raise DataError(f"{self.path}: {video}: its labelled intervals overlap each other many times over")
+        return rows
 
 
 @dataclass(frozen=True)
@@ -110,6 +129,12 @@ def read(folder: Path, folds: str | Path | None = None, aligned: bool = True) ->
     """
     files = _files(folder)
     result = Utterances("CSD folder", aligned, kind_of_text(folder))
+    for file in files.values():
+        if not set(file.videos) & set(files["labels"].videos):
+            raise DataError(
+                f"{file.path}: has {file.videos[0]!r}, and none of the videos of {files['labels'].path.name}, such as "
+                f"{files['labels'].videos[0]!r}; expected features of whole videos by the videos' names"
+            )
     videos = sorted(set.intersection(*(set(f.videos) for f in files.values())))
     if left := sorted(set().union(*(f.videos for f in files.values())) - set(videos)):
         result.notes.append(f"{len(left)} videos are not in every file and are left out, such as {left[0]}")
@@ -174,18 +199,20 @@ def _folds(path: Path, videos: list[str], result: Utterances) -> Mapping[str, se
 
 def fold_lists(path: Path) -> dict[str, set[str]]:
     """Return the videos of each fold that a JSON file or the SDK's .py (read, not run) lists."""
-    try:
-        text = path.read_text("utf-8")
-        if path.suffix != ".py":
-            return {str(k): set(map(str, v)) for k, v in json.loads(text).items()}
-        lists = {
-            node.targets[0].id: ast.literal_eval(node.value)
-            for node in ast.parse(text).body
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-        }
-        return {s: set(v) for s in SPLITS for name, v in lists.items() if s in name and "fold" in name}
-    except (OSError, ValueError, SyntaxError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: no readable lists of videos ({error})") from error
+    with plain_errors(path, DataError, "lists of videos"):
+        lists = read_plain(path, _assigned if path.suffix == ".py" else json.loads)
+        if path.suffix == ".py":
+            lists = {s: v for s in SPLITS for name, v in lists.items() if s in name and "fold" in name}
+        return {str(k): set(map(str, v)) for k, v in lists.items()}
+
+
+def _assigned(text: str) -> dict[str, Any]:
+    """The plain values of a Python file's names; nothing in it is run."""
+    return {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
 
 
 def _overlaps(intervals: np.ndarray, start: float, end: float) -> np.ndarray:
@@ -196,13 +223,12 @@ def _overlaps(intervals: np.ndarray, start: float, end: float) -> np.ndarray:
 def _utterances(files: dict[str, Csd], video: str) -> list[_Utterance]:
     features, times = files["words"].read(video)
     words = [w.decode("utf-8", "replace") if isinstance(w, bytes) else str(w) for w in features[:, 0]]
-    spoken = np.array([w != PAUSE for w in words], bool)
+    labels, spans = files["labels"].read(video)
     utterances = []
-    for k, (label, span) in enumerate(zip(*files["labels"].read(video), strict=True)):
-        rows = np.flatnonzero(_overlaps(times, *span) & spoken)
-        utterances.append(
-            _Utterance(f"{video}[{k}]", video, float(label[0]), span, [words[i] for i in rows], times[rows])
-        )
+    for k, rows in enumerate(files["words"].during(video, times, spans)):
+        rows = [i for i in rows if words[i] != PAUSE]
+        said = [words[i] for i in rows]
+        utterances.append(_Utterance(f"{video}[{k}]", video, float(labels[k, 0]), spans[k], said, times[rows]))
     return utterances
 
 
@@ -217,24 +243,27 @@ def _build(result: Utterances, split: str, videos: list[str], files: dict[str, C
         result.problems.append(f"{split}: no utterances; do the folds name videos of these files?")
         return
 
-    def frames(m: str) -> Iterator[tuple[_Utterance, np.ndarray, np.ndarray]]:
-        """Yield each utterance with its video's features and intervals; a video is read once."""
+    def frames(m: str, by_word: bool) -> Iterator[tuple[_Utterance, np.ndarray, np.ndarray]]:
+        """Yield each utterance with the features and intervals within it or its words; a video is read once."""
         for video, group in groupby(utterances, lambda u: u.video):
+            group = list(group)
             features, times = files[m].read(video)
-            yield from ((utterance, features, times) for utterance in group)
+            spans = [(u.times[:, 0].min(), u.times[:, 1].max()) if by_word else u.span for u in group]
+            for u, rows in zip(group, files[m].during(video, times, np.array(spans)), strict=True):
+                if len(u.words) * len(rows) > WORK:
+                    raise DataError(f"{files[m].path}: {u.id}: {len(rows)} rows for {len(u.words)} words")
+                yield u, features[rows], times[rows]
 
     def tokens(m: str) -> Iterator[np.ndarray]:
-        for utterance, features, times in frames(m):
-            if result.aligned or m == "text":
-                yield _means(features, times, utterance.times)
-            else:
-                yield features[_overlaps(times, *utterance.span)]
+        by_word = result.aligned or m == "text"
+        for utterance, features, times in frames(m, by_word):
+            yield _means(features, times, utterance.times) if by_word else features
 
     words = np.array([len(u.words) for u in utterances])
     lengths, partners = dict.fromkeys(("text", "audio", "video"), words), {}
     if not result.aligned:
         for m in ("audio", "video"):
-            rows = [_partners(times[_overlaps(times, *u.span)], u.times) for u, _, times in frames(m)]
+            rows = [_partners(times, u.times) for u, _, times in frames(m, False)]
             lengths[m], partners[m] = np.array([len(x) for x in rows]), np.concatenate(rows)
     result.splits[split] = Split(
         widths={m: files[m].width for m in lengths},

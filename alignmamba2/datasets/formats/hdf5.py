@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..base import DataError
 
 GROWTH, ROOM = 256, 1 << 26  # a data set may have so many bytes per byte that is stored of it, and so many more
+DEPTH = 16  # of groups
+TEXTS = 100_000  # most texts of no fixed length in a data set
+SMALL = 1 << 16  # bytes of a compressed chunk, which cannot become more than 64 MiB
+FILTERS = {1, 2, 3, 32000}
 
 
 @contextmanager
@@ -47,11 +55,19 @@ def opened(path: Path) -> Any:
 def _look_through(path: Path, size: int, changed: int) -> None:
     import h5py
 
+    room = GROWTH * size + ROOM
+
     def problem(name: str, link: Any) -> str | None:  # HDF5 stops at the first; it does not pass exceptions on
+        nonlocal room
         if isinstance(link, h5py.ExternalLink):
             return f"refused, {name!r} leads to another file, {link.filename!r}"
+        if name.count("/") > DEPTH:
+            return f"groups nested deeper than {DEPTH}"
         item = file[name] if isinstance(link, h5py.HardLink) else None
-        return _problem(item) if isinstance(item, h5py.Dataset) else None
+        if not isinstance(item, h5py.Dataset):
+            return None
+        room -= item.nbytes
+        return _problem(item) or (f"its data sets say that they are more than {GROWTH} times the file" * (room < 0))
 
     with h5py.File(path, "r") as file:
         if reason := file.visititems_links(problem):
@@ -61,7 +77,12 @@ def _look_through(path: Path, size: int, changed: int) -> None:
 def _problem(dataset: Any) -> str | None:
     if dataset.external or dataset.is_virtual:
         return f"refused, the numbers of {dataset.name!r} lie in other files"
-    if dataset.nbytes > GROWTH * dataset.id.get_storage_size() + ROOM:
+    plist = dataset.id.get_create_plist()
+    filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+    if len(set(filters)) < len(filters) or not set(filters) <= FILTERS:
+        return f"{dataset.name!r} is compressed by filters {filters}; each of gzip, LZF, shuffle, checksum is read once"
+    largest = max(dataset.nbytes, math.prod(dataset.chunks or ()) * dataset.dtype.itemsize)  # a chunk is read whole
+    if largest > GROWTH * dataset.id.get_storage_size() + ROOM:
         return f"{dataset.name!r} says that it is {dataset.shape}, far more than the file can hold"
     return None
 
@@ -71,3 +92,33 @@ def plain(path: Path, dataset: Any) -> Any:
     if reason := _problem(dataset):
         raise DataError(f"{path}: {reason}")
     return dataset
+
+
+def values(path: Path, dataset: Any, row: int | None = None) -> np.ndarray:
+    """Return a data set or a row of it, once its compressed chunks turned out as large as they say."""
+    if dataset.dtype.kind == "O":
+        return _texts(path, dataset)
+    most = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+    every = [slice(None)] * dataset.ndim
+    selection = tuple(every if row is None else [slice(row, row + 1), *every[1:]])
+    for piece in dataset.iter_chunks(selection) if dataset.compression == "gzip" and dataset.size else ():
+        corner = tuple(s.start // n * n for s, n in zip(piece, dataset.chunks, strict=True))
+        if dataset.id.get_chunk_info_by_coord(corner).size > SMALL:
+            content = dataset.id.read_direct_chunk(corner)[1]
+            if len(zlib.decompressobj().decompress(content, most + 1)) > most:
+                raise DataError(f"{path}: {dataset.name!r}: a chunk holds more than the {most} bytes that it says")
+    return dataset[()] if row is None else dataset[row]
+
+
+def _texts(path: Path, dataset: Any) -> np.ndarray:
+    """Read texts of no fixed length one by one: one that is stored once may stand in each place."""
+    room = GROWTH * path.stat().st_size + ROOM
+    if dataset.size > TEXTS:
+        raise DataError(f"{path}: {dataset.name!r}: {dataset.size} texts; at most {TEXTS} are read")
+    texts = np.empty(dataset.shape, object)
+    for place in np.ndindex(dataset.shape):
+        texts[place] = dataset[place]
+        room -= len(texts[place])
+        if room < 0:
+            raise DataError(f"{path}: {dataset.name!r}: its texts are more than {GROWTH} times the file")
+    return texts

@@ -48,8 +48,8 @@ def pixels_of(picture: Image.Image) -> np.ndarray:
     """Return a picture in memory as `read_picture` does; `ValueError` for floats or 32-bit numbers."""
     whole = ImageOps.exif_transpose(picture)
     if whole.mode.startswith("I;16") or (whole.mode == "I" and picture.format == "PNG"):
-        grey = np.asarray(whole).astype(np.float64) / 257  # 65535 becomes 255
-        return np.repeat(grey.round().astype(np.uint8)[..., None], 3, axis=-1)
+        grey = (np.asarray(whole).astype(np.uint32) + 128) // 257  # 65535 becomes 255
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
     if whole.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {whole.mode!r}; expected 8 or 16 bits per channel")
     return np.asarray(whole.convert("RGB"))

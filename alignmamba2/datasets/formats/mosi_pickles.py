@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def _read_split(result: Utterances, name: str, tree: Mapping[str, Any], label_ke
         tokens=tokens,
         labels=arrays[label_key][:].reshape(size).astype(np.float64),
         ids=_ids(arrays.get("id"), name, size),
-        texts=[_string(t) for t in arrays["raw_text"][:]] if "raw_text" in arrays else (),
+        texts=_strings(arrays["raw_text"], size, " ") if "raw_text" in arrays else (),
         bert=arrays["text_bert"][:].astype(np.int64) if "text_bert" in arrays else None,
     )
     result.fields[name] = arrays
@@ -210,23 +211,36 @@ def _array(value: Any) -> np.ndarray | FileArray:
     """Return an array of a list, as some writers leave it; in memory, unlike arrays."""
     if isinstance(value, (np.ndarray, FileArray)):
         return value
-    if not isinstance(value, (list, tuple)):
-        return np.asarray(value)
-    value = [v[:] if isinstance(v, FileArray) else v for v in value]
-    # An array of texts would give each the room of the longest.
-    ragged = any(isinstance(v, (str, bytes)) for v in value) or len({np.shape(v) for v in value}) > 1
-    return np.asarray(value, object if ragged else None)
+    with suppress(ValueError):  # of rows that differ in length
+        # An array of texts would give each the room of the longest.
+        return np.asarray(value, None if _is_numeric(value) else object)
+    array = np.empty(len(value), object)
+    array[:] = [v[:] if isinstance(v, FileArray) else v for v in value]
+    return array
 
 
-def _string(value: Any) -> str:
-    value = value[:].tobytes() if isinstance(value, FileArray) else value
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return set(map(type, value)) <= {int, float} or all(map(_is_numeric, value))
+    return isinstance(value, (int, float)) or getattr(value, "dtype", np.dtype("O")).kind in "biuf"
+
+
+def string(value: Any) -> str:
+    """Return a text, with what is no UTF-8 replaced; long bytes may be numbers that still lie in the file."""
+    value = value[:].tobytes() if isinstance(value, (FileArray, np.ndarray)) else value
+    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return value.encode("utf-8", "replace").decode()
 
 
 def _ids(array: np.ndarray | FileArray | None, split: str, size: int) -> list[str]:
     if array is None:
         return [f"{split}$_${i}" for i in range(size)]
-    return ["$_$".join(map(_string, row)) for row in array[:].reshape(size, -1)]
+    return _strings(array, size, "$_$")
+
+
+def _strings(array: np.ndarray | FileArray, size: int, between: str) -> list[str]:
+    """A string per row, of one part or several."""
+    return [between.join(map(string, row)) for row in array[:].reshape(size, -1)]
 
 
 Span = tuple[np.ndarray, np.ndarray]  # first real step and the one behind the last, (N,) each

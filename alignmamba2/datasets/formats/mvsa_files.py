@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PureWindowsPath
 
-from ...storage.files import FileError, read_json, write_json
+from ...storage.files import FileError, plain, plain_errors, read_json, write_json
 from ..base import DataError
 from ..fetch import Index, Source
 from .images import read_picture
@@ -103,16 +102,15 @@ def read_jsonl(folder: Path) -> list[Pair]:
         for number, line in enumerate(_text(path, "utf-8").split("\n"), start=1):
             if not line.strip():
                 continue
-            try:
-                row = json.loads(line)
-                text, label = repaired(row["text"]), CLASSES.index(row["label"])
-                pair = Pair(str(row["id"]), text.strip(), folder / row["img"], label, split)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise DataError(f'{path}: line {number} is no {{"id", "label", "text", "img"}} with one of {CLASSES} '
-                                f"({error!r}). It may be cut off: bring it again") from error  # fmt: skip
-            pairs.append(pair)
+            expected = f'{{"id", "label", "text", "img"}} with one of {CLASSES}'
+            with plain_errors(f"{path}: line {number}", DataError, expected):
+                row = plain(line)
+                text, label = "" + row["text"], CLASSES.index(row["label"])
+                pairs.append(Pair(str(row["id"]), text, folder / _inside(row["img"]), label, split))
         if not pairs or pairs[-1].split != split:
             raise DataError(f"{path}: no pairs in it. It may be cut off: bring it again")
+    misread = max(max(p.text, default="") for p in pairs) <= "ÿ"  # else they are texts as they should be
+    pairs = [replace(p, text=(repaired(p.text) if misread else p.text).strip()) for p in pairs]
     ids = [p.id for p in pairs]
     if len(set(ids)) != len(ids):
         raise DataError(f"{folder}: {len(ids) - len(set(ids))} pairs are in the .jsonl files more than once")
@@ -126,6 +124,14 @@ def read_jsonl(folder: Path) -> list[Pair]:
                 f"agree, and they differ at pair {differ[0][0]}. A file may be cut off, or of another copy"
             )
     return pairs
+
+
+def _inside(name: str) -> str:
+    """The name of a file, unless it leads out of the folder, on whatever system."""
+    path = PureWindowsPath(name)
+    if path.anchor or ".." in path.parts or not name.isprintable():
+        raise ValueError(f"img {name!r} is no path inside the folder")
+    return name
 
 
 def repaired(text: str) -> str:
@@ -158,8 +164,12 @@ def read_folder(folder: Path, merge: bool) -> list[Pair]:
 
 
 def read_text(path: Path) -> str:
-    """Return a tweet, which is gb18030; bytes that are not become U+FFFD."""
-    return path.read_bytes().decode("gb18030", errors="replace").strip()
+    """Return a tweet: UTF-8 where it is that, which no published text is by chance, else gb18030 with U+FFFD."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        return content.decode("gb18030", errors="replace").strip()
 
 
 def survey(pairs: Sequence[Pair], cache: Path) -> tuple[dict[str, str], str]:

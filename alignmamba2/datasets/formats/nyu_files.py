@@ -14,7 +14,7 @@ import numpy as np
 from ...storage.files import file_hash
 from ..base import DataError
 from ..fetch import PUBLISHED, Index, Source
-from .hdf5 import errors_named, opened, plain
+from .hdf5 import errors_named, opened, plain, values
 from .images import read_picture
 from .matlab import read_matrices
 
@@ -53,6 +53,7 @@ FRAMES = tuple(
 SCENES = PUBLISHED / "nyu_scenes.csv"
 # Generated files say so in the names of scenes, or of pictures in folders.
 SYNTHETIC = "synthetic"
+LONGEST = 1000  # letters of a name in the .mat
 FETCH = "python -m alignmamba2 data fetch nyu --frames"
 BRING = f"Bring them with: {FETCH}; data/README.md#nyu says where other layouts come from"
 
@@ -258,13 +259,15 @@ class MatFrames:
 
     def _strings(self, name: str) -> list[str]:
         def read() -> list[str]:
-            references = np.asarray(self._file[name]).ravel()
-            return ["".join(map(chr, np.asarray(plain(self.path, self._file[r])).ravel())) for r in references]
+            texts = [plain(self.path, self._file[r]) for r in np.asarray(self._file[name]).ravel()]
+            if any(text.size > LONGEST for text in texts):
+                raise DataError(f"{self.path}: {name}: a text of more than {LONGEST} letters")
+            return ["".join(map(chr, np.asarray(text).ravel())) for text in texts]
 
         return self._read(name, read)
 
     def _frame(self, name: str, index: int) -> np.ndarray:
-        return self._read(name, lambda: self._file[name][index], f", frame {index + 1}")
+        return self._read(name, lambda: values(self.path, self._file[name], index), f", frame {index + 1}")
 
     def _read(self, name: str, read: Callable, which: str = ""):
         with errors_named(self.path, f"field {name!r}{which}"):
