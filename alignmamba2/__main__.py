@@ -66,8 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         known = isinstance(error, (ValueError, OSError, ImportError))
         kind = "" if known else f"{type(error).__name__} (ALIGNMAMBA2_DEBUG=1 shows where): "
-        text = " ".join(str(error).split())
-        print(f"error: {kind}{printable(text) or type(error).__name__}", file=sys.stderr)
+        print(f"error: {kind}{printable(' '.join(str(error).split())) or 'no more is known'}", file=sys.stderr)
         return 1
     return 0
 
@@ -355,6 +354,8 @@ MACHINES = [
     option("--num-workers", type=int, default=0, help="processes that read ahead (default: 0)"),
     option("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)"),
 ]
+
+
 RUNS = [  # of `train` and `ablate`
     option("--seed", "--seeds", dest="seeds", type=_seeds, default=[1111], help="1111, or 1111-1115"),
     option("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], type=setting),

@@ -1,13 +1,17 @@
 """What hostile files ask for and do not get, and what sound but unusual files hold and is read right."""
 
+import zlib
+
 import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
+from alignmamba2.__main__ import main
 from alignmamba2.datasets import DataError
+from alignmamba2.datasets.contents import Contents, Field, Part, report
 from alignmamba2.datasets.formats import hdf5, images
-from alignmamba2.datasets.formats.hdf5 import opened, plain, reading
+from alignmamba2.datasets.formats.hdf5 import opened, plain, reading, values
 from alignmamba2.datasets.formats.images import central, read_picture
 
 
@@ -72,6 +76,69 @@ def test_a_file_is_looked_through_again_when_it_changes(tmp_path, secret):
         linked(file, secret)
     with pytest.raises(DataError, match="leads to another file"):
         opened(path)
+
+
+def test_groups_and_the_sum_of_all_sizes_are_bounded(tmp_path):
+    with h5py.File(tmp_path / "deep.h5", "w") as file:
+        file["/".join("a" * 20)] = 1.0
+    with pytest.raises(DataError, match=r"deep\.h5: groups nested deeper than 16"):
+        opened(tmp_path / "deep.h5")
+    with h5py.File(tmp_path / "many.h5", "w") as file:
+        for i in range(3):
+            file.create_dataset(f"x{i}", (3 << 20,), "f8", chunks=(1 << 12,))
+    with pytest.raises(DataError, match=r"many\.h5: its data sets say"):
+        opened(tmp_path / "many.h5")
+
+
+def test_a_chunk_holds_what_it_says(tmp_path):
+    content = np.arange(1 << 20, dtype="f8")
+    pack = zlib.compressobj()
+    bomb = b"".join(pack.compress(bytes(1 << 20)) for _ in range(100)) + pack.flush()
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        options = {"chunks": (1 << 17,), "compression": "gzip", "shuffle": True, "fletcher32": True}
+        sound = file.create_dataset("sound", data=content, **options)
+        assert np.array_equal(values(tmp_path / "x.h5", sound), content)
+        assert values(tmp_path / "x.h5", sound, 5) == 5
+        hostile = file.create_dataset("hostile", (1 << 17,), "f8", chunks=(1 << 17,), compression="gzip")
+        hostile.id.write_direct_chunk((0,), bomb)
+        with pytest.raises(DataError, match="'/hostile': a chunk holds more than the 1048576 bytes"):
+            values(tmp_path / "x.h5", hostile)
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((8,))
+        plist.set_deflate(9)
+        plist.set_deflate(9)
+        space = h5py.h5s.create_simple((8,))
+        h5py.h5d.create(file.id, b"twice", h5py.h5t.NATIVE_DOUBLE, space, plist)
+        with pytest.raises(DataError, match="'/twice' is compressed by filters"):
+            plain(tmp_path / "x.h5", file["twice"])
+
+
+def test_texts_that_are_stored_once_and_stand_in_each_place_are_counted(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        texts = file.create_dataset("x", data=["é", "bc"] * 10, dtype=h5py.string_dtype())
+        assert [t.decode() for t in values(tmp_path / "x.h5", texts)] == ["é", "bc"] * 10
+        monkeypatch.setattr(hdf5, "ROOM", -256 * (tmp_path / "x.h5").stat().st_size + 30)
+        with pytest.raises(DataError, match="its texts are more than"):
+            values(tmp_path / "x.h5", texts)
+        monkeypatch.setattr(hdf5, "TEXTS", 19)
+        with pytest.raises(DataError, match="20 texts; at most 19"):
+            values(tmp_path / "x.h5", texts)
+
+
+# --- the terminal -----------------------------------------------------------------------------------------------------
+
+
+def test_no_control_character_reaches_the_terminal(tmp_path, capsys):
+    path = tmp_path / "\x1b]0;title\x07.pkl"
+    path.write_bytes(b"nothing")
+    assert main(["data", "check", str(path)]) == 1
+    assert main(["train", "\x1b[31m\x9b\u202e"]) == 1
+    said = capsys.readouterr()
+    assert (said.out + said.err).replace("\n", "").isprintable()
+    part = Part({"\x1b[2J": Field((1,), "f4")}, np.array([1.0]))
+    text = report(Contents(tmp_path, "\x1b[31m", {"\x1b[1A": part}, notes=["\r\x08"]))
+    assert text.replace("\n", "").isprintable()
+    assert r"\x1b[2J" in text
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------

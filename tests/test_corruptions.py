@@ -10,7 +10,7 @@ import torch
 
 from alignmamba2 import load_dataset
 from alignmamba2.batch import MultimodalBatch
-from alignmamba2.datasets.corruptions import KINDS, corrupt
+from alignmamba2.datasets.corruptions import KINDS, can_suffer, corrupt
 
 DRAWN = [kind for kind in KINDS if kind != "late"]  # of which a seed decides
 
@@ -52,6 +52,11 @@ def test_order_and_neighbours_do_not_matter_and_seeds_do(kind, which, request):
     assert [int(y) for y in one.labels] == [int(y) for y in dataset.labels]
     assert f"corrupted: {kind} {severity:g}" in one.protocol
     assert "seed 3" in one.protocol
+
+
+def test_no_noise_for_token_ids(tweets):
+    assert can_suffer(tweets, "noise") == ["image"]
+    assert can_suffer(tweets.only("text"), "noise") == []
 
 
 @pytest.mark.parametrize("kind", DRAWN)

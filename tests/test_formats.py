@@ -383,8 +383,10 @@ def test_a_file_cut_anywhere_is_a_clear_error(kind, tmp_path):
     [
         (np.zeros((0, 74)), np.zeros((0, 2)), ""),
         (np.zeros(0), np.zeros(0), ""),
-        (np.zeros((3, 7)), np.zeros((3, 2)), r"features \(3, 7\); those of other videos are \(T, 74\)"),
-        (np.zeros((3, 74)), np.zeros((2, 2)), r"intervals \(2, 2\) for features \(3, 74\)"),
+        (np.zeros((3, 7)), np.zeros((3, 2)), r"features \(3, 7\) float64; those of synthetic0000 are \(T, 74\)"),
+        (np.zeros((3, 74)), np.zeros((2, 2)), r"intervals \(2, 2\); features \(3, 74\)"),
+        (np.zeros((3, 74)), np.full((3, 2), np.nan), "6 of its intervals' times are NaN or infinite"),
+        (np.full((3, 74), 1j), np.zeros((3, 2)), r"features \(3, 74\) complex128"),
     ],
 )
 @pytest.mark.parametrize("alignment", ["aligned", "unaligned"])
@@ -428,3 +430,83 @@ def test_a_store_cut_anywhere_is_a_clear_error(root):
 def test_published_hashes_are_known():
     assert all(len(digest) == 64 for digest in mosi.PUBLISHED)
     assert len(mosi.PUBLISHED) == 4
+
+
+# --- hostile or odd, and told by name ---------------------------------------------------------------------------------
+
+
+def csd_with(folder, name, features, intervals):
+    """Generated .csd files with another first video in one of them."""
+    import h5py
+
+    make("mini-mosi", "csd", folder)
+    (path,) = (p for p in folder.rglob(f"*{name}.csd"))
+    with h5py.File(path, "a") as file:
+        video = file[next(iter(file))]["data"]["synthetic0000"]
+        for key, values in (("features", features), ("intervals", intervals)):
+            del video[key]
+            video[key] = values
+    return path.parent
+
+
+def test_work_on_a_video_of_a_csd_is_bounded(tmp_path, root):
+    spans = np.tile([0.0, 1e4], (1 << 17, 1))
+    with pytest.raises(DataError, match="for 131072 intervals; no video has so many"):
+        csd.read(csd_with(tmp_path / "a", "Labels", np.ones((len(spans), 1), "f4"), spans))
+    with pytest.raises(DataError, match="overlap each other many times over"):
+        csd.read(csd_with(tmp_path / "b", "Labels", np.ones((500, 1), "f4"), spans[:500]))
+
+
+def test_features_by_utterance_are_named_as_the_reason(tmp_path, root):
+    import h5py
+
+    make("mini-mosi", "csd", tmp_path)
+    (path,) = tmp_path.rglob("*Facet*.csd")
+    with h5py.File(path, "a") as file:
+        videos = file[next(iter(file))]["data"]
+        for video in list(videos):
+            videos.move(video, f"{video}[0]")
+    with pytest.raises(DataError, match=r"Facet_42\.csd: has 'synthetic0000\[0\]', and none of the videos"):
+        csd.read(path.parent)
+
+
+def mult(folder, **change):
+    """A MulT pickle with parts of its training split exchanged."""
+    (path,) = make("mini-mosi", "mult", folder)
+    tree = by_pickle(path)
+    tree["train"] |= change
+    path.write_bytes(pickle.dumps(tree, 4))
+    return path
+
+
+@pytest.mark.parametrize("kind", [list, np.array, lambda x: np.array(x, object)])
+@pytest.mark.parametrize("code", [str, str.encode])
+def test_texts_longer_than_a_block_are_texts(tmp_path, kind, code):
+    texts = ["é" * (1 << 16), *"abcdefghijk"]
+    part = mosi_pickles.read(mult(tmp_path, raw_text=kind([code(t) for t in texts]), id=kind([code(t) for t in texts])))
+    assert part.splits["train"].texts == part.splits["train"].ids == texts
+
+
+def test_an_unused_key_takes_no_room(tmp_path):
+    rows = [["x" * 60_000, *"a" * 300] for _ in range(300)]  # as an array of texts, 20 GB
+    assert not mosi_pickles.read(mult(tmp_path, junk=rows)).problems
+
+
+def test_half_a_pair_of_surrogates_is_replaced(tmp_path):
+    texts = ["\ud800", *"abcdefghijk"]
+    assert mosi_pickles.read(mult(tmp_path, raw_text=texts)).splits["train"].texts[0] == "?"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("folds.json", '{"train": ' + "[" * 100_000 + "]" * 100_000 + "}"),
+        ("folds.py", "standard_train_fold = " + "-" * 100_000 + "1"),
+        ("folds.py", "standard_train_fold = " + "1+" * 50_000 + "1j"),
+        ("folds.json", '{"train": ["\\ud800"]}'),
+    ],
+)
+def test_hostile_folds_are_an_error_of_one_line(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=rf"{name}: expected plain data; .+"):
+        csd.fold_lists(tmp_path / name)

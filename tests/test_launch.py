@@ -70,6 +70,38 @@ def test_a_model_that_does_not_say_what_it_was_trained_on_is_refused_by_file_and
 
 
 @pytest.mark.parametrize(
+    "recipe",
+    [
+        {"dataset": "package.module:load"},
+        {"data": {"root": "/somewhere"}},
+        {"data": {"folds": "folds.py"}},
+        {"data": {"text": "owner/model"}},
+        {"data": {"image": "../model"}},
+    ],
+)
+def test_what_a_folder_names_is_followed_when_it_is_trusted_alone(tmp_path, monkeypatch, recipe):
+    AlignMamba2(AlignMamba2Config({"text": 2}, d_model=4, n_layers=1)).save_pretrained(tmp_path)
+    recipe = {"name": "x", "dataset": "mini-mosi", "data": {}, **recipe}
+    write_json(tmp_path / "training.json", {"recipe": recipe, "seed": 0, "best_epoch": 0})
+    for read in (launch.open_run, lambda folder: evaluate_folders([folder])):
+        with pytest.raises(FileError, match="what files name is not followed unasked"):
+            read(tmp_path)
+    monkeypatch.setattr("alignmamba2.datasets.load_dataset", lambda *_, **__: {"test": "loaded"})
+    with pytest.raises(AttributeError, match="'str' object has no attribute 'synthetic'"):
+        launch.open_run(tmp_path, trust=True)
+
+
+def test_an_encoder_of_a_hub_is_not_fetched_for_a_config_that_names_it(tmp_path):
+    AlignMamba2(AlignMamba2Config({"text": 2}, d_model=4, n_layers=1)).save_pretrained(tmp_path)
+    recipe = {"name": "x", "dataset": "mini-mosi", "data": {}}
+    write_json(tmp_path / "training.json", {"recipe": recipe, "seed": 0, "best_epoch": 0})
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "encoders": {"text": {"name": "owner/model"}}}))
+    with pytest.raises(FileError, match=r"names \{'text': 'owner/model'\}"):
+        launch.open_run(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("body", "found"),
     [
         ("pass", {"passed": 1, "green": True}),

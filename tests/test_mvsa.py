@@ -117,6 +117,40 @@ def test_texts_of_both_layouts_are_the_same(root):
     assert repaired("“well”") == "“well”"  # no latin-1
 
 
+def test_texts_in_utf_8_are_read_as_such(tmp_path):
+    for mark in (b"", b"\xef\xbb\xbf"):
+        (tmp_path / "1.txt").write_bytes(mark + "déjà “vu” 😀".encode())
+        assert read_text(tmp_path / "1.txt") == "déjà “vu” 😀"
+    write_jsonl(tmp_path)
+    path = tmp_path / SPLITS["train"]
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["text"], rows[1]["text"] = "déjà “vu”", "ésprit"  # as gb18030, the second is another text
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    assert [p.text for p in read_jsonl(tmp_path)[:2]] == ["déjà “vu”", "ésprit"]
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../x.jpg", "data/../../x.jpg", "C:x.jpg", "..\\x.jpg", "a\0b", "\x1b[31m"]
+)
+def test_no_picture_lies_outside_the_folder(tmp_path, name):
+    write_jsonl(tmp_path)
+    path = tmp_path / SPLITS["train"]
+    row, *others = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps({**json.loads(row), "img": name}), *others]))
+    with pytest.raises(DataError, match=r"train\.jsonl: line 1: expected .* is no path inside the folder"):
+        read_jsonl(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, '{"id": "\\ud800", "text": "", "label": "neutral", "img": "x"}', "[]", "5"]
+)
+def test_a_hostile_line_is_named(tmp_path, line):
+    write_jsonl(tmp_path)
+    (tmp_path / SPLITS["train"]).write_text(line)
+    with pytest.raises(DataError, match=r"train\.jsonl: line 1: expected"):
+        read_jsonl(tmp_path)
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_both_line_endings(tmp_path, end):
     write_original(tmp_path, end)
@@ -205,7 +239,7 @@ def edit(path, old, new):
 @pytest.mark.parametrize(
     ("file", "damage", "options", "says"),
     [
-        ("train.jsonl", lambda p: edit(p, "positive", "happy"), {}, r"train.jsonl: line 1 is no"),
+        ("train.jsonl", lambda p: edit(p, "positive", "happy"), {}, r"train.jsonl: line 1: expected .*tuple.index"),
         ("test.jsonl", lambda p: p.unlink(), {}, r"test.jsonl: not found"),
         ("dev.jsonl", lambda p: p.write_bytes(b"\xff\xfe"), {}, r"dev.jsonl: no utf-8 text"),
         ("dev.jsonl", lambda p: p.write_bytes(b""), {}, r"dev.jsonl: no pairs"),

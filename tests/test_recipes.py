@@ -25,6 +25,8 @@ def test_overrides_change_one_key():
     recipe = Recipe.load("mini-mosi", {"model.d_model": 7, "training.max_epochs": 3, "data.seed": 5})
     assert (recipe.model["d_model"], recipe.training.max_epochs, recipe.data["seed"]) == (7, 3, 5)
     assert recipe.training.batch_size == Recipe.load("mini-mosi").training.batch_size
+    encoders = Recipe.load("mosi-standard", {"model.encoders.text.neighbours": 1}).model["encoders"]
+    assert encoders == {"text": {"train": 6, "neighbours": 1}}
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,14 @@ def test_overrides_change_one_key():
         ('dataset = "mini-mosi"\n[training]\nepochs = 3', r"\[training\] has unknown keys \['epochs'\]"),
         ('dataset = "mini-mosi"\n[training]\nbatch_size = 0', "training.batch_size: found 0"),
         ('dataset = "mini-mosi"\n[training]\nlearning_rate = "fast"', "training.learning_rate: found 'fast'"),
+        ('dataset = "mini-mosi"\n[training]\nlearning_rate = nan', "training.learning_rate: found nan"),
+        ('dataset = "mini-mosi"\n[training]\nmonitor = 5', "training.monitor: found 5"),
+        ('dataset = "mini-mosi"\n[training]\naugment = 5', "training.augment: found 5"),
+        ('dataset = "mini-mosi"\ntraining = 5', r"unknown \['training'\], or of another kind"),
+        ("dataset = 5", r"unknown \['dataset'\], or of another kind"),
+        (f"a = {'[' * 30_000}", "recursion"),
+        (f"{'a.' * 30_000}a = 1", "64 dots in a line"),
+        ("a = 1\n" * 20_000, "65536 characters"),
     ],
 )
 def test_a_wrong_recipe_is_named(tmp_path, text, says):
@@ -45,7 +55,7 @@ def test_a_wrong_recipe_is_named(tmp_path, text, says):
         Recipe.load(path)
 
 
-@pytest.mark.parametrize("key", ["d_model", "modle.d_model", "model."])
+@pytest.mark.parametrize("key", ["d_model", "modle.d_model", "model.", "training.max_epochs.x"])
 def test_a_wrong_override_is_named(key):
     with pytest.raises(RecipeError, match="override"):
         Recipe.load("mini-mosi", {key: 1})

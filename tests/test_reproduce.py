@@ -180,6 +180,10 @@ def test_the_report_says_what_is_synthetic_and_how_it_was_made(first, tmp_path):
     text = write_page(tmp_path / "report.html", report).read_text()
     assert "Synthetic" in text
     assert "Two epochs a run" in text
+    hostile = json.loads(re.sub(r'"(text|2|0\.25|train|full)":', r'"<script>\1":', json.dumps(report)))
+    text = write_page(tmp_path / "report.html", hostile).read_text()
+    assert text.count("&lt;script&gt;") >= 4
+    assert "<script" not in text
 
 
 @pytest.mark.parametrize("equal", ["stored", "active"])
@@ -253,7 +257,8 @@ def test_a_linear_row_and_modalities_alone_are_rows_of_the_report(tmp_path, monk
     with_rows = dataclasses.replace(BENCHMARKS["mini-mosi"], rows=("linear", "alone"), tried=7)
     monkeypatch.setitem(BENCHMARKS, "mini-mosi", with_rows)
     names = [FULL, "linear", "text alone", "audio alone"]
-    options = {**OPTIONS, "only": names, "folder": tmp_path, "equal": "active"}
+    only = [*names[:3], "mini-mosi/audio alone", "mini-nyu/transformer"]
+    options = {**OPTIONS, "only": only, "folder": tmp_path, "equal": "active"}
     report = reproduce(["mini-mosi"], [1], **options)
     found = report["benchmarks"]["mini-mosi"]
     assert list(found["rows"]) == names

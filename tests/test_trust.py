@@ -96,8 +96,19 @@ def test_an_unfinished_run_of_something_else_is_refused_by_name(splits, stop_aft
     with pytest.raises(CheckpointError, match="seed was 0, is 1"):
         train(splits, folder=tmp_path, seed=1)
     other = {**splits, "train": dataclasses.replace(splits["train"], samples=splits["train"].samples[:39])}
-    with pytest.raises(CheckpointError, match=r"data\.train was 40, is 39"):
+    with pytest.raises(CheckpointError, match=r"data\.train\.samples was 40, is 39"):
         train(other, folder=tmp_path)
+    for part, split, change in (
+        ("labels", "train", lambda s: dataclasses.replace(s, label=-s.label)),
+        ("audio", "valid", lambda s: dataclasses.replace(s, features={**s.features, "audio": s.features["audio"] + 1})),
+        ("order", "valid", lambda s: dataclasses.replace(s, id=f"another {s.id}")),
+    ):
+        other = {**splits, split: dataclasses.replace(splits[split], samples=[change(s) for s in splits[split]])}
+        with pytest.raises(CheckpointError, match=rf"another one: data\.{split}\.{part} was '\w+', is '\w+'\. "):
+            train(other, folder=tmp_path)
+    swapped = {**splits, "train": dataclasses.replace(splits["train"], samples=splits["train"].samples[::-1])}
+    with pytest.raises(CheckpointError, match=r"data\.train\.order was"):
+        train(swapped, folder=tmp_path)
     assert len(train(splits, folder=tmp_path, seed=1, resume=False).history) == 3
 
 
@@ -169,6 +180,8 @@ def test_every_flipped_bit_of_a_model_is_found(tmp_path):
         ({"from_the_future": 1}, r"unknown keys \['from_the_future'\]"),
         ({"d_model": 10**12}, "d_model: found 1000000000000"),
         ({"n_layers": 10**9}, "n_layers: found 1000000000"),
+        ({"n_layers": 20_000}, "n_layers: found 20000"),
+        ({"modalities": json.loads("[" * 40 + "]" * 40)}, "nested deeper than 32"),
         ({"d_model": 8}, "of shape"),
         ({"epsilon": 0.5}, "is not what model.safetensors was saved with"),
     ],
@@ -178,6 +191,32 @@ def test_a_config_that_is_not_the_weights_own_is_refused(tmp_path, change, says)
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ValueError, match=says):
+        AlignMamba2.from_pretrained(tmp_path)
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    notes = dict.fromkeys("gfedcba", "é\n")
+    for name in "ab":
+        write_tensors(tmp_path / name, {"y": torch.ones(3), "x": torch.zeros(2, dtype=torch.int64)}, notes)
+    content = (tmp_path / "a").read_bytes()
+    assert content == (tmp_path / "b").read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert list(header["__metadata__"]) == [*"abcdefg", "sha256"]
+    assert read_tensors(tmp_path / "a")[1] == notes
+
+
+@pytest.mark.parametrize("name", ["lambda_ot", "epsilon", "clip", "bandwidth", "window", "dropout", "modalities"])
+def test_nan_is_no_setting_and_no_weight(tmp_path, name):
+    model = AlignMamba2(AlignMamba2Config({"text": 2}, d_model=4, n_layers=1))
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    sound = path.read_text()
+    path.write_text(json.dumps({**json.loads(sound), name: float("nan")}))
+    with pytest.raises(ValueError, match=r"config\.json: .*NaN is no setting"):
+        AlignMamba2.from_pretrained(tmp_path)
+    model.head.weight.data[0, 0] = float("nan")
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"model\.safetensors: head\.weight holds NaN"):
         AlignMamba2.from_pretrained(tmp_path)
 
 

@@ -60,9 +60,8 @@ def corrupt(
         For an unknown kind or modality, a severity out of range, or a kind that none of the modalities can suffer.
     """
     _check(kind, severity)
-    present = list(dataset.samples[0].features)
+    present, able = list(dataset.samples[0].features), can_suffer(dataset, kind)
     raws = dataset.samples.raws if isinstance(dataset.samples, RawSamples) else {}
-    able = [m for m in present if _suits(kind, m, raws)]
     usual = [m for m in able if kind != "late" or m == "audio"]
     chosen = usual if modalities is None else list(modalities)
     for m in chosen:
@@ -94,6 +93,12 @@ def _check(kind: str, severity: float) -> None:
     most = {"missing": 1.0, "frames": 1.0, "late": 1.0, "noise": np.inf, "blank": 10.0}[kind]
     if not 0 <= severity <= most or not np.isfinite(severity):
         raise ValueError(f"severity: found {severity!r}; {kind!r} takes a number from 0 to {most:g}")
+
+
+def can_suffer(dataset: Dataset, kind: str) -> list[str]:
+    """Return the modalities that this kind of corruption can be done to."""
+    raws = dataset.samples.raws if isinstance(dataset.samples, RawSamples) else {}
+    return [m for m in dataset.samples[0].features if _suits(kind, m, raws)]
 
 
 def _suits(kind: str, modality: str, raws: Mapping[str, RawModality]) -> bool:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..batch import MultimodalBatch
 from ..datasets import Dataset, entry_of, is_present, load_dataset, similar
-from ..datasets.corruptions import corrupt
+from ..datasets.corruptions import can_suffer, corrupt
 from ..effects import fusion_parameters
 from ..metrics import calibration_error
 from ..recipes import Recipe
@@ -109,7 +109,7 @@ def reproduce(
             job |= ({"machines": machines} if machines else {}) | decisive
             runs.append(job | {"key": _key(job)})
     for name in only or () if known else ():
-        if name not in known:
+        if name.rpartition("/")[2] not in known:
             raise ValueError(f"only: found {name!r}; the rows are {', '.join(known)}{similar(name, known)}")
     todo = [job for job in runs if not _finished(folder, job, say)]
     say(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before")
@@ -260,7 +260,7 @@ def _harder(test: Dataset) -> dict[str, list[tuple[str, Dataset, Sequence[str]]]
     """The harder tests by kind: "only" some modalities, "noise" by severity, and "late" audio."""
     modalities = list(test.modalities)
     subsets = [s for n in range(1, len(modalities)) for s in itertools.combinations(modalities, n)]
-    severities = NOISE[any(m in ("image", "depth") for m in modalities)]
+    severities = NOISE[any(m in ("image", "depth") for m in modalities)] if can_suffer(test, "noise") else ()
     stream = len(modalities) > 1 and "audio" in modalities and len(test[0].features["audio"]) > 1
     return {
         "only": [("+".join(s), test, s) for s in subsets],

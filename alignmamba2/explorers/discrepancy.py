@@ -8,11 +8,11 @@ from typing import Any, Unpack
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from plotly.subplots import make_subplots
 from torch import Tensor
 
 from ..alignment import PermutationTest, mmd, permutation_test, witness
 from ..figures import look
+from ..figures.marks import panels
 from ..figures.style import INK, KNOWN, LIGHT, QUIET, array, titled
 from .panel import Explorer, PanelOptions, add_trace, button, choice, number, steps, whole
 
@@ -80,9 +80,7 @@ class DiscrepancyExplorer(Explorer):
 
     def _figure(self) -> go.Figure:
         heads = ("along the line through the means", "MMD² by bandwidth", "what chance gives")
-        figure = make_subplots(
-            rows=1, cols=3, column_widths=[0.42, 0.29, 0.29], subplot_titles=heads, horizontal_spacing=0.085
-        )
+        figure = panels(heads, 0.085, column_widths=[0.42, 0.29, 0.29])
         left, middle, right = (1, 1), (1, 2), (1, 3)
         for side, m, pattern in (("x", "text", ""), ("y", "audio", "/")):
             marker = {"color": look(m).colour, "opacity": 0.6, "pattern_shape": pattern}

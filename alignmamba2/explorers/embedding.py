@@ -10,9 +10,9 @@ from typing import Any, Unpack
 import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from ..figures import look, tokens_of, umap_2d
+from ..figures.marks import panels
 from ..figures.pictures import data_uri, of_sample
 from ..figures.style import INK, PAPER, array, class_names, short, titled
 from ..trace import Trace
@@ -98,9 +98,7 @@ class EmbeddingExplorer(Explorer):
             self.fig.selected = self._select
 
     def _figure(self) -> go.Figure:
-        figure = make_subplots(
-            rows=1, cols=2, subplot_titles=("before fusion", "after fusion"), horizontal_spacing=0.04
-        )
+        figure = panels(("before fusion", "after fusion"), 0.04)
         scale = {"colorscale": "Cividis", "coloraxis": "coloraxis", "line": {"color": PAPER, "width": 0.5}}
         ring = {"symbol": "circle-open", "size": 15, "color": INK, "line": {"width": 2.5}}
         for column, side in enumerate(SIDES, start=1):

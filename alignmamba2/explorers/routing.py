@@ -9,11 +9,11 @@ from typing import Any, Unpack
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from plotly.subplots import make_subplots
 
 from ..effects import change, switched_off, switches
 from ..figures import look
 from ..figures.experts import gate_words
+from ..figures.marks import panels
 from ..figures.style import INK, LIGHT, QUIET, array, class_names, titled
 from ..trace import Trace
 from .panel import Explorer, PanelOptions, add_trace, choice, token_names, which_layer, which_sample
@@ -61,7 +61,7 @@ class RoutingExplorer(Explorer):
 
     def _figure(self) -> go.Figure:
         heads, left, right = ("each token of this sample", "on average"), (1, 1), (1, 2)
-        figure = make_subplots(rows=1, cols=2, column_widths=[0.66, 0.34], subplot_titles=heads, horizontal_spacing=0.1)
+        figure = panels(heads, 0.1, column_widths=[0.66, 0.34])
         for m in self._modalities:
             style = look(m)
             line = {"color": style.colour, "dash": style.dash, "width": 2}

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..trace import Attribution
-from .marks import HOVER_ENDS, dots, panels
+from .marks import bars, dots, panels
 from .scan import amounts, name_tokens, places_of, token_labels, token_names
 from .style import INK, LIGHT, PAPER, QUIET, array, class_names, look, titled
 
@@ -26,21 +26,12 @@ def attribution_bars(attribution: Attribution, *, classes: Sequence[str] = (), n
     names, sums = token_names(attribution), {}
     for m, places in places_of(attribution).items():
         sums[m] = float(total[places].sum())
-        figure.add_bar(
-            x=places,
-            y=total[places],
-            name=m,
-            width=0.8,
-            marker={"color": look(m).colour, "line": {"width": 0}},
-            text=[
-                f"{names[i]}<br>{total[i]:+.4f} in all<br>{scan[i]:+.4f} through the scan, {direct[i]:+.4f} past it"
-                for i in places
-            ],
-            textposition="none",
-            hovertemplate="%{text}" + HOVER_ENDS,
-            row=1,
-            col=1,
-        )
+        text = [
+            f"{names[i]}<br>{total[i]:+.4f} in all<br>{scan[i]:+.4f} through the scan, {direct[i]:+.4f} past it"
+            for i in places
+        ]
+        marker = {"color": look(m).colour, "line": {"width": 0}}
+        figure.add_trace(bars(places, total[places], marker, "%{text}", m, text=text, width=0.8), 1, 1)
         marker = look(m).marker(8, line={"color": PAPER, "width": 1})  # a second cue beside the colour
         figure.add_trace(dots(places, total[places], marker, showlegend=False), 1, 1)
     figure.add_hline(y=0, line={"color": QUIET, "width": 1}, row=1, col=1)
@@ -61,17 +52,8 @@ def _sums(figure: go.Figure, parts: Mapping[str, float], goal: float, what: str)
     reached, ends = 0.0, [0.0, goal]
     for name, value in (*parts.items(), ("sum", goal)):
         base = 0.0 if name == "sum" else reached
-        figure.add_bar(
-            x=[value],
-            y=[name],
-            base=[base],
-            orientation="h",
-            marker={"color": {"bias": LIGHT, "sum": INK}.get(name) or look(name).colour},
-            showlegend=False,
-            hovertemplate=f"{name}: {value:+.4f}" + HOVER_ENDS,
-            row=1,
-            col=2,
-        )
+        marker = {"color": {"bias": LIGHT, "sum": INK}.get(name) or look(name).colour}
+        figure.add_trace(bars([value], [name], marker, f"{name}: {value:+.4f}", base=[base], orientation="h"), 1, 2)
         reached = base + value
         ends.append(reached)
         place = {"x": max(base, reached), "y": name, "xanchor": "left", "xshift": 8, "row": 1, "col": 2}

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .export import to_page
-from .marks import HOVER_ENDS, panels
+from .marks import HOVER_ENDS, bars, panels
 from .style import SIGNED, array, floats, look, quoted, short, titled
 
 LEAST, HEIGHT, BUTTONS = 430, 490, 36  # pixels: height without data and with, and of Plotly's buttons
@@ -47,16 +47,9 @@ def contents(
 def _labels(figure: go.Figure, histograms: Mapping[str, Mapping[str, int]]) -> None:
     for colour, (split, counts) in zip(itertools.cycle(GREYS), histograms.items(), strict=False):
         total = max(1, sum(counts.values()))
-        figure.add_bar(
-            x=[short(label, 14) for label in counts],
-            y=[n / total for n in counts.values()],
-            customdata=[[label, n] for label, n in counts.items()],
-            hovertemplate=f"{split}: %{{customdata[0]}}<br>%{{customdata[1]}} samples, %{{y:.1%}}" + HOVER_ENDS,
-            name=split,
-            marker_color=colour,
-            row=1,
-            col=1,
-        )
+        names, shares = [short(label, 14) for label in counts], [n / total for n in counts.values()]
+        hover, facts = f"{split}: %{{customdata[0]}}<br>%{{customdata[1]}} samples, %{{y:.1%}}", list(counts.items())
+        figure.add_trace(bars(names, shares, {"color": colour}, hover, split, customdata=facts), 1, 1)
     figure.update_yaxes(title="share of the split", tickformat=".0%", row=1, col=1)
     figure.update_xaxes(type="category", row=1, col=1)
 

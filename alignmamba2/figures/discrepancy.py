@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .marks import HOVER_ENDS, SQUARE, band, curve, heat
+from .marks import HOVER_ENDS, SQUARE, band, bars, curve, heat
 from .style import INK, PAPER, QUIET, Look, floats, joined, look, titled, whole_steps
 from .training import recorded
 
@@ -130,8 +130,8 @@ def kernel_matrix(kernel: Any, modality: Sequence[str], *, note: str = "") -> go
     bar = {"title": {"text": "k(u, v)", "side": "top"}, "tickvals": [0, 0.5, 1]}
     figure = go.Figure(heat(kernel, 1, bar=bar, text=texts))
     edge, ends = {"color": "white", "width": 4}, (-0.5, size - 0.5)
-    figure.add_shape(type="line", x0=count - 0.5, x1=count - 0.5, y0=ends[0], y1=ends[1], line=edge)
-    figure.add_shape(type="line", y0=count - 0.5, y1=count - 0.5, x0=ends[0], x1=ends[1], line=edge)
+    figure.add_vline(x=count - 0.5, line=edge)
+    figure.add_hline(y=count - 0.5, line=edge)
     middle = {first: (count - 1) / 2, second: (count + size - 1) / 2}
     box = {"font": {"color": "black", "size": 16}, "bgcolor": "rgba(255,255,255,0.85)", "borderpad": 4}
     for a, b, mean in ((first, first, xx), (second, second, yy), (first, second, xy), (second, first, xy)):
@@ -172,16 +172,10 @@ def witness_curve(at: Any, witness: Any, along: Mapping[str, Any], *, note: str 
         counts, _ = np.histogram(floats(places), edges)
         colour = look(name).fill(0.7)
         stripes = {"shape": "" if name == first else "/", "bgcolor": colour, "fgcolor": PAPER, "solidity": 0.25}
-        figure.add_bar(
-            x=(edges[1:] + edges[:-1]) / 2,
-            y=counts / max(len(places), 1),
-            width=edges[1] - edges[0],
-            name=f"{name} tokens",
-            marker={"color": colour, "line": {"color": look(name).colour, "width": 1}, "pattern": stripes},
-            hovertemplate=f"%{{y:.1%}} of the {name} tokens lie around %{{x:.2f}}" + HOVER_ENDS,
-            row=2,
-            col=1,
-        )
+        marker = {"color": colour, "line": {"color": look(name).colour, "width": 1}, "pattern": stripes}
+        hover, middles = f"%{{y:.1%}} of the {name} tokens lie around %{{x:.2f}}", (edges[1:] + edges[:-1]) / 2
+        shares, width = counts / max(len(places), 1), edges[1] - edges[0]
+        figure.add_trace(bars(middles, shares, marker, hover, f"{name} tokens", width=width), 2, 1)
     figure.update_yaxes(title="share", tickformat=".0%", row=2, col=1)
     figure.update_xaxes(title=f"along the line from the mean of {second} to the mean of {first}", row=2, col=1)
     high, low = at[witness.argmax()], at[witness.argmin()]

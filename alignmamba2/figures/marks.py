@@ -37,6 +37,15 @@ def dots(x: Any, y: Any, marker: dict[str, Any], text: Sequence[str] | None = No
     return go.Scatter(x=x, y=y, mode="markers", marker=marker, **hover | settings)
 
 
+def bars(x: Any, y: Any, marker: Any, hover: str, name: str = "", **settings: Any) -> go.Bar:
+    """Return bars, with Plotly's settings of their look and its template of the text at a bar, such as "%{y:.1%}".
+
+    Without a name they have no place in the legend.
+    """
+    settings = {"textposition": "none", "showlegend": bool(name)} | settings
+    return go.Bar(x=x, y=y, marker=marker, hovertemplate=hover + HOVER_ENDS, name=name, **settings)
+
+
 def band(x: Any, low: Any, high: Any, colour: str, opacity: float = 0.18, **settings: Any) -> go.Scatter:
     """Return the area between two curves over x (N,), without hover text unless `settings` give it."""
     settings = {"mode": "lines", "hoverinfo": "skip"} | settings

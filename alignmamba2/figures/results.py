@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from scipy.stats import t
 
-from .marks import HOVER_ENDS, band, curve, heat, panels
+from .marks import band, curve, dots, heat, panels
 from .style import INK, LIGHT, QUIET, Look, array, floats, joined, numbered_look, titled
 
 
@@ -39,26 +39,14 @@ def scores(
         if count > 1:
             half = float(t.ppf(0.975, count - 1) * values.std(ddof=1) / count**0.5)
         sure = f" ± {half:.3f}" if count > 1 else ""
-        figure.add_scatter(
-            x=values,
-            y=[name] * count,
-            mode="markers",
-            marker={"symbol": "line-ns", "size": 14, "line": {"width": 2, "color": LIGHT}},
-            name="one seed",
-            hovertemplate=f"{name}, one seed: %{{x:.4f}}" + HOVER_ENDS,
-            showlegend=first,
-        )
+        tick = {"symbol": "line-ns", "size": 14, "line": {"width": 2, "color": LIGHT}}
+        seeds = [f"{name}, one seed: {value:.4f}" for value in values]
+        figure.add_trace(dots(values, [name] * count, tick, seeds, name="one seed", showlegend=first))
         interval = {"type": "data", "array": [half], "visible": count > 1, "thickness": 3, "width": 8, "color": INK}
-        figure.add_scatter(
-            x=(round(mean, 12),),
-            y=(name,),
-            error_x=interval,
-            mode="markers",
-            marker={"symbol": "circle", "size": 13, "color": INK},
-            name="mean, and 95 % interval over seeds",
-            hovertemplate=f"{name}: {mean:.4f}{sure} ({count} seed{'s' * (count > 1)})" + HOVER_ENDS,
-            showlegend=first,
-        )
+        dot = {"symbol": "circle", "size": 13, "color": INK}
+        text = f"{name}: {mean:.4f}{sure} ({count} seed{'s' * (count > 1)})"
+        more = {"name": "mean, and 95 % interval over seeds", "error_x": interval, "showlegend": first}
+        figure.add_trace(dots((round(mean, 12),), (name,), dot, [text], **more))
         summaries[name] = f"{mean:.3f}", sure
         ends += [values.min(), values.max(), mean - half, mean + half]
     low, high = min(ends), max(ends)

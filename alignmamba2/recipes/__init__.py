@@ -131,19 +131,23 @@ class Recipe:
         """
         path, tables = _path(name), read(name)
         for key, value in (overrides or {}).items():
-            table, _, setting = key.partition(".")
-            if table not in ("data", "model", "training") or not setting:
-                raise RecipeError(f"override {key!r}: expected data.NAME, model.NAME or training.NAME")
-            tables.setdefault(table, {})[setting] = value
+            *parts, setting = key.split(".")
+            table = tables if setting and parts and parts[0] in ("data", "model", "training") else None
+            for part in parts:
+                table = table.setdefault(part, {}) if isinstance(table, dict) else None
+            if not isinstance(table, dict):
+                raise RecipeError(f"override {key!r}: expected data.NAME, model.NAME or training.NAME, of a table")
+            table[setting] = value
             if (
                 setting in ("lambda_ot", "lambda_mmd")
                 and f"model.{setting.replace('lambda', 'share')}" not in overrides
             ):
-                tables[table].pop(setting.replace("lambda", "share"), None)
+                table.pop(setting.replace("lambda", "share"), None)
         kinds = {"dataset": str} | dict.fromkeys(("data", "model", "training", "benchmark"), dict)
         wrong = sorted(key for key, value in tables.items() if not isinstance(value, kinds.get(key, ())))
         if wrong or "dataset" not in tables:
-            raise RecipeError(f'{path}: wrong {wrong[:9]}; expected dataset = "...", [data], [model], [training]')
+            expected = 'dataset = "...", [data], [model], [training]'
+            raise RecipeError(f"{path}: unknown {wrong[:9]}, or of another kind; expected {expected}")
         known = [f.name for f in dataclasses.fields(TrainingConfig)]
         unknown = sorted(set(tables.get("training", {})) - set(known))
         if unknown:

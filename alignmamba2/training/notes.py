@@ -9,7 +9,7 @@ from typing import Any
 
 from ..encoders.efficientnet import SIZES
 from ..encoders.packages import WEIGHTS
-from ..storage.files import FileError, read_json, write_json
+from ..storage.files import FileError, plain_errors, read_json, write_json
 from ..storage.model_folder import read_config
 
 FILE = "training.json"
@@ -49,11 +49,14 @@ def training_notes(folder: str | Path, trust: bool = True) -> dict[str, Any]:
     recipe = notes["recipe"]
     if not isinstance(recipe["dataset"], str) or not isinstance(recipe["data"], Mapping):
         raise FileError(f"{path}: recipe.dataset or recipe.data is no name or no table; expected what train writes")
-    if not trust and (places := _places(recipe, read_config(Path(folder)))):
-        raise FileError(
-            f"{path.parent}: names {places}; what files name is not followed unasked. If they are yours, say so: "
-            "trust=True, or --trust"
-        )
+    if not trust:
+        with plain_errors(Path(folder), expected="a recipe and a config as train writes them"):
+            places = _places(recipe, read_config(Path(folder)))
+        if places:
+            raise FileError(
+                f"{path.parent}: names {places}; what files name is not followed unasked. If they are yours, say so: "
+                "trust=True, or --trust"
+            )
     return notes
 
 
