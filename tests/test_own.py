@@ -243,7 +243,7 @@ def test_commands_take_the_address_of_a_function(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(MODULE)
     assert main(["train", "mine:load", "--fast", "--quiet"]) == 0
     assert Recipe.load("mine:load").dataset == "mine:load"
-    assert main(["evaluate", "runs/mine-load/seed-1111", "--results", "again.json"]) == 0
+    assert main(["evaluate", "runs/mine-load/seed-1111", "--trust", "--results", "again.json"]) == 0
     first, again = (json.loads(Path(p).read_text())["results"] for p in ("runs/results.json", "again.json"))
     assert next(iter(again.values()))["test"] == next(iter(first.values()))["test"]
     command = ["reproduce", "mine:load", "--fast", "--quiet", "--seeds", "1", "--only", "AlignMamba-2", "linear"]
@@ -252,7 +252,7 @@ def test_commands_take_the_address_of_a_function(tmp_path, monkeypatch):
     assert set(rows) == {"AlignMamba-2", "linear"}
     from alignmamba2.launch import write_explorers
 
-    assert write_explorers("runs/mine-load/seed-1111", "explore").is_file()
+    assert write_explorers("runs/mine-load/seed-1111", "explore", trust=True).is_file()
     with pytest.raises(RecipeError, match="'min': not found"):
         Recipe.load("min")
 
