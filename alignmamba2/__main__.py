@@ -360,9 +360,7 @@ RUNS = [  # of `train` and `ablate`
     option("--seed", "--seeds", dest="seeds", type=_seeds, default=[1111], help="1111, or 1111-1115"),
     option("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], type=setting),
     option("--folder", type=Path, default=Path("runs"), help="where models go (default: runs)"),
-    option(
-        "--results", type=Path, help="default: results.json or ablations.json in the folder, with --set in its name"
-    ),
+    option("--results", type=Path, help="default: results.json or ablations.json in --folder, --set in the name"),
     option("--fast", action="store_true", help="two epochs: to see that everything runs"),
     option("--quiet", action="store_true", help="no progress bars"),
     option("--tracker", dest="trackers", action="append", default=[], help="csv, tensorboard, wandb, ..."),

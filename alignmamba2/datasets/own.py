@@ -65,15 +65,13 @@ def from_arrays(
     size, wanted = sizes.popitem()[1], dict(encoders or {})
     if unknown := sorted(wanted.keys() - modalities.keys()):
         raise ValueError(f"encoders: found {unknown}; the modalities are {list(modalities)}")
-    ids, groups = (
-        [str(i) for i in (range(size) if id is None else id)],
-        [str(g) for g in (() if group is None else group)],
-    )
+    ids = [str(i) for i in (range(size) if id is None else id)]
+    groups = [str(g) for g in (() if group is None else group)]
     raws, inside, told = {}, {}, []
     for m, values in modalities.items():
         raw, kind, encoder = _modality(m, values, ids, wanted.get(m))
         by, missing = f" by {encoder}" if encoder else "", raw.present.count(False)
-        told.append(f"{m}: {kind}{by}{f' ({missing} missing)' if missing else ''}")
+        told.append(f"{m}: {kind or 'left out'}{by}{f' ({missing} missing)' if missing else ''}")
         raws |= {m: raw} if kind else {}
         inside |= {m: encoder} if encoder not in ("", "words", "patches") else {}
     if empty := [i for row, i in enumerate(ids) if not any(raw.present[row] for raw in raws.values())]:
@@ -82,9 +80,8 @@ def from_arrays(
     if label is not None:
         classes, labels = _labels(list(label), ids, task)
         names, how = _splits(split, labels.numpy() if classes else np.zeros(size), groups, seed)
-        told.append(
-            f"{len(classes)} classes: {', '.join(classes[:9])}{', …' * (len(classes) > 9)}" if classes else "regression"
-        )
+        names_of = ", ".join(classes[:9]) + ", …" * (len(classes) > 9)
+        told.append(f"{len(classes)} classes: {names_of}" if classes else "regression")
     rows = {s: np.flatnonzero(names == s).tolist() for s in SHARES if s in names}
     parts = " / ".join(f"{len(part)} {s}" for s, part in rows.items())
     description = f"{name}: {parts} ({how}); {'; '.join(told)}"
@@ -139,7 +136,7 @@ def _modality(m: str, values: Sequence, ids: Sequence[str], encoder: str | None)
     for i, value in zip(ids, values, strict=True):
         try:
             kind, item = _read(value)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, OSError) as error:
             raise ValueError(f"{m}, sample {i!r}: found {type(value).__name__}: {error}") from None
         items.append(item)
         kinds.append(kind)
@@ -155,19 +152,10 @@ def _modality(m: str, values: Sequence, ids: Sequence[str], encoder: str | None)
         raw = RawModality(items, present, "words", hash_items(items), lambda: words, cache, names=words.pieces)
     elif kind == "pictures":
         plain = encoder == "patches"
-        contents = (
-            np.fromfile(x, np.uint8) if isinstance(x, Path) else _pixels(x) if k else x
-            for x, k in zip(items, kinds, strict=True)
-        )
+        key = f"own {hash_items(map(_content, items))}"
         seen = Mapped(items, lambda item: central(_pixels(item), SIZE if plain else LARGE))
-        raw = RawModality(
-            seen,
-            present,
-            "pixels",
-            f"own {hash_items(contents)}",
-            partial(picture_encoder, encoder, encode=plain),
-            cache,
-        )
+        named = partial(picture_encoder, encoder, encode=plain)
+        raw = RawModality(seen, present, "pixels", key, named, cache)
     else:
         raw = RawModality(items, present, "numbers", "", AsTheyAre, cache)
     return raw, kind, encoder
@@ -175,17 +163,16 @@ def _modality(m: str, values: Sequence, ids: Sequence[str], encoder: str | None)
 
 def _read(value: Any) -> tuple[str, Any]:
     """The kind of a value, "" if it is missing, and the value as it is kept: numbers as tokens (T, D) float32."""
-    nothing = value is None or type(value).__name__ in ("NAType", "NaTType")
-    if (
-        nothing
-        or (isinstance(value, (float, np.floating)) and np.isnan(value))
-        or (isinstance(value, str) and not value.strip())
-    ):
+    blank = isinstance(value, str) and not value.strip()
+    if blank or value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return "", ""
+    if isinstance(value, (float, np.floating)) and np.isnan(value):
         return "", ""
     if isinstance(value, (str, Path)):
-        if Path(value).suffix.lower() not in SUFFIXES:
+        is_file = Path(value).suffix.lower() in SUFFIXES and Path(value).is_file()
+        if not is_file and (Path(value).suffix.lower() not in SUFFIXES or len(str(value).split()) > 1):
             return "text", str(value)
-        if not Path(value).is_file():
+        if not is_file:
             raise ValueError(f"{value}, which is not there; expected a picture's file, or None where there is none")
         return "pictures", Path(value)
     if isinstance(value, Image.Image) or (getattr(value, "dtype", 0) == np.uint8 and np.shape(value)[2:] == (3,)):
@@ -194,6 +181,13 @@ def _read(value: Any) -> tuple[str, Any]:
     if x.ndim > 2 or not np.isfinite(x).all():
         raise ValueError(f"shape {x.shape}, {np.isfinite(x).mean():.0%} finite; expected finite numbers (D,) or (T, D)")
     return f"{x.shape[1]} numbers" if x.size else "", torch.from_numpy(x)
+
+
+def _content(item: Any) -> np.ndarray | str:
+    """What tells pictures apart: a file's bytes, or the pixels; "" of a missing one."""
+    if isinstance(item, Path):
+        return np.fromfile(item, np.uint8)
+    return item if isinstance(item, str) else _pixels(item)
 
 
 def _pixels(item: Any) -> np.ndarray:

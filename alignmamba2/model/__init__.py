@@ -6,15 +6,3 @@ from .config import AlignMamba2Config
 from .fusion import AlignMamba2
 from .layers import ModalityAwareLinear, ModalityAwareMamba
 from .ordering import Ordering, order_tokens
-
-__all__ = [
-    "AlignMamba2",
-    "AlignMamba2Config",
-    "FusionModel",
-    "ModalityAwareLinear",
-    "ModalityAwareMamba",
-    "ModelOutput",
-    "Ordering",
-    "Trace",
-    "order_tokens",
-]

@@ -284,10 +284,7 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
     def from_pretrained(cls, folder: str | Path, **hub: Any) -> Self:
         """Load a model that `save_pretrained` wrote, ready to predict (eval mode). Nothing in the files is executed.
 
-        Parameters
-        ----------
-        folder : a folder; or "user/model", a repository of the Hugging Face hub, if there is no folder "user"
-        hub : options of `huggingface_hub.snapshot_download`, such as ``revision``
+        `folder` may be "user/model" of the Hugging Face hub; `hub` are options of its `snapshot_download`.
 
         Raises
         ------

@@ -19,13 +19,8 @@ TASKS = ("classification", "regression")
 # The values of settings that a config.json does not name, where they are no longer the default.
 BEFORE = {"ties": "listed"}
 
-KINDS = {
-    "float": (int, float),
-    "bool": bool,
-    "str": str,
-    "Mapping": Mapping,
-    "Sequence": (list, tuple),
-}  # of settings; whole numbers: `counts`
+# Of settings; whole numbers are checked as `counts`.
+KINDS = {"float": (int, float), "bool": bool, "str": str, "Mapping": Mapping, "Sequence": (list, tuple)}
 CHOICES = {
     "task": TASKS,
     "readout": READOUTS,

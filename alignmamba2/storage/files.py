@@ -97,14 +97,7 @@ def printable(text: str) -> str:
 
 
 def read_plain(path: Path, parse: Callable[[str], Any] = json.loads, most: int = 1 << 28) -> Any:
-    """Return the plain data of a UTF-8 text file of at most `most` bytes (see `plain`).
-
-    Raises
-    ------
-    FileNotFoundError
-    FileError
-        It is larger or nested deeper than allowed, cut off, or damaged.
-    """
+    """Return the plain data of a UTF-8 text file of at most `most` bytes (see `plain`), or raise a `FileError`."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found")
     with plain_errors(path):
@@ -120,10 +113,9 @@ def plain_errors(place: object, kind: type[ValueError] = FileError, expected: st
         yield
     except FileError as error:
         raise kind(str(error)) from error
-    except (OSError, ValueError, LookupError, SyntaxError, TypeError, AttributeError, RecursionError, MemoryError) as e:
-        raise kind(
-            f"{place}: expected {expected}; {str(e) or 'nested too deeply'}. It may be cut off or damaged"
-        ) from e
+    except Exception as error:
+        reason = str(error) or "nested too deeply"
+        raise kind(f"{place}: expected {expected}; {reason}. It may be cut off or damaged") from error
 
 
 def plain(text: str, parse: Callable[[str], Any] = json.loads) -> Any:

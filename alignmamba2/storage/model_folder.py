@@ -13,19 +13,19 @@ from torch import Tensor
 from .files import FileError, json_digest, read_plain, read_tensors, write_tensors, write_text
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-MOST_LAYERS = 1000
 # A model card of the Hugging Face hub, a Jinja template.
 CARD = """---
 {{ card_data }}
 ---
 An AlignMamba-2 (arXiv 2603.18462): `alignmamba2.AlignMamba2.from_pretrained("user/model")`; safetensors and JSON alone.
-{% if metrics %}
+
 | metric | value |
 |---|---|
-{% for name, value in metrics.items() if name.startswith("valid/") %}| {{ name }} | {{ value }} |
-{% endfor %}{% endif %}{% if recipe %}
+{% for name, value in (metrics or {}).items() if name.startswith("valid/") %}| {{ name }} | {{ value }} |
+{% endfor %}
 Recipe: `{{ recipe }}`
-{% endif %}"""
+"""
+MOST_LAYERS = 1000
 
 
 def write_model(
@@ -38,13 +38,7 @@ def write_model(
 
 
 def on_hub(folder: str | Path, **options: Any) -> Path:
-    """Return the folder, or where the files of a repository "user/model" of the Hugging Face hub have been put.
-
-    Raises
-    ------
-    FileNotFoundError
-        The hub has no such repository, or cannot be reached.
-    """
+    """Return the folder; for "user/model" without a folder "user", that of its files of the Hugging Face hub."""
     if str(folder).count("/") != 1 or Path(folder).parent.exists():
         return Path(folder)
     from huggingface_hub import snapshot_download

@@ -89,13 +89,16 @@ class Csd:
                 intervals = intervals.reshape(0, 2)
         wrong_kind = len(features) and (features.dtype.kind in "fiu") != (self.dtype.kind in "fiu")
         if features.ndim != 2 or features.shape[1] != self.width or wrong_kind:
-            expected = f"those of {self.first} are (T, {self.width}) {self.dtype}"
-            raise DataError(f"{self.path}: {video}: features {features.shape} {features.dtype}; {expected}")
-        if intervals.shape != (len(features), 2):
-            raise DataError(f"{self.path}: {video}: intervals {intervals.shape}; features {features.shape}")
-        if wrong := int((~np.isfinite(intervals)).sum()):
-            raise DataError(f"{self.path}: {video}: {wrong} of its intervals' times are NaN or infinite")
-        return features, intervals
+            reason = (
+                f"features {features.shape} {features.dtype}; those of {self.first} are (T, {self.width}) {self.dtype}"
+            )
+        elif intervals.shape != (len(features), 2):
+            reason = f"intervals {intervals.shape}; features {features.shape}"
+        elif wrong := int((~np.isfinite(intervals)).sum()):
+            reason = f"{wrong} of its intervals' times are NaN or infinite"
+        else:
+            return features, intervals
+        raise DataError(f"{self.path}: {video}: {reason}")
 
     def during(self, video: str, times: np.ndarray, spans: np.ndarray) -> list[np.ndarray]:
         """Return, per span (K, 2), the rows of the times (T, 2) that overlap it; refuse more than a video can have."""
@@ -227,8 +230,8 @@ def _utterances(files: dict[str, Csd], video: str) -> list[_Utterance]:
     utterances = []
     for k, rows in enumerate(files["words"].during(video, times, spans)):
         rows = [i for i in rows if words[i] != PAUSE]
-        said = [words[i] for i in rows]
-        utterances.append(_Utterance(f"{video}[{k}]", video, float(labels[k, 0]), spans[k], said, times[rows]))
+        texts = [words[i] for i in rows]
+        utterances.append(_Utterance(f"{video}[{k}]", video, float(labels[k, 0]), spans[k], texts, times[rows]))
     return utterances
 
 

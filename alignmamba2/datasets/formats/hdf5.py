@@ -112,13 +112,12 @@ def values(path: Path, dataset: Any, row: int | None = None) -> np.ndarray:
 
 def _texts(path: Path, dataset: Any) -> np.ndarray:
     """Read texts of no fixed length one by one: one that is stored once may stand in each place."""
-    room = GROWTH * path.stat().st_size + ROOM
-    if dataset.size > TEXTS:
-        raise DataError(f"{path}: {dataset.name!r}: {dataset.size} texts; at most {TEXTS} are read")
-    texts = np.empty(dataset.shape, object)
-    for place in np.ndindex(dataset.shape):
+    room, texts = GROWTH * path.stat().st_size + ROOM, np.empty(dataset.shape, object)
+    for place in np.ndindex(dataset.shape) if dataset.size <= TEXTS else ():
         texts[place] = dataset[place]
         room -= len(texts[place])
         if room < 0:
-            raise DataError(f"{path}: {dataset.name!r}: its texts are more than {GROWTH} times the file")
+            break
+    if room < 0 or dataset.size > TEXTS:
+        raise DataError(f"{path}: {dataset.name!r}: {dataset.size} texts, more than {TEXTS} or {GROWTH} times the file")
     return texts
