@@ -52,7 +52,10 @@ def results_section(folder: Path) -> str:
         report = json.loads(path.read_text("utf-8"))
         for benchmark in report["benchmarks"].values():
             lines.append(f"| {title} | {_measured(benchmark)} |")
-        notes.append(f"- {title}: {benchmark['protocol']}.")
+            notes.append(f"- {title}, `{benchmark['recipe']}`: {benchmark['protocol']}.")
+            rows = {name: row.get("against_full", {}).get("accuracy") for name, row in benchmark["rows"].items()}
+            less = [f"{name} {_signed(**gap)}" for name, gap in rows.items() if gap]
+            notes += [f"  AlignMamba-2 less the other rows: {', '.join(less)}."] if less else []
         notes.append(f"  `results/{path.name}`, {report['date'][:10]}: `{report['command']}`")
     return "\n".join([*lines, "", "Protocols, and the commands that measured:", "", *notes])
 
@@ -64,6 +67,10 @@ def _published(papers: Sequence[Any]) -> str:
     others = [p for p in papers if not p["method"].startswith("AlignMamba")]
     best = max(others, key=lambda p: p["accuracy"], default=None)
     return f"{ours[0]['accuracy']:.1f} | " + (f"{_both(best)} ({best['method']})" if best else "–")
+
+
+def _signed(difference: float, low: float, high: float, **_: Any) -> str:
+    return f"{100 * difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def _both(paper: Mapping[str, Any]) -> str:

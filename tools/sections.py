@@ -319,7 +319,19 @@ def _effects(content: Content) -> Lines:
         (f"{name} (synthetic)" if row["synthetic"] else name, *(told(row, part) for part in names))
         for name, row in content.items()
     ]
-    return ["Do the alignment losses and the experts act? Means over seeds.", "", *_table(head, rows)]
+    lines = ["Do the alignment losses and the experts act? Means over seeds.", "", *_table(head, rows)]
+    for name, row in content.items():
+        if compared := row.get("rows"):
+            scores = []
+            for kind, result in compared.items():
+                test, gap = result["test"]["accuracy"], result.get("against_full", {}).get("accuracy")
+                less = (
+                    f"{100 * gap['difference']:+.1f} [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]" if gap else ""
+                )
+                scores.append((kind, f"{100 * test['mean']:.1f} ± {100 * test['sd']:.1f}", less))
+            lines += ["", f"{name}: {row['protocol']}", ""]
+            lines += _table(("", "test accuracy in %", "full minus this"), scores)
+    return lines
 
 
 SECTIONS: dict[str, tuple[Callable[[Content], Lines], str]] = {
