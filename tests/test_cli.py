@@ -27,7 +27,7 @@ def test_train_then_evaluate_write_the_same_numbers(tmp_path, capsys):
     assert row["data"]["synthetic"] is True
     assert row["fast"] is True
 
-    folders = [str(tmp_path / "mini-mosi" / f"seed-{s}") for s in (1, 2)]
+    folders = sorted(map(str, tmp_path.glob("mini-mosi+*/seed-*")))
     again = tmp_path / "again.json"
     assert main(["evaluate", *folders, "--results", str(again)]) == 0
     assert json.loads(again.read_text())["results"]["mini-mosi"]["test"] == row["test"]
@@ -57,7 +57,7 @@ def test_two_processes_follow_the_curve_of_one(tmp_path):
         done = subprocess.run(command_here, capture_output=True, text=True, env=env)
         assert done.returncode == 0, done.stderr[-2000:]
         assert done.stdout.count("written: ") == 1  # one process speaks for both
-        notes = [json.loads((folder / f"mini-mosi/seed-{s}/training.json").read_text()) for s in (1, 2)]
+        notes = [json.loads(path.read_text()) for path in sorted(folder.glob("mini-mosi+*/seed-*/training.json"))]
         runs = json.loads((folder / "results.json").read_text())["results"]["mini-mosi"]["runs"]
         found.append([r["train/loss"] for n in notes for r in n["history"]] + [r["test"]["mae"] for r in runs])
     assert len(found[0]) == 6
@@ -72,7 +72,7 @@ def test_two_processes_follow_the_curve_of_one(tmp_path):
         (["data", "fetch", "mini-mosi"], "nothing to fetch"),
         (["train", "mini-mosi", "--precision", "16-mixed"], "precision: found '16-mixed'; expected one of 32-true"),
         (["reproduce", "mini-mosi", "--devices", "2", "--jobs", "2"], "jobs: found 2 with {'devices': 2}"),
-        (["evaluate", "nowhere"], "nowhere/config.json: not found"),
+        (["evaluate", "nowhere"], "nowhere/training.json: not found"),
     ],
 )
 def test_mistakes_are_one_clear_line(words, says, capsys, monkeypatch, tmp_path):

@@ -124,4 +124,4 @@ def test_without_a_compiler_it_says_so_before_anything_is_done(tmp_path, monkeyp
     assert captured.err.startswith("error: compile: found no C++ compiler")
     assert "apt install g++" in captured.err
     assert "apt install g++" in captured.out
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -389,7 +389,7 @@ def test_an_unfinished_run_of_other_words_does_not_go_on(text_model, tmp_path, m
     first = data["train"].samples[0]
     changed = dataclasses.replace(first, features={**first.features, "text": first.features["text"].flip(0)})
     other = dataclasses.replace(data["train"], samples=[changed, *data["train"].samples[1:]])
-    with pytest.raises(CheckpointError, match="statistics"):
+    with pytest.raises(CheckpointError, match=r"data\.train\.text was"):
         fit(recipe_of(), datasets={**data, "train": other}, progress=False, folder=tmp_path / "run")
     resumed = fit(recipe_of(), datasets=data, progress=False, folder=tmp_path / "run")
     assert resumed.history == fit(recipe_of(), datasets=data, progress=False).history

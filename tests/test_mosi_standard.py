@@ -152,7 +152,7 @@ def test_standard_folds_of_another_size_are_refused(mirror, monkeypatch):
         ({"train": ["vidA", "vidC", "vidX"], "valid": ["vidB"], "test": ["vid_D"]}, "names the unknown 1 .* vidX"),
         ({"train": ["vidA", "vidC", "vidB"], "valid": ["vidB"], "test": ["vid_D"]}, "names twice 1 .* vidB"),
         ({"train": ["vidA", "vidC"], "test": ["vidB", "vid_D"]}, "found lists of .*expected train, valid, test"),
-        ("no JSON", "no readable lists of videos"),
+        ("no JSON", "expected plain data"),
     ],
 )
 def test_folds_that_leave_videos_out_are_named(mirror, tmp_path, folds, says):

@@ -11,6 +11,7 @@ import pytest
 
 from alignmamba2.datasets import load_dataset, rated_sentences
 
+RATINGS = rated_sentences.RATINGS.format("movieReviewSnippets")
 LINES = [
     "1\t2.5\tA ''fine'' film!",
     "2\t-1\tNot so fine...",
@@ -33,7 +34,7 @@ def tar(files):
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
     monkeypatch.setenv("ALIGNMAMBA2_DATA", str(tmp_path))
-    inner = tar({rated_sentences.RATINGS: "\n".join(LINES).encode()})
+    inner = tar({RATINGS: "\n".join(LINES).encode()})
     content = tar({rated_sentences.INNER: inner})
     path = tmp_path / "spoken_reviews" / rated_sentences.ARCHIVE
     path.parent.mkdir()
@@ -67,7 +68,7 @@ def test_sentences_and_labels(archive, monkeypatch):
 
 
 def test_a_rating_out_of_range_is_named(archive):
-    inner = tar({rated_sentences.RATINGS: b"1\t4.5\tfine"})
+    inner = tar({RATINGS: b"1\t4.5\tfine"})
     archive.write_bytes(tar({rated_sentences.INNER: inner}))
     with pytest.raises(rated_sentences.DataError, match=r"line 1: rating 4\.5; expected -4 to 4"):
         rated_sentences.read_reviews(archive)

@@ -159,7 +159,9 @@ def _pictures(folder: Path) -> None:
 
 def _reviews(folder: Path) -> None:
     """The archive in the archive that holds the ratings."""
-    inner = _tar({rated_sentences.RATINGS: b"1_1\t2.5\ta fine film\n2_1\t-1\tnot so fine\n"})
+    inner = _tar(
+        {rated_sentences.RATINGS.format("movieReviewSnippets"): b"1_1\t2.5\ta fine film\n2_1\t-1\tnot so fine\n"}
+    )
     (folder / "a.tar.gz").write_bytes(_tar({rated_sentences.INNER: inner}))
 
 
