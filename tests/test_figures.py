@@ -192,6 +192,15 @@ def test_neighbours_of_the_same_modality():
     assert mixed == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_points_lie_on_the_plane_with_their_distances(count):
+    points = np.random.default_rng(0).normal(size=(count, 5))
+    plane = figures.umap_2d(points)
+    assert plane.shape == (count, 2)
+    gaps = [np.linalg.norm(x[:, None] - x[None], axis=-1) for x in (points, plane)]
+    assert np.allclose(*gaps, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_umap_repeats_itself():
     points = np.random.default_rng(0).normal(size=(60, 5))

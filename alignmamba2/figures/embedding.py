@@ -94,6 +94,9 @@ def umap_2d(
     progress : function called with the share that is done, 0 to 1; an exception that it raises ends the work
     """
     points, count = array(points).astype(np.float32), min(neighbours, len(points) - 1)
+    if len(points) < 4:  # too few for UMAP, and a plane holds three points with their distances as they are
+        u, s, _ = np.linalg.svd(points - points.mean(0, keepdims=True), full_matrices=False)
+        return np.pad(u * s, ((0, 0), (0, 2)))[:, :2]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # repeatable UMAP runs on one core, and says so each time
         import umap.layouts  # here, since it takes seconds to import
