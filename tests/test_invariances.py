@@ -18,6 +18,8 @@ from alignmamba2 import ModalityAwareMamba, MultimodalBatch, metrics
 from alignmamba2.alignment import MMDLoss, mmd, permutation_test, transport, witness
 from alignmamba2.batch import BatchError, Sample
 
+from .test_discrepancy import by_definition
+
 KERNELS, ESTIMATORS = ("gaussian", "laplacian", "rational_quadratic"), ("biased", "unbiased")
 few = settings(max_examples=20, deadline=None)
 
@@ -49,20 +51,8 @@ def padded(tokens: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def discrepancy(x: torch.Tensor, y: torch.Tensor, sigmas: list[float], kernel: str, estimator: str) -> torch.Tensor:
-    """MMD² by its definition, in float64, from differences."""
-    z, n, m = torch.cat([x, y], 1)[0].double(), x.shape[1], y.shape[1]
-    squared = (z[:, None] - z[None]).square().sum(-1)
-    r = torch.where(squared > 0, squared, 1).sqrt() * (squared > 0)
-    forms = {
-        "gaussian": lambda s: torch.exp(-squared / (2 * s * s)),
-        "laplacian": lambda s: torch.exp(-r / s),
-        "rational_quadratic": lambda s: 1 / (1 + squared / (2 * s * s)),
-    }
-    k = torch.stack([forms[kernel](s) for s in sigmas]).mean(0)
-    xx, yy, xy = k[:n, :n].sum(), k[n:, n:].sum(), k[:n, n:].mean()
-    if estimator == "unbiased":
-        return (xx - n) / (n * (n - 1)) + (yy - m) / (m * (m - 1)) - 2 * xy
-    return xx / n**2 + yy / m**2 - 2 * xy
+    """MMD² of x (1, n, d) and y (1, m, d) by its definition, in float64, from differences."""
+    return by_definition(x[0].double(), y[0].double(), sigmas, kernel, estimator)
 
 
 def median(x: torch.Tensor, y: torch.Tensor) -> float:

@@ -46,7 +46,11 @@ def squared_euclidean_cost(
     return squared_euclidean_cost(x.double(), y.double()).to(x.dtype)
 
 
-COSTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine_cost, "sqeuclidean": squared_euclidean_cost}
+# Each takes x and y and, if it has a use for them, their masks and the error that is allowed.
+COSTS: dict[str, Callable[..., Tensor]] = {
+    "cosine": lambda x, y, *_: cosine_cost(x, y),
+    "sqeuclidean": squared_euclidean_cost,
+}
 
 
 def beyond_window(x_real: Tensor, y_real: Tensor, window: float) -> Tensor:

@@ -131,8 +131,8 @@ def transport(
     _check_options(method, epsilon=epsilon, marginal_penalty=marginal_penalty, window=window, **options)
     # Autocast would run the products in half precision, and the plan with them.
     with torch.autocast(x.device.type, enabled=False):
-        # The solvers pass over an error in the cost that is small beside ε; the others know no ε.
         x_real, y_real = expand_mask(x_mask, x), expand_mask(y_mask, y)
+        # The solvers pass over an error in the cost that is small beside ε; the others know no ε.
         c = _cost(x, y, x_mask, y_mask, cost, epsilon / 1000 if method in ("sinkhorn", "unbalanced") else 0.0)
         options["penalty"] = marginal_penalty if method == "unbalanced" else None
         limited = c.detach()
@@ -221,7 +221,7 @@ def _cost(
         x, y = real_tokens(x, x_mask, dtype), real_tokens(y, y_mask, dtype)
         require_finite("x", x)
         require_finite("y", y)
-        cost = COSTS[cost](x, y, x_mask, y_mask, error) if cost == "sqeuclidean" else COSTS[cost](x, y)
+        cost = COSTS[cost](x, y, x_mask, y_mask, error)
     elif not isinstance(cost, Tensor) or torch.promote_types(cost.dtype, torch.float32) != dtype:
         found = getattr(cost, "dtype", type(cost).__name__)
         raise ValueError(f"cost: found {found}, where x and y are computed in {dtype}; expected a tensor of that dtype")

@@ -96,7 +96,7 @@ def reproduce(
             continue
         datasets = load_described(recipe, say, name)
         rows = variants(of[name], recipe, datasets["train"])
-        known += [word for v in rows for word in (v.name, f"{name}/{v.name}") if word not in known]
+        known += [v.name for v in rows if v.name not in known]
         rows = [v for v in rows if not only or {v.name, f"{name}/{v.name}"} & set(only)]
         tables[name] = datasets, rows
         benchmarks[name] = {"fingerprint": fingerprint(datasets)}
