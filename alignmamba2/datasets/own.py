@@ -184,7 +184,7 @@ def _read(value: Any) -> tuple[str, Any]:
 
 
 def _content(item: Any) -> np.ndarray | str:
-    """What tells pictures apart: a file's bytes, or the pixels; "" of a missing one."""
+    """The content that a picture is told apart by: its file's bytes, or its pixels; "" of a missing one."""
     if isinstance(item, Path):
         return np.fromfile(item, np.uint8)
     return item if isinstance(item, str) else _pixels(item)
