@@ -116,12 +116,12 @@ def _seeds(text: str) -> list[int]:
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """Return key and value of ``KEY=VALUE``; a value that is no Python literal is a string."""
+    """Return key and value of ``KEY=VALUE``: true, false, a Python literal, or else a string."""
     key, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"found {text!r}; expected KEY=VALUE")
     try:
-        return key, ast.literal_eval(value)
+        return key, ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
     except (ValueError, SyntaxError):
         return key, value  # a plain word is a string
 

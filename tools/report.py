@@ -56,8 +56,20 @@ def results_section(folder: Path) -> str:
             rows = {name: row.get("against_full", {}).get("accuracy") for name, row in benchmark["rows"].items()}
             less = [f"{name} {_signed(**gap)}" for name, gap in rows.items() if gap]
             notes += [f"  AlignMamba-2 less the other rows: {', '.join(less)}."] if less else []
+            notes += _lost(benchmark["rows"])
         notes.append(f"  `results/{path.name}`, {report['date'][:10]}: `{report['command']}`")
     return "\n".join([*lines, "", "Protocols, and the commands that measured:", "", *notes])
+
+
+def _lost(rows: Mapping[str, Any], beside: str = "concat-mean") -> list[str]:
+    """A line: accuracy lost where a modality is missing or noisy, and by how much less than in another row."""
+    ours, others = (rows.get(name, {}).get("drops", {}) for name in ("AlignMamba-2", beside))
+    cases = [
+        f"{name} {100 * ours[name]['drop']:.1f} ({_signed(**row['against_full'])})"
+        for name, row in others.items()
+        if "against_full" in row
+    ]
+    return [f"  Points lost on harder input (in brackets, fewer than {beside}): {', '.join(cases)}."] if cases else []
 
 
 def _published(papers: Sequence[Any]) -> str:

@@ -85,6 +85,10 @@ def load_dataset(
         signature(load).bind(root, **options)
     except TypeError as error:
         raise ValueError(f"data set {name!r}: {error}; its loader takes root and, as keywords, options") from error
+    for option, value in options.items():
+        usual = getattr(signature(load).parameters.get(option), "default", None)
+        if isinstance(usual, (int, float)) and not isinstance(value, (int, float)):
+            raise ValueError(f"data set {name!r}: {option}: found {value!r}; expected a value such as {usual}")
     splits = load(root, **options)
     if not isinstance(splits, Mapping):
         raise DataError(f"data set {name!r}: found {type(splits).__name__}; expected a Dataset for each split, by name")

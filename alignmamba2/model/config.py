@@ -14,7 +14,7 @@ from .layers import DIRECTIONS, EXPERTS, PLACEMENTS, ROUTINGS, one_of
 from .ordering import SCAN_ORDERS
 
 READOUTS = ("mean", "anchor", "last", "attention", "per_step")
-AT_LEAST_0 = ("lambda_ot", "lambda_mmd", "share_ot", "share_mmd", "lambda_balance", "ffn", "shortcut_loss", "window")
+AT_LEAST_0 = ("lambda_ot", "lambda_mmd", "share_ot", "share_mmd", "lambda_balance", "ffn", "shortcut_loss")
 TASKS = ("classification", "regression")
 # The values of settings that a config.json does not name, where they are no longer the default.
 BEFORE = {"ties": "listed"}
@@ -169,6 +169,8 @@ class AlignMamba2Config:
         for name, most in (("align_after", self.n_layers), ("negatives", 10_000)):
             if getattr(self, name) not in range(most + 1):
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a whole number from 0 to {most}")
+        if not 0 <= self.window <= 1:
+            raise ValueError(f"window: found {self.window!r}; expected a number in [0, 1]")
         object.__setattr__(self, "swap", dict(self.swap))
         for m, p in self.swap.items():
             if m not in self.modalities or not 0 <= p <= 1:

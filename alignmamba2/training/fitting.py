@@ -304,7 +304,12 @@ def _check_labels(train: Dataset, valid: Dataset) -> None:
 def _encoders(recipe: Recipe, train: Dataset) -> dict[str, Any]:
     """Return the model's setting "encoders": the recipe's, by the names that the data were made for."""
     encoders = {m: {"name": name} for m, name in train.encoders.items()}
-    for m, settings in recipe.model.get("encoders", {}).items():
+    given = recipe.model.get("encoders", {})
+    if not isinstance(given, Mapping) or not all(isinstance(settings, Mapping) for settings in given.values()):
+        raise ValueError(
+            f'model.encoders: found {given!r}; expected a table per modality, text.name = "minilm"'
+        )
+    for m, settings in given.items():
         name = settings.get("name", train.encoders.get(m))
         if m not in train.modalities:  # of a recipe that sees some modalities alone
             continue
@@ -324,6 +329,8 @@ def settings_of(recipe: Recipe, train: Dataset) -> dict[str, Any]:
     model = dict(recipe.model)
     for name in {"shuffle", "grids"} & model.keys():  # of a recipe that sees some modalities alone
         values = model[name]
+        if not isinstance(values, (Mapping, list, tuple)):
+            raise ValueError(f"model.{name}: found {values!r}; expected modalities of {list(train.modalities)}")
         kept = [m for m in values if m in train.modalities]
         model[name] = {m: values[m] for m in kept} if isinstance(values, Mapping) else kept
     if model.get("shortcut") == "all":
