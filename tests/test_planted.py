@@ -19,11 +19,13 @@ from studies.planted import (
     VARIANTS,
     VOCABULARY,
     WORLDS,
+    Found,
     clans,
     clans_told,
     compared,
     heard,
     keep_order,
+    kept,
     languages,
     mislabelled,
     mispair,
@@ -279,3 +281,13 @@ def test_differences_by_the_formula_of_student():
     assert any("aligned 3.0, most 9.0" in line for line in planted(report))
     assert any("untrained 0.15, four clans 0.60" in line for line in planted(report))
     assert any(line.startswith("| late | 1.000 | 1.300 | +0.300 [") for line in planted(report))
+
+
+def test_a_finished_world_is_read_and_not_measured_again(tmp_path, monkeypatch):
+    found = Found([{"with": 1.0, "without": 2.0}], {"most": 3.0}, {"untrained": 0.1}, {"one language": 0.2})
+    measured = []
+    monkeypatch.setattr("studies.planted.measure", lambda world, fast: measured.append((world, fast)) or found)
+    assert kept(3, tmp_path / "new", False) == kept(3, tmp_path / "new", False) == found
+    kept(4, tmp_path / "new", False)
+    kept(3, tmp_path / "new", True)
+    assert measured == [(3, False), (4, False), (3, True)]

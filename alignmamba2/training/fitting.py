@@ -306,9 +306,7 @@ def _encoders(recipe: Recipe, train: Dataset) -> dict[str, Any]:
     encoders = {m: {"name": name} for m, name in train.encoders.items()}
     given = recipe.model.get("encoders", {})
     if not isinstance(given, Mapping) or not all(isinstance(settings, Mapping) for settings in given.values()):
-        raise ValueError(
-            f'model.encoders: found {given!r}; expected a table per modality, text.name = "minilm"'
-        )
+        raise ValueError(f'model.encoders: found {given!r}; expected a table per modality, text.name = "minilm"')
     for m, settings in given.items():
         name = settings.get("name", train.encoders.get(m))
         if m not in train.modalities:  # of a recipe that sees some modalities alone
