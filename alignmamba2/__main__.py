@@ -1,7 +1,5 @@
 """Bring data, train, evaluate, ablate and reproduce on the command line: ``python -m alignmamba2 VERB``."""
 
-from __future__ import annotations
-
 import argparse
 import ast
 import json

@@ -1,7 +1,5 @@
 """Data sets: one module per benchmark, and `load_dataset(name)`, which finds it; `register_dataset` adds another."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from inspect import signature

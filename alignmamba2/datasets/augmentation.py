@@ -1,7 +1,5 @@
 """Random crops, flips and colours of pictures, for training encoders."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 

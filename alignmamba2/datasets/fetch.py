@@ -1,7 +1,5 @@
 """Public files, by hash: from their home on the network, or from a folder that mirrors them."""
 
-from __future__ import annotations
-
 import hashlib
 import lzma
 import os

@@ -14,8 +14,6 @@ The first source's text and video features are refused: they were fitted to the 
 24 of the 31 standard test videos are among those.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -5,8 +5,6 @@ looking at real tokens: the k-th frame of sound and face belongs to the k-th wor
 transport plans can be judged. Its 10 videos are split here by video, a split of our own: no published number compares.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

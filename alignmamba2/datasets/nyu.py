@@ -21,8 +21,6 @@ Tokens are a 7 × 7 grid of patches in both modalities, so patch i of the depth 
 same piece of the room: `Sample.partners` says so, as the truth for transport plans.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Files that a package index has: the source archive of a package, which pip brings."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -6,8 +6,6 @@ package `vaderSentiment`: 10,605 sentences of film reviews, 3,708 of reviews of 
 mean rating. A recipe's `training.start` makes encoders start from what they learnt here.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import re

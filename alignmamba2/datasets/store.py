@@ -11,8 +11,6 @@ Of all this, only the labels are kept in memory. Only finite numbers get in: wha
 sample in `store.json`.
 """
 
-from __future__ import annotations
-
 import copy
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Sentences → tokens: one per word, by its letters, or one per word piece of a frozen encoder; or word pieces' ids."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property

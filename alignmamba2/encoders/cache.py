@@ -1,7 +1,5 @@
 """Tokens of encoders, computed once and kept on disk in a store."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path

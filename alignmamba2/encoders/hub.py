@@ -3,8 +3,6 @@
 A folder's model is never looked up on a hub.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from collections.abc import Iterator, Mapping

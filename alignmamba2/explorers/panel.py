@@ -1,7 +1,5 @@
 """The base of all panels: controls, one figure, and below it in words what the figure shows."""
 
-from __future__ import annotations
-
 import contextlib
 import html
 import json

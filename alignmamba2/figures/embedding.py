@@ -1,7 +1,5 @@
 """All tokens in two dimensions (UMAP), before and after fusion."""
 
-from __future__ import annotations
-
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """An array that stays in its file."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files that are whole or not there, and tensors that are what they were when they were written."""
 
-from __future__ import annotations
-
 import glob
 import hashlib
 import json

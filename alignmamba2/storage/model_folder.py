@@ -1,7 +1,5 @@
 """The folder of a saved model: config.json beside model.safetensors, which knows the config that it belongs to."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import partial

@@ -1,7 +1,5 @@
 """The checkpoint of an unfinished run: all that it takes to go on as if nothing had happened."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """The training loop: epochs of steps, a validation after each epoch, the weights of the best one kept."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

@@ -20,8 +20,6 @@ The files do not say which videos train and which test. Give `folds`: a JSON fil
 ids tell.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Pictures and depth maps: read, cut to size, and the plain patches that are tokens where no encoder is wanted."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 

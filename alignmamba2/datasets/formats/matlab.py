@@ -7,8 +7,6 @@ Source: "MAT-File Format", MathWorks: a header of 128 bytes, then elements (type
 8 bytes; or packed in 8 bytes, sizes of 1 to 4), each a matrix, or one compressed by zlib.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 import zlib

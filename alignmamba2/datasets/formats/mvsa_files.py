@@ -1,7 +1,5 @@
 """The files of MVSA-Single, in both layouts (see `mvsa`)."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The files of NYU-Depth V2, in both layouts, read frame by frame (see `nyu`)."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 from collections.abc import Callable, Sequence

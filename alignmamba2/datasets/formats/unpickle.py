@@ -12,8 +12,6 @@ A budget bounds what a file may ask for: instructions, depth, and bytes in propo
 compared with it beforehand, and the whole result once more, in which what is shared counts as often as it is used.
 """
 
-from __future__ import annotations
-
 import math
 import mmap
 import pickle

@@ -20,8 +20,6 @@ Features are standard Gaussian noise of scale `noise` on top of the linear maps.
 seed: twice as many sentences, and wider sound and face. `mosi_files.py` writes both in the real files' formats.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -13,8 +13,6 @@ the 8 of a concept, so it shows only a part of it. All videos are called `synthe
 and `load_dataset` repeats it.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 from collections.abc import Callable

@@ -20,8 +20,6 @@ Files: `data/{number}.jpg`, `data/{number}.txt` (gb18030), `labelResultAll.txt`,
 `test.jsonl` with texts misread as latin-1, as in the published ones; `planted.json`, which no real set has.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

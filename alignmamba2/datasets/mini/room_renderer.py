@@ -1,7 +1,5 @@
 """Rooms made of boxes, rendered as colour and depth by casting one ray per pixel."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
