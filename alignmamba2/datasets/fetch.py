@@ -4,6 +4,7 @@ import hashlib
 import lzma
 import os
 import shutil
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ from .base import DataError
 MIRROR_VARIABLE = "ALIGNMAMBA2_MIRROR"
 ROOT_VARIABLE = "ALIGNMAMBA2_DATA"
 BUSY = (429, 500, 502, 503, 504)  # answers of a home that is worth asking again
-PUBLISHED = Path(__file__).parent / "published"  # hashes and labels of public files, as data
+PUBLISHED = Path(__file__).parent / "published"  # homes, hashes and labels of public files, as data
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -191,3 +192,10 @@ class Source:
                     f"Remove it and run: {command}"
                 )
         return base / self.folder
+
+
+def published(name: str) -> Source:
+    """Return the source of this name in `published/sources.toml`; the hashes of many files are an `Index`."""
+    source = tomllib.loads((PUBLISHED / "sources.toml").read_text("utf-8"))[name]
+    index = source.pop("index", None)
+    return Source(**source, **({"hashes": Index(**index)} if index else {}))

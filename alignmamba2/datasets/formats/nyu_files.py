@@ -11,7 +11,7 @@ import numpy as np
 
 from ...storage.files import file_hash
 from ..base import DataError
-from ..fetch import PUBLISHED, Index, Source
+from ..fetch import PUBLISHED, published
 from .hdf5 import errors_named, opened, plain, values
 from .images import read_picture
 from .matlab import read_matrices
@@ -30,23 +30,8 @@ OTHERS = (
     "furniture_store", "home_storage", "indoor_balcony", "laundry_room", "office_kitchen", "playroom", "printer_room",
     "reception_room", "student_lounge", "study", "study_room",
 )  # fmt: skip
-SOURCE = Source(
-    folder="nyuv2",
-    url="https://raw.githubusercontent.com/ankurhanda/nyuv2-meta-data/b92d15c506876dada1ac4086938e30ebc4deb49b/",
-    hashes={SPLITS: "6e081404491a8bfba2f066beaa9713ef6046f9007aa5f799f2a350506a580cee"},
-)
-FRAMES = tuple(
-    Source(
-        folder=f"nyuv2/frames/{kind}",
-        url=(
-            "https://raw.githubusercontent.com/markshih91/refinenet_pytorch/109cc25300c5c545c7b732b2f4daa97b0755468b/"
-            f"data/nyu_{kind}/"
-        ),
-        hashes=Index("nyu.sha256", "9ac99c1fdaa3755e66576127031ede7782141544a99e0c2d33a001a59c251577", f"{kind}/"),
-        licence="none stated; research data of Silberman et al. (ECCV 2012)",
-    )
-    for kind in ("images", "depths")
-)
+SOURCE = published("nyu")
+FRAMES = published("nyu_images"), published("nyu_depths")
 # Of every frame of the set: split, scene type and the type's origin, in runs of frames, which are counted from 1.
 SCENES = PUBLISHED / "nyu_scenes.csv"
 # Generated files say so in the names of scenes, or of pictures in folders.
