@@ -33,24 +33,9 @@ from ..encoders import depth_colours, depth_image
 from .base import DataError, Dataset, Mapped, check_choice, check_fraction, splits_of
 from .contents import Contents, Field, Part
 from .fetch import data_root, find_folder
+from .formats import nyu_files as files
 from .formats.images import LARGE, SIZE, nearest, picture_encoder, resized
-from .formats.nyu_files import (
-    BRING,
-    CLASSES,
-    FETCH,
-    FOLDERS,
-    FRAMES,
-    MAT,
-    NAME,
-    PLAIN,
-    SOURCE,
-    SPLITS,
-    FolderFrames,
-    MatFrames,
-    PlainFrames,
-    read_scenes,
-    read_splits,
-)
+from .formats.nyu_files import FOLDERS, FRAMES, MAT, NAME, PLAIN, SOURCE, SPLITS, FolderFrames, MatFrames, PlainFrames
 from .hha import hha
 from .raw_modalities import RawModality, RawSamples, encoders_inside
 from .registry import Entry
@@ -236,7 +221,7 @@ def find(root: str | Path | None = None) -> Path:
         for source in FRAMES:
             source.fetch(root, progress=False)
     if folder is None:
-        raise DataError(f"{data_root(root)}: no {MAT}, {PLAIN}/ or {FOLDERS}/ here or in nyuv2/. {BRING}")
+        raise DataError(f"{data_root(root)}: no {MAT}, {PLAIN}/ or {FOLDERS}/ here or in nyuv2/. {files.BRING}")
     return folder
 
 
@@ -267,7 +252,7 @@ def inspect(path: Path) -> Contents | None:
 
 
 def _inspect_splits(path: Path) -> Contents:
-    rows = dict(zip(("train", "test"), read_splits(path, COUNT), strict=True))
+    rows = dict(zip(("train", "test"), files.read_splits(path, COUNT), strict=True))
     parts = {
         split: Part(ids=[f"frame-{i + 1:04d}" for i in part], fields={split: Field(part.shape, str(part.dtype))})
         for split, part in rows.items()
@@ -285,8 +270,8 @@ def _inspect_mat(folder: Path) -> Contents:
     unused = len(frames.classes) - len(frames.train) - len(frames.test)
     problems = [f"{unused} frames are in neither split"] if unused else []
     types = len(set(frames.types))
-    notes = [f"fields are those of the whole file; {types} scene types become {len(CLASSES)} classes"]
-    differences, remarks = read_scenes().compare(frames.types)
+    notes = [f"fields are those of the whole file; {types} scene types become {len(files.CLASSES)} classes"]
+    differences, remarks = files.read_scenes().compare(frames.types)
     return _contents(folder, "labelled set (MATLAB v7.3)", frames, problems + differences, notes + remarks, fields)
 
 
@@ -332,4 +317,5 @@ def _contents(
     return Contents(folder, form, parts, frames.synthetic, "scene", problems, notes, frames.hashes)
 
 
-ENTRY = Entry(NAME, load, is_present=is_present, bring=FETCH, source=SOURCE, more={"frames": FRAMES}, inspect=inspect)
+MORE = {"frames": FRAMES}
+ENTRY = Entry(NAME, load, is_present=is_present, bring=files.FETCH, source=SOURCE, more=MORE, inspect=inspect)

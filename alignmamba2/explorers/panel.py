@@ -3,7 +3,7 @@
 import contextlib
 import html
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 import ipywidgets as widgets
@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from ..figures.marks import add_trace as add_trace
 from ..figures.marks import axes_of, named
 from ..figures.style import IN_THE_DARK, QUIET, TEMPLATE, dark
+from ..model.layers import one_of
 from .figure_widget import LiveFigure
 
 WIDTH = 830  # pixels: what JupyterLab has beside its bars on a projector of 1024
@@ -181,14 +182,6 @@ class Explorer:
 
 
 # --- controls, all reached and moved with the keyboard ---
-
-
-def one_of(name: str, value: Any, options: Iterable[Any]) -> Any:
-    """Return an argument that must be one of these options; raise ValueError if it is none."""
-    allowed = list(options)
-    if value not in allowed:
-        raise ValueError(f"{name}: found {value!r}; expected one of {', '.join(map(repr, allowed))}")
-    return value
 
 
 def choice(label: str, options: Sequence[Any], value: Any = None, width: str = "230px") -> widgets.Dropdown:
