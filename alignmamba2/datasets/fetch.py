@@ -115,12 +115,8 @@ class Source:
         """Bring every file to ``root/folder``, checked; a file that is there and right is left alone.
 
         A file appears only when it is whole and has the right hash, so a fetch that was interrupted can be resumed.
-        With `progress`, the home and its licence are printed first, and a bar counts the files.
-
-        Raises
-        ------
-        DataError
-            Naming the file that could not be had, or is not the published one.
+        With `progress`, the home and its licence are printed first, and a bar counts the files. A `DataError` names the
+        file that could not be had, or is not the published one.
         """
         folder = data_root(root) / self.folder
         mirror = os.environ.get(MIRROR_VARIABLE)
@@ -171,10 +167,7 @@ class Source:
     def ensure(self, name: str, root: str | Path | None = None) -> Path:
         """Return the folder with every file in it, each with the published hash; copies from a mirror unasked.
 
-        Raises
-        ------
-        DataError
-            Naming the files that are missing or changed, and the command that brings them.
+        A `DataError` names the files that are missing or changed, and the command that brings them.
         """
         base = data_root(root)
         command = f"python -m alignmamba2 data fetch {name}"

@@ -112,10 +112,7 @@ def load(
 def join(videos: Mapping[str, Sample], labels_file: Path) -> dict[str, np.ndarray]:
     """Return the official labels (K,) float32 of each video, once they are known to belong to its utterances.
 
-    Raises
-    ------
-    DataError
-        Naming the file and the first video, or the first utterance, that does not fit.
+    A `DataError` names the file and the first video, or the first utterance, that does not fit.
     """
     labels = read_labels(labels_file)
     if differ := sorted(set(labels) ^ set(videos)):

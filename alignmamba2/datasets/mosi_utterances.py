@@ -83,11 +83,8 @@ def load(
 def read_videos(folder: Path, split: str) -> dict[str, Sample]:
     """Return a split's videos, by name, from the files in `folder`.
 
-    Raises
-    ------
-    DataError
-        Naming the file: it is missing, cut off, has another number of rows or columns, holds a number that is not
-        finite, or labels that are not 0 or 1 or differ between files.
+    A `DataError` names the file: it is missing, cut off, has another number of rows or columns, holds a number that is
+    not finite, or labels that are not 0 or 1 or differ between files.
     """
     transcripts = _read_csv(folder / "transcripts.csv", columns=4, rows=sum(ROWS.values()))
     index = _numbers(folder / f"text_{split}.csv", columns=101, rows=ROWS[split])[:, 0].astype(int)

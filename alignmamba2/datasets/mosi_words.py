@@ -65,10 +65,7 @@ def load(root: str | Path | None = None, *, text: str = "words", split_seed: int
 def read(path: Path) -> list[Sample]:
     """Return the utterances, without text features.
 
-    Raises
-    ------
-    DataError
-        Naming the file, the entry and what does not fit: shapes, a label out of range, no word.
+    A `DataError` names the file, the entry and what does not fit: shapes, a label out of range, no word.
     """
     return [_sample(path, number, entry) for number, entry in enumerate(_entries(path))]
 

@@ -96,10 +96,7 @@ def load(
 def read_reviews(archive: Path, kind: str = "films") -> list[Review]:
     """Return one kind's rated sentences of the archive, read in memory; nothing of it is unpacked or run.
 
-    Raises
-    ------
-    DataError
-        Naming the file and the line.
+    A `DataError` names the file and the line.
     """
     if kind not in KINDS:
         raise DataError(f"kinds: found {kind!r}; expected some of {', '.join(KINDS)}")

@@ -69,10 +69,7 @@ class RawModality:
 def encoders_inside(encode: bool, **names: str) -> dict[str, str]:
     """Return encoders by modality for `Dataset.encoders`, none where the data set encodes.
 
-    Raises
-    ------
-    ValueError
-        An encoder cannot stand in a model: "patches" and "words" have no weights.
+    A `ValueError` names one that cannot stand in a model: "patches" and "words" have no weights.
     """
     for modality, name in names.items():
         if not encode and name in ("patches", "words"):

@@ -44,10 +44,7 @@ class Split:
 def write(folder: Path, splits: Mapping[str, Split], about: Mapping[str, Any]) -> None:
     """Write a store, whole or not at all. `about` goes into `store.json`, beside "replaced" and "version".
 
-    Raises
-    ------
-    DataError
-        There is no room, or a split does not hold what it says.
+    A `DataError` says that there is no room, or that a split does not hold what it says.
     """
     need = sum(4 * int(s.lengths[m].sum()) * s.widths[m] for s in splits.values() for m in s.widths)
     try:

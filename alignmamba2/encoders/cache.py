@@ -17,10 +17,7 @@ DATA = "tokens.safetensors"
 class Tokens(Sequence):
     """N sequences of tokens, each a float32 Tensor (T_i, D), read and checked when it is requested.
 
-    Raises
-    ------
-    FileError
-        On opening or on reading: the file is missing, cut off or damaged.
+    A `FileError` on opening or on reading says that the file is missing, cut off or damaged.
     """
 
     def __init__(self, folder: Path):

@@ -136,10 +136,7 @@ def network(name: str, weights: bool = True) -> nn.Module:
 def load(name: str) -> EfficientNetLite:
     """Return the network of this name with its weights, from its Python package's file: a pickle, read as weights only.
 
-    Raises
-    ------
-    ImportError
-        With the command that installs the weights.
+    An `ImportError` has the command that installs the weights.
     """
     model = EfficientNetLite(*SCALES[name])
     model.load_state_dict(folded(torch.load(WEIGHTS[name].file(), map_location="cpu", weights_only=True)))

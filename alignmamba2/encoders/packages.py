@@ -46,10 +46,7 @@ class Weights:
     def parts(self) -> list[Path]:
         """Return the packages' files.
 
-        Raises
-        ------
-        ImportError
-            A package is not installed, with the command.
+        An `ImportError` has the command that installs a package that is missing.
         """
         paths = []
         for name in self.packages:

@@ -50,10 +50,7 @@ def on_hub(folder: str | Path, **options: Any) -> Path:
 def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]:
     """Return config, tensors and notes of a folder. Nothing in the files is executed.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        A file is missing; it is damaged; or the config asks for more than the weights hold.
+    A `ValueError` or `FileNotFoundError` names a file that is damaged or missing, or a setting beyond the weights.
     """
     tensors, notes = read_tensors(folder / WEIGHTS_FILE)
     floats = (name for name, x in tensors.items() if x.is_floating_point() and x.element_size() > 1)

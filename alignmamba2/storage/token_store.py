@@ -123,10 +123,7 @@ def finish(file: BinaryIO, widths: Mapping[str, int], index: np.ndarray, arrays:
 class StoredTokens:
     """StoredTokens is one file of a store: its modalities, and its arrays by name, read in parts as they are requested.
 
-    Raises
-    ------
-    FileError
-        On opening or on reading: it is missing, cut off or damaged. The message says what to remove.
+    A `FileError` on opening or on reading says that it is missing, cut off or damaged, and what to remove.
     """
 
     def __init__(self, path: Path):

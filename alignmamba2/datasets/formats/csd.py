@@ -123,10 +123,7 @@ class _Utterance:
 def read(folder: Path, folds: str | Path | None = None, aligned: bool = True) -> Utterances:
     """Read a folder of `.csd` files as utterances in folds.
 
-    Raises
-    ------
-    DataError
-        A file is broken or missing, or the folds are not known; the message names the file and says what to do.
+    A `DataError` names a file that is broken or missing, or says how to give the folds.
     """
     files = _files(folder)
     result = Utterances("CSD folder", aligned, kind_of_text(folder))

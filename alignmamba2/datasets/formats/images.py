@@ -25,10 +25,8 @@ LONGEST = 8  # times its shorter side: more of a picture's longer side is cut of
 def read_picture(path: Path) -> np.ndarray:
     """Return a picture (H, W, 3) uint8, turned as its EXIF orientation says; 16-bit grey becomes 8-bit.
 
-    Raises
-    ------
-    DataError
-        Naming the file: not there, no picture of `FORMATS`, too large, of floats or 32-bit numbers, or cut off.
+    A `DataError` names a file that is not there, no picture of `FORMATS`, too large, of floats or 32-bit numbers, or
+    cut off.
     """
     try:
         with Image.open(path, formats=FORMATS) as picture:

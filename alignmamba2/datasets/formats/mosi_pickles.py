@@ -75,10 +75,7 @@ class Utterances:
 def peek(path: Path) -> tuple[str, str] | None:
     """Return ("aligned" or "unaligned", the kind of text) of a pickle, by its shapes alone; None for other pickles.
 
-    Raises
-    ------
-    DataError
-        It is no pickle, or an unsafe one.
+    A `DataError` says that it is no pickle, or an unsafe one.
     """
     tree = _tree(path)
     if tree is None:
@@ -105,10 +102,7 @@ def kind_of_width(width: int) -> str:
 def read(path: Path) -> Utterances | None:
     """Return the utterances of a pickle, arrays still in the file; None for other pickles.
 
-    Raises
-    ------
-    DataError
-        It is no pickle, or an unsafe one. Errors inside are in `problems`.
+    A `DataError` says that it is no pickle, or an unsafe one; errors inside are in `problems`.
     """
     tree = _tree(path)
     if tree is None:

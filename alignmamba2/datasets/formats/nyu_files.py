@@ -44,10 +44,7 @@ BRING = f"Bring them with: {FETCH}; data/README.md#nyu says where other layouts 
 def scene_class(scene_type: str) -> int:
     """Return the class, an index into `CLASSES`, of one of the 27 scene types.
 
-    Raises
-    ------
-    DataError
-        Naming a scene type that is not known.
+    A `DataError` names a scene type that is not known.
     """
     name = scene_type.strip().lower()
     if name in CLASSES[:-1]:
@@ -108,12 +105,8 @@ def read_scenes() -> Scenes:
 class PlainFrames:
     """PlainFrames are the frames of `frames/images/{n}.jpg` and `frames/depths/{n}.png`, n from 0 in the file's order.
 
-    Depth is 8-bit, about value / 25.5 in metres. Labels are those of `Scenes`.
-
-    Raises
-    ------
-    DataError
-        A frame is missing, or `splits.mat` beside `frames/` has another split than the table.
+    Depth is 8-bit, about value / 25.5 in metres. Labels are those of `Scenes`. A `DataError` says that a frame is
+    missing, or that `splits.mat` beside them has another split than the table.
     """
 
     depth, names, synthetic = "metres", CLASSES, False
@@ -188,11 +181,8 @@ class FolderFrames:
 class MatFrames:
     """MatFrames are the frames of `nyu_depth_v2_labeled.mat`, read one by one.
 
-    Raises
-    ------
-    DataError
-        Naming the file and the field: not there, cut off, another shape or type, an unknown scene type, a split that
-        names frames that do not exist or are in both parts.
+    A `DataError` names the file and the field: not there, cut off, another shape or type, an unknown scene type, a
+    split that names frames that do not exist or are in both parts.
     """
 
     depth, names = "metres", CLASSES
