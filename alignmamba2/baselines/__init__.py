@@ -17,8 +17,6 @@ Each is ours, written from its paper, and as small as the paper allows. Projecti
 swapping and task loss are those of AlignMamba-2 (`model.base`), so that a comparison compares the fusion.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,13 +1,11 @@
 """Samples whose raw pictures and texts are kept, so that they can be corrupted before they are encoded as tokens."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from torch import Tensor
@@ -139,7 +137,7 @@ class RawSamples(Sequence):
         item = self.item(self.ids.index(sample.id), modality)
         return depth_image(item) if item is not None and self.raws[modality].level == "metres" else item
 
-    def changed(self, changes: Mapping[str, Callable[[str, Any], Any]], how: str) -> RawSamples:
+    def changed(self, changes: Mapping[str, Callable[[str, Any], Any]], how: str) -> Self:
         """Return the same samples with items of some modalities replaced by a function of id and item; `how` names it.
 
         Reads and encodes nothing before a sample is requested.
@@ -160,7 +158,7 @@ class RawSamples(Sequence):
         """Names of the raw items of these rows, by modality: what is computed of them is kept under these names."""
         return {m: f"{raw.key} {hash_items(map(str, self.rows))}" for m, raw in self.raws.items() if raw.key}
 
-    def without(self, modalities: Sequence[str]) -> RawSamples:
+    def without(self, modalities: Sequence[str]) -> Self:
         """Return the same samples without some of their modalities, of which nothing is read then."""
         raws = {m: raw for m, raw in self.raws.items() if m not in modalities}
         partners = self._partners if len(raws) == len(self.raws) else None

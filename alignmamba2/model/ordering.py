@@ -6,8 +6,6 @@ sample in the order in which the scan reads them, padding only at the end, out o
 holds the index from one to the other: padding squeezed out, interleaved or concatenated, forwards or backwards.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

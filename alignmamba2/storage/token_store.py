@@ -15,8 +15,6 @@ ms per sample of MOSEI (0.4 MB), a step of training on it some 25 ms. It finds w
 is no defence against someone who changes it on purpose; a store is written and read on the same machine.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
@@ -120,6 +118,21 @@ def finish(file: BinaryIO, widths: Mapping[str, int], index: np.ndarray, arrays:
     file.write(header)
 
 
+class Strings(Sequence):
+    """Strings that stay in the file."""
+
+    def __init__(self, content: FileArray, ends: FileArray):
+        self._content, self._ends = content, ends
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, key: int) -> str:
+        i = range(len(self))[key]
+        ends = self._ends[max(0, i - 1) : i + 1].tolist()
+        return self._content[ends[0] if i else 0 : ends[-1]].tobytes().decode()
+
+
 class StoredTokens:
     """StoredTokens is one file of a store: its modalities, and its arrays by name, read in parts as they are requested.
 
@@ -195,18 +208,3 @@ def packed(name: str, strings: Sequence[str]) -> dict[str, np.ndarray]:
     encoded = [s.encode() for s in strings]
     ends = np.cumsum([len(b) for b in encoded]).astype("<i8")
     return {f"{name}.bytes": np.frombuffer(b"".join(encoded), "u1"), f"{name}.ends": ends}
-
-
-class Strings(Sequence):
-    """Strings that stay in the file."""
-
-    def __init__(self, content: FileArray, ends: FileArray):
-        self._content, self._ends = content, ends
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, key: int) -> str:
-        i = range(len(self))[key]
-        ends = self._ends[max(0, i - 1) : i + 1].tolist()
-        return self._content[ends[0] if i else 0 : ends[-1]].tobytes().decode()

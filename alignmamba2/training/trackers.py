@@ -1,10 +1,8 @@
 """Trackers by name: a CSV file, TensorBoard, Weights & Biases, and whatever else Accelerate knows."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers, on_main_process
@@ -67,7 +65,7 @@ class Tracking:
     def on_epoch(self, row: Mapping[str, float]) -> None:
         self.accelerator.log(dict(row), step=int(row["epoch"]))
 
-    def __enter__(self) -> Tracking:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -16,8 +16,6 @@ modalities keep the same steps, from the first to the last that any of them uses
 same word.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -37,6 +35,7 @@ SPLITS = ("train", "valid", "test")
 NAMES = {"text": "text", "audio": "audio", "video": "vision"}
 TEXTS = {768: "bert", 300: "glove"}
 MARK = "synthetic"  # generated files say so in the names of their videos, the one place that every format has
+Span = tuple[np.ndarray, np.ndarray]  # first real step and the one behind the last, (N,) each
 
 
 @dataclass
@@ -237,7 +236,7 @@ def _strings(array: np.ndarray | FileArray, size: int, between: str) -> list[str
     return [between.join(map(string, row)) for row in array[:].reshape(size, -1)]
 
 
-Span = tuple[np.ndarray, np.ndarray]  # first real step and the one behind the last, (N,) each
+pan = tuple[np.ndarray, np.ndarray]  # first real step and the one behind the last, (N,) each
 
 
 def _span(result: Utterances, name: str, array: np.ndarray | FileArray) -> Span:
