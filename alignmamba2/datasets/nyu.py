@@ -293,12 +293,7 @@ def _inspect_folders(folder: Path) -> Contents:
 
 
 def _contents(
-    folder: Path,
-    layout: str,
-    frames: Frames,
-    problems: list[str],
-    notes: list[str],
-    fields: dict[str, Field],
+    folder: Path, layout: str, frames: Frames, problems: list[str], notes: list[str], fields: dict[str, Field]
 ) -> Contents:
     parts = {
         split: Part(

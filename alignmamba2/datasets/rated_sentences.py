@@ -21,7 +21,7 @@ import torch
 from ..batch import Sample
 from ..encoders import token_ids
 from .base import DataError, Dataset, splits_of
-from .pip_source import PipSource
+from .fetch import PipSource
 from .registry import Entry
 
 NAME = "rated-sentences"

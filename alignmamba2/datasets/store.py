@@ -104,15 +104,9 @@ class StoredSamples(Sequence):
     """StoredSamples are the samples of a split's file, each read when it is requested; a slice is a view.
 
     With `as_ids`, text is BERT's token ids (T,) int64 in place of features.
-
-    Attributes
-    ----------
-    labels : float32 Tensor (N,)
-    ids, texts : lists of N strings; texts is empty where the source has none
-    finite : True: there is no NaN and no infinity in a store
     """
 
-    finite = True
+    finite = True  # there is no NaN and no infinity in a store
 
     def __init__(self, path: Path, aligned: bool = False, as_ids: bool = False):
         self.aligned, self.as_ids = aligned, as_ids
@@ -149,6 +143,7 @@ class StoredSamples(Sequence):
 
     @property
     def labels(self) -> torch.Tensor:
+        """All labels, float32 (N,)."""
         return self._labels[list(self._rows)]
 
     @property
@@ -157,6 +152,7 @@ class StoredSamples(Sequence):
 
     @property
     def texts(self) -> list[str]:
+        """N texts, or none where the source has none."""
         return [self._texts[i] for i in self._rows] if self._texts else []
 
     def lengths(self, modality: str) -> np.ndarray:

