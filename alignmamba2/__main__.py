@@ -234,7 +234,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _reproduce(arguments: argparse.Namespace) -> None:
     from .experiments import benchmark_names, comparison, reproduce
-    from .storage.files import write_text
 
     if arguments.jobs < 1:
         raise ValueError(f"--jobs: found {arguments.jobs}; expected at least 1")
@@ -253,27 +252,29 @@ def _reproduce(arguments: argparse.Namespace) -> None:
     )
     if not _first():
         return
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    for path in (arguments.folder / "report.json", arguments.results):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps(report, indent=1) + "\n")
+    for path in filter(None, (arguments.folder / "report.json", arguments.results)):
+        _write(path, report)
     print("\n" + "\n".join(comparison(report)))
     print(f"\nwritten: {arguments.folder / 'report.json'}")
     print(f"its page, with intervals and tests, from a clone: python -m tools page {arguments.folder}")
 
 
+def _write(path: Path, report: Mapping[str, Any]) -> None:
+    from .storage.files import write_text
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(report, indent=1) + "\n")
+
+
 def _search(arguments: argparse.Namespace) -> None:
     from .experiments import search
-    from .storage.files import write_text
 
     space = {key: values if isinstance(values, (list, tuple)) else [values] for key, values in arguments.space}
     names = ("kinds", "trials", "folds", "seed", "folder", "fast")
     options = {name: getattr(arguments, name) for name in names}
     report = search(arguments.recipe, space, **options, command=_command(), progress=not arguments.quiet)
     path = arguments.results or Path("runs") / f"search-{Path(arguments.recipe).stem}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(report, indent=1) + "\n")
+    _write(path, report)
     for kind, place in report["chosen"].items():
         trial = report["trials"][place]
         print(f"{kind}: {trial['change'] or 'the recipe as it is'}, {trial['epochs']} epochs")
@@ -390,9 +391,7 @@ VERBS = {
         ],
     ),
     "ablate": Verb(
-        "train a recipe and its ablations on the same protocol",
-        _ablate,
-        [option("recipes", nargs=1, **RECIPE), *RUNS],
+        "train a recipe and its ablations on the same protocol", _ablate, [option("recipes", nargs=1, **RECIPE), *RUNS]
     ),
     "search": Verb(
         "choose settings by k-fold cross-validation, as many for each kind of model; write all that was tried",

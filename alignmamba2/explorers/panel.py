@@ -51,12 +51,7 @@ class Explorer:
     BUTTONS = True  # Plotly's, over the figure's upper right corner; not where a legend stands there
 
     def __init__(
-        self,
-        controls: Mapping[str, widgets.Widget],
-        *,
-        note: str = "",
-        interactive: bool = True,
-        theme: str = "light",
+        self, controls: Mapping[str, widgets.Widget], *, note: str = "", interactive: bool = True, theme: str = "light"
     ):
         self._note, self._theme, self._controls = note, one_of("theme", theme, THEMES), dict(controls)
         self.controls: dict[str, widgets.Widget] = self._controls if interactive else {}

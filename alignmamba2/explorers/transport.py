@@ -160,10 +160,7 @@ class TransportExplorer(Explorer):
         self._make_problem = make_problem
         self.problem: Problem = make_problem()
         first = min(EPSILONS, key=lambda e: abs(e - epsilon))
-        plan = {
-            "epsilon": steps("ε", EPSILONS, first),
-            "method": choice("method", METHODS, "sinkhorn", width="290px"),
-        }
+        plan = {"epsilon": steps("ε", EPSILONS, first), "method": choice("method", METHODS, "sinkhorn", width="290px")}
         if self.problem.ends.places is None:  # an angle between points of a plane says little
             plan["cost"] = choice("cost", COSTS, "cosine", width="210px")
         super().__init__(plan | dict(controls), **options)
