@@ -48,13 +48,8 @@ def find_folder(root: str | Path | None, names: Sequence[str], members: Sequence
 class Index(Mapping[str, str]):
     """An Index is the SHA-256 of many files, by path; it is read when the first of them is requested.
 
-    It comes with the package as text, a line "SHA-256  path" per file, compressed by LZMA.
-
-    Parameters
-    ----------
-    name : file name in `datasets/published`
-    sha256 : SHA-256 of the text
-    below : a folder, ending in "/"; the index is of the files in it alone, by their paths in it
+    It comes with the package as text of that `sha256`, a line "SHA-256  path" per file, compressed by LZMA. With a
+    folder `below`, ending in "/", it is of the files in it alone, by their paths in it.
     """
 
     def __init__(self, name: str, sha256: str, below: str = ""):

@@ -64,15 +64,9 @@ def write_tokens(
 ) -> None:
     """Write one file of a store, sample by sample: never more than one sample's tokens are in memory.
 
-    Parameters
-    ----------
-    tokens : mapping of modality to its width D and its N arrays (T_i, D)
-    arrays : float32, int64, int32 or uint8, as `StoredTokens` then has them under these names
-
-    Raises
-    ------
-    ValueError
-        Naming the modality: a sample has another width, or the modalities differ in their number of samples.
+    `tokens` are by modality its width D and its N arrays (T_i, D); `arrays` are float32, int64, int32 or uint8, as
+    `StoredTokens` then has them under these names. A `ValueError` names the modality of which a sample has another
+    width, or which has another number of samples.
     """
     ends: list[list[int]] = []
     crc: list[int] = []

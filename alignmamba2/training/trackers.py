@@ -32,13 +32,7 @@ class CsvTracker(GeneralTracker):
 
 
 def trackers_of(names: Sequence[str], folder: Path | None) -> list[str | CsvTracker] | None:
-    """Return what an `Accelerator` takes as ``log_with``.
-
-    Raises
-    ------
-    ValueError
-        A tracker is unknown or not installed, or there is no folder for what they write.
-    """
+    """Return what an `Accelerator` takes as ``log_with``; a `ValueError` names a tracker or folder that is missing."""
     installed = ["csv", *(str(tracker) for tracker in get_available_trackers())]
     for name in names:
         if name not in installed:
