@@ -19,7 +19,6 @@ MOVED = {
     **dict.fromkeys(("browser", "explorers", "fuzz", "kills", "newcomer", "repeat"), "tests.stress"),
 }
 
-
 Option = tuple[tuple[str, ...], dict[str, Any]]  # of argparse's `add_argument`
 
 
@@ -344,7 +343,6 @@ DATA = {
     "list": Verb("list the data sets, and whether their files are here", _list),
 }
 
-
 MACHINES = [
     option("--accelerator", default="auto", help="cpu, gpu, mps or auto (default: auto)"),
     option("--devices", type=_devices, default=1, help="processes here that share each batch, or auto"),
@@ -353,7 +351,6 @@ MACHINES = [
     option("--num-workers", type=int, default=0, help="processes that read ahead (default: 0)"),
     option("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)"),
 ]
-
 
 RUNS = [  # of `train` and `ablate`
     option("--seed", "--seeds", dest="seeds", type=_seeds, default=[1111], help="1111, or 1111-1115"),
@@ -365,7 +362,6 @@ RUNS = [  # of `train` and `ablate`
     option("--tracker", dest="trackers", action="append", default=[], help="csv, tensorboard, wandb, ..."),
     *MACHINES,
 ]
-
 
 RECIPE = {"metavar": "RECIPE", "help": "a recipe's name, or a .toml file"}
 MODEL = {"type": Path, "metavar": "FOLDER", "help": "a folder that train wrote"}

@@ -78,14 +78,8 @@ def encoders_inside(encode: bool, **names: str) -> dict[str, str]:
 class RawSamples(Sequence):
     """Samples made of `RawModality`s. Their features are finite: encoders refuse to keep anything else.
 
-    Parameters
-    ----------
-    raws : mapping of modality to `RawModality`, N rows each
-    rows : the rows that are these samples, in their order
-    labels : Tensor (N,), or N times None
-    ids : N strings
-    partners : function of a sample's id and its features that returns the sample's partners; optional
-    groups : N strings, as in `Sample`; optional
+    `raws`, by modality, `labels`, `ids` and `groups`, if any, have N rows; `rows` are those that are these samples, in
+    their order. `partners` is a function of a sample's id and its features that returns the sample's partners.
     """
 
     finite = True

@@ -25,7 +25,6 @@ SCALES = {"efficientnet-lite0": (1.0, 1.0), "efficientnet-lite2": (1.1, 1.2)}
 BOTH = "efficientnet-lite0+2"
 SIZES = {"efficientnet-lite0": 224, "efficientnet-lite2": 260, BOTH: 256}
 
-
 # Convolution → the batch norm behind it, by their names in the weights' file.
 NORMS = {
     "_conv_stem": "_bn0",
