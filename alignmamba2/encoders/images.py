@@ -30,14 +30,10 @@ class ImageEncoder:
     def encode(
         self, images: Sequence[np.ndarray], cache: str | Path, batch_size: int = 32, data_hash: str | None = None
     ) -> Tokens:
-        """Return a sequence of tokens per image, computed once and kept in `cache`.
+        """Return a sequence of tokens per image (H, W, 3) uint8, computed once and kept in `cache`.
 
-        Parameters
-        ----------
-        images : sequence of uint8 arrays (H, W, 3)
-            One array (N, H, W, 3), a list of different sizes, or anything that reads an image when it is indexed.
-        data_hash : str, optional
-            A hash of the images, if one is known: they are then read only if there is something to compute.
+        Images are one array (N, H, W, 3), a list of different sizes, or anything that reads an image when it is
+        indexed. If `data_hash`, a hash of them, is known, they are read only if there is something to compute.
         """
         known = data_hash or hash_items(_checked(images))
         settings = f"{self.name} {hash_model(self.model)} size={self.size} grid={self.grid}"

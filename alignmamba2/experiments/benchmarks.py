@@ -90,10 +90,7 @@ def benchmark_of(name: str) -> Benchmark:
 def benchmark_names(words: Sequence[str]) -> list[str]:
     """Return the benchmarks that words on the command line mean: names as of `benchmark_of`, "mini-*" or "all".
 
-    Raises
-    ------
-    ValueError
-        Naming the word that means none.
+    A `ValueError` names the word that means none.
     """
     names: list[str] = []
     for word in words:

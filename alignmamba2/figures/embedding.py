@@ -34,12 +34,7 @@ class Tokens:
 
 
 def tokens_of(trace: Trace, most: int = 1500, random_state: int = 0) -> Tokens:
-    """Return the real tokens of a trace, at most `most` of them drawn evenly over modalities.
-
-    Parameters
-    ----------
-    random_state : decides which ones are drawn
-    """
+    """Return the real tokens of a trace, at most `most` of them drawn evenly over modalities by `random_state`."""
     rng = np.random.default_rng(random_state)
     chosen: list[tuple[str, int, int]] = []  # modality, sample, place
     for m in trace.modalities:
