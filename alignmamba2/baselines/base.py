@@ -1,6 +1,6 @@
 """The base of the baselines, and the steps that several fusions share."""
 
-from __future__ import annotations
+from __future__ import annotations  # fields' types are read as text
 
 from collections.abc import Mapping
 from dataclasses import dataclass
