@@ -16,8 +16,6 @@ Glossary: one letter, one meaning, everywhere in this package.
 Shapes are written (B, T, d). Masks are (B, T), True where a token is real.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING
 

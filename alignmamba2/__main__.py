@@ -1,7 +1,5 @@
 """Bring data, train, evaluate, ablate and reproduce on the command line: ``python -m alignmamba2 VERB``."""
 
-from __future__ import annotations
-
 import argparse
 import ast
 import json
@@ -20,7 +18,6 @@ MOVED = {
     **dict.fromkeys(("folds", "leaks", "partners", "planted"), "studies"),
     **dict.fromkeys(("browser", "explorers", "fuzz", "kills", "newcomer", "repeat"), "tests.stress"),
 }
-
 
 Option = tuple[tuple[str, ...], dict[str, Any]]  # of argparse's `add_argument`
 
@@ -236,7 +233,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _reproduce(arguments: argparse.Namespace) -> None:
     from .experiments import benchmark_names, comparison, reproduce
-    from .storage.files import write_text
 
     if arguments.jobs < 1:
         raise ValueError(f"--jobs: found {arguments.jobs}; expected at least 1")
@@ -255,27 +251,29 @@ def _reproduce(arguments: argparse.Namespace) -> None:
     )
     if not _first():
         return
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    for path in (arguments.folder / "report.json", arguments.results):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps(report, indent=1) + "\n")
+    for path in filter(None, (arguments.folder / "report.json", arguments.results)):
+        _write(path, report)
     print("\n" + "\n".join(comparison(report)))
     print(f"\nwritten: {arguments.folder / 'report.json'}")
     print(f"its page, with intervals and tests, from a clone: python -m tools page {arguments.folder}")
 
 
+def _write(path: Path, report: Mapping[str, Any]) -> None:
+    from .storage.files import write_text
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(report, indent=1) + "\n")
+
+
 def _search(arguments: argparse.Namespace) -> None:
     from .experiments import search
-    from .storage.files import write_text
 
     space = {key: values if isinstance(values, (list, tuple)) else [values] for key, values in arguments.space}
     names = ("kinds", "trials", "folds", "seed", "folder", "fast")
     options = {name: getattr(arguments, name) for name in names}
     report = search(arguments.recipe, space, **options, command=_command(), progress=not arguments.quiet)
     path = arguments.results or Path("runs") / f"search-{Path(arguments.recipe).stem}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(report, indent=1) + "\n")
+    _write(path, report)
     for kind, place in report["chosen"].items():
         trial = report["trials"][place]
         print(f"{kind}: {trial['change'] or 'the recipe as it is'}, {trial['epochs']} epochs")
@@ -345,7 +343,6 @@ DATA = {
     "list": Verb("list the data sets, and whether their files are here", _list),
 }
 
-
 MACHINES = [
     option("--accelerator", default="auto", help="cpu, gpu, mps or auto (default: auto)"),
     option("--devices", type=_devices, default=1, help="processes here that share each batch, or auto"),
@@ -354,7 +351,6 @@ MACHINES = [
     option("--num-workers", type=int, default=0, help="processes that read ahead (default: 0)"),
     option("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)"),
 ]
-
 
 RUNS = [  # of `train` and `ablate`
     option("--seed", "--seeds", dest="seeds", type=_seeds, default=[1111], help="1111, or 1111-1115"),
@@ -366,7 +362,6 @@ RUNS = [  # of `train` and `ablate`
     option("--tracker", dest="trackers", action="append", default=[], help="csv, tensorboard, wandb, ..."),
     *MACHINES,
 ]
-
 
 RECIPE = {"metavar": "RECIPE", "help": "a recipe's name, or a .toml file"}
 MODEL = {"type": Path, "metavar": "FOLDER", "help": "a folder that train wrote"}
@@ -392,9 +387,7 @@ VERBS = {
         ],
     ),
     "ablate": Verb(
-        "train a recipe and its ablations on the same protocol",
-        _ablate,
-        [option("recipes", nargs=1, **RECIPE), *RUNS],
+        "train a recipe and its ablations on the same protocol", _ablate, [option("recipes", nargs=1, **RECIPE), *RUNS]
     ),
     "search": Verb(
         "choose settings by k-fold cross-validation, as many for each kind of model; write all that was tried",

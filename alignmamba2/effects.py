@@ -1,7 +1,5 @@
 """What experts do: which tokens a gate sends them, what predictions owe them, and how many weights a token meets."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Metrics of the benchmarks, computed as their authors compute them, and tests that compare models."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The `Trace` of a batch through the model, the material of every picture, and how it is recorded."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The cost (B, Tx, Ty) of moving one token onto another, and the checks that transport and MMD share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

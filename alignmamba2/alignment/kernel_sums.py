@@ -11,8 +11,6 @@ stored or computed twice. Of a set with itself only the tiles on and above the d
 Where float32 does not do, see `FARTHEST`, all is done in float64 and r² comes from differences: slower, always right.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

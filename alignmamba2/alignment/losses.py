@@ -1,7 +1,5 @@
 """The dual alignment: the one place where the pairs of modalities, both weights λ and their warm-up are decided."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping, Sequence
 

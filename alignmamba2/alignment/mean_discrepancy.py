@@ -1,7 +1,5 @@
 """Maximum mean discrepancy: how far two clouds of tokens are apart as distributions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

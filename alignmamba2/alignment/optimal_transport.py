@@ -1,7 +1,5 @@
 """Optimal transport between the tokens of two modalities: which token belongs to which, and at what cost."""
 
-from __future__ import annotations
-
 import numbers
 from dataclasses import dataclass
 

@@ -22,8 +22,6 @@ References
    problems. Mathematics of Computation, 2018.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -17,8 +17,6 @@ Each is ours, written from its paper, and as small as the paper allows. Projecti
 swapping and task loss are those of AlignMamba-2 (`model.base`), so that a comparison compares the fusion.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,10 +83,7 @@ def parameter_count(settings: Mapping[str, Any], active: bool = False) -> int:
 def matching_width(settings: Mapping[str, Any], target: int) -> int:
     """Return the d_model at which `build_model(settings)` comes closest to `target` parameters.
 
-    Raises
-    ------
-    ValueError
-        If even the narrowest model is more than half as large again.
+    If even the narrowest model is more than half as large again, a `ValueError` says so.
     """
     kind = settings.get("kind", OURS)
     step = KINDS.get(kind, AlignMamba2).width_step

@@ -1,7 +1,5 @@
 """Attention baselines: MulT, and a plain transformer on all tokens."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,6 +1,6 @@
 """The base of the baselines, and the steps that several fusions share."""
 
-from __future__ import annotations
+from __future__ import annotations  # fields' types are read as text
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,18 +14,11 @@ from ..model.ordering import shuffled
 
 @dataclass(frozen=True)
 class BaselineConfig(AlignMamba2Config):
-    """The settings that a baseline shares with AlignMamba-2, and its own.
+    """The settings that a baseline shares with AlignMamba-2, and its own."""
 
-    Attributes
-    ----------
-    kind : one of `KINDS`
-    n_heads : heads of attention; d_model must be a multiple ("mult", "transformer")
-    rank : of "lmf"
-    """
-
-    kind: str = ""
-    n_heads: int = 4
-    rank: int = 4
+    kind: str = ""  # one of `KINDS`
+    n_heads: int = 4  # of attention; d_model must be a multiple ("mult", "transformer")
+    rank: int = 4  # of "lmf"
 
 
 class Baseline(FusionModel):

@@ -1,7 +1,5 @@
 """Mamba baselines: AlignMamba-2 with something taken away, and its predecessor."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any

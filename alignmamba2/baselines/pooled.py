@@ -1,7 +1,5 @@
 """Baselines on one vector per modality (or, per step, the modality's token of that step)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

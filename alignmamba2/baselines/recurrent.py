@@ -1,7 +1,5 @@
 """Recurrent baselines: early and late fusion, and the contextual bc-LSTM."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

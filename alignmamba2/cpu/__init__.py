@@ -7,8 +7,6 @@ imports numba, so importing the package does not wait for it.
 that all kernels run on. `scan`, `sinkhorn` and `kernel_sums` hold the three functions.
 """
 
-from __future__ import annotations
-
 import importlib
 
 _HOMES = {"selective_scan": "scan", "solve_transport": "sinkhorn", "weigh_pairs": "kernel_sums"}

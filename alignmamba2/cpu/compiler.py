@@ -1,7 +1,5 @@
 """Kernels from functions: found in numba's cache on disk (half a second), or compiled (some seconds)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from numba import njit, types

@@ -4,8 +4,6 @@ Sixteen pairs at a time, in the processor's vector registers: an inner product i
 its place, and the sums over rows and columns are taken on the way, always in the same order.
 """
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

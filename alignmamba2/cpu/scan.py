@@ -5,8 +5,6 @@ transposed. Other layouts are right too; they are copied once. What the operator
 it starts no threads for it.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

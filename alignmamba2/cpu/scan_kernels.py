@@ -11,8 +11,6 @@ Sums over channels (gradients of B and C) and over samples (of A, D and the bias
 for the caller to add in a fixed order: the same bits for any number of threads.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

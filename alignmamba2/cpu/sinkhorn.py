@@ -16,8 +16,6 @@ References
    Scientific Computing, 2019.
 """
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

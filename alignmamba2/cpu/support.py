@@ -1,7 +1,5 @@
 """Whether numba works here: a module, so that the answer is found once, and by torch.compile too."""
 
-from __future__ import annotations
-
 OBSTACLE: tuple[str, str] | None = None  # the reason and the command that mends it
 try:
     import numba

@@ -10,8 +10,6 @@ does the work: right too, and slower by the spinning, which GOMP_SPINCOUNT=0 in 
 operations wait for ever in such a child unless it calls torch.set_num_threads(1), as a DataLoader's workers do.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import itertools

@@ -1,7 +1,5 @@
 """Data sets: one module per benchmark, and `load_dataset(name)`, which finds it; `register_dataset` adds another."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from inspect import signature
@@ -123,10 +121,7 @@ def inspect(path: str | Path) -> Contents:
 def entry_of(name: str) -> Entry:
     """Return what is known of a data set, by its name or by an address "package.module:name" (see `Entry.load`).
 
-    Raises
-    ------
-    ValueError
-        There is no such name, or nothing at the address.
+    A `ValueError` says that there is no such name, or nothing at the address.
     """
     if ":" in name:
         return Entry(name, name).imported()

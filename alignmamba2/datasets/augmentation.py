@@ -1,7 +1,5 @@
 """Random crops, flips and colours of pictures, for training encoders."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,20 +17,14 @@ class Augmentation:
     """Augmentation draws a crop and a mirror image of a sample's pictures, the same for all of them.
 
     So a place in the colour picture stays the same place in the depth map. Crop and flip are those of the benchmarks'
-    papers: of 256 pixels a side a random 224, left and right exchanged half of the time.
-
-    Attributes
-    ----------
-    crop : share of each side that is kept
-    flip : whether pictures are mirrored
-    jitter : modality → strength j: brightness, contrast and saturation are multiplied by factors from 1 − j to 1 + j
-    views : number of draws per sample that are kept on disk, where an encoder's lower layers are frozen
+    papers: of 256 pixels a side a random 224, left and right exchanged half of the time. `jitter` is, by modality, a
+    strength j: brightness, contrast and saturation are multiplied by factors from 1 − j to 1 + j.
     """
 
-    crop: float = 0.875
-    flip: bool = True
+    crop: float = 0.875  # share of each side that is kept
+    flip: bool = True  # whether pictures are mirrored
     jitter: Mapping[str, float] = field(default_factory=dict)
-    views: int = 8
+    views: int = 8  # draws per sample that are kept on disk, where an encoder's lower layers are frozen
 
     def __post_init__(self) -> None:
         if not 0 < self.crop <= 1:

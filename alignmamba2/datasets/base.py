@@ -173,14 +173,10 @@ def splits_of(
     show: Mapping[str, Callable[[Sample], Any]] | None = None,
     **fields: Any,
 ) -> dict[str, Dataset]:
-    """Return a `Dataset` per split.
+    """Return a `Dataset` per split, of its samples by its name.
 
-    Parameters
-    ----------
-    samples : mapping of split name to the split's samples
-    classes : names of the classes, which open the notes; empty for regression
-    show : as of `Dataset`; default the samples' own, if they have an attribute `show`
-    fields : other fields of `Dataset`, the same for all splits
+    The names of the `classes` open the notes; there are none for regression. `show` is by default the samples' own, if
+    they have one; `fields` are other fields of `Dataset`, the same for all splits.
     """
     if fields.get("encoders"):
         fields["protocol"] += ", encoders inside the model"

@@ -19,8 +19,6 @@ to features, which is our choice and stands in the protocol: noise is `severity`
 every token; a blanked word's token is 0, as in `frames`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence

@@ -1,11 +1,13 @@
 """Public files, by hash: from their home on the network, or from a folder that mirrors them."""
 
-from __future__ import annotations
-
 import hashlib
 import lzma
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +22,7 @@ from .base import DataError
 MIRROR_VARIABLE = "ALIGNMAMBA2_MIRROR"
 ROOT_VARIABLE = "ALIGNMAMBA2_DATA"
 BUSY = (429, 500, 502, 503, 504)  # answers of a home that is worth asking again
-PUBLISHED = Path(__file__).parent / "published"  # hashes and labels of public files, as data
+PUBLISHED = Path(__file__).parent / "published"  # homes, hashes and labels of public files, as data
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -46,13 +48,8 @@ def find_folder(root: str | Path | None, names: Sequence[str], members: Sequence
 class Index(Mapping[str, str]):
     """An Index is the SHA-256 of many files, by path; it is read when the first of them is requested.
 
-    It comes with the package as text, a line "SHA-256  path" per file, compressed by LZMA.
-
-    Parameters
-    ----------
-    name : file name in `datasets/published`
-    sha256 : SHA-256 of the text
-    below : a folder, ending in "/"; the index is of the files in it alone, by their paths in it
+    It comes with the package as text of that `sha256`, a line "SHA-256  path" per file, compressed by LZMA. With a
+    folder `below`, ending in "/", it is of the files in it alone, by their paths in it.
     """
 
     def __init__(self, name: str, sha256: str, below: str = ""):
@@ -78,20 +75,12 @@ class Index(Mapping[str, str]):
 
 @dataclass(frozen=True)
 class Source:
-    """Files with a public home.
+    """Files with a public home."""
 
-    Attributes
-    ----------
-    folder : name of the folder below the data root, and below a mirror
-    url : the home, ending in "/"
-    hashes : mapping of relative path to SHA-256; of many files an `Index`
-    licence : the licence that the home states, or that it states none; said before anything is downloaded
-    """
-
-    folder: str
-    url: str
-    hashes: Mapping[str, str]
-    licence: str = "none stated"
+    folder: str  # its name below the data root, and below a mirror
+    url: str  # the home, ending in "/"
+    hashes: Mapping[str, str]  # SHA-256 by relative path; of many files an `Index`
+    licence: str = "none stated"  # as the home states it; said before anything is downloaded
 
     def missing(self, root: Path) -> list[str]:
         return [name for name in self.hashes if not (root / self.folder / name).is_file()]
@@ -116,12 +105,8 @@ class Source:
         """Bring every file to ``root/folder``, checked; a file that is there and right is left alone.
 
         A file appears only when it is whole and has the right hash, so a fetch that was interrupted can be resumed.
-        With `progress`, the home and its licence are printed first, and a bar counts the files.
-
-        Raises
-        ------
-        DataError
-            Naming the file that could not be had, or is not the published one.
+        With `progress`, the home and its licence are printed first, and a bar counts the files. A `DataError` names the
+        file that could not be had, or is not the published one.
         """
         folder = data_root(root) / self.folder
         mirror = os.environ.get(MIRROR_VARIABLE)
@@ -172,10 +157,7 @@ class Source:
     def ensure(self, name: str, root: str | Path | None = None) -> Path:
         """Return the folder with every file in it, each with the published hash; copies from a mirror unasked.
 
-        Raises
-        ------
-        DataError
-            Naming the files that are missing or changed, and the command that brings them.
+        A `DataError` names the files that are missing or changed, and the command that brings them.
         """
         base = data_root(root)
         command = f"python -m alignmamba2 data fetch {name}"
@@ -193,3 +175,39 @@ class Source:
                     f"Remove it and run: {command}"
                 )
         return base / self.folder
+
+
+@dataclass(frozen=True)
+class PipSource(Source):
+    """A source whose one file is the source archive of a package; `url` is the package's page, for people."""
+
+    requirement: str = ""  # such as "vaderSentiment==3.3.2"
+
+    def _downloader(self) -> tuple[Callable, int]:
+        return self._download_with_pip, 0
+
+    def _copy_from_mirror(self, url: str, output_file: str, _pooch: pooch.Pooch) -> None:
+        """A mirror without the archive does not stand in the way of the package index."""
+        bring = self._download_with_pip if self.mirror() is None else super()._copy_from_mirror
+        bring(url, output_file, _pooch)
+
+    def _download_with_pip(self, url: str, output_file: str, _pooch: pooch.Pooch) -> None:
+        """Download with the pip and the index of this Python; pip checks the hash first, and installs nothing."""
+        name = url.removeprefix(self.url)
+        with tempfile.TemporaryDirectory() as scratch:
+            listing = Path(scratch) / "requirements.txt"
+            listing.write_text(f"{self.requirement} --hash=sha256:{self.hashes[name]}\n", encoding="utf-8")
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+            command += ["--no-build-isolation", "--require-hashes", "--dest", scratch, "--requirement", str(listing)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode or not (Path(scratch) / name).is_file():
+                reason = " ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
+                raise DataError(f"{_pooch.path / name}: pip did not bring {self.requirement}: {reason}")
+            shutil.copyfile(Path(scratch) / name, output_file)
+
+
+def published(name: str) -> Source:
+    """Return the source of this name in `published/sources.toml`; the hashes of many files are an `Index`."""
+    source = tomllib.loads((PUBLISHED / "sources.toml").read_text("utf-8"))[name]
+    index = source.pop("index", None)
+    return Source(**source, **({"hashes": Index(**index)} if index else {}))

@@ -14,8 +14,6 @@ fits planes to larger neighbourhoods), on every second pixel; the ground is the 
 lowest point), or 1.3 m below the camera if that is less than 0.9 m down, as theirs.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 # Focal lengths and principal point of NYU-Depth V2's colour camera in pixels of 640 × 480, from the data set's toolbox.

@@ -5,8 +5,6 @@ These are MMSA's pickles (aligned or not), MulT's pickles, or a folder of the SD
 that are not finite are set to 0 (as MMSA does with `-inf`) and counted. From then on the store is opened, at once.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from functools import partial
 from pathlib import Path

@@ -14,8 +14,6 @@ The first source's text and video features are refused: they were fitted to the 
 24 of the 31 standard test videos are among those.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,9 +22,10 @@ import torch
 
 from ..batch import Sample
 from ..encoders.cache import hash_items
+from ..storage.files import read_plain
 from .base import DataError, Dataset, check_choice, splits_of
 from .contents import Contents, Part
-from .fetch import Source, data_root
+from .fetch import PUBLISHED, data_root, published
 from .formats.csd import Csd, fold_lists
 from .mosi_utterances import ROWS, read_videos
 from .mosi_utterances import SOURCE as UTTERANCES
@@ -36,29 +35,9 @@ from .text_tokens import sentence_encoder
 
 NAME = "mosi-standard"
 LABELS = "CMU_MOSI_Opinion_Labels.csd"
-SOURCE = Source(
-    folder="mosi_standard",
-    url=(
-        "https://raw.githubusercontent.com/worldreboot/audio-text-sentiment-analysis/"
-        "40df4d8e7ed1b120e2a36286d96b3b6968e00b13/cmumosi/"
-    ),
-    hashes={LABELS: "aef5f4617cdb067cc7606bb798eb6452c3de45f0f21cb3427be33c4d8c7fe852"},
-    licence="none stated; research data of Zadeh et al. (2016)",
-)
+SOURCE = published("mosi_standard")
 # The videos of the SDK's standard folds; all others train.
-FOLDS = {
-    "valid": (
-        "WKA5OygbEKI", "c5xsKMxpXnc", "atnd_PF-Lbs", "bvLlb-M3UXU", "bOL9jKpeJRs", "_dI--eQ6qVU", "ZAIRrfG22O0",
-        "X3j2zQgwYgE", "aiEXnCPZubE", "ZUXBRvtny7o",
-    ),
-    "test": (
-        "c7UH_rxdZv4", "cM3Yna7AavY", "cW1FSBF59ik", "cXypl4FnoZo", "d3_k5Xpfmik", "d6hH302o4v8", "dq3Nf_lMPnE",
-        "etzxEpPuc6I", "f9O3YtZ2VfI", "f_pcplsH_V0", "fvVhgmXxadc", "iiK8YX8oH1E", "jUzDDGyPkXU", "k5Y_838nuGo",
-        "lXPQBPVc5Cw", "nbWiPyCm4g0", "nzpVDcQ0ywM", "ob23OKe5a9Q", "pLTX3ipuDJI", "phBUpBr1hSo", "rnaNMUZpvvg",
-        "tIrG4oNLFzE", "tStelxIAHjw", "tmZoasNr4rU", "v0zCBqDeKcE", "vvZ4IcEtiZc", "vyB00TXsimI", "wMbj6ajWbic",
-        "yDtzw_Y-7RU", "yvsjCA6Y5Fc", "zhpQhgha_KU",
-    ),
-}  # fmt: skip
+FOLDS = read_plain(PUBLISHED / "mosi_folds.json")
 SIZES = {"train": 1284, "valid": 229, "test": 686}
 MODALITIES = ("text", "audio")
 PIECES = 64  # the most token ids of an utterance, for an encoder inside the model
@@ -133,10 +112,7 @@ def load(
 def join(videos: Mapping[str, Sample], labels_file: Path) -> dict[str, np.ndarray]:
     """Return the official labels (K,) float32 of each video, once they are known to belong to its utterances.
 
-    Raises
-    ------
-    DataError
-        Naming the file and the first video, or the first utterance, that does not fit.
+    A `DataError` names the file and the first video, or the first utterance, that does not fit.
     """
     labels = read_labels(labels_file)
     if differ := sorted(set(labels) ^ set(videos)):

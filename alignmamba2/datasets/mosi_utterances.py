@@ -26,7 +26,7 @@ import torch
 from ..batch import Sample
 from .base import DataError, Dataset, check_choice, check_fraction, splits_of
 from .contents import Contents, Field, Part
-from .fetch import Source, data_root
+from .fetch import data_root, published
 from .registry import Entry
 
 if TYPE_CHECKING:
@@ -36,26 +36,7 @@ NAME = "mosi-utterances"
 MODALITIES = {"text": 100, "audio": 73, "video": 100}
 TEXTS = ("released", "minilm")
 ROWS = {"train": 1447, "test": 752}
-
-SOURCE = Source(
-    folder="mosi_utterances",
-    url=(
-        "https://raw.githubusercontent.com/soujanyaporia/contextual-utterance-level-multimodal-sentiment-analysis/"
-        "f1199e608b42f13878f724d82b6b2adaed8f42fe/data/"
-    ),
-    licence="none stated; research data of Zadeh et al. (2016) and Poria et al. (ACL 2017)",
-    hashes={
-        "text/text_train0.csv": "cc327045db6cc361a08b4037b97bb24de4ddb5efb381468c4835cc4a60674668",
-        "text/text_test0.csv": "a343e22272919d1384c2075dbcdd5fef5aa9f9366b0552a83f7c3147b64b047a",
-        "audio/audio_train0.csv": "5435398a54664e7b00304587dc59ae84a438852be033c2a2fba779588624a2a1",
-        "audio/audio_test0.csv": "ddd17eeefd3d951d51d4e2ef8a0d132652d8161e1886f71eb7262b7a14bffff6",
-        "video/video_train0.csv": "b6efc0413132d627efd06f67f1706830e775e90af9a75696f535c48dbc73f12f",
-        "video/video_test0.csv": "cab836253d81100f59d533fa2ff65cd53c486be3ec9fd82203c5e25a7a77265f",
-        "text_train.csv": "73770b6302ad0f7a51f4eddcae6788efde4d0b6802e09f78249d5b538d1c1d67",
-        "text_test.csv": "f3b735070bf07ceff7a6ef6c8f4c32757e988de484e35bd6d38b2aecef851a59",
-        "transcripts.csv": "e7689e6d70720addd2a6b316419d245a68839c32b014ff426c406063ee777466",
-    },
-)
+SOURCE = published("mosi_utterances")
 
 
 def load(
@@ -102,11 +83,8 @@ def load(
 def read_videos(folder: Path, split: str) -> dict[str, Sample]:
     """Return a split's videos, by name, from the files in `folder`.
 
-    Raises
-    ------
-    DataError
-        Naming the file: it is missing, cut off, has another number of rows or columns, holds a number that is not
-        finite, or labels that are not 0 or 1 or differ between files.
+    A `DataError` names the file: it is missing, cut off, has another number of rows or columns, holds a number that is
+    not finite, or labels that are not 0 or 1 or differ between files.
     """
     transcripts = _read_csv(folder / "transcripts.csv", columns=4, rows=sum(ROWS.values()))
     index = _numbers(folder / f"text_{split}.csv", columns=101, rows=ROWS[split])[:, 0].astype(int)

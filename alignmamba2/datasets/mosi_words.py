@@ -5,8 +5,6 @@ looking at real tokens: the k-th frame of sound and face belongs to the k-th wor
 transport plans can be judged. Its 10 videos are split here by video, a split of our own: no published number compares.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import torch
 from ..batch import Sample
 from .base import DataError, Dataset, splits_of
 from .contents import Contents, Field, Part
-from .fetch import Source, data_root
+from .fetch import data_root, published
 from .formats.mosi_pickles import string
 from .formats.unpickle import read_pickle
 from .registry import Entry
@@ -27,15 +25,7 @@ NAME = "mosi-words"
 FILE = "dev.pkl"
 WIDTHS = {"video": 47, "audio": 74}
 SHARES = {"train": 6, "valid": 2, "test": 2}  # videos
-SOURCE = Source(
-    folder="mosi_words",
-    url=(
-        "https://raw.githubusercontent.com/Gautam-Gandhi/Multimodal-Sentiment-Analysis/"
-        "fa26eb15efd5f4f6e489e9e788ffc0e11677d120/phase1/data/MOSI/"
-    ),
-    hashes={FILE: "d4405ac91f62a807be9ff8dc4a92a7cbbf9735f0b6032649077d2e7500cf7076"},
-    licence="none stated; research data of Zadeh et al. (2016)",
-)
+SOURCE = published("mosi_words")
 
 
 def load(root: str | Path | None = None, *, text: str = "words", split_seed: int = 0) -> dict[str, Dataset]:
@@ -75,10 +65,7 @@ def load(root: str | Path | None = None, *, text: str = "words", split_seed: int
 def read(path: Path) -> list[Sample]:
     """Return the utterances, without text features.
 
-    Raises
-    ------
-    DataError
-        Naming the file, the entry and what does not fit: shapes, a label out of range, no word.
+    A `DataError` names the file, the entry and what does not fit: shapes, a label out of range, no word.
     """
     return [_sample(path, number, entry) for number, entry in enumerate(_entries(path))]
 

@@ -18,8 +18,6 @@ Two protocols, whose numbers cannot be compared:
 Of the published splits, 21 test and 28 validation texts are also in train; `Dataset.notes` counts them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections import Counter

@@ -4,8 +4,6 @@
 and counted in `Dataset.notes` (`store.py`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import warnings
 from collections import Counter, defaultdict

@@ -21,8 +21,6 @@ Tokens are a 7 × 7 grid of patches in both modalities, so patch i of the depth 
 same piece of the room: `Sample.partners` says so, as the truth for transport plans.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -35,24 +33,9 @@ from ..encoders import depth_colours, depth_image
 from .base import DataError, Dataset, Mapped, check_choice, check_fraction, splits_of
 from .contents import Contents, Field, Part
 from .fetch import data_root, find_folder
+from .formats import nyu_files as files
 from .formats.images import LARGE, SIZE, nearest, picture_encoder, resized
-from .formats.nyu_files import (
-    BRING,
-    CLASSES,
-    FETCH,
-    FOLDERS,
-    FRAMES,
-    MAT,
-    NAME,
-    PLAIN,
-    SOURCE,
-    SPLITS,
-    FolderFrames,
-    MatFrames,
-    PlainFrames,
-    read_scenes,
-    read_splits,
-)
+from .formats.nyu_files import FOLDERS, FRAMES, MAT, NAME, PLAIN, SOURCE, SPLITS, FolderFrames, MatFrames, PlainFrames
 from .hha import hha
 from .raw_modalities import RawModality, RawSamples, encoders_inside
 from .registry import Entry
@@ -225,12 +208,8 @@ def _same_place(_id: str, features: dict[str, torch.Tensor]) -> dict[tuple[str, 
 def find(root: str | Path | None = None) -> Path:
     """Return the folder with the labelled set, `frames/` or `nyud2_trainvaltest/`: `root` itself, or one in it.
 
-    Without any of them, the frames of a mirror are copied.
-
-    Raises
-    ------
-    DataError
-        Naming the files and the folder that were searched.
+    Without any of them, the frames of a mirror are copied. A `DataError` names the files and the folder that were
+    searched.
     """
     folder = _folder(root)
     if folder is None and all(source.mirror() for source in (SOURCE, *FRAMES)):
@@ -238,7 +217,7 @@ def find(root: str | Path | None = None) -> Path:
         for source in FRAMES:
             source.fetch(root, progress=False)
     if folder is None:
-        raise DataError(f"{data_root(root)}: no {MAT}, {PLAIN}/ or {FOLDERS}/ here or in nyuv2/. {BRING}")
+        raise DataError(f"{data_root(root)}: no {MAT}, {PLAIN}/ or {FOLDERS}/ here or in nyuv2/. {files.BRING}")
     return folder
 
 
@@ -269,7 +248,7 @@ def inspect(path: Path) -> Contents | None:
 
 
 def _inspect_splits(path: Path) -> Contents:
-    rows = dict(zip(("train", "test"), read_splits(path, COUNT), strict=True))
+    rows = dict(zip(("train", "test"), files.read_splits(path, COUNT), strict=True))
     parts = {
         split: Part(ids=[f"frame-{i + 1:04d}" for i in part], fields={split: Field(part.shape, str(part.dtype))})
         for split, part in rows.items()
@@ -287,8 +266,8 @@ def _inspect_mat(folder: Path) -> Contents:
     unused = len(frames.classes) - len(frames.train) - len(frames.test)
     problems = [f"{unused} frames are in neither split"] if unused else []
     types = len(set(frames.types))
-    notes = [f"fields are those of the whole file; {types} scene types become {len(CLASSES)} classes"]
-    differences, remarks = read_scenes().compare(frames.types)
+    notes = [f"fields are those of the whole file; {types} scene types become {len(files.CLASSES)} classes"]
+    differences, remarks = files.read_scenes().compare(frames.types)
     return _contents(folder, "labelled set (MATLAB v7.3)", frames, problems + differences, notes + remarks, fields)
 
 
@@ -314,12 +293,7 @@ def _inspect_folders(folder: Path) -> Contents:
 
 
 def _contents(
-    folder: Path,
-    layout: str,
-    frames: Frames,
-    problems: list[str],
-    notes: list[str],
-    fields: dict[str, Field],
+    folder: Path, layout: str, frames: Frames, problems: list[str], notes: list[str], fields: dict[str, Field]
 ) -> Contents:
     parts = {
         split: Part(
@@ -334,4 +308,5 @@ def _contents(
     return Contents(folder, form, parts, frames.synthetic, "scene", problems, notes, frames.hashes)
 
 
-ENTRY = Entry(NAME, load, is_present=is_present, bring=FETCH, source=SOURCE, more={"frames": FRAMES}, inspect=inspect)
+MORE = {"frames": FRAMES}
+ENTRY = Entry(NAME, load, is_present=is_present, bring=files.FETCH, source=SOURCE, more=MORE, inspect=inspect)

@@ -1,7 +1,5 @@
 """Own data: columns of texts, pictures and numbers become the splits of a data set, without a loader of their own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path

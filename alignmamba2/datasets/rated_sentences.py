@@ -6,8 +6,6 @@ package `vaderSentiment`: 10,605 sentences of film reviews, 3,708 of reviews of 
 mean rating. A recipe's `training.start` makes encoders start from what they learnt here.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import re
@@ -23,7 +21,7 @@ import torch
 from ..batch import Sample
 from ..encoders import token_ids
 from .base import DataError, Dataset, splits_of
-from .pip_source import PipSource
+from .fetch import PipSource
 from .registry import Entry
 
 NAME = "rated-sentences"
@@ -98,10 +96,7 @@ def load(
 def read_reviews(archive: Path, kind: str = "films") -> list[Review]:
     """Return one kind's rated sentences of the archive, read in memory; nothing of it is unpacked or run.
 
-    Raises
-    ------
-    DataError
-        Naming the file and the line.
+    A `DataError` names the file and the line.
     """
     if kind not in KINDS:
         raise DataError(f"kinds: found {kind!r}; expected some of {', '.join(KINDS)}")

@@ -1,13 +1,11 @@
 """Samples whose raw pictures and texts are kept, so that they can be corrupted before they are encoded as tokens."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from torch import Tensor
@@ -69,10 +67,7 @@ class RawModality:
 def encoders_inside(encode: bool, **names: str) -> dict[str, str]:
     """Return encoders by modality for `Dataset.encoders`, none where the data set encodes.
 
-    Raises
-    ------
-    ValueError
-        An encoder cannot stand in a model: "patches" and "words" have no weights.
+    A `ValueError` names one that cannot stand in a model: "patches" and "words" have no weights.
     """
     for modality, name in names.items():
         if not encode and name in ("patches", "words"):
@@ -83,14 +78,8 @@ def encoders_inside(encode: bool, **names: str) -> dict[str, str]:
 class RawSamples(Sequence):
     """Samples made of `RawModality`s. Their features are finite: encoders refuse to keep anything else.
 
-    Parameters
-    ----------
-    raws : mapping of modality to `RawModality`, N rows each
-    rows : the rows that are these samples, in their order
-    labels : Tensor (N,), or N times None
-    ids : N strings
-    partners : function of a sample's id and its features that returns the sample's partners; optional
-    groups : N strings, as in `Sample`; optional
+    `raws`, by modality, `labels`, `ids` and `groups`, if any, have N rows; `rows` are those that are these samples, in
+    their order. `partners` is a function of a sample's id and its features that returns the sample's partners.
     """
 
     finite = True
@@ -142,7 +131,7 @@ class RawSamples(Sequence):
         item = self.item(self.ids.index(sample.id), modality)
         return depth_image(item) if item is not None and self.raws[modality].level == "metres" else item
 
-    def changed(self, changes: Mapping[str, Callable[[str, Any], Any]], how: str) -> RawSamples:
+    def changed(self, changes: Mapping[str, Callable[[str, Any], Any]], how: str) -> Self:
         """Return the same samples with items of some modalities replaced by a function of id and item; `how` names it.
 
         Reads and encodes nothing before a sample is requested.
@@ -163,7 +152,7 @@ class RawSamples(Sequence):
         """Names of the raw items of these rows, by modality: what is computed of them is kept under these names."""
         return {m: f"{raw.key} {hash_items(map(str, self.rows))}" for m, raw in self.raws.items() if raw.key}
 
-    def without(self, modalities: Sequence[str]) -> RawSamples:
+    def without(self, modalities: Sequence[str]) -> Self:
         """Return the same samples without some of their modalities, of which nothing is read then."""
         raws = {m: raw for m, raw in self.raws.items() if m not in modalities}
         partners = self._partners if len(raws) == len(self.raws) else None

@@ -11,8 +11,6 @@ Of all this, only the labels are kept in memory. Only finite numbers get in: wha
 sample in `store.json`.
 """
 
-from __future__ import annotations
-
 import copy
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,10 +44,7 @@ class Split:
 def write(folder: Path, splits: Mapping[str, Split], about: Mapping[str, Any]) -> None:
     """Write a store, whole or not at all. `about` goes into `store.json`, beside "replaced" and "version".
 
-    Raises
-    ------
-    DataError
-        There is no room, or a split does not hold what it says.
+    A `DataError` says that there is no room, or that a split does not hold what it says.
     """
     need = sum(4 * int(s.lengths[m].sum()) * s.widths[m] for s in splits.values() for m in s.widths)
     try:
@@ -109,15 +104,9 @@ class StoredSamples(Sequence):
     """StoredSamples are the samples of a split's file, each read when it is requested; a slice is a view.
 
     With `as_ids`, text is BERT's token ids (T,) int64 in place of features.
-
-    Attributes
-    ----------
-    labels : float32 Tensor (N,)
-    ids, texts : lists of N strings; texts is empty where the source has none
-    finite : True: there is no NaN and no infinity in a store
     """
 
-    finite = True
+    finite = True  # there is no NaN and no infinity in a store
 
     def __init__(self, path: Path, aligned: bool = False, as_ids: bool = False):
         self.aligned, self.as_ids = aligned, as_ids
@@ -154,6 +143,7 @@ class StoredSamples(Sequence):
 
     @property
     def labels(self) -> torch.Tensor:
+        """All labels, float32 (N,)."""
         return self._labels[list(self._rows)]
 
     @property
@@ -162,6 +152,7 @@ class StoredSamples(Sequence):
 
     @property
     def texts(self) -> list[str]:
+        """N texts, or none where the source has none."""
         return [self._texts[i] for i in self._rows] if self._texts else []
 
     def lengths(self, modality: str) -> np.ndarray:

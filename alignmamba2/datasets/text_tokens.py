@@ -1,7 +1,5 @@
 """Sentences → tokens: one per word, by its letters, or one per word piece of a frozen encoder; or word pieces' ids."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
@@ -93,14 +91,8 @@ class WordMeans:
 def word_means(encoder, sentences: Sequence[Sequence[str]], batch_size: int = 32) -> Iterator[list[Tensor]]:
     """Yield one token (D,) per word of each sentence: the mean over its pieces of a `TextEncoder`'s last states.
 
-    Parameters
-    ----------
-    sentences : N sequences of words, or of short phrases, which then are one token each
-
-    Raises
-    ------
-    ValueError
-        A word has no pieces, or lies beyond the pieces of a sentence that the encoder reads.
+    In place of words, short phrases are one token each. A `ValueError` names a word that has no pieces, or lies beyond
+    the pieces of a sentence that the encoder reads.
     """
     settings = {"is_split_into_words": True, "padding": True, "truncation": True, "return_tensors": "pt"}
     for batch in in_batches(sentences, batch_size):

@@ -1,7 +1,5 @@
 """Tokens of encoders, computed once and kept on disk in a store."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,10 +17,7 @@ DATA = "tokens.safetensors"
 class Tokens(Sequence):
     """N sequences of tokens, each a float32 Tensor (T_i, D), read and checked when it is requested.
 
-    Raises
-    ------
-    FileError
-        On opening or on reading: the file is missing, cut off or damaged.
+    A `FileError` on opening or on reading says that the file is missing, cut off or damaged.
     """
 
     def __init__(self, folder: Path):
@@ -51,13 +46,9 @@ class Tokens(Sequence):
 def cached(cache: str | Path, encoder: str, data: str, width: int, parts: Iterable[Sequence[Tensor]]) -> Tokens:
     """Return the tokens under this key, computing them only if they are not there.
 
-    Parameters
-    ----------
-    cache : folder
-    encoder : all that decides what the encoder does: its weights' hash, its options
-    data : hash of what is encoded (see `hash_items`)
-    parts : iterable of batches of Tensors (T_i, width)
-        Only iterated over if there is something to compute; never more than one batch in memory.
+    `encoder` is all that decides what the encoder does, its weights' hash and its options; `data` is the hash of what
+    is encoded (see `hash_items`). `parts` are batches of Tensors (T_i, width), iterated over only if there is something
+    to compute, and never more than one of them in memory.
     """
     folder = folder_of(cache, "tokens", encoder=encoder, data=data)
 

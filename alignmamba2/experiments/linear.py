@@ -1,7 +1,5 @@
 """The first row of a table: a linear model of the mean frozen token of each modality, put side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any

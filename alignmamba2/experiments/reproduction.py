@@ -1,7 +1,5 @@
 """Train and evaluate every row of a benchmark: one file per finished run, which is never run again."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import itertools

@@ -1,7 +1,5 @@
 """Results files: what was measured, with all that it takes to read it later; and their table."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json

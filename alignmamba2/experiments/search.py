@@ -1,7 +1,5 @@
 """Choose settings by k-fold cross-validation: as many for each kind of model, and a file of all that was tried."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress

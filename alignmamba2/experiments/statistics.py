@@ -1,7 +1,5 @@
 """Turn records of runs into rows: mean and sd over seeds, intervals, and paired tests against the full model."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Panel of a data set, sample by sample: what a model gets, the label among the others, and the share of padding."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache

@@ -1,9 +1,7 @@
 """Panel of the MMD between two clouds: turn the bandwidth, move a cloud, and see when it is more than chance."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 import numpy as np
 import plotly.graph_objects as go
@@ -64,7 +62,7 @@ class DiscrepancyExplorer(Explorer):
         super().__init__(controls, **options)
 
     @classmethod
-    def of_model(cls, model: Any, dataset: Any, *, samples: int = 60, **options: Any) -> DiscrepancyExplorer:
+    def of_model(cls, model: Any, dataset: Any, *, samples: int = 60, **options: Any) -> Self:
         """Return the panel of every pair that a model aligns, over the first samples of a data set."""
         trace = model.trace(dataset.batch(range(min(samples, len(dataset)))))
         clouds, names = {}, {}

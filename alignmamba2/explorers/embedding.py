@@ -1,7 +1,5 @@
 """Panel of all tokens on one plane before and after fusion: turn UMAP's parameters, colour, and select."""
 
-from __future__ import annotations
-
 import html
 import threading
 from collections.abc import Callable

@@ -76,18 +76,12 @@ class PointDragging(anywidget.AnyWidget):
     """A widget without a look of its own, in the same box as a figure, that lets points of the figure be dragged.
 
     While a point moves, its place is sent whenever Python has answered the last one, so that the figure follows the
-    hand as quickly as Python can and never lags behind.
-
-    Parameters
-    ----------
-    traces : names, in `meta`, of the traces with these points
-    axes : names in the layout, such as ("xaxis4", "yaxis4"), of their axes
-    move : callable (trace's name, point's index, x, y)
+    hand as quickly as Python can and never lags behind: it goes to `move`, with the trace's name and the point's index.
     """
 
     _esm = Path(__file__).with_name("draggable_points.js").read_text("utf-8")
-    traces = traitlets.List().tag(sync=True)
-    axes = traitlets.List().tag(sync=True)
+    traces = traitlets.List().tag(sync=True)  # names, in `meta`, of the traces with these points
+    axes = traitlets.List().tag(sync=True)  # names in the layout, such as "xaxis4" and "yaxis4", of their axes
     moved = traitlets.List().tag(sync=True)  # the arguments of `move`, set by the browser
     answered = traitlets.Int().tag(sync=True)
 

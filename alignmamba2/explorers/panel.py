@@ -1,11 +1,9 @@
 """The base of all panels: controls, one figure, and below it in words what the figure shows."""
 
-from __future__ import annotations
-
 import contextlib
 import html
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 import ipywidgets as widgets
@@ -14,6 +12,7 @@ import plotly.graph_objects as go
 from ..figures.marks import add_trace as add_trace
 from ..figures.marks import axes_of, named
 from ..figures.style import IN_THE_DARK, QUIET, TEMPLATE, dark
+from ..model.layers import one_of
 from .figure_widget import LiveFigure
 
 WIDTH = 830  # pixels: what JupyterLab has beside its bars on a projector of 1024
@@ -52,12 +51,7 @@ class Explorer:
     BUTTONS = True  # Plotly's, over the figure's upper right corner; not where a legend stands there
 
     def __init__(
-        self,
-        controls: Mapping[str, widgets.Widget],
-        *,
-        note: str = "",
-        interactive: bool = True,
-        theme: str = "light",
+        self, controls: Mapping[str, widgets.Widget], *, note: str = "", interactive: bool = True, theme: str = "light"
     ):
         self._note, self._theme, self._controls = note, one_of("theme", theme, THEMES), dict(controls)
         self.controls: dict[str, widgets.Widget] = self._controls if interactive else {}
@@ -183,14 +177,6 @@ class Explorer:
 
 
 # --- controls, all reached and moved with the keyboard ---
-
-
-def one_of(name: str, value: Any, options: Iterable[Any]) -> Any:
-    """Return an argument that must be one of these options; raise ValueError if it is none."""
-    allowed = list(options)
-    if value not in allowed:
-        raise ValueError(f"{name}: found {value!r}; expected one of {', '.join(map(repr, allowed))}")
-    return value
 
 
 def choice(label: str, options: Sequence[Any], value: Any = None, width: str = "230px") -> widgets.Dropdown:

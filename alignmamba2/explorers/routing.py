@@ -1,7 +1,5 @@
 """Panel of a model's experts: what each adds to a token, and the prediction without them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Unpack

@@ -1,7 +1,5 @@
 """Panel of one sample through the whole model: input, prediction, and what each token added to it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any, Unpack

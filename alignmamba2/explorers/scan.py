@@ -1,7 +1,5 @@
 """Panel of how long a selective scan remembers, by Δ and A: a toy of one channel, or a channel of a trained layer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache

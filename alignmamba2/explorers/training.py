@@ -1,7 +1,5 @@
 """Panel of a training as it runs: losses and the validation metric, epoch by epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Unpack
 

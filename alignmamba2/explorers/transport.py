@@ -1,11 +1,9 @@
 """Panel of a transport plan: turn ε, or take another method or cost, and watch which token goes to which."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 import ipywidgets as widgets
 import numpy as np
@@ -96,9 +94,7 @@ class TransportExplorer(Explorer):
         self._build(lambda: problem, {}, epsilon, **options)
 
     @classmethod
-    def of_model(
-        cls, model: Any, dataset: Any, *, sample: int = 0, **options: Unpack[PanelOptions]
-    ) -> TransportExplorer:
+    def of_model(cls, model: Any, dataset: Any, *, sample: int = 0, **options: Unpack[PanelOptions]) -> Self:
         """Return the panel of any sample of a data set and any pair that a model aligns, from the model's ε on."""
         self = cls.__new__(cls)
         pairs = list(model.config.pairs)
@@ -125,7 +121,7 @@ class TransportExplorer(Explorer):
     @classmethod
     def of_points(
         cls, points: int = 12, *, epsilon: float = 0.05, seed: int = 0, **options: Unpack[PanelOptions]
-    ) -> TransportExplorer:
+    ) -> Self:
         """Return the panel of two clouds of points in the unit square.
 
         Draw new points, drag any of them with the mouse, or choose a blue one and move it with the sliders.
@@ -164,10 +160,7 @@ class TransportExplorer(Explorer):
         self._make_problem = make_problem
         self.problem: Problem = make_problem()
         first = min(EPSILONS, key=lambda e: abs(e - epsilon))
-        plan = {
-            "epsilon": steps("ε", EPSILONS, first),
-            "method": choice("method", METHODS, "sinkhorn", width="290px"),
-        }
+        plan = {"epsilon": steps("ε", EPSILONS, first), "method": choice("method", METHODS, "sinkhorn", width="290px")}
         if self.problem.ends.places is None:  # an angle between points of a plane says little
             plan["cost"] = choice("cost", COSTS, "cosine", width="210px")
         super().__init__(plan | dict(controls), **options)

@@ -1,7 +1,5 @@
 """What a prediction is made of: which token and which modality adds what."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What is in a data set: labels and lengths, split by split, and one sample as the model gets it."""
 
-from __future__ import annotations
-
 import html
 import itertools
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """How far apart the modalities' tokens lie: the MMD, the kernel under it, and the witness function."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """All tokens in two dimensions (UMAP), before and after fusion."""
 
-from __future__ import annotations
-
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,35 +21,20 @@ EPOCHS = 200  # of UMAP
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens are N real tokens of several samples, each before and after fusion.
+    """Tokens are N real tokens of several samples, each before and after fusion."""
 
-    Attributes
-    ----------
-    before, after : float32 array (N, d)
-    modality : array of N strings
-    sample, place : int arrays (N,): the place of the token's sample in the batch, and of the token in its sample
-    words : N strings: the token's words, or the text's at its place if it has none
-    hover : N strings: the sample, the token's place, and its words
-    label : array (N,), of the token's step, or of its sample if there is one per sample; an unknown one is NaN
-    """
-
-    before: np.ndarray
-    after: np.ndarray
-    modality: np.ndarray
-    sample: np.ndarray
-    place: np.ndarray
-    words: list[str]
-    hover: list[str]
-    label: np.ndarray | None
+    before: np.ndarray  # (N, d) float32
+    after: np.ndarray  # (N, d) float32
+    modality: np.ndarray  # N strings
+    sample: np.ndarray  # (N,) int: the place of the token's sample in the batch
+    place: np.ndarray  # (N,) int: the place of the token in its sample
+    words: list[str]  # N: the token's words, or the text's at its place if it has none
+    hover: list[str]  # N: the sample, the token's place, and its words
+    label: np.ndarray | None  # (N,), of the token's step, or of its sample if it has one; an unknown one is NaN
 
 
 def tokens_of(trace: Trace, most: int = 1500, random_state: int = 0) -> Tokens:
-    """Return the real tokens of a trace, at most `most` of them drawn evenly over modalities.
-
-    Parameters
-    ----------
-    random_state : decides which ones are drawn
-    """
+    """Return the real tokens of a trace, at most `most` of them drawn evenly over modalities by `random_state`."""
     rng = np.random.default_rng(random_state)
     chosen: list[tuple[str, int, int]] = []  # modality, sample, place
     for m in trace.modalities:

@@ -1,7 +1,5 @@
 """The experts: what each adds to the tokens, and where a gate sends them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

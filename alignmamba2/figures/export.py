@@ -1,7 +1,5 @@
 """Figures as files: pages that work without a network, and pictures."""
 
-from __future__ import annotations
-
 import html
 import os
 import shutil

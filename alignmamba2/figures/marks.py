@@ -1,7 +1,5 @@
 """The marks that figures share: lines with symbols, dots, bands, heat maps and rows of panels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Pictures: side by side, and transport plans as links between the patches of two, or between patches and words."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """How good models are, by seed, by class and on worse data; and how their cost grows with the sequence."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Inside the selective scan: step sizes, what is kept and let through, and which token reaches which."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The look of every figure: a light and a dark template, and one colour, symbol and dash per modality."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import textwrap

@@ -1,7 +1,5 @@
 """How a training went: losses by part, and the metric that chose the model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go

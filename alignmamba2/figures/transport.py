@@ -1,7 +1,5 @@
 """The transport plan of one sample and one pair: where the mass goes, in words."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

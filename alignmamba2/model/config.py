@@ -1,6 +1,6 @@
 """Every setting of the model, checked."""
 
-from __future__ import annotations
+from __future__ import annotations  # fields' types are read as text
 
 import dataclasses
 import math

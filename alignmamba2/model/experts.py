@@ -1,7 +1,5 @@
 """The expert FFN after a mixer: experts that are not linear, asked by modality or by a gate."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

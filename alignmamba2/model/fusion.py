@@ -1,7 +1,5 @@
 """AlignMamba-2: project, align (in training), order, fuse, read out."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

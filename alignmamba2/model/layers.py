@@ -4,8 +4,6 @@ y = E_shared(x) + E_{modality(x)}(x)                 [the layer's rule: two thir
   = (W_shared + W_modality) x                        [both are linear, so the mixture costs one product a token]
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -6,8 +6,6 @@ sample in the order in which the scan reads them, padding only at the end, out o
 holds the index from one to the other: padding squeezed out, interleaved or concatenated, forwards or backwards.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,26 +59,13 @@ def place_rows(rows: Tensor, index: Tensor, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Ordering:
-    """The place of each grouped token in its sample's sequence.
+    """The place of each grouped token in its sample's sequence."""
 
-    Attributes
-    ----------
-    counts : tuple of int
-        Real tokens of each modality, in the model's order of modalities; they sum to N.
-    place : int64 Tensor (N,)
-        Grouped token i stands at ``divmod(place[i], L)``: (sample, position).
-    reverse_place : int64 Tensor (N,)
-        The same, each sample read from its last token to its first.
-    size : (B, L)
-    lengths : int64 Tensor (B,)
-        Real tokens of each sample.
-    """
-
-    counts: tuple[int, ...]
-    place: Tensor
-    reverse_place: Tensor
-    size: tuple[int, int]
-    lengths: Tensor
+    counts: tuple[int, ...]  # real tokens of each modality, in the model's order of modalities; they sum to N
+    place: Tensor  # int64 (N,): grouped token i stands at divmod(place[i], L), which is (sample, position)
+    reverse_place: Tensor  # int64 (N,): the same, each sample read from its last token to its first
+    size: tuple[int, int]  # (B, L)
+    lengths: Tensor  # int64 (B,): real tokens of each sample
 
     def to_sequence(self, tokens: Tensor, reverse: bool = False) -> Tensor:
         """Grouped (N, d) → sequence (B, L, d), zeros behind each sample's last token."""

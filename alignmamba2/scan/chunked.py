@@ -12,8 +12,6 @@ everything but B and C varies with them; samples outermost, for PyTorch cuts an 
 a whole chunk as on one of its steps: each thread finds its half where it left it, in its own processor's cache.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

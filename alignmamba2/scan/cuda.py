@@ -1,7 +1,5 @@
 """The scan on an NVIDIA GPU: mamba-ssm's kernel where it is installed, the chunked PyTorch form where not."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import importlib.util

@@ -1,7 +1,5 @@
 """`selective_scan` and `selective_step`: the arguments checked, the backend chosen."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -4,8 +4,6 @@ It is slow, and its backward keeps a (B, D, N) state per step: to be read, and f
 Letters: B batch, D channels, L length, N state size, G groups.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

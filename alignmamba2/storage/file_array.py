@@ -1,7 +1,5 @@
 """An array that stays in its file."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +16,9 @@ class FileArray:
     """FileArray is an array whose numbers lie in one piece in a file; indexing copies just the rows requested.
 
     Each access maps the file, copies, and unmaps it again: what is read through a lasting map counts as the process's
-    memory until the system wants it back, so here memory is what the caller holds.
-
-    Parameters
-    ----------
-    path, offset : the file, and the place of the first byte in it
-    dtype, shape : as the numbers lie in the file, the last axis fastest
-    axes : the order in which the array has those axes, as of `numpy.transpose`; default: the same
+    memory until the system wants it back, so here memory is what the caller holds. The first byte is at `offset`;
+    `dtype` and `shape` are as the numbers lie in the file, the last axis fastest; `axes` is the order in which the
+    array has those axes, as of `numpy.transpose`, by default the same.
     """
 
     def __init__(

@@ -1,7 +1,5 @@
 """Files that are whole or not there, and tensors that are what they were when they were written."""
 
-from __future__ import annotations
-
 import glob
 import hashlib
 import json
@@ -34,12 +32,8 @@ def whole(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write a file to: once it is on the disk, it takes the place of `path`.
 
     Whatever happens in between (an error, `kill -9`, a full disk, a power cut), a reader finds the old file or the new
-    one. What a killed process left behind is swept away by the next one that writes the same file.
-
-    Raises
-    ------
-    OSError
-        Naming the file: the disk is full, say. `path` is as it was.
+    one. What a killed process left behind is swept away by the next one that writes the same file. An `OSError` names
+    the file: the disk is full, say; `path` is as it was.
     """
     with _beside(path, "what was there before is unchanged") as part:
         yield part
@@ -52,12 +46,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """Give a folder beside `folder` to write files into: once all are there, it takes the place of `folder`.
 
     As with `whole`, a reader finds all of it or nothing. `folder` may be there empty. Where it holds something when all
-    is written, another process was faster, and its folder stays.
-
-    Raises
-    ------
-    OSError
-        Naming the folder: the disk is full, say.
+    is written, another process was faster, and its folder stays. An `OSError` names the folder: the disk is full, say.
     """
     with _beside(folder, "it is not there") as part:
         part.mkdir(parents=True)
@@ -145,11 +134,7 @@ def write_json(path: Path, notes: Mapping[str, Any]) -> None:
 def read_json(path: Path, *, sealed: bool = True) -> dict[str, Any]:
     """Return what `write_json` wrote; with `sealed=False` also a file of earlier versions, which have no SHA-256.
 
-    Raises
-    ------
-    FileNotFoundError
-    FileError
-        It is cut off, damaged, or was not written by `write_json`.
+    A `FileError` names a file that is cut off, damaged, or of another writer; a missing one is a `FileNotFoundError`.
     """
     notes = read_plain(path)
     if not isinstance(notes, dict):
@@ -211,11 +196,8 @@ def _sort_notes(path: Path) -> None:
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and notes of a safetensors file. Nothing in it is executed.
 
-    Raises
-    ------
-    FileNotFoundError
-    FileError
-        It is cut off, damaged, or no safetensors file. Files of other writers have no SHA-256; theirs is not asked for.
+    A `FileError` names a file that is cut off, damaged, or no safetensors file (one of another writer has no SHA-256,
+    and none is asked for); a missing one is a `FileNotFoundError`.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not found")

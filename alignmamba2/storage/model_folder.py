@@ -1,7 +1,5 @@
 """The folder of a saved model: config.json beside model.safetensors, which knows the config that it belongs to."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -52,10 +50,7 @@ def on_hub(folder: str | Path, **options: Any) -> Path:
 def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]:
     """Return config, tensors and notes of a folder. Nothing in the files is executed.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        A file is missing; it is damaged; or the config asks for more than the weights hold.
+    A `ValueError` or `FileNotFoundError` names a file that is damaged or missing, or a setting beyond the weights.
     """
     tensors, notes = read_tensors(folder / WEIGHTS_FILE)
     floats = (name for name, x in tensors.items() if x.is_floating_point() and x.element_size() > 1)
@@ -70,10 +65,7 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[st
 
 
 def check_model(
-    config: Mapping[str, Any],
-    expected: Mapping[str, Tensor],
-    tensors: Mapping[str, Tensor],
-    notes: Mapping[str, str],
+    config: Mapping[str, Any], expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], notes: Mapping[str, str]
 ) -> None:
     """Raise a ValueError unless the tensors have the names and shapes `expected`, and were saved with the config."""
     for name in sorted({*expected, *tensors}):

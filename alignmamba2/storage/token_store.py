@@ -15,8 +15,6 @@ ms per sample of MOSEI (0.4 MB), a step of training on it some 25 ms. It finds w
 is no defence against someone who changes it on purpose; a store is written and read on the same machine.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
@@ -66,15 +64,9 @@ def write_tokens(
 ) -> None:
     """Write one file of a store, sample by sample: never more than one sample's tokens are in memory.
 
-    Parameters
-    ----------
-    tokens : mapping of modality to its width D and its N arrays (T_i, D)
-    arrays : float32, int64, int32 or uint8, as `StoredTokens` then has them under these names
-
-    Raises
-    ------
-    ValueError
-        Naming the modality: a sample has another width, or the modalities differ in their number of samples.
+    `tokens` are by modality its width D and its N arrays (T_i, D); `arrays` are float32, int64, int32 or uint8, as
+    `StoredTokens` then has them under these names. A `ValueError` names the modality of which a sample has another
+    width, or which has another number of samples.
     """
     ends: list[list[int]] = []
     crc: list[int] = []
@@ -120,13 +112,25 @@ def finish(file: BinaryIO, widths: Mapping[str, int], index: np.ndarray, arrays:
     file.write(header)
 
 
+class Strings(Sequence):
+    """Strings that stay in the file."""
+
+    def __init__(self, content: FileArray, ends: FileArray):
+        self._content, self._ends = content, ends
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, key: int) -> str:
+        i = range(len(self))[key]
+        ends = self._ends[max(0, i - 1) : i + 1].tolist()
+        return self._content[ends[0] if i else 0 : ends[-1]].tobytes().decode()
+
+
 class StoredTokens:
     """StoredTokens is one file of a store: its modalities, and its arrays by name, read in parts as they are requested.
 
-    Raises
-    ------
-    FileError
-        On opening or on reading: it is missing, cut off or damaged. The message says what to remove.
+    A `FileError` on opening or on reading says that it is missing, cut off or damaged, and what to remove.
     """
 
     def __init__(self, path: Path):
@@ -198,18 +202,3 @@ def packed(name: str, strings: Sequence[str]) -> dict[str, np.ndarray]:
     encoded = [s.encode() for s in strings]
     ends = np.cumsum([len(b) for b in encoded]).astype("<i8")
     return {f"{name}.bytes": np.frombuffer(b"".join(encoded), "u1"), f"{name}.ends": ends}
-
-
-class Strings(Sequence):
-    """Strings that stay in the file."""
-
-    def __init__(self, content: FileArray, ends: FileArray):
-        self._content, self._ends = content, ends
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, key: int) -> str:
-        i = range(len(self))[key]
-        ends = self._ends[max(0, i - 1) : i + 1].tolist()
-        return self._content[ends[0] if i else 0 : ends[-1]].tobytes().decode()

@@ -1,7 +1,5 @@
 """Training: `fit` a recipe on a data set, `evaluate` a model, go on after a stop."""
 
-from __future__ import annotations
-
 import importlib
 
 # Imported on first use: `doctor`, which asks for a compiler alone, needs no trainer.

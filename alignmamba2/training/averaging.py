@@ -1,7 +1,5 @@
 """The mean of a model's weights over the last steps of a training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Batches of a data set, and how several processes share each of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -11,26 +9,6 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 from ..batch import MultimodalBatch
 from ..datasets import Dataset
 from .machines import process
-
-
-class Share:
-    """Share yields what this process computes of every batch, in one part or in several one after the other.
-
-    n processes with k parts each take a batch in n · k shares: share i has every (n · k)-th sample from the i-th on,
-    and part p of process r is share p · n + r. A share without a sample gets the first one as a stand-in: it counts 0.
-    """
-
-    def __init__(self, batches: BatchSampler | Bucketed | Neighbourly, parts: int = 1):
-        self.batches, self.parts = batches, parts
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rank, world = process()
-        for batch in self.batches:
-            for part in range(self.parts):
-                yield batch[part * world + rank :: world * self.parts] or batch[:1]
-
-    def __len__(self) -> int:
-        return len(self.batches) * self.parts
 
 
 class Bucketed:
@@ -95,6 +73,26 @@ class Neighbourly:
 
     def __len__(self) -> int:
         return max(1, len(self.groups) // max(self.batch_size, self.most))
+
+
+class Share:
+    """Share yields what this process computes of every batch, in one part or in several one after the other.
+
+    n processes with k parts each take a batch in n · k shares: share i has every (n · k)-th sample from the i-th on,
+    and part p of process r is share p · n + r. A share without a sample gets the first one as a stand-in: it counts 0.
+    """
+
+    def __init__(self, batches: BatchSampler | Bucketed | Neighbourly, parts: int = 1):
+        self.batches, self.parts = batches, parts
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rank, world = process()
+        for batch in self.batches:
+            for part in range(self.parts):
+                yield batch[part * world + rank :: world * self.parts] or batch[:1]
+
+    def __len__(self) -> int:
+        return len(self.batches) * self.parts
 
 
 def share_of(step: int, samples: int, batch_size: int, part: int = 0, parts: int = 1) -> tuple[int, int]:

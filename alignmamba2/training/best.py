@@ -1,7 +1,5 @@
 """The history of a training, and the weights of its best epoch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The checkpoint of an unfinished run: all that it takes to go on as if nothing had happened."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Iterator, Mapping
@@ -44,10 +42,8 @@ class Checkpoint:
     def read(self) -> dict[str, Any] | None:
         """Return what `write` wrote, or None without a file. Nothing in the file is executed.
 
-        Raises
-        ------
-        CheckpointError
-            The file is damaged, from a newer version, or of another run; every setting that differs is named.
+        A `CheckpointError` says that the file is damaged, from a newer version, or of another run, and names every
+        setting that differs.
         """
         if not self.path.is_file():
             return None

@@ -1,7 +1,5 @@
 """Whether `torch.compile` finds its C++ compiler; `doctor` asks this without loading the trainer."""
 
-from __future__ import annotations
-
 ADD_COMPILER = "apt install g++, or conda install cxx-compiler"
 
 

@@ -1,7 +1,5 @@
 """What decides the last bits of a training besides the run itself: versions, device, threads, random generators."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping
 from importlib import metadata

@@ -1,7 +1,5 @@
 """A model's predictions on a data set, and the field's metrics of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

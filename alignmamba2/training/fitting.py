@@ -1,7 +1,5 @@
 """Fit a recipe on a data set: what is trained, what is kept on the way, what is written at the end."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib

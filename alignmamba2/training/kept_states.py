@@ -1,7 +1,5 @@
 """What the frozen layers of encoders compute of a data set, computed once and kept on disk."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """AlignMamba-2 as a LightningModule, for a Trainer of your own. No other module imports Lightning, an extra."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The training loop: epochs of steps, a validation after each epoch, the weights of the best one kept."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
@@ -39,31 +37,19 @@ class Loop:
     """Loop is a model in training, with all that changes from step to step.
 
     Read it from `run` on: an epoch is `train_epoch`, whose steps are `backward` and `update`, then `validate`.
-
-    Attributes
-    ----------
-    model : AlignMamba2 or a baseline
-    config : TrainingConfig
-    epochs : number of epochs to train at most; the schedules are laid out for `config.max_epochs`
-    train, valid : without `valid` there is nothing to choose by, and all epochs run
-    best : Best, which hears of every validated epoch
-    machines, accelerator : Machines, and what its `start` returned
-    seed : of the order of the training data; dropout draws from PyTorch's own generator
-    callbacks : see `fit`
-    save : function that takes the whole state after each epoch
     """
 
     model: FusionModel
     config: TrainingConfig
-    epochs: int
+    epochs: int  # to train at most; the schedules are laid out for `config.max_epochs`
     train: Dataset
-    valid: Dataset | None
-    best: Best
+    valid: Dataset | None  # without it there is nothing to choose by, and all epochs run
+    best: Best  # hears of every validated epoch
     machines: Machines
-    accelerator: Accelerator
-    seed: int = 0
-    callbacks: Sequence[Any] = ()
-    save: Callable[[Mapping[str, Any]], None] | None = None
+    accelerator: Accelerator  # what `Machines.start` returned
+    seed: int = 0  # of the order of the training data; dropout draws from PyTorch's own generator
+    callbacks: Sequence[Any] = ()  # see `fit`
+    save: Callable[[Mapping[str, Any]], None] | None = None  # takes the whole state after each epoch
     progress: bool = False
     epoch: int = field(default=0, init=False)
 

@@ -27,10 +27,7 @@ PRECISIONS = {"32-true": "no", "bf16-mixed": "bf16"}  # and Accelerate's names
 class Machines:
     """Machines are the devices and processes that train, and how: options of `fit` that leave the recipe as it is.
 
-    Raises
-    ------
-    ValueError
-        Naming the option: a value that there is not, or a device or compiler that this machine does not have.
+    A `ValueError` names an option of another value, or a device or compiler that this machine does not have.
     """
 
     accelerator: str = "auto"

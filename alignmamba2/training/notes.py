@@ -1,7 +1,5 @@
 """What `fit` writes beside a model: its recipe and its history."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The optimiser, the course of its learning rate, and the warm-up of the alignment losses, as a recipe says them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

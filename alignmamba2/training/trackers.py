@@ -1,10 +1,8 @@
 """Trackers by name: a CSV file, TensorBoard, Weights & Biases, and whatever else Accelerate knows."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers, on_main_process
@@ -34,13 +32,7 @@ class CsvTracker(GeneralTracker):
 
 
 def trackers_of(names: Sequence[str], folder: Path | None) -> list[str | CsvTracker] | None:
-    """Return what an `Accelerator` takes as ``log_with``.
-
-    Raises
-    ------
-    ValueError
-        A tracker is unknown or not installed, or there is no folder for what they write.
-    """
+    """Return what an `Accelerator` takes as ``log_with``; a `ValueError` names a tracker or folder that is missing."""
     installed = ["csv", *(str(tracker) for tracker in get_available_trackers())]
     for name in names:
         if name not in installed:
@@ -67,7 +59,7 @@ class Tracking:
     def on_epoch(self, row: Mapping[str, float]) -> None:
         self.accelerator.log(dict(row), step=int(row["epoch"]))
 
-    def __enter__(self) -> Tracking:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

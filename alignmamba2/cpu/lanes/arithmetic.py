@@ -1,7 +1,5 @@
 """Arithmetic of Lanes and tables: with each other, with floats, and over all lanes or rows."""
 
-from __future__ import annotations
-
 import operator
 
 from llvmlite import ir

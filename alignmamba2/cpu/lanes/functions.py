@@ -1,7 +1,5 @@
 """Functions of Lanes and tables: square roots by the processor; exp2, sigmoid and softplus by polynomials."""
 
-from __future__ import annotations
-
 import math
 
 from llvmlite import ir

@@ -3,8 +3,6 @@
 An index names the first number: (..., j) for Lanes, (..., i, j) for a table.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from llvmlite import ir
 from numba import njit, types

@@ -1,7 +1,5 @@
 """The type Lanes and its values in LLVM: a vector, or a table of several."""
 
-from __future__ import annotations
-
 import math
 
 from llvmlite import ir

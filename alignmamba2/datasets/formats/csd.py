@@ -20,8 +20,6 @@ The files do not say which videos train and which test. Give `folds`: a JSON fil
 ids tell.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 from collections.abc import Iterator, Mapping
@@ -125,10 +123,7 @@ class _Utterance:
 def read(folder: Path, folds: str | Path | None = None, aligned: bool = True) -> Utterances:
     """Read a folder of `.csd` files as utterances in folds.
 
-    Raises
-    ------
-    DataError
-        A file is broken or missing, or the folds are not known; the message names the file and says what to do.
+    A `DataError` names a file that is broken or missing, or says how to give the folds.
     """
     files = _files(folder)
     result = Utterances("CSD folder", aligned, kind_of_text(folder))

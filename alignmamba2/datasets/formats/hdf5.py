@@ -1,7 +1,5 @@
 """HDF5 files of strangers: nothing outside them is read, no declared size is believed, every error names the file."""
 
-from __future__ import annotations
-
 import math
 import zlib
 from collections.abc import Iterator

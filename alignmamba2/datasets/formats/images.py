@@ -1,7 +1,5 @@
 """Pictures and depth maps: read, cut to size, and the plain patches that are tokens where no encoder is wanted."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,10 +25,8 @@ LONGEST = 8  # times its shorter side: more of a picture's longer side is cut of
 def read_picture(path: Path) -> np.ndarray:
     """Return a picture (H, W, 3) uint8, turned as its EXIF orientation says; 16-bit grey becomes 8-bit.
 
-    Raises
-    ------
-    DataError
-        Naming the file: not there, no picture of `FORMATS`, too large, of floats or 32-bit numbers, or cut off.
+    A `DataError` names a file that is not there, no picture of `FORMATS`, too large, of floats or 32-bit numbers, or
+    cut off.
     """
     try:
         with Image.open(path, formats=FORMATS) as picture:
@@ -87,15 +83,7 @@ def patches(picture: np.ndarray, grid: int = GRID) -> np.ndarray:
 
     A token holds the means of 4 × 4 blocks of its patch, channel by channel, and a histogram over 8 directions (modulo
     180°) of the gradients of the mean over channels, weighted by their lengths and divided by the patch's pixels.
-
-    Parameters
-    ----------
-    picture : (n, n, C) uint8, or (n, n) float
-        n is a multiple of 4 × grid. Bytes are divided by 255; floats keep their unit.
-
-    Returns
-    -------
-    array (grid², 16 C + 8), float32
+    (n, n, C) uint8, divided by 255, or (n, n) float, n a multiple of 4 × grid  →  (grid², 16 C + 8) float32.
     """
     x = np.asarray(picture, np.float32) / (255 if picture.dtype == np.uint8 else 1)
     x = x.reshape(*x.shape[:2], -1)

@@ -7,8 +7,6 @@ Source: "MAT-File Format", MathWorks: a header of 128 bytes, then elements (type
 8 bytes; or packed in 8 bytes, sizes of 1 to 4), each a matrix, or one compressed by zlib.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 import zlib
@@ -29,10 +27,7 @@ ROOM = 1 << 26  # bytes that all compressed parts may take, unpacked
 def read_matrices(path: Path) -> dict[str, np.ndarray]:
     """Return real matrices of numbers by name, as they are stored (a double may be kept as int8), and no others.
 
-    Raises
-    ------
-    DataError
-        Naming the file, and what does not fit.
+    A `DataError` names the file, and what does not fit.
     """
     content = path.read_bytes()
     order = {b"IM": "<", b"MI": ">"}.get(content[HEADER - 2 : HEADER])

@@ -16,8 +16,6 @@ modalities keep the same steps, from the first to the last that any of them uses
 same word.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -37,6 +35,7 @@ SPLITS = ("train", "valid", "test")
 NAMES = {"text": "text", "audio": "audio", "video": "vision"}
 TEXTS = {768: "bert", 300: "glove"}
 MARK = "synthetic"  # generated files say so in the names of their videos, the one place that every format has
+Span = tuple[np.ndarray, np.ndarray]  # first real step and the one behind the last, (N,) each
 
 
 @dataclass
@@ -75,10 +74,7 @@ class Utterances:
 def peek(path: Path) -> tuple[str, str] | None:
     """Return ("aligned" or "unaligned", the kind of text) of a pickle, by its shapes alone; None for other pickles.
 
-    Raises
-    ------
-    DataError
-        It is no pickle, or an unsafe one.
+    A `DataError` says that it is no pickle, or an unsafe one.
     """
     tree = _tree(path)
     if tree is None:
@@ -105,10 +101,7 @@ def kind_of_width(width: int) -> str:
 def read(path: Path) -> Utterances | None:
     """Return the utterances of a pickle, arrays still in the file; None for other pickles.
 
-    Raises
-    ------
-    DataError
-        It is no pickle, or an unsafe one. Errors inside are in `problems`.
+    A `DataError` says that it is no pickle, or an unsafe one; errors inside are in `problems`.
     """
     tree = _tree(path)
     if tree is None:
@@ -243,7 +236,7 @@ def _strings(array: np.ndarray | FileArray, size: int, between: str) -> list[str
     return [between.join(map(string, row)) for row in array[:].reshape(size, -1)]
 
 
-Span = tuple[np.ndarray, np.ndarray]  # first real step and the one behind the last, (N,) each
+pan = tuple[np.ndarray, np.ndarray]  # first real step and the one behind the last, (N,) each
 
 
 def _span(result: Utterances, name: str, array: np.ndarray | FileArray) -> Span:

@@ -1,7 +1,5 @@
 """The files of MVSA-Single, in both layouts (see `mvsa`)."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +8,7 @@ from pathlib import Path, PureWindowsPath
 
 from ...storage.files import FileError, plain, plain_errors, read_json, write_json
 from ..base import DataError
-from ..fetch import Index, Source
+from ..fetch import published
 from .images import read_picture
 
 NAME = "mvsa"
@@ -18,30 +16,8 @@ CLASSES = ("positive", "neutral", "negative")
 LABELS, SPLITS = "labelResultAll.txt", {"train": "train.jsonl", "valid": "dev.jsonl", "test": "test.jsonl"}
 HEADER = "ID\ttext,image"
 ROW = re.compile(rf"(\d+)\t({'|'.join(CLASSES)}),({'|'.join(CLASSES)})")
-SOURCE = Source(
-    folder="mvsa_single",
-    url=(
-        "https://raw.githubusercontent.com/QingyangZhang/QMF/fe6c4c6ef7cb23f0a89594ee413d485f1854268b/"
-        "text-image-classification/datasets/MVSA_Single/"
-    ),
-    licence="MIT",
-    hashes={
-        "train.jsonl": "48f04ea3c9ddc2e29ced7df1819ec8b94f2667cf19a093a02ba262b123533793",
-        "dev.jsonl": "b28b9022a2185dc7f18874ff04c0c62a8a6e48538c7cacf1bc46697544059aad",
-        "test.jsonl": "761af22f83c0fc9343eeba7bc903cc8975ab7280d87e035169d530edf973e1c7",
-        LABELS: "371d2c41ceb7cc12e66888e791acbaf5dcabd13fa0112eb60b226c482a12378f",
-    },
-)
-# The pictures and texts of the pairs that agree.
-TWEETS = Source(
-    folder="mvsa_single/data",
-    url=(
-        "https://raw.githubusercontent.com/liyunfan1223/multimodal-sentiment-analysis/"
-        "bc5636504102c4cb8ee70cbab1eadbc2865ca393/data/"
-    ),
-    hashes=Index("mvsa.sha256", "aa2d27b22ffde79e815d5627f23a915b5b897c566195520c4f7c85bb48a218b4"),
-    licence="none stated; research data of Niu et al. (MMM 2016), public tweets that show people",
-)
+SOURCE = published("mvsa")
+TWEETS = published("tweets")  # the pictures and texts of the pairs that agree
 PLANTED = "planted.json"  # beside generated files; no real set has it
 FETCH = "python -m alignmamba2 data fetch mvsa --pictures"
 BRING = f"Bring the pairs that agree with: {FETCH}; data/README.md#mvsa says where all come from"

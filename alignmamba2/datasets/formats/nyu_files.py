@@ -1,7 +1,5 @@
 """The files of NYU-Depth V2, in both layouts, read frame by frame (see `nyu`)."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 from collections.abc import Callable, Sequence
@@ -13,7 +11,7 @@ import numpy as np
 
 from ...storage.files import file_hash
 from ..base import DataError
-from ..fetch import PUBLISHED, Index, Source
+from ..fetch import PUBLISHED, published
 from .hdf5 import errors_named, opened, plain, values
 from .images import read_picture
 from .matlab import read_matrices
@@ -32,23 +30,8 @@ OTHERS = (
     "furniture_store", "home_storage", "indoor_balcony", "laundry_room", "office_kitchen", "playroom", "printer_room",
     "reception_room", "student_lounge", "study", "study_room",
 )  # fmt: skip
-SOURCE = Source(
-    folder="nyuv2",
-    url="https://raw.githubusercontent.com/ankurhanda/nyuv2-meta-data/b92d15c506876dada1ac4086938e30ebc4deb49b/",
-    hashes={SPLITS: "6e081404491a8bfba2f066beaa9713ef6046f9007aa5f799f2a350506a580cee"},
-)
-FRAMES = tuple(
-    Source(
-        folder=f"nyuv2/frames/{kind}",
-        url=(
-            "https://raw.githubusercontent.com/markshih91/refinenet_pytorch/109cc25300c5c545c7b732b2f4daa97b0755468b/"
-            f"data/nyu_{kind}/"
-        ),
-        hashes=Index("nyu.sha256", "9ac99c1fdaa3755e66576127031ede7782141544a99e0c2d33a001a59c251577", f"{kind}/"),
-        licence="none stated; research data of Silberman et al. (ECCV 2012)",
-    )
-    for kind in ("images", "depths")
-)
+SOURCE = published("nyu")
+FRAMES = published("nyu_images"), published("nyu_depths")
 # Of every frame of the set: split, scene type and the type's origin, in runs of frames, which are counted from 1.
 SCENES = PUBLISHED / "nyu_scenes.csv"
 # Generated files say so in the names of scenes, or of pictures in folders.
@@ -61,10 +44,7 @@ BRING = f"Bring them with: {FETCH}; data/README.md#nyu says where other layouts 
 def scene_class(scene_type: str) -> int:
     """Return the class, an index into `CLASSES`, of one of the 27 scene types.
 
-    Raises
-    ------
-    DataError
-        Naming a scene type that is not known.
+    A `DataError` names a scene type that is not known.
     """
     name = scene_type.strip().lower()
     if name in CLASSES[:-1]:
@@ -125,12 +105,8 @@ def read_scenes() -> Scenes:
 class PlainFrames:
     """PlainFrames are the frames of `frames/images/{n}.jpg` and `frames/depths/{n}.png`, n from 0 in the file's order.
 
-    Depth is 8-bit, about value / 25.5 in metres. Labels are those of `Scenes`.
-
-    Raises
-    ------
-    DataError
-        A frame is missing, or `splits.mat` beside `frames/` has another split than the table.
+    Depth is 8-bit, about value / 25.5 in metres. Labels are those of `Scenes`. A `DataError` says that a frame is
+    missing, or that `splits.mat` beside them has another split than the table.
     """
 
     depth, names, synthetic = "metres", CLASSES, False
@@ -205,11 +181,8 @@ class FolderFrames:
 class MatFrames:
     """MatFrames are the frames of `nyu_depth_v2_labeled.mat`, read one by one.
 
-    Raises
-    ------
-    DataError
-        Naming the file and the field: not there, cut off, another shape or type, an unknown scene type, a split that
-        names frames that do not exist or are in both parts.
+    A `DataError` names the file and the field: not there, cut off, another shape or type, an unknown scene type, a
+    split that names frames that do not exist or are in both parts.
     """
 
     depth, names = "metres", CLASSES

@@ -12,8 +12,6 @@ A budget bounds what a file may ask for: instructions, depth, and bytes in propo
 compared with it beforehand, and the whole result once more, in which what is shared counts as often as it is used.
 """
 
-from __future__ import annotations
-
 import math
 import mmap
 import pickle
@@ -44,17 +42,10 @@ class UnsafePickle(DataError):
 def read_pickle(path: str | Path) -> Any:
     """Return what a pickle of dicts, lists, tuples, sets, strings, numbers and arrays holds.
 
-    Returns
-    -------
-    The same as `pickle.load`, but: arrays, and bytes by themselves (as uint8), of at least 64 KiB are `FileArray`s;
-    smaller arrays are read-only; strings of Python 2 are str where they are ASCII, else bytes; a bytearray is bytes.
-
-    Raises
-    ------
-    UnsafePickle
-        Naming what the pickle tried to import.
-    DataError
-        It is no pickle, is cut off, asks for more than its size allows, or does not make sense.
+    It is the same as `pickle.load` returns, with four exceptions. Arrays, and bytes by themselves (as uint8), of at
+    least 64 KiB are `FileArray`s. Smaller arrays are read-only. Strings of Python 2 are str where they are ASCII, else
+    bytes. A bytearray is bytes. An `UnsafePickle` names what the pickle tried to import; a `DataError` says that it is
+    no pickle, is cut off, asks for more than its size allows, or does not make sense.
     """
     path, start = Path(path), b""
     try:

@@ -1,7 +1,5 @@
 """Miniatures: generated data sets in the formats of the real ones."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path

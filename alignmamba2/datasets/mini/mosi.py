@@ -20,8 +20,6 @@ Features are standard Gaussian noise of scale `noise` on top of the linear maps.
 seed: twice as many sentences, and wider sound and face. `mosi_files.py` writes both in the real files' formats.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,10 +30,7 @@ from ...batch import Sample
 from ..base import Dataset, splits_of
 
 NAMES = ("mini-mosi", "mini-mosei")
-WIDTHS = {
-    "mini-mosi": {"text": 32, "audio": 16, "video": 20},
-    "mini-mosei": {"text": 32, "audio": 74, "video": 35},
-}
+WIDTHS = {"mini-mosi": {"text": 32, "audio": 16, "video": 20}, "mini-mosei": {"text": 32, "audio": 74, "video": 35}}
 SIZES = {
     "mini-mosi": {"train": 960, "valid": 120, "test": 240},
     "mini-mosei": {"train": 1920, "valid": 240, "test": 480},

@@ -13,8 +13,6 @@ the 8 of a concept, so it shows only a part of it. All videos are called `synthe
 and `load_dataset` repeats it.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 from collections.abc import Callable
@@ -43,13 +41,9 @@ Rows = dict[str, list[Sample]]
 
 
 def make(name: str, folder: Path, *, format: str, seed: int = 0, size: int | None = None) -> list[Path]:
-    """Write a miniature below `folder`, in its real tree; return the files.
+    """Write a miniature below `folder`, in its real tree and one of `FORMATS`; return the files.
 
-    Parameters
-    ----------
-    name : "mini-mosi" or "mini-mosei"
-    format : one of `FORMATS`
-    size : training utterances; a quarter as many validate, half as many test
+    `size` is the number of training utterances; a quarter as many validate, half as many test.
     """
     return FORMATS[format](name, Path(folder), seed, SIZE if size is None else size)
 

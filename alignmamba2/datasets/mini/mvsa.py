@@ -20,8 +20,6 @@ Files: `data/{number}.jpg`, `data/{number}.txt` (gb18030), `labelResultAll.txt`,
 `test.jsonl` with texts misread as latin-1, as in the published ones; `planted.json`, which no real set has.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,10 +71,7 @@ RED = {"fill": (120, 20, 20), "width": 5}
 SHAPES = {
     "ball": [("ellipse", (6, 6, 58, 58), {})],
     "kite": [("polygon", (32, 2, 60, 32, 32, 62, 4, 32), {})],
-    "house": [
-        ("rectangle", (10, 28, 54, 62), {}),
-        ("polygon", (2, 30, 32, 4, 62, 30), {"fill": (110, 40, 35)}),
-    ],
+    "house": [("rectangle", (10, 28, 54, 62), {}), ("polygon", (2, 30, 32, 4, 62, 30), {"fill": (110, 40, 35)})],
     "tree": [("polygon", (32, 2, 58, 46, 6, 46), {}), ("rectangle", (26, 46, 38, 62), {"fill": (100, 70, 40)})],
     "boat": [
         ("polygon", (2, 40, 62, 40, 50, 60, 14, 60), {}),

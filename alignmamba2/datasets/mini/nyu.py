@@ -27,8 +27,6 @@ references (not `labels`, `instances` and `names`, which scene classification do
 QMF's folders with HHA on the right. Rays are cast for every second pixel of 640 × 480.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Rooms made of boxes, rendered as colour and depth by casting one ray per pixel."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,15 +22,9 @@ class Room:
 def render(room: Room, eye: np.ndarray, yaw: float, pitch: float) -> tuple[np.ndarray, np.ndarray]:
     """Render the picture and the depth map that NYU-Depth V2's colour camera would take.
 
-    Parameters
-    ----------
-    eye : (3,), inside the room and outside its boxes
-    yaw, pitch : radians, to the right and down
-
-    Returns
-    -------
-    picture : (240, 320, 3) float32 in [0, 1]
-    depth : (240, 320) float32, along the camera's axis, in the unit of the room
+    It is at `eye` (3,), inside the room and outside its boxes, turned by `yaw` and `pitch` in radians, to the right and
+    down. The picture is (240, 320, 3) float32 in [0, 1], the depth (240, 320) float32, along the camera's axis, in the
+    unit of the room.
     """
     direction = _rays(yaw, pitch)  # (3, 240, 320): an axis first, so that NumPy works on whole pictures
     with np.errstate(divide="ignore"):
