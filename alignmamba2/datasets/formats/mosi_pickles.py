@@ -236,9 +236,6 @@ def _strings(array: np.ndarray | FileArray, size: int, between: str) -> list[str
     return [between.join(map(string, row)) for row in array[:].reshape(size, -1)]
 
 
-pan = tuple[np.ndarray, np.ndarray]  # first real step and the one behind the last, (N,) each
-
-
 def _span(result: Utterances, name: str, array: np.ndarray | FileArray) -> Span:
     steps = array.shape[1]
     first, last = np.full(len(array), steps), np.zeros(len(array), int)
