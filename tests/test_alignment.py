@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from alignmamba2.alignment import DualAlignment, MMDLoss, TransportLoss, mmd, transport
-from alignmamba2.alignment.losses import aligned_pairs
+from alignmamba2.alignment.losses import aligned_pairs, at_times
 
 
 def batch(b=4, d=6, seed=0):
@@ -62,6 +62,61 @@ def test_a_weight_of_zero_computes_nothing():
     assert DualAlignment(0.0, 0.0)(tokens, masks) == {}
     assert {name.split("/")[0] for name in DualAlignment(0.0, 0.01)(tokens, masks)} == {"mmd"}
     assert DualAlignment(0.0, 0.0).add_to(torch.tensor(3.0), {}) == 3
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_long_sequences_are_compared_at_a_token_per_stretch_of_time(drawn):
+    generator = torch.Generator().manual_seed(3)
+    x = torch.arange(60.0).view(3, 20, 1).expand(-1, -1, 2)
+    mask = torch.rand(3, 20, generator=generator) < 0.8
+    mask[1] = torch.arange(20) % 5 == 2  # 4 real tokens, fewer than there are times
+    mask[2] = False
+    places = torch.rand(3, 6, generator=generator) if drawn else 0.5
+    time = (torch.arange(6) + places) / 6
+    found, real = at_times(x, mask, time)
+    assert real.sum(1).tolist() == [6, 4, 0]
+    whole = x[0, mask[0], 0].tolist()
+    expected = [whole[math.floor(t * len(whole))] for t in (time[0] if drawn else time).tolist()]
+    assert found[0, :, 0].tolist() == expected
+    assert sorted(expected) == expected
+    assert found[1, :4, 1].tolist() == x[1, mask[1], 1].tolist()
+
+
+def test_the_last_moment_of_a_long_sequence_is_still_in_it():
+    x, last = torch.arange(100_003.0).view(1, -1, 1), torch.nextafter(torch.tensor([1.0]), torch.tensor([0.0]))
+    found, _ = at_times(x, torch.ones(1, 100_003, dtype=torch.bool), last)
+    assert 100_001 <= float(found) <= 100_002
+
+
+def test_sequences_up_to_the_limit_are_compared_whole_and_nothing_is_drawn():
+    tokens, masks = batch()
+    state = torch.get_rng_state()
+    exact = DualAlignment(most=7)(tokens, masks)
+    assert torch.equal(torch.get_rng_state(), state)
+    some = DualAlignment(most=6)(tokens, masks)
+    assert not torch.equal(torch.get_rng_state(), state)
+    assert float(exact["mmd"]) == float(DualAlignment()(tokens, masks)["mmd"]) != float(some["mmd"])
+    evaluated = DualAlignment(most=6).eval()
+    assert float(evaluated(tokens, masks)["ot"]) == float(evaluated(tokens, masks)["ot"])
+
+
+def test_a_part_of_the_tokens_pulls_where_all_do():
+    """The mean gradient over draws points where the exact one does, seen at the projection that all tokens share."""
+    torch.manual_seed(0)
+    walk = torch.randn(2, 4, 400, 8).cumsum(2) / 10
+    features = {"audio": walk[0] + 1, "text": walk[1, :, :300]}
+    weight = torch.randn(8, 8).requires_grad_()
+
+    def gradient(align):
+        losses = align({"audio": features["audio"] @ weight, "text": features["text"]}, {})
+        return {n: torch.autograd.grad(losses[n], weight, retain_graph=True)[0].flatten() for n in ("ot", "mmd")}
+
+    exact, align = gradient(DualAlignment()), DualAlignment(most=64)
+    draws = [gradient(align) for _ in range(8)]
+    for name, g in exact.items():
+        mean = torch.stack([draw[name] for draw in draws]).mean(0)
+        assert torch.cosine_similarity(mean, g, dim=0) > 0.97
+        assert min(torch.cosine_similarity(draw[name], g, dim=0) for draw in draws) > 0.8
 
 
 def test_gradients_reach_every_modality_and_missing_ones_get_none():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import re
 import tomllib
 from pathlib import Path
@@ -120,3 +122,22 @@ def test_readme_code_runs(monkeypatch, tmp_path):
             assert parser().parse_args(command.split()).do
     for target in re.findall(r"(?<!data )make (\w+)", readme):
         assert f"\n{target}:" in (ROOT / "Makefile").read_text("utf-8")
+
+
+def test_what_is_said_to_be_here_is_here():
+    from alignmamba2.__main__ import parser
+
+    text = (ROOT / "notebooks" / "COMING_FROM.md").read_text("utf-8")
+    names = re.findall(r"`(?:am|alignmamba2)\.([\w.]+)", text)
+    assert len(names) > 15
+    for name in names:
+        head, *rest = name.split(".")
+        value = getattr(alignmamba2, head, None) or importlib.import_module(f"alignmamba2.{head}")
+        for part in rest:
+            value = getattr(value, part, None) or importlib.import_module(f"{value.__name__}.{part}")
+    verbs = parser()._subparsers._group_actions[0].choices
+    for verb in re.findall(r"`python -m alignmamba2 (\w+)", text):
+        assert verb in verbs
+    assert {"callbacks", "trackers", "accelerator", "devices", "precision", "accumulate", "compile", "folder"} <= set(
+        inspect.signature(alignmamba2.fit).parameters
+    )

@@ -23,6 +23,20 @@ def aligned_pairs(modalities: Collection[str], anchor: str) -> tuple[Pair, ...]:
     return tuple((m, anchor) for m in modalities if m != anchor and anchor in modalities)
 
 
+def at_times(x: Tensor, mask: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the real tokens of x (B, T, d), mask (B, T), at relative times (k,) or (B, k) in [0, 1), and their mask.
+
+    The i-th of n real tokens covers the times from i / n to (i + 1) / n. A sample of at most k real tokens keeps all.
+    """
+    k, count = time.shape[-1], mask.sum(1, keepdim=True)
+    steps = torch.arange(k, device=x.device)
+    last = count - 1  # a time just below 1, times n, may round to n
+    index = torch.where(count > k, (time * count).long().minimum(last), steps)
+    real = (~mask).byte().argsort(dim=1, stable=True)  # the places of real tokens come first, in their order
+    rows = real.gather(1, index.expand(len(x), k))
+    return x.gather(1, rows.unsqueeze(-1).expand(-1, -1, x.shape[-1])), steps < count
+
+
 class _PairLoss(nn.Module):
     """The mean of a loss per sample over the samples that hold both modalities.
 
@@ -94,6 +108,10 @@ class DualAlignment(nn.Module):
         The others come to the anchor and the anchor stays: no gradient of these losses reaches its tokens ("our
         choice"). Where both sides move they can meet in a single point, which costs nothing and says nothing; a strong
         λ finds it, and the plan ends up uniform.
+    most : int
+        Tokens per modality and sample that are compared ("our choice"): a longer sequence is cut into so many stretches
+        of equal time, and of each one token is taken, at the same random place in all modalities (in eval mode, in the
+        middle). So time and memory grow with the length, and not with its square.
     transport, mmd : mapping
         Options of `transport` and `mmd`.
 
@@ -115,12 +133,13 @@ class DualAlignment(nn.Module):
         share_mmd: float = 0.0,
         anchor: str = "text",
         fixed_anchor: bool = False,
+        most: int = 512,
         transport: Mapping | None = None,
         mmd: Mapping | None = None,
     ) -> None:
         super().__init__()
         self.lambdas, self.shares = {"ot": lambda_ot, "mmd": lambda_mmd}, {"ot": share_ot, "mmd": share_mmd}
-        self.anchor, self.fixed_anchor = anchor, fixed_anchor
+        self.anchor, self.fixed_anchor, self.most = anchor, fixed_anchor, most
         self.warmth, self.state = 1.0, {"passes": 0.0}
         self.transport_loss, self.mmd_loss = TransportLoss(**(transport or {})), MMDLoss(**(mmd or {}))
 
@@ -133,7 +152,7 @@ class DualAlignment(nn.Module):
         """
         if self.anchor not in tokens:
             raise ValueError(f"anchor: found {self.anchor!r}; expected one of {list(tokens)}")
-        masks = masks or {}
+        tokens, masks = self._thinned(tokens, masks or {})
         # Costs and kernels live on small differences: not in half precision, and nor are sums of their gradients.
         tokens = {m: x.to(common_dtype(x, x)) for m, x in tokens.items()}
         anchor_tokens = tokens[self.anchor].detach() if self.fixed_anchor else tokens[self.anchor]
@@ -145,6 +164,21 @@ class DualAlignment(nn.Module):
                 losses[name] = sum(values)
                 losses |= {f"{name}/{m}-{a}": value.detach() for (m, a), value in zip(pairs, values, strict=True)}
         return losses
+
+    def _thinned(
+        self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Tokens and masks of which no modality has more than `most` steps."""
+        first, k = tokens[self.anchor], self.most
+        long = [m for m, x in tokens.items() if x.shape[1] > k]
+        if not long:
+            return tokens, masks
+        place = torch.rand(len(first), k, device=first.device) if self.training else 0.5
+        time = (torch.arange(k, device=first.device) + place) / k
+        tokens, masks = dict(tokens), dict(masks)
+        for m in long:
+            tokens[m], masks[m] = at_times(tokens[m], expand_mask(masks.get(m), tokens[m]), time)
+        return tokens, masks
 
     @torch.compiler.disable  # the weights are other numbers each step, and would be another graph
     def add_to(self, task_loss: Tensor, losses: Mapping[str, Tensor]) -> Tensor:

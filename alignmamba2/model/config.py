@@ -77,6 +77,7 @@ class AlignMamba2Config:
     transport : "sinkhorn" [T], "relaxed" (AlignMamba v1's closed form) [T] or "unbalanced" [O]; epsilon 0.05 [T];
         marginal_penalty, of "unbalanced", and window: see `transport` [O]
     negatives : number of other samples that L_OT is a contrast to; see `TransportLoss` [O]
+    align_most : tokens per modality that are aligned, of longer sequences some; see `DualAlignment` [O]
     align_after : the fusion layer after which tokens are aligned; 0: as they are projected. In training dropout sets in
         there, with the tokens [O]
     bandwidth : "median", a number, or a list of numbers; mmd_estimator : "biased" or "unbiased" [O]
@@ -132,6 +133,7 @@ class AlignMamba2Config:
     marginal_penalty: float = 1.0
     window: float = 1.0
     negatives: int = 0
+    align_most: int = 512
     align_after: int = 0
     bandwidth: str | float | list[float] = "median"
     mmd_estimator: str = "biased"
@@ -157,7 +159,7 @@ class AlignMamba2Config:
         anchor = self.anchor or ("text" if "text" in self.modalities else next(iter(self.modalities)))
         object.__setattr__(self, "anchor", one_of("anchor", anchor, tuple(self.modalities)))
         counts = ("d_model", "n_layers", "d_state", "d_conv", "expand", "n_shared", "ffn_experts", "ffn_top_k")
-        for name in ("n_classes", *counts, *self.modalities):
+        for name in ("n_classes", "align_most", *counts, *self.modalities):
             value = self.modalities[name] if name in self.modalities else getattr(self, name)
             if not isinstance(value, int) or value < (name not in self.encoders):
                 raise ValueError(f"{name}: found {value!r}; expected a whole number of at least 1")

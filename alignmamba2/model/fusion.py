@@ -41,6 +41,7 @@ class AlignMamba2(FusionModel):
             share_mmd=c.share_mmd,
             anchor=c.anchor,
             fixed_anchor=c.fixed_anchor,
+            most=c.align_most,
             transport={name: getattr(c, name) for name in ("epsilon", "marginal_penalty", "window")}
             | {"method": c.transport, "negatives": c.negatives},
             mmd={"bandwidth": c.bandwidth, "estimator": c.mmd_estimator},
