@@ -14,7 +14,7 @@ from alignmamba2.storage.files import write_text
 from notebooks.course.lengths import CALLS, measure, models
 from tools.stopwatch import machine, slope
 
-LENGTHS = (96, 192, 384, 768, 1536, 3072, 6144)
+LENGTHS = (96, 192, 384, 768, 1536, 3072, 6144, 24_576)
 
 
 def main(argv: Sequence[str] | None = None) -> dict:

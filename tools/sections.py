@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 Lines = list[str]
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "alignmamba2" / "recipes", ROOT / "studies" / "recipes"
 Content = Mapping[str, Any]
 
 
@@ -331,12 +333,45 @@ def _effects(content: Content) -> Lines:
                 scores.append((kind, f"{100 * test['mean']:.1f} ± {100 * test['sd']:.1f}", less))
             lines += ["", f"{name}: {row['protocol']}", ""]
             lines += _table(("", "test accuracy in %", "full minus this"), scores)
-    return lines
+    lines += [
+        "",
+        "What each recipe asks of the alignment and the order, beyond the defaults, with its own words on why:",
+        "",
+    ]
+    return lines + _table(("", "chosen"), ((name, _chosen(name)) for name in content))
+
+
+# Settings of a recipe that decide what is aligned and in which order tokens are read.
+CHOICES = "share_ot|share_mmd|window|fixed_anchor|transport|negatives|align_after|order|direction|shuffle|readout"
+
+
+def _chosen(name: str) -> str:
+    """The settings among `CHOICES` as they stand in the data set's recipe; [T] and [O] as in `AlignMamba2Config`."""
+    path = next(folder / f"{name}.toml" for folder in RECIPES if (folder / f"{name}.toml").is_file())
+    lines = re.findall(rf"^((?:{CHOICES}) = .*?) *# (.*)$", path.read_text("utf-8"), re.MULTILINE)
+    return "; ".join(f"`{setting}` {why}" for setting, why in lines)
+
+
+def lengths(content: Content) -> Lines:
+    """Whole models against the length of their input."""
+    known, lines = content["lengths"], []
+    for kind, unit in (("ms", "milliseconds"), ("mib", "MiB more than before")):
+        for what, of in content[kind].items():
+            names = [name for name, row in of.items() if any(row)]
+            rows = [
+                (n, *(of[m][i] and f"{of[m][i]:.1f}" for m in names))
+                for i, n in enumerate(known)
+                if i < len(of[names[0]])
+            ]
+            lines += ["", f"{what}, {unit}:", "", *_table(("tokens in all", *names), rows)]
+    sizes = ", ".join(f"{name} {count:,}" for name, count in content["parameters"].items())
+    return [f"One sample, one thread, float32, text, audio and video equally long. Parameters: {sizes}.", *lines]
 
 
 SECTIONS: dict[str, tuple[Callable[[Content], Lines], str]] = {
     "effects": (_effects, "python -m studies effects"),
     "bench-scan": (scan, "python -m benchmarks scan"),
+    "bench-lengths": (lengths, "python -m benchmarks lengths"),
     "bench-layer": (layer, "python -m benchmarks layer"),
     "bench-alignment": (alignment, "python -m benchmarks alignment"),
     "bench-compile": (compiled, ""),
