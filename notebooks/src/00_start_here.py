@@ -21,6 +21,13 @@
 #
 # The first two are losses: they shape the model while it trains and cost nothing when it predicts.
 #
+# ![The model: text, audio and video are each projected to tokens of one width; in training two losses align them; all
+# tokens become one sequence in the order of time; N layers of a Modality-Aware Mamba fuse it; a mean and a head give
+# the prediction](pictures/architecture.svg)
+#
+# *The whole model. Circles are words, diamonds are sounds, squares are glimpses of the face, here and in every drawing
+# of the course. Chapter 06 goes through it box by box.*
+#
 # ## The question, and your prediction
 #
 # Before you run anything, write down what you expect. (A wrong guess that you wrote down teaches more than a right

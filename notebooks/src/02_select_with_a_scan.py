@@ -65,6 +65,16 @@ figures.sample_strips(strips, title="A stream of numbers, some of them marked", 
 # %% [markdown]
 # ## The idea by hand: a recurrence in a dozen lines
 #
+# A state that follows an input is an old idea, of physics: $h' = A h + B u$. A computer has tokens in place of a flow
+# of time. So hold each input for a time Δ and ask where the state then is. The answer is exact for $A$; for $B$ Mamba
+# takes its first term, $\bar B \approx \Delta B$, which is good while Δ is small.
+#
+# ![Three steps: a differential equation h′ = A h + B u with a smooth input; the input held for a step Δ, and a value
+# of h for each step; a chain of states, each from the one before, with an input from below and an output
+# above](pictures/scan.svg)
+#
+# *From left to right: the equation, its steps, and what is computed.*
+#
 # Mamba's recurrence has, for each channel of the input $u$, a state $h$ of $n$ numbers:
 #
 # $$ h_t = e^{\Delta_t A}\, h_{t-1} + \Delta_t B_t\, u_t, \qquad y_t = C_t \cdot h_t . $$
@@ -206,6 +216,13 @@ panel
 
 # %% [markdown]
 # ## And in a trained model?
+#
+# Around the scan stands a whole layer. A convolution over four tokens comes before it, $D$ lets the token pass beside
+# it, and the gate, SiLU of a second half of the projection, says how much of the result goes on.
+#
+# ![A Mamba layer: norm, in_proj, which gives u and z; u goes through a causal convolution, SiLU and the selective
+# scan, to whose output D times its input is added; that is multiplied by SiLU of z, then out_proj; what came in is
+# added](pictures/block.svg)
 #
 # Train AlignMamba-2 on mini-mosi, then look inside the scan of its first layer, for one sentence of the test split.
 # The sequence holds words, sounds and glimpses of the face, in the order of time. The dots are medians over all

@@ -69,6 +69,12 @@ print("the sequence:", " ".join(names[i] for i in sequence))
 # %% [markdown]
 # ## The idea by hand: two experts, one matrix
 #
+# ![Left: a sound meets the shared matrix and its own, whose answers are added, and beside it the one merged matrix.
+# Middle: a gate computes weights for three experts. Right: a gate sends the token to one of four small
+# networks](pictures/experts.svg)
+#
+# *Three kinds of experts. The first is this section's; the gate and the experts that are not linear come later.*
+#
 # In a Mamba layer there are two large matrices, one before the scan (`in_proj`) and one after it (`out_proj`). In the
 # Modality-Aware Mamba each becomes a mixture. For a token $x$ of modality $m$:
 #

@@ -14,6 +14,11 @@
 # word *j*, little if the two are alike and much if they are not. Now fill all holes as cheaply as possible. Who
 # carried sand where is the **plan**, and it is the alignment that we were looking for.
 #
+# ![Five heaps of sand above three holes. Left, each heap goes to the nearest hole: one hole is 180 % full, two are 60
+# % full. Right, the transport plan splits some heaps, and every hole is full](pictures/transport.svg)
+#
+# *The same sand twice. A ribbon is as wide as the mass that it carries.*
+#
 # ## The question, and your prediction
 #
 # > 1. A lazier rule: every sound simply goes to the word that is most like it. Under this rule, what share of the

@@ -77,7 +77,12 @@ figures.witness_curve(along, votes, {"ring": x[:, 0], "ball": y[:, 0]}, note="a 
 # ## The idea by hand
 #
 # Lay a little hill of width σ, the **bandwidth**, on every token, and let all hills of a cloud make a landscape.
-# Where the two landscapes differ, the clouds do. With the Gaussian kernel
+# Where the two landscapes differ, the clouds do.
+#
+# ![Left: a hill on every sound and every word of a line. Middle: the mean of the sounds' hills and that of the words'.
+# Right: their difference, positive where sounds are denser and negative where words are](pictures/kernels.svg)
+#
+# With the Gaussian kernel
 #
 # $$ k(u, v) = \exp\!\Big(-\frac{\lVert u - v\rVert^2}{2\sigma^2}\Big) $$
 #

@@ -14,6 +14,12 @@
 # batch. If the two agree to the fifth decimal, in the prediction and in every part of the loss, then nothing is
 # hidden.
 #
+# ![The model: text, audio and video are each projected to tokens of one width; in training two losses align them; all
+# tokens become one sequence in the order of time; N layers of a Modality-Aware Mamba fuse it; a mean and a head give
+# the prediction](pictures/architecture.svg)
+#
+# *The map of this chapter. At each step the box that is being written lights up.*
+#
 # ## The question, and your prediction
 #
 # > 1. The model has six steps: project, align, order, fuse, read out, and the loss. Which of them has the most
@@ -73,6 +79,9 @@ figures.attribution_bars(trace.attribution(0), note=f"{note} · {trace.ids[0]}")
 #
 # ### 1. Project
 #
+# <img src="pictures/architecture-project.svg" width="640" alt="The model of the first drawing, with the part “project”
+# lit">
+#
 # Features $X_m$ of width $D_m$, whatever it is, become tokens $H_m$ of width $d$: standardise with the training data's
 # mean and standard deviation, limit what is extreme, multiply, normalise.
 
@@ -88,6 +97,9 @@ def project(x, m):
 
 # %% [markdown]
 # ### 2. Align, in training only
+#
+# <img src="pictures/architecture-align.svg" width="640" alt="The model of the first drawing, with the part “align”
+# lit">
 #
 # The entropic transport distance (chapter 04) and the squared MMD with the median distance as its bandwidth (chapter
 # 05), between a modality's tokens and the anchor's, the words.
@@ -115,6 +127,9 @@ def squared_mmd(x, y):
 # %% [markdown]
 # ### 3. Order
 #
+# <img src="pictures/architecture-order.svg" width="640" alt="The model of the first drawing, with the part “order”
+# lit">
+#
 # One sequence out of three: token $i$ of $T_m$ has the time $(i + \tfrac12)/T_m$; sort by it, and where times are
 # equal the anchor, the words, comes last: a word has then seen its own sound and glimpse.
 
@@ -130,6 +145,8 @@ def interleave(tokens):
 
 # %% [markdown]
 # ### 4. Fuse
+#
+# <img src="pictures/architecture-fuse.svg" width="640" alt="The model of the first drawing, with the part “fuse” lit">
 #
 # A layer: norm, a product with the experts' merged matrix (chapter 03), a short causal convolution that mixes each
 # token with the few before it, the selective scan (chapter 02), a gate, and the product back. Added to what came in.
@@ -173,6 +190,9 @@ def mamba(x, modality, i):
 
 # %% [markdown]
 # ### 5. Read out, and 6. the loss
+#
+# <img src="pictures/architecture-read-out.svg" width="640" alt="The model of the first drawing, with the part “read
+# out and loss” lit">
 #
 # The mean over all tokens, and one number from it. The loss is that of the task, here the absolute error, and the two
 # of the alignment with their weights, summed over the pairs (sound, words) and (face, words).

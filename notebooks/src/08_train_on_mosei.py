@@ -78,6 +78,12 @@ figures.sample_strips(standard, title="A sentence at three paces", note=f"{note}
 # %% [markdown]
 # ## The idea by hand, 1: store what is real, read what is asked for
 #
+# ![Eight samples of 2 to 8 tokens: in a file with 12 steps each 58 % are padding, in batches as they come 38 %, in
+# batches by length 9 %. Below, the store: all real tokens in one row, and the offsets 0, 3, 11, 13, 20, 23, 31, 33,
+# 40](pictures/batches.svg)
+#
+# *Above: what padding costs, and what order by length saves. Below: what the file should have been.*
+#
 # First the arithmetic of the full file, then that of the file here.
 
 # %%

@@ -10,6 +10,10 @@
 # where it did before. A depth camera measures those distances, so it sees at once that the city is a toy. But it is
 # blind to colour: a white tile and a brown board of the same shape are the same to it.
 #
+# ![Left: a camera and two rays, between which a toy city stands near and a city twice as large stands twice as far;
+# both give the same picture, and only depth differs. Right: photograph and depth map, each cut into 49 patches that
+# become 49 tokens](pictures/cameras.svg)
+#
 # NYU-Depth V2 has 1449 photographs of rooms, each with a depth map of the same place, and asks: which kind of room?
 # This chapter makes the two kinds of picture into tokens, turns metres into something that a network likes better,
 # and trains a model on what neither side knows alone. It also shows two ways to fool yourself with 654 test frames.

@@ -83,6 +83,10 @@ print(f"Labels and texts: {said}; {len(annotations)} pairs, each with two annota
 #
 # One pair, as the model gets it: the picture is cut into 7 × 7 patches, each is a token, and so is each word. In
 # generated tweets we know which word names what is on a patch; that is drawn.
+#
+# ![A picture of a ball, cut into 7 × 7 patches; patches 22 to 33 as a row of tokens; the words “a lovely day with the
+# ball” as tokens; the links that one hopes for tie the ball's four patches to the word ball; then one sequence, words
+# before patches](pictures/patches.svg)
 
 # %%
 test, sides = data["test"], ("image", "text")

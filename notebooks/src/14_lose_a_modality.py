@@ -125,7 +125,13 @@ print("corruptions that the library knows:", ", ".join(KINDS))
 # ## What padding is, and what it is not
 #
 # A *missing* modality has no tokens. In a batch its row is padding, and a mask says so. The model squeezes padding out
-# before anything is computed, so it cannot matter what stands there. Let us try to make it matter:
+# before anything is computed, so it cannot matter what stands there.
+#
+# ![Three sequences. Whole: nine tokens. Lost: nine tokens, of which three sounds are zeros that claim to be tokens.
+# Missing: all sounds are masked and left out, and three words remain](pictures/missing.svg)
+#
+# Let us try to make it matter:
+#
 
 # %%
 plain = fit("mini-mosi", seed=seed, fast=fast, progress=False).model
