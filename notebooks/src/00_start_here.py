@@ -92,8 +92,9 @@ figures.sample_strips(standard, sample.words, title=f"What the model gets: {samp
 #
 # ## Train it
 #
-# One call. It reads its settings from the recipe of this data set, trains, and keeps the epoch that did best on the
-# validation split. Nothing is learned or chosen on the test split; the last line only measures there.
+# One call. It reads its settings from the **recipe** of this data set, a text file that holds every setting of a
+# training. Then it trains, and keeps the epoch that did best on the validation split (epochs are counted from 0).
+# Nothing is learned or chosen on the test split; the last line only measures there.
 #
 # We change two settings. The recipes keep the two alignment losses light, some by their share of the task's gradient,
 # and here we want to see what they do. So in this chapter both count as much as the task itself. (What that costs is
@@ -113,13 +114,15 @@ figures.losses(history, metric=monitor, best="min" if monitor.endswith(("loss", 
 
 # %% [markdown]
 # The loss is a sum, *L* = *L*<sub>task</sub> + λ<sub>OT</sub> · *L*<sub>OT</sub> + λ<sub>MMD</sub> ·
-# *L*<sub>MMD</sub>, and each part has its own axis above since their sizes differ. Look closer at the last part,
-# pair by pair:
+# *L*<sub>MMD</sub>, and each part has its own axis above since their sizes differ. Look closer at the last part, pair
+# by pair. A pair is a modality and the **anchor**, the modality that all others are aligned with; here it is the text.
+# The numbers are those of validation: before the first step, and in the epoch that the model comes from.
 
 # %%
 for m, anchor in model.config.pairs:
-    first, last = (epoch[f"train/mmd/{m}-{anchor}"] for epoch in (history[0], history[-1]))
-    print(f"MMD of {m} and {anchor}: {first:.3f} in the first epoch, {last:.3f} in the last: {last / first - 1:+.0%}")
+    first = history[0][f"untrained/mmd/{m}-{anchor}"]
+    last = history[result.best_epoch][f"valid/mmd/{m}-{anchor}"]
+    print(f"MMD of {m} and {anchor}: {first:.3f} untrained, {last:.3f} in the best epoch, {last / first - 1:+.0%}")
 figures.mmd_over_epochs(history, note=note)
 
 # %% [markdown]

@@ -161,8 +161,8 @@ pd.DataFrame(rows).T.round(3).astype({"parameters": int})
 # the sums $W_{\mathrm{shared}} + W_m$ make the layer. Add any $D$ to the shared matrix and take it from each $W_m$, and
 # nothing changes but the lengths that we ask for. So a convention is needed, and ours is $\sum_m W_m = 0$: what all
 # modalities have in common is counted as shared, and their own experts are the *deviations* from it. In training they
-# start at zero (the layer is then a plain Mamba's), and each step pulls them back a little. So whatever an own
-# expert adds below was learned.
+# start at zero (the layer is then a plain Mamba's, and in its picture each bar would be the shared expert's from end to
+# end), and each step pulls them back a little. So whatever an own expert adds below was learned.
 
 # %%
 model = results["both"].model

@@ -81,8 +81,8 @@ contents(spread, tokens, "Labels and lengths, split by split", figures_note)
 #
 # The recipe is a text file, `alignmamba2/recipes/mosi.toml`, and says of every setting where it comes from. After each
 # epoch the validation loss is computed, the weights of the best epoch are kept, and training ends when it has not
-# become better for some epochs (*patience*). Nothing was learned or chosen on the test split when the last line looks
-# at it.
+# become better for some epochs (*patience*). Epochs are counted from 0 here, in the pictures and in exercise 07.3, as
+# `history` counts them. Nothing was learned or chosen on the test split when the last line looks at it.
 
 # %%
 monitor = TrainingMonitor("loss", note=note, interactive=interactive)

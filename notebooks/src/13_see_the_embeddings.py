@@ -14,8 +14,8 @@
 #
 # ## The question, and your prediction
 #
-# > 1. Three clouds, one of them ten times as wide as the others, one far away. Will UMAP draw it wider, and that one
-# >    farther?
+# > 1. Of three clouds one is ten times as wide as the others, and another lies ten times as far away. Will UMAP draw
+# >    the one wider, and the other farther?
 # > 2. Pure noise, one round ball without any groups. What will UMAP draw?
 # > 3. Of a token's 10 nearest tokens, how many are of its own modality: in an untrained model, and in a trained one?
 # > 4. Do tokens of sentences with similar labels lie near each other after fusion?
@@ -51,15 +51,17 @@ model = fit("mini-mosi", seed=seed, fast=fast, datasets=data, progress=False).mo
 # %% [markdown]
 # ## A picture of the data
 #
-# Begin where the truth can be seen: three clouds that lie in a plane already. Two are narrow, the third is ten times
-# as wide; the first two are near each other, the last is far away. Left, as they are; right, what UMAP makes of them.
+# Begin where the truth can be seen: three clouds that lie in a plane already. *narrow* and *far* have the same width,
+# *wide* is ten times as wide. *wide* lies 10 from *narrow*, and *far* lies 100 from it. Left, where they are (the panel
+# is 100 wide and some 12 high, so heights are stretched); right, what UMAP makes of them.
 
 # %%
 kinds = np.repeat(["narrow", "wide", "far"], 100)
 middle, width = {"narrow": 0.0, "wide": 10.0, "far": 100.0}, {"narrow": 0.2, "wide": 2.0, "far": 0.2}
 clouds = np.stack([[middle[k], 0] + width[k] * rng.standard_normal(2) for k in kinds])
 drawn = figures.umap_2d(clouds, random_state=seed)
-figures.before_after(clouds, drawn, kinds, by=kinds, heads=("as they are", "UMAP"), note="three clouds, synthetic")
+heads = ("where they are, heights stretched", "UMAP")
+figures.before_after(clouds, drawn, kinds, by=kinds, heads=heads, note="three clouds, synthetic")
 
 # %%
 rows = {}
