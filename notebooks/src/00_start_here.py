@@ -55,6 +55,9 @@ import torch
 from alignmamba2 import AlignMamba2, evaluate, figures, fit, load_dataset, mmd, transport
 from alignmamba2.datasets import is_present
 from alignmamba2.explorers import TransportExplorer
+from course import check_parameters
+
+check_parameters(globals())
 
 real = "mosi-utterances"
 name = dataset or (real if is_present(real) else "mini-mosi")

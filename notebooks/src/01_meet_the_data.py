@@ -57,8 +57,9 @@ from alignmamba2.datasets.contents import leaks, report
 from alignmamba2.datasets.formats import mvsa_files, nyu_files
 from alignmamba2.datasets.formats.unpickle import UnsafePickle, read_pickle
 from alignmamba2.explorers import DataExplorer
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 print("Data set: miniatures of all four benchmarks, synthetic\nThe real files:")
 for name in ("mosi", "mosei", "nyu", "mvsa", "mosi-utterances"):
     print(f"{name:16s}{'here' if is_present(name, root or None) else f'not here; {ENTRIES[name].command}'}")

@@ -41,8 +41,9 @@ import torch
 from alignmamba2 import figures, fit, load_dataset, selective_scan
 from alignmamba2.explorers import ScanExplorer
 from alignmamba2.trace import Scan
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
 print(f"Data set: a generated stream; at the end {note}")

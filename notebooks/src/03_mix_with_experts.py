@@ -37,8 +37,9 @@ from alignmamba2.effects import expert_effects
 from alignmamba2.explorers import RoutingExplorer
 from alignmamba2.model.layers import ModalityAwareLinear
 from alignmamba2.model.ordering import order_tokens
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
 print(f"Data set: {note}\n{data['train'].description}")

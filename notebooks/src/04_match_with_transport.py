@@ -43,8 +43,9 @@ import torch
 
 from alignmamba2 import figures, load_dataset, transport
 from alignmamba2.explorers import TransportExplorer
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 data = load_dataset("mini-mosi")
 train, test = data["train"], data["test"]
 pair, note = ("audio", "text"), "mini-mosi, synthetic"

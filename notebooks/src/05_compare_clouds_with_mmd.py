@@ -36,8 +36,9 @@ import torch
 from alignmamba2 import AlignMamba2, figures, fit, load_dataset, mmd
 from alignmamba2.alignment import permutation_test, witness
 from alignmamba2.explorers import DiscrepancyExplorer
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
 print(f"Data set: {note}; first, a ring and a ball, synthetic too")

@@ -46,8 +46,9 @@ import torch.nn.functional as F
 
 from alignmamba2 import figures, fit, load_dataset
 from alignmamba2.explorers import SampleExplorer
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
 print(f"Data set: {note}\n{data['train'].description}")

@@ -45,8 +45,10 @@ from alignmamba2.explorers import TrainingMonitor
 from alignmamba2.figures.contents import contents
 from alignmamba2.metrics import regression_metrics
 from alignmamba2.training import predict
-from course import check
+from course import check, check_parameters
 from course.leaks import scores as known_labels
+
+check_parameters(globals())
 
 # %%
 pd.options.display.max_colwidth = None

@@ -50,8 +50,10 @@ from alignmamba2.experiments import BENCHMARKS
 from alignmamba2.explorers import DataExplorer
 from alignmamba2.metrics import classification_metrics
 from alignmamba2.training import predict
-from course import check
+from course import check, check_parameters
 from tools.stopwatch import peak_extra_mib
+
+check_parameters(globals())
 
 # %%
 pd.options.display.max_colwidth = None

@@ -52,8 +52,9 @@ from alignmamba2.datasets.hha import CX, FX, gravity, hha, points
 from alignmamba2.datasets.mini import nyu as mini_nyu
 from alignmamba2.explorers import TransportExplorer
 from alignmamba2.training import predict
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 root = root or None
 name = dataset or "mini-nyu"
 recipe = name if name.startswith("mini") else f"{name}-frozen"

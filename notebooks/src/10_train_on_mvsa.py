@@ -53,8 +53,10 @@ from alignmamba2.datasets.formats import mvsa_files
 from alignmamba2.datasets.mini import mvsa as mini_mvsa
 from alignmamba2.explorers import SampleExplorer
 from alignmamba2.training import predict
-from course import check
+from course import check, check_parameters
 from studies.datasets import emoji
+
+check_parameters(globals())
 
 # %%
 root = root or None

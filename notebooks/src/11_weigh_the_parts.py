@@ -41,9 +41,10 @@ from alignmamba2 import figures, fit, load_dataset
 from alignmamba2.baselines import matching_width, parameter_count
 from alignmamba2.experiments import ABLATIONS
 from alignmamba2.metrics import holm, interval, paired_test
-from course import check, stored_results
+from course import check, check_parameters, stored_results
 from course.comparison import ComparisonExplorer
 
+check_parameters(globals())
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
 print(f"Data set: {note}, to train on; and kept results of the real CMU-MOSI")

@@ -38,11 +38,12 @@ from torch.nn import functional as F
 
 from alignmamba2 import figures, load_dataset, selective_scan
 from alignmamba2.scan import selective_step
-from course import check
+from course import check, check_parameters
 from course.lengths import batch_of, measure, models, predict, train_step
 from course.scaling import ScalingExplorer
 from tools.stopwatch import machine, medians
 
+check_parameters(globals())
 draw = torch.Generator().manual_seed(seed)
 print("Data set: random tokens, synthetic; and lengths of mini-mosi, synthetic")
 here = machine("numba")

@@ -37,8 +37,9 @@ from sklearn.manifold import trustworthiness
 
 from alignmamba2 import AlignMamba2, figures, fit, load_dataset
 from alignmamba2.explorers import EmbeddingExplorer
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
 print(f"Data set: {note}; first, clouds in the plane, synthetic too")

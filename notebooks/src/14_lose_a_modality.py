@@ -40,8 +40,9 @@ import torch
 from alignmamba2 import MultimodalBatch, evaluate, figures, fit, load_dataset
 from alignmamba2.datasets.corruptions import KINDS, corrupt, dice
 from alignmamba2.explorers import SampleExplorer
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 data = load_dataset("mini-mosi")
 modalities = tuple(data["train"].modalities)
 test = dataclasses.replace(data["test"], samples=data["test"].samples[: 40 if fast else 200])

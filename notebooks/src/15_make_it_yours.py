@@ -46,8 +46,9 @@ from alignmamba2.explorers import SampleExplorer
 from alignmamba2.launch import open_run
 from alignmamba2.model.layers import ModalityAwareLinear
 from alignmamba2.training import predict
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 pixels, digit = load_digits(n_class=4, return_X_y=True)
 pixels = torch.tensor(pixels / 16, dtype=torch.float32).view(-1, 8, 8)
 note = "real digits, synthetic pairs"
