@@ -55,10 +55,9 @@ import torch
 from alignmamba2 import AlignMamba2, evaluate, figures, fit, load_dataset, mmd, transport
 from alignmamba2.datasets import is_present
 from alignmamba2.explorers import TransportExplorer
-from course import check_parameters
+from course import check, check_parameters
 
 check_parameters(globals())
-
 real = "mosi-utterances"
 name = dataset or (real if is_present(real) else "mini-mosi")
 data = load_dataset(name)
@@ -101,7 +100,7 @@ figures.sample_strips(standard, sample.words, title=f"What the model gets: {samp
 #
 # We change two settings. The recipes keep the two alignment losses light, some by their share of the task's gradient,
 # and here we want to see what they do. So in this chapter both count as much as the task itself. (What that costs is
-# exercise 2.)
+# exercise 3.)
 
 # %%
 alignment = {"model.lambda_ot": 1.0, "model.lambda_mmd": 1.0}
@@ -284,14 +283,43 @@ table.round(3)
 #
 # ## Exercises
 #
-# 1. **Half an algorithm.** Call `sinkhorn(..., steps=1)`. Which sums of the plan are right and which are not? Why
+# **00.1 Make the rows right.** One half of a round of Sinkhorn: given the kernel $K$ and $v$, find the $u$ with which
+# the plan $P_{ij} = u_i K_{ij} v_j$ has the right rows. Replace the placeholder and run the cell: `check` tries your
+# function on random inputs and says what is wrong.
+
+
+# %% tags=["exercise"]
+def rows_right(kernel, v):
+    """Kernel (T_x, T_y) and v (T_y,) → the plan u_i K_ij v_j, (T_x, T_y), whose rows all sum to 1 / T_x."""
+    return None  # your turn
+
+
+check("00.1", rows_right)
+
+# %% [markdown]
+# Stuck? `from course import hint`, then `hint("00.1")`; each call says a little more. The others are experiments, and
+# the last is a question to argue about:
+#
+# 2. **Half an algorithm.** Call `sinkhorn(..., steps=1)`. Which sums of the plan are right and which are not? Why
 #    those? How many steps until both are right to four digits, at ε = 0.05 and at ε = 0.5?
-# 2. **What alignment costs, and what it brings.** Train without it, `overrides={"model.lambda_ot": 0.0,
+# 3. **What alignment costs, and what it brings.** Train without it, `overrides={"model.lambda_ot": 0.0,
 #    "model.lambda_mmd": 0.0}`, and with the recipe's own weights, no overrides. Give each model's
 #    `trace(test.batch())` to `measures`. Which lines of the table change? Does the score? (One seed is an anecdote:
 #    take three before you believe it.)
-# 3. **Other neighbours.** Set `k=1` and `k=50` in `same_modality_neighbours`. Does the answer to your fourth
+# 4. **Other neighbours.** Set `k=1` and `k=50` in `same_modality_neighbours`. Does the answer to your fourth
 #    prediction depend on it?
+# 5. **To argue.** A colleague shows a plan in which nine tenths of the mass lie on the true partners, and says: "so
+#    the alignment loss works." Which two further numbers do you ask for, and what could each of them show?
+#
+# <details><summary>A model answer</summary>
+#
+# First the same number for the *untrained* model. Tokens that run in step, or features that are alike from the start,
+# give a good plan without any training, and then the loss has done nothing. Second the same number for a model that
+# was trained *without* the loss. The task alone may bring a sound and its word together, and then the loss has added
+# nothing. (And for both: how far are seeds apart?) Only if the number is clearly above both has the loss found the
+# partners. Whether that helps to predict is a third question, answered by the score with and without it.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

@@ -413,6 +413,23 @@ check("01.3", leaked)
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("01.1")`; each call says a little more.
 #
+# **01.4 To design.** A company gives you phone calls to learn from: an agent and a customer in each, one label per
+# call. Agents take many calls, and some customers call again. Write down how you split them, and three checks of the
+# split.
+#
+# <details><summary>A model answer</summary>
+#
+# What may be shared depends on what is claimed. If the model is to serve *new customers* of the same agents, all
+# calls of one customer go into one split, and agents may stand in all of them; the protocol must say so. If it is to
+# serve new agents, it is the other way round. Both at once means to drop the calls that tie the groups together.
+#
+# Checks: (1) no customer's number, no recording (by hash) and no transcript stands in two splits; (2) the share of
+# each label in each split, and with it the score of a constant; (3) a model that sees nothing but the agent's name:
+# if it beats the constant on the test split, agents' habits are part of the answer, and a model of the speech must be
+# held against that.
+#
+# </details>
+#
 # ## Recap, and what comes next
 #
 # - Look into a file before you believe it: shapes, zeros, infinities, labels, and what stands in two splits.

@@ -310,6 +310,23 @@ check("02.3", half_life)
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("02.1")`; each call says a little more.
 #
+# **02.4 To derive.** With a fixed Δ the output is $y_t = \sum_r k_r u_{t-r}$, with weights that depend on the
+# distance $r$ alone. Let each token be marked with probability $p$, and all numbers be independent with variance 1.
+# Which $k$ is best for the task of this chapter, and what share of the variance does it explain? Is there a Δ that
+# reaches it?
+#
+# <details><summary>A model answer</summary>
+#
+# The last marked token lies $r$ back with probability $q_r = p(1-p)^r$. The numbers are independent, so the best
+# weight is the covariance of $u_{t-r}$ with the target, $k_r = q_r$, and the share explained is
+# $\sum_r q_r^2 = p^2 / (1 - (1-p)^2) = p/(2-p)$. For $p = 0.12$ that is 6 %.
+#
+# And $q_r$ falls by the same factor $1-p$ at each step, as $e^{r \Delta A}$ does. So the fixed Δ with
+# $e^{\Delta A} = 1 - p$ is the best of *all* fixed rules, and still explains next to nothing. (On one stream of 64
+# tokens the share that is printed may be larger: its scale was fitted to that very stream.)
+#
+# </details>
+#
 # ## Recap, and what comes next
 #
 # - A state of fixed size is changed at every token: $h_t = e^{\Delta_t A} h_{t-1} + \Delta_t B_t u_t$.

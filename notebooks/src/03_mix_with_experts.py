@@ -11,8 +11,8 @@
 #
 # AlignMamba-2 does both at once. Every token meets two *experts*, one that belongs to its modality and one that all
 # modalities share, and their answers are added. This is a mixture of experts, but a gentle one: no gate has to learn
-# who is asked, for a token's modality is known. And it has a property that is rare among such mixtures: **it costs
-# nothing.**
+# which expert is asked, for a token's modality is known. And it has a property that is rare among such mixtures: **it
+# costs nothing.**
 #
 # ## The question, and your prediction
 #
@@ -287,6 +287,22 @@ check("03.3", growth)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("03.1")`; each call says a little more.
+#
+# **03.4 To derive.** Show that $W_{\mathrm{shared}} + D$ and $W_m - D$ make the same layer for every matrix $D$. How
+# many numbers of the layer are thus free? Weight decay prefers small weights: which $D$ does it choose, and is that
+# the convention of this chapter?
+#
+# <details><summary>A model answer</summary>
+#
+# The layer only uses the sums, and $(W_{\mathrm{shared}} + D) + (W_m - D)$ is the old sum. $D$ is any $k \times d$
+# matrix, so as many numbers as one expert has are free.
+#
+# Decay makes $\lVert W_{\mathrm{shared}} + D \rVert^2 + \sum_m \lVert W_m - D \rVert^2$ small. The derivative is zero
+# where $W_{\mathrm{shared}} + D = \sum_m (W_m - D)$: the shared expert becomes the *sum* of the others. Our
+# convention makes that sum zero instead, $D = \frac{1}{M}\sum_m W_m$. Same layer, same predictions, other bars: a
+# share is a convention, an effect on predictions is not.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

@@ -54,8 +54,9 @@ data = load_dataset("mini-mosi")
 print(f"Data set: {note}\n{data['train'].description}")
 
 # %% [markdown]
-# Train it, without dropout, so that every number can be computed twice, and reading forwards only, so that a layer has
-# one scan to write. All that we take from the model are its settings `c`, and its weights `W` by name.
+# Train it without **dropout**, which in training sets some numbers to 0 at random so that a model does not come to
+# rely on single ones; so every number can be computed twice, and reading forwards only, so that a layer has one scan
+# to write. All that we take from the model are its settings `c`, and its weights `W` by name.
 
 # %%
 overrides = {"model.dropout": 0.0, "model.direction": "forward", "model.lambda_ot": 0.5, "model.lambda_mmd": 0.5}
@@ -103,7 +104,8 @@ def project(x, m):
 # lit">
 #
 # The entropic transport distance (chapter 04) and the squared MMD with the median distance as its bandwidth (chapter
-# 05), between a modality's tokens and the anchor's, the words.
+# 05), between a modality's tokens and those of the **anchor**, the modality that all others are aligned with: here the
+# words.
 
 
 # %%
@@ -318,6 +320,22 @@ check("06.3", causal_convolution)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("06.1")`; each call says a little more.
+#
+# **06.4 To design.** Where times are equal, the words come last. What could change if they came first? Say which
+# token then has seen which, and design an experiment that shows whether it matters.
+#
+# <details><summary>A model answer</summary>
+#
+# The scan reads forwards, so a token knows what came before it. With the words last, a word has seen the sound and
+# the glimpse of its own moment; with the words first it has seen only those of the moment before, and the sound has
+# seen the word. If the model reads out only the words (`readout="anchor"`), they would lose one step of the other
+# two. If it reads out the mean of all tokens, or scans in both directions, little can change.
+#
+# So train both orders, `ties`, crossed with both readouts, forwards only; the same seeds, at least five; and compare
+# pairs on the same test samples, as in chapter 11. The hypothesis is a difference with `readout="anchor"` and none
+# with the mean; without the second arm a difference would not say why.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

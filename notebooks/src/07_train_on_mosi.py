@@ -326,6 +326,21 @@ check("07.3", stop)
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("07.1")`; each call says a little more.
 #
+# **07.4 To argue.** Paper A reports “Acc-2 84.1”, the best of ten seeds. Paper B reports “Non0 83.2 ± 0.9” over five
+# seeds. Which model is better? What do you ask the authors of A?
+#
+# <details><summary>A model answer</summary>
+#
+# One cannot know, for A does not say which rule it used; between Has0 and Non0 lie one or two points in the tables
+# above. Suppose it was Non0, and that A's seeds spread like B's. The best of ten draws lies about 1.5 standard
+# deviations above their mean, so A's mean would be near $84.1 - 1.5 \cdot 0.9 \approx 82.7$, *below* B's. And B's
+# mean is known to within $0.9/\sqrt{5} \approx 0.4$ at best.
+#
+# Ask A for the rule, for all ten scores, for how the epoch was chosen, and for the features. If the ten seeds were
+# chosen from on the test split, there is no test score left.
+#
+# </details>
+#
 # ## Recap, and what comes next
 #
 # - A score needs its rule (Has0, Non0, …), its split, its seeds, its features, and what a constant would get.

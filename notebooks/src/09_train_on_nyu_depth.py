@@ -22,7 +22,8 @@
 #
 # > 1. Our generated rooms have one of five colour schemes and one of two sizes; the class is the pair, so there are
 # >    ten. How often can the photograph alone be right? The depth map alone? Both?
-# > 2. The real classes are uneven. How often is right who always says *bedroom*? And averaged over classes?
+# > 2. The real classes are uneven. What is the accuracy of a model that always says *bedroom*? And what is the mean of
+# >    its accuracies over the ten classes?
 # > 3. A model that guesses blindly among ten classes is tested after each of 30 epochs, and the best epoch is
 # >    reported. How far above 10 % is that?
 # > 4. Patch *i* of the depth map and patch *i* of the photograph show the same place. Will the transport plan find it?
@@ -55,8 +56,7 @@ from alignmamba2.training import predict
 from course import check, check_parameters
 
 check_parameters(globals())
-root = root or None
-name = dataset or "mini-nyu"
+root, name = root or None, dataset or "mini-nyu"
 recipe = name if name.startswith("mini") else f"{name}-frozen"
 options = {"size": 60} if fast and name == "mini-nyu" else {}
 data = load_dataset(name, root=root, **options)
@@ -347,6 +347,20 @@ check("09.3", twins)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("09.1")`; each call says a little more.
+#
+# **09.4 To design.** “Photograph and depth together are no better than the photograph alone, so depth has nothing to
+# say.” Which experiments tell *depth knows nothing new* from *this model does not use it*?
+#
+# <details><summary>A model answer</summary>
+#
+# (1) Depth alone against the constant: if it is above, depth knows something. (2) Among frames that the photograph
+# alone gets wrong, how often is depth alone right? That share, added to the photograph's accuracy, is the most that
+# any fusion of these two could have. (3) The same model with the depth maps dealt to other frames at random, trained
+# and tested: if it is as good as with the right ones, the model does not use them. (4) A world where depth must help,
+# such as mini-nyu: if the model gains there, it *can* use depth. All on the same test frames, in pairs, by scenes;
+# and with the interval, which says how large a gain could have been missed.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

@@ -333,6 +333,22 @@ check("11.3", holm_corrected)
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("11.1")`; each call says a little more.
 #
+# **11.4 To design.** You may train twenty models, an hour each, and want to know whether your change is better.
+# Videos for testing are few. More seeds, or something else?
+#
+# <details><summary>A model answer</summary>
+#
+# The variance of a mean score is about $\sigma_{\mathrm{seed}}^2 / S + \sigma_{\mathrm{video}}^2 / N$, with $S$ seeds
+# and $N$ test videos. Ten seeds for each model make the first term small and leave the second as it is, and with few
+# videos that is the larger one.
+#
+# So cut *all* videos into ten folds, and train both models on each, with the same seed: twenty trainings, and every
+# video is tested once. The difference is taken video by video, with a paired test over videos. Fix before the first
+# run: the metric, the folds, the test, and the smallest difference that would matter. One comparison, so no
+# correction; whoever tries three changes must correct for three.
+#
+# </details>
+#
 # ## Recap, and what comes next
 #
 # - A score has two kinds of luck in it, of the seed and of the test samples. Give an interval over both.

@@ -329,6 +329,22 @@ check("12.3", outgrown)
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("12.1")`; each call says a little more.
 #
+# **12.4 To derive.** By the counts of this chapter, at which length do a layer of attention and a Mamba layer
+# multiply equally often? Put in $d = 32$ and $d = 1024$, with $n = 16$. Why is the length at which the *times* cross
+# another one?
+#
+# <details><summary>A model answer</summary>
+#
+# With $e = 2d$ the Mamba layer has $6Ld^2 + 4Ld(n + d/16) + 6Ldn = 6.25\,Ld^2 + 10\,Ldn$. Attention has
+# $4Ld^2 + 2L^2d$. Equal where $2Ld = 2.25\,d^2 + 10\,dn$, that is $L = 1.125\,d + 5n$: 116 tokens for $d = 32$, 1232
+# for $d = 1024$. The wider the model, the later.
+#
+# Times cross elsewhere since multiplications differ in price. Those of attention are large matrix products, which a
+# processor does many at a time; those of the scan wait for one another, and are bound by memory. And below a few
+# hundred tokens both mostly cost what every call costs.
+#
+# </details>
+#
 # ## Recap, and what comes next
 #
 # - On logarithmic axes a power law is a straight line, and its slope the power; say for which lengths.

@@ -9,7 +9,7 @@
 # and a sentence that the colours are mixed now, or apart. It persuades at once. It should not.
 #
 # A token inside the model has dozens of coordinates, a sheet of paper has two. Something has to be given up. UMAP
-# gives up nearly everything but one thing: who is whose neighbour. A reader who takes sizes, gaps and islands for
+# gives up nearly everything but one thing: which points are neighbours. A reader who takes sizes, gaps and islands for
 # facts is reading what is not written there. In this chapter you learn to read what is, and to say it in numbers.
 #
 # ## The question, and your prediction
@@ -259,6 +259,20 @@ check("13.3", guess)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("13.1")`; each call says a little more.
+#
+# **13.4 To argue.** A paper shows one plane before fusion, without order, and one after it, with an island per class,
+# and concludes that fusion makes the classes separable. What do you ask for before you believe it?
+#
+# <details><summary>A model answer</summary>
+#
+# (1) Which tokens are drawn? If they are of the training split, the islands may be what the model has learned by
+# heart. (2) The same two planes of an untrained model, and with another random start and another number of
+# neighbours. (3) A number from the full space: how well a token's label is guessed from its nearest tokens of *other*
+# samples, beside the same with shuffled labels. (4) The same number before fusion: if the labels could be guessed as
+# well there, only UMAP saw a difference. And a remark: a classifier's last layer is trained to make classes
+# separable. That it does so on test data is the accuracy, which is in the table already.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #
