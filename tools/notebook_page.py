@@ -33,6 +33,7 @@ p code, li code, td code { background: #f2f2f2; padding: 1px 4px; border-radius:
 .jp-OutputArea pre, .output_subarea pre { padding: 6px 14px; white-space: pre-wrap; }
 figure { margin: 8px 0; }
 img { max-width: 100%; height: auto; }
+p:has(> img) { max-width: 100%; }
 table.dataframe { border: none; margin: 12px 14px; font-size: 15px; }
 .dataframe th, .dataframe td { border-width: 0 0 1px 0; }
 .anchor-link { display: none; }
