@@ -501,7 +501,7 @@ def test_the_monitor_draws_each_epoch():
     assert monitor.fig.layout.xaxis.dtick == 1  # there is no epoch 1.5
     monitor.controls["metric"].value = "loss"
     assert list(data_of(monitor, "metric").y) == [1, 2, 3]
-    assert data_of(monitor, "best").x[0] == 1
+    assert data_of(monitor, "best").x[0] == 0
 
 
 @pytest.fixture(scope="module")
