@@ -194,7 +194,7 @@ def test_a_modality_is_switched_off_with_the_keyboard(lab):
 
 def test_the_monitor_draws_a_training(lab):
     panel = lab.panel("live = explorers")
-    assert lab.words(panel).startswith("Epoch 2: task loss")
+    assert lab.words(panel).startswith("Epoch 1: task loss")
     drawn = panel.locator(".js-plotly-plot").first.evaluate(
         "plot => plot.data.find(t => t.meta === 'train/task').x.length"
     )

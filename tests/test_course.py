@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from notebooks import course
-from notebooks.course import check, exercises, hint
+from notebooks.course import check, check_parameters, exercises, hint
 from notebooks.course.checking import TODO, WRONG, compare
 from notebooks.course.exercise import Chapter
+from notebooks.course.parameters import KINDS
 from tools.build import EXERCISE, build_notebook
 
 SOURCES = sorted((Path(__file__).parents[1] / "notebooks" / "src").glob("*.py"))
@@ -43,6 +44,53 @@ def run_cell(code: str) -> dict:
     names["check"] = lambda name, answer: names.__setitem__("verdict", check(name, answer))
     exec(code, names)
     return names
+
+
+class TestParameters:
+    """What papermill injects, against what the notebook's own cell has."""
+
+    OWN = "seed = 0\nfast = False\ninteractive = True\n"
+
+    def names(self, injected: str) -> dict:
+        names = {"In": ["", self.OWN, f"# Parameters\n{injected}"]}
+        exec(self.OWN + injected, names)
+        return names
+
+    @pytest.mark.parametrize("injected", ["", "seed = 3", "fast = True\ninteractive = False"])
+    def test_what_the_notebook_has_is_taken(self, injected):
+        check_parameters(self.names(injected))
+
+    @pytest.mark.parametrize(
+        ("injected", "words"),
+        [
+            ("sead = 3", "parameter 'sead': this notebook has no such parameter; it has fast, interactive, seed"),
+            ("epochs = 3", "parameter 'epochs': this notebook has no such parameter"),
+            ("fast = 'false'", "parameter 'fast': found 'false' (str); expected True or False"),
+            ("interactive = 0", "parameter 'interactive': found 0 (int); expected True or False"),
+            ("seed = True", "parameter 'seed': found True (bool); expected a whole number"),
+            ("seed = 1.5", "parameter 'seed': found 1.5 (float); expected a whole number"),
+            ("seed = -1", "parameter 'seed': found -1 (int); expected a whole number"),
+        ],
+    )
+    def test_anything_else_is_refused_by_name(self, injected, words):
+        with pytest.raises(ValueError, match=re.escape(words)):
+            check_parameters(self.names(injected))
+
+    def test_names_of_later_cells_are_no_parameters(self):
+        names = self.names("seed = 3")
+        names["In"].append("%time\nx = 1")
+        names["In"].append("epochs = [1, 2]")
+        check_parameters(names)
+
+    @pytest.mark.parametrize("source", SOURCES, ids=[source.stem for source in SOURCES])
+    def test_every_chapter_checks_them_first(self, source):
+        cells = [cell for cell in build_notebook(source).cells if cell.cell_type == "code"]
+        at = next(i for i, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", ()))
+        own = set(re.findall(r"^(\w+) = ", cells[at].source, re.MULTILINE))
+        assert own <= set(KINDS)
+        lines = [line for line in cells[at + 1].source.splitlines() if line and not re.match(r"import |from ", line)]
+        assert at == 0
+        assert lines[0] == "check_parameters(globals())"
 
 
 def test_notebooks_and_chapters_have_the_same_exercises():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import os
 import re
@@ -13,7 +14,8 @@ import nbformat
 import pytest
 
 from studies.datasets import emoji
-from tools.build import NotebookError, build_notebook, build_notebooks, with_solutions
+from tools.build import NotebookError, build_notebook, build_notebooks, with_pictures, with_solutions
+from tools.drawings import drawn
 from tools.gallery import build_gallery
 from tools.notebook_page import FIGURE, FORMULA, PLOTLY, WIDGET
 from tools.run import data_set, run_notebook
@@ -80,14 +82,63 @@ def test_the_conventions_hold(source):
 @every_notebook
 def test_the_exercises_are_checked(source):
     cells = [cell for cell in code(build_notebook(source)) if "exercise" in cell.metadata.get("tags", ())]
-    if source.stem.startswith("00"):
-        pytest.skip("the start notebook's exercises are open questions")
-    assert 2 <= len(cells) <= 4
+    assert (1 if source.stem.startswith("00") else 2) <= len(cells) <= 4
     assert all("your turn" in cell.source for cell in cells)
+    assert text_of(source).count("<details><summary>A model answer</summary>\n\n") == 1  # of the open exercise
 
 
 def test_every_notebook_has_a_source():
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == {path.stem for path in SOURCES}
+
+
+class TestDrawings:
+    """The schematics: as their code draws them, each with words for who cannot see it, nothing cut off or covered."""
+
+    def test_they_are_drawn_from_their_code(self):
+        made = {path.name: path.read_text("utf-8") for path in (FOLDER / "pictures").glob("*.svg")}
+        assert made == drawn(), "the two differ; run: python -m tools drawings"
+
+    def test_each_is_shown_with_words(self):
+        shown = set()
+        for text in [*map(text_of, SOURCES), (FOLDER.parent / "README.md").read_text("utf-8")]:
+            for words, name in re.findall(r"!\[([^\]]*)\]\((?:notebooks/)?pictures/([\w-]+\.svg)\)", text):
+                shown.add(name)
+                assert len(words) > 60, name
+            for name, words in re.findall(r'<img src="pictures/([\w-]+\.svg)" width="\d+"\s+alt="([^"]+)"', text):
+                shown.add(name)
+                assert words, name
+        assert shown == set(drawn())
+
+    def test_a_run_notebook_holds_them(self):
+        cell = nbformat.v4.new_markdown_cell('![a scan](pictures/scan.svg) and <img src="pictures/block.svg" alt="">')
+        (cell,) = with_pictures(nbformat.v4.new_notebook(cells=[cell]), FOLDER).cells
+        found = re.findall(r"data:image/svg\+xml;base64,([^\")]+)", cell.source)
+        assert [base64.b64decode(text).decode() for text in found] == [drawn()["scan.svg"], drawn()["block.svg"]]
+
+    @pytest.mark.parametrize("name", sorted(drawn()))
+    def test_no_words_are_cut_off_or_covered(self, name, browser):
+        view = browser.new_page()
+        view.goto((FOLDER / "pictures" / name).as_uri())
+        texts, boxes = (
+            view.evaluate(
+                "s => [...document.querySelectorAll(s)].map(e => [e.getBBox(), e.textContent]).map("
+                "([b, t]) => [b.x, b.y, b.x + b.width, b.y + b.height, t])",
+                kind,
+            )
+            for kind in ("text", "rect[rx='8']")
+        )
+        width, height = view.evaluate("[document.documentElement.viewBox.baseVal].flatMap(b => [b.width, b.height])")
+        view.close()
+        for left, top, right, bottom, words in texts:
+            assert 4 < left < right < width - 4, words
+            assert 0 < top < bottom < height, words
+            for a, b, c, d, _ in boxes:
+                if a < (left + right) / 2 < c and b < (top + bottom) / 2 < d:
+                    assert a + 2 < left < right < c - 2, f"{words!r} is wider than its box"
+        for one, other in itertools.combinations(texts, 2):
+            wide = min(one[2], other[2]) - max(one[0], other[0])
+            high = min(one[3], other[3]) - max(one[1], other[1])
+            assert wide < 1 or high < 5, f"{one[4]!r} lies on {other[4]!r}"
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import json
+import mimetypes
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,9 @@ from alignmamba2.storage.files import write_text
 
 # The last line of an exercise cell: what CI fills a solution into.
 EXERCISE = re.compile(r"^check\(\"(?P<name>\d\d\.\d+)\", (?P<answer>\w+)\)\s*\Z", re.MULTILINE)
+
+# A picture of a text, in Markdown or HTML, beside the notebook.
+PICTURE = re.compile(r"""(\]\(|<img src=")(pictures/[\w-]+\.\w+)(["\)])""")
 
 
 class NotebookError(ValueError):
@@ -71,6 +76,20 @@ def with_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             exercise = exercises(ending["name"].partition(".")[0])[ending["name"]]
             cell.source = f"{exercise.source(ending['answer'])}\n\n\n{ending[0]}"
     return solved
+
+
+def with_pictures(notebook: nbformat.NotebookNode, folder: str | Path) -> nbformat.NotebookNode:
+    """The notebook itself, with the pictures of its text inside it, so that it can be read anywhere."""
+
+    def inside(match: re.Match) -> str:
+        path = Path(folder) / match[2]
+        kind, _ = mimetypes.guess_type(path)
+        return f"{match[1]}data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}{match[3]}"
+
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = PICTURE.sub(inside, cell.source)
+    return notebook
 
 
 def notebook_cell(code: str) -> str:

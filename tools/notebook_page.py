@@ -32,6 +32,8 @@ pre { margin: 0; overflow-x: auto; font: 13px/1.5 "DejaVu Sans Mono", Consolas, 
 p code, li code, td code { background: #f2f2f2; padding: 1px 4px; border-radius: 3px; font-size: 0.88em; }
 .jp-OutputArea pre, .output_subarea pre { padding: 6px 14px; white-space: pre-wrap; }
 figure { margin: 8px 0; }
+img { max-width: 100%; height: auto; }
+p:has(> img) { max-width: 100%; }
 table.dataframe { border: none; margin: 12px 14px; font-size: 15px; }
 .dataframe th, .dataframe td { border-width: 0 0 1px 0; }
 .anchor-link { display: none; }

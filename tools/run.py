@@ -14,7 +14,7 @@ import nbformat
 
 from alignmamba2.__main__ import setting
 
-from .build import NotebookError, build_notebook, notebook_cell, with_solutions, write_notebook
+from .build import NotebookError, build_notebook, notebook_cell, with_pictures, with_solutions, write_notebook
 from .notebook_page import write_page
 
 CELL_TIMEOUT = 1800  # seconds: a cell may train several models, on a machine that others use too
@@ -77,7 +77,7 @@ def run_notebook(
         except PapermillExecutionError as error:
             failed = notebook_cell(error.source)
             raise NotebookError(f"{source}: the cell “{failed}” failed: {error.ename}: {error.evalue}") from error
-        executed = nbformat.read(finished, as_version=4)
+        executed = with_pictures(nbformat.read(finished, as_version=4), NOTEBOOKS)
     problems = widget_errors(executed)
     if problems:
         raise NotebookError(f"{source}: error in a widget: {'; '.join(problems)}")

@@ -34,7 +34,7 @@ class TrainingMonitor(Explorer):
     >>> monitor = TrainingMonitor(interactive=False)
     >>> monitor.on_epoch({"epoch": 0, "train/task": 0.7, "valid/accuracy": 0.5})
     >>> monitor.words
-    'Epoch 1: task loss 0.7; validation accuracy 0.5, the best so far in epoch 1.'
+    'Epoch 0: task loss 0.7; validation accuracy 0.5, the best so far in epoch 0.'
     """
 
     def __init__(self, metric: str = "accuracy", *, epochs: int = 10, **options: Unpack[PanelOptions]):
@@ -76,7 +76,7 @@ class TrainingMonitor(Explorer):
     def _paint(self, metric: str) -> str:
         if self.history and self.history[-1]["epoch"] >= self._epochs:
             self._epochs *= 2
-        self.fig.update_xaxes(range=[0.5, self._epochs + 0.5], tick0=0, dtick=whole_steps(self._epochs, 8))
+        self.fig.update_xaxes(range=[-0.5, self._epochs - 0.5], tick0=0, dtick=whole_steps(self._epochs, 8))
         if not self.history:
             return "No epoch yet."
         last = self.history[-1]
@@ -91,8 +91,7 @@ class TrainingMonitor(Explorer):
             self._set("best", x=[epochs[best]], y=[values[best]])
             facts.append(f"validation {metric} {values[-1]:.3g}, the best so far in epoch {epochs[best]}")
         self.fig.layout.annotations[3].text = f"validation {metric}"
-        return f"Epoch {last['epoch'] + 1}: {'; '.join(facts)}."
+        return f"Epoch {last['epoch']}: {'; '.join(facts)}."
 
     def _curve(self, name: str) -> dict[str, list[float]]:
-        epochs, values = recorded(self.history, name)
-        return {"x": [epoch + 1 for epoch in epochs], "y": values}
+        return dict(zip("xy", recorded(self.history, name), strict=True))

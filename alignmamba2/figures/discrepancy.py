@@ -175,7 +175,7 @@ def witness_curve(at: Any, witness: Any, along: Mapping[str, Any], *, note: str 
         shares, width = counts / max(len(places), 1), edges[1] - edges[0]
         figure.add_trace(bars(middles, shares, marker, hover, f"{name} tokens", width=width), 2, 1)
     figure.update_yaxes(title="share", tickformat=".0%", row=2, col=1)
-    figure.update_xaxes(title=f"along the line from the mean of {second} to the mean of {first}", row=2, col=1)
+    figure.update_xaxes(title="place on the line", row=2, col=1)
     high, low = at[witness.argmax()], at[witness.argmin()]
     words = f"It is largest at {high:.2f}, for {first}, and smallest at {low:.2f}, for {second}."
     layout = {"barmode": "overlay", "bargap": 0, "margin_b": BELOW}

@@ -17,9 +17,10 @@ from typing import Any
 
 from .checking import Verdict, compare
 from .exercise import Exercise
+from .parameters import check_parameters
 from .results import stored_results
 
-__all__ = ["Exercise", "Verdict", "check", "exercises", "hint", "solution", "stored_results"]
+__all__ = ["Exercise", "Verdict", "check", "check_parameters", "exercises", "hint", "solution", "stored_results"]
 
 _asked: dict[str, int] = {}
 

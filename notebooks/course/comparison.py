@@ -13,9 +13,10 @@ from alignmamba2.figures.style import COLOURS, INK, QUIET, titled
 from alignmamba2.metrics import holm
 
 SAMPLES = (100, 200, 400, 750, 2000, 8000)
-# Share of the samples on which a variant and the full model are not both right or both wrong: our choice.
-DISAGREE = 0.15
-STUDIES = 300
+# Chance of the full model to be right, and share of the samples on which a variant is right where the full model is
+# wrong, or the other way round: our choice, as in chapter 11.
+RIGHT, DISAGREE = 0.79, 0.15
+STUDIES = 2000
 RULES = (("p < .05 as it is", False), ("p < .05 after Holm", True))
 
 
@@ -38,20 +39,20 @@ def studies(
     """Return samples gained and lost (repeats, variants) against the full model in simulated studies.
 
     The first variant is truly better by `effect`, a share of the samples; all others are neither better nor worse. Each
-    disagrees with the full model on a share `DISAGREE`, independently of the others.
+    disagrees with the full model on a share `DISAGREE`. All are held against the same answers of the full model.
     """
     true = np.zeros(variants)
     true[0] = effect
-    chances = np.stack([(DISAGREE + true) / 2, (DISAGREE - true) / 2, np.full(variants, 1 - DISAGREE)], -1)
-    counts = rng.multinomial(samples, chances, size=(repeats, variants))
-    return counts[..., 0], counts[..., 1]
+    right = rng.binomial(samples, RIGHT, size=(repeats, 1))  # answers of the full model
+    gained = rng.binomial(samples - right, (DISAGREE + true) / 2 / (1 - RIGHT))
+    return gained, rng.binomial(right, (DISAGREE - true) / 2 / RIGHT)
 
 
 class ComparisonExplorer(Explorer):
     """A simulated study with one full model and several variants, of which at most the first differs in truth.
 
     Each row is a variant: its difference in accuracy, the 95 % interval over test samples, its p. Draw another study,
-    change its size, correct for the number of variants; the words count what 300 such studies find.
+    change its size, correct for the number of variants; the words count what `STUDIES` such studies find.
 
     Parameters
     ----------

@@ -21,6 +21,13 @@
 #
 # The first two are losses: they shape the model while it trains and cost nothing when it predicts.
 #
+# ![The model: text, audio and video are each projected to tokens of one width; in training two losses align them; all
+# tokens become one sequence in the order of time; N layers of a Modality-Aware Mamba fuse it; a mean and a head give
+# the prediction](pictures/architecture.svg)
+#
+# *The whole model. Circles are words, diamonds are sounds, squares are glimpses of the face, here and in every drawing
+# of the course. Chapter 06 goes through it box by box.*
+#
 # ## The question, and your prediction
 #
 # Before you run anything, write down what you expect. (A wrong guess that you wrote down teaches more than a right
@@ -48,7 +55,9 @@ import torch
 from alignmamba2 import AlignMamba2, evaluate, figures, fit, load_dataset, mmd, transport
 from alignmamba2.datasets import is_present
 from alignmamba2.explorers import TransportExplorer
+from course import check, check_parameters
 
+check_parameters(globals())
 real = "mosi-utterances"
 name = dataset or (real if is_present(real) else "mini-mosi")
 data = load_dataset(name)
@@ -85,12 +94,13 @@ figures.sample_strips(standard, sample.words, title=f"What the model gets: {samp
 #
 # ## Train it
 #
-# One call. It reads its settings from the recipe of this data set, trains, and keeps the epoch that did best on the
-# validation split. Nothing is learned or chosen on the test split; the last line only measures there.
+# One call. It reads its settings from the **recipe** of this data set, a text file that holds every setting of a
+# training. Then it trains, and keeps the epoch that did best on the validation split (epochs are counted from 0).
+# Nothing is learned or chosen on the test split; the last line only measures there.
 #
 # We change two settings. The recipes keep the two alignment losses light, some by their share of the task's gradient,
 # and here we want to see what they do. So in this chapter both count as much as the task itself. (What that costs is
-# exercise 2.)
+# exercise 3.)
 
 # %%
 alignment = {"model.lambda_ot": 1.0, "model.lambda_mmd": 1.0}
@@ -106,13 +116,15 @@ figures.losses(history, metric=monitor, best="min" if monitor.endswith(("loss", 
 
 # %% [markdown]
 # The loss is a sum, *L* = *L*<sub>task</sub> + λ<sub>OT</sub> · *L*<sub>OT</sub> + λ<sub>MMD</sub> ·
-# *L*<sub>MMD</sub>, and each part has its own axis above since their sizes differ. Look closer at the last part,
-# pair by pair:
+# *L*<sub>MMD</sub>, and each part has its own axis above since their sizes differ. Look closer at the last part, pair
+# by pair. A pair is a modality and the **anchor**, the modality that all others are aligned with; here it is the text.
+# The numbers are those of validation: before the first step, and in the epoch that the model comes from.
 
 # %%
 for m, anchor in model.config.pairs:
-    first, last = (epoch[f"train/mmd/{m}-{anchor}"] for epoch in (history[0], history[-1]))
-    print(f"MMD of {m} and {anchor}: {first:.3f} in the first epoch, {last:.3f} in the last: {last / first - 1:+.0%}")
+    first = history[0][f"untrained/mmd/{m}-{anchor}"]
+    last = history[result.best_epoch][f"valid/mmd/{m}-{anchor}"]
+    print(f"MMD of {m} and {anchor}: {first:.3f} untrained, {last:.3f} in the best epoch, {last / first - 1:+.0%}")
 figures.mmd_over_epochs(history, note=note)
 
 # %% [markdown]
@@ -271,14 +283,43 @@ table.round(3)
 #
 # ## Exercises
 #
-# 1. **Half an algorithm.** Call `sinkhorn(..., steps=1)`. Which sums of the plan are right and which are not? Why
+# **00.1 Make the rows right.** One half of a round of Sinkhorn: given the kernel $K$ and $v$, find the $u$ with which
+# the plan $P_{ij} = u_i K_{ij} v_j$ has the right rows. Replace the placeholder and run the cell: `check` tries your
+# function on random inputs and says what is wrong.
+
+
+# %% tags=["exercise"]
+def rows_right(kernel, v):
+    """Kernel (T_x, T_y) and v (T_y,) → the plan u_i K_ij v_j, (T_x, T_y), whose rows all sum to 1 / T_x."""
+    return None  # your turn
+
+
+check("00.1", rows_right)
+
+# %% [markdown]
+# Stuck? `from course import hint`, then `hint("00.1")`; each call says a little more. The others are experiments, and
+# the last is a question to argue about:
+#
+# 2. **Half an algorithm.** Call `sinkhorn(..., steps=1)`. Which sums of the plan are right and which are not? Why
 #    those? How many steps until both are right to four digits, at ε = 0.05 and at ε = 0.5?
-# 2. **What alignment costs, and what it brings.** Train without it, `overrides={"model.lambda_ot": 0.0,
+# 3. **What alignment costs, and what it brings.** Train without it, `overrides={"model.lambda_ot": 0.0,
 #    "model.lambda_mmd": 0.0}`, and with the recipe's own weights, no overrides. Give each model's
 #    `trace(test.batch())` to `measures`. Which lines of the table change? Does the score? (One seed is an anecdote:
 #    take three before you believe it.)
-# 3. **Other neighbours.** Set `k=1` and `k=50` in `same_modality_neighbours`. Does the answer to your fourth
+# 4. **Other neighbours.** Set `k=1` and `k=50` in `same_modality_neighbours`. Does the answer to your fourth
 #    prediction depend on it?
+# 5. **To argue.** A colleague shows a plan in which nine tenths of the mass lie on the true partners, and says: "so
+#    the alignment loss works." Which two further numbers do you ask for, and what could each of them show?
+#
+# <details><summary>A model answer</summary>
+#
+# First the same number for the *untrained* model. Tokens that run in step, or features that are alike from the start,
+# give a good plan without any training, and then the loss has done nothing. Second the same number for a model that
+# was trained *without* the loss. The task alone may bring a sound and its word together, and then the loss has added
+# nothing. (And for both: how far are seeds apart?) Only if the number is clearly above both has the loss found the
+# partners. Whether that helps to predict is a third question, answered by the score with and without it.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

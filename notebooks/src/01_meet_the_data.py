@@ -57,8 +57,9 @@ from alignmamba2.datasets.contents import leaks, report
 from alignmamba2.datasets.formats import mvsa_files, nyu_files
 from alignmamba2.datasets.formats.unpickle import UnsafePickle, read_pickle
 from alignmamba2.explorers import DataExplorer
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 print("Data set: miniatures of all four benchmarks, synthetic\nThe real files:")
 for name in ("mosi", "mosei", "nyu", "mvsa", "mosi-utterances"):
     print(f"{name:16s}{'here' if is_present(name, root or None) else f'not here; {ENTRIES[name].command}'}")
@@ -411,6 +412,23 @@ check("01.3", leaked)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("01.1")`; each call says a little more.
+#
+# **01.4 To design.** A company gives you phone calls to learn from: an agent and a customer in each, one label per
+# call. Agents take many calls, and some customers call again. Write down how you split them, and three checks of the
+# split.
+#
+# <details><summary>A model answer</summary>
+#
+# What may be shared depends on what is claimed. If the model is to serve *new customers* of the same agents, all
+# calls of one customer go into one split, and agents may stand in all of them; the protocol must say so. If it is to
+# serve new agents, it is the other way round. Both at once means to drop the calls that tie the groups together.
+#
+# Checks: (1) no customer's number, no recording (by hash) and no transcript stands in two splits; (2) the share of
+# each label in each split, and with it the score of a constant; (3) a model that sees nothing but the agent's name:
+# if it beats the constant on the test split, agents' habits are part of the answer, and a model of the speech must be
+# held against that.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

@@ -23,7 +23,8 @@
 # > 2. And if every token may choose its own rate?
 # > 3. Each state needs the one before. So with 1024 tokens, and as many workers as you like, how many rounds of work
 # >    does it take: 1024, or fewer?
-# > 4. In a model that trained on sentences: do words take larger steps than sounds do, or smaller ones?
+# > 4. In a model that trained on sentences a layer has many channels, each with a Δ of its own. By what factor do they
+# >    differ at one and the same token: by 2, by 10, by 100? And do words take larger steps than sounds do?
 #
 # ## Parameters
 
@@ -40,8 +41,9 @@ import torch
 from alignmamba2 import figures, fit, load_dataset, selective_scan
 from alignmamba2.explorers import ScanExplorer
 from alignmamba2.trace import Scan
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
 print(f"Data set: a generated stream; at the end {note}")
@@ -64,6 +66,16 @@ figures.sample_strips(strips, title="A stream of numbers, some of them marked", 
 
 # %% [markdown]
 # ## The idea by hand: a recurrence in a dozen lines
+#
+# A state that follows an input is an old idea, of physics: $h' = A h + B u$. A computer has tokens in place of a flow
+# of time. So hold each input for a time Δ and ask where the state then is. The answer is exact for $A$; for $B$ Mamba
+# takes its first term, $\bar B \approx \Delta B$, which is good while Δ is small.
+#
+# ![Three steps: a differential equation h′ = A h + B u with a smooth input; the input held for a step Δ, and a value
+# of h for each step; a chain of states, each from the one before, with an input from below and an output
+# above](pictures/scan.svg)
+#
+# *From left to right: the equation, its steps, and what is computed.*
 #
 # Mamba's recurrence has, for each channel of the input $u$, a state $h$ of $n$ numbers:
 #
@@ -207,6 +219,13 @@ panel
 # %% [markdown]
 # ## And in a trained model?
 #
+# Around the scan stands a whole layer. A convolution over four tokens comes before it, $D$ lets the token pass beside
+# it, and the gate, SiLU of a second half of the projection, says how much of the result goes on.
+#
+# ![A Mamba layer: norm, in_proj, which gives u and z; u goes through a causal convolution, SiLU and the selective
+# scan, to whose output D times its input is added; that is multiplied by SiLU of z, then out_proj; what came in is
+# added](pictures/block.svg)
+#
 # Train AlignMamba-2 on mini-mosi, then look inside the scan of its first layer, for one sentence of the test split.
 # The sequence holds words, sounds and glimpses of the face, in the order of time. The dots are medians over all
 # channels.
@@ -224,8 +243,10 @@ for layer in range(2):
         scan = trace.scan(i, layer)
         for m, step in zip(scan.modality, scan.delta.median(1).values, strict=True):
             steps[m].append(step.item())
-    told = ", ".join(f"{m} {sum(s) / len(s):.4f}" for m, s in steps.items())
-    print(f"layer {layer + 1}: mean over 40 sentences of the tokens' median Δ: {told}")
+    medians = ", ".join(f"{m} {sum(s) / len(s):.4f}" for m, s in steps.items())
+    print(f"layer {layer + 1}: mean over 40 sentences of the tokens' median Δ: {medians};", end=" ")
+    low, high = scan.delta.quantile(torch.tensor([0.05, 0.95]), dim=1).mean(1).tolist()
+    print(f"nine tenths of the channels lie between {low:.4f} and {high:.4f}, a factor of {high / low:.0f}")
 
 # %% [markdown]
 # ## What to notice
@@ -235,8 +256,8 @@ for layer in range(2):
 # - 1024 tokens take 10 rounds, since $2^{10} = 1024$.
 # - In the trained model, channels differ by orders of magnitude: the grey band. They start that way (Δ is spread
 #   between 0.001 and 0.1 before training, and $A$ from −1 to −16, as in Mamba), so that some remember for a thousand
-#   tokens and others not for ten. Whether words or sounds take the larger steps, the last lines say; do not believe it
-#   before you have tried another seed.
+#   tokens and others not for ten. Between words, sounds and faces there is next to no difference in the medians.
+#   To find nothing is an answer, too. (Try another seed before you believe it.)
 #
 # ## Exercises
 #
@@ -288,6 +309,23 @@ check("02.3", half_life)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("02.1")`; each call says a little more.
+#
+# **02.4 To derive.** With a fixed Δ the output is $y_t = \sum_r k_r u_{t-r}$, with weights that depend on the
+# distance $r$ alone. Let each token be marked with probability $p$, and all numbers be independent with variance 1.
+# Which $k$ is best for the task of this chapter, and what share of the variance does it explain? Is there a Δ that
+# reaches it?
+#
+# <details><summary>A model answer</summary>
+#
+# The last marked token lies $r$ back with probability $q_r = p(1-p)^r$. The numbers are independent, so the best
+# weight is the covariance of $u_{t-r}$ with the target, $k_r = q_r$, and the share explained is
+# $\sum_r q_r^2 = p^2 / (1 - (1-p)^2) = p/(2-p)$. For $p = 0.12$ that is 6 %.
+#
+# And $q_r$ falls by the same factor $1-p$ at each step, as $e^{r \Delta A}$ does. So the fixed Δ with
+# $e^{\Delta A} = 1 - p$ is the best of *all* fixed rules, and still explains next to nothing. (On one stream of 64
+# tokens the share that is printed may be larger: its scale was fitted to that very stream.)
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

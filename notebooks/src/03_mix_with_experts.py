@@ -11,8 +11,8 @@
 #
 # AlignMamba-2 does both at once. Every token meets two *experts*, one that belongs to its modality and one that all
 # modalities share, and their answers are added. This is a mixture of experts, but a gentle one: no gate has to learn
-# who is asked, for a token's modality is known. And it has a property that is rare among such mixtures: **it costs
-# nothing.**
+# which expert is asked, for a token's modality is known. And it has a property that is rare among such mixtures: **it
+# costs nothing.**
 #
 # ## The question, and your prediction
 #
@@ -37,8 +37,9 @@ from alignmamba2.effects import expert_effects
 from alignmamba2.explorers import RoutingExplorer
 from alignmamba2.model.layers import ModalityAwareLinear
 from alignmamba2.model.ordering import order_tokens
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
 print(f"Data set: {note}\n{data['train'].description}")
@@ -68,6 +69,12 @@ print("the sequence:", " ".join(names[i] for i in sequence))
 
 # %% [markdown]
 # ## The idea by hand: two experts, one matrix
+#
+# ![Left: a sound meets the shared matrix and its own, whose answers are added, and beside it the one merged matrix.
+# Middle: a gate computes weights for three experts. Right: a gate sends the token to one of four small
+# networks](pictures/experts.svg)
+#
+# *Three kinds of experts. The first is this section's; the gate and the experts that are not linear come later.*
 #
 # In a Mamba layer there are two large matrices, one before the scan (`in_proj`) and one after it (`out_proj`). In the
 # Modality-Aware Mamba each becomes a mixture. For a token $x$ of modality $m$:
@@ -155,8 +162,8 @@ pd.DataFrame(rows).T.round(3).astype({"parameters": int})
 # the sums $W_{\mathrm{shared}} + W_m$ make the layer. Add any $D$ to the shared matrix and take it from each $W_m$, and
 # nothing changes but the lengths that we ask for. So a convention is needed, and ours is $\sum_m W_m = 0$: what all
 # modalities have in common is counted as shared, and their own experts are the *deviations* from it. In training they
-# start at zero (the layer is then a plain Mamba's), and each step pulls them back a little. So whatever an own
-# expert adds below was learned.
+# start at zero (the layer is then a plain Mamba's, and in its picture each bar would be the shared expert's from end to
+# end), and each step pulls them back a little. So whatever an own expert adds below was learned.
 
 # %%
 model = results["both"].model
@@ -280,6 +287,22 @@ check("03.3", growth)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("03.1")`; each call says a little more.
+#
+# **03.4 To derive.** Show that $W_{\mathrm{shared}} + D$ and $W_m - D$ make the same layer for every matrix $D$. How
+# many numbers of the layer are thus free? Weight decay prefers small weights: which $D$ does it choose, and is that
+# the convention of this chapter?
+#
+# <details><summary>A model answer</summary>
+#
+# The layer only uses the sums, and $(W_{\mathrm{shared}} + D) + (W_m - D)$ is the old sum. $D$ is any $k \times d$
+# matrix, so as many numbers as one expert has are free.
+#
+# Decay makes $\lVert W_{\mathrm{shared}} + D \rVert^2 + \sum_m \lVert W_m - D \rVert^2$ small. The derivative is zero
+# where $W_{\mathrm{shared}} + D = \sum_m (W_m - D)$: the shared expert becomes the *sum* of the others. Our
+# convention makes that sum zero instead, $D = \frac{1}{M}\sum_m W_m$. Same layer, same predictions, other bars: a
+# share is a convention, an effect on predictions is not.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

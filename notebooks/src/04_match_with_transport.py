@@ -11,8 +11,13 @@
 #
 # Optimal transport turns that into a question with an answer. Put an equal weight of sand on every sound. Dig a hole
 # under every word, all holes together as large as the heap. Say what it costs to carry a spoonful from sound *i* to
-# word *j*, little if the two are alike and much if they are not. Now fill all holes as cheaply as possible. Who
-# carried sand where is the **plan**, and it is the alignment that we were looking for.
+# word *j*, little if the two are alike and much if they are not. Now fill all holes as cheaply as possible. How
+# much went from which heap to which hole is the **plan**, and it is the alignment that we were looking for.
+#
+# ![Five heaps of sand above three holes. Left, each heap goes to the nearest hole: one hole is 180 % full, two are 60
+# % full. Right, the transport plan splits some heaps, and every hole is full](pictures/transport.svg)
+#
+# *The same sand twice. A ribbon is as wide as the mass that it carries.*
 #
 # ## The question, and your prediction
 #
@@ -38,8 +43,9 @@ import torch
 
 from alignmamba2 import figures, load_dataset, transport
 from alignmamba2.explorers import TransportExplorer
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 data = load_dataset("mini-mosi")
 train, test = data["train"], data["test"]
 pair, note = ("audio", "text"), "mini-mosi, synthetic"
@@ -163,10 +169,29 @@ figures.transport_plan(
 )
 
 # %% [markdown]
-# Rings mark the true partners. Look at the columns of fillers: they had to put their sand somewhere, so they spread it
-# over whatever looked a little like them. That is a limit of the method, and not of the tokens: *all* mass must go.
+# Rings mark the true partners. Look at the columns without a ring, the fillers: they had to put their sand somewhere,
+# too. That is a limit of the method, and not of the tokens: *all* mass must go. Do they at least show it, by spreading
+# their sand? Count how many words a sound reaches: $e^H$, with $H$ the entropy of how its mass is shared out, is 1 if
+# one word gets all, and $n$ if $n$ words get equally much.
+
+# %%
+reach, alone = {False: [], True: []}, {False: [], True: []}  # of sounds with a true word, and of fillers
+for s in [test[i] for i in range(20 if fast else 200)]:
+    sounds, spoken = tokens(s)
+    share = len(sounds) * transport(sounds[None], spoken[None], epsilon=epsilon).plan[0]  # each row sums to 1
+    for filler in reach:
+        rows = share[(s.partners[pair] < 0) == filler]
+        reach[filler] += torch.exp(-torch.special.xlogy(rows, rows).sum(1)).tolist()
+        alone[filler] += (rows.max(1).values > 0.9).tolist()
+for filler, name in ((False, "a sound with a true word"), (True, "a filler")):
+    print(f"{name} reaches {np.mean(reach[filler]):.1f} words on average;", end=" ")
+    print(f"{np.mean(alone[filler]):.0%} of them put more than nine tenths on a single word")
+
+# %% [markdown]
+# On average they do. But a single filler may go to one word as firmly as if it belonged there, so a sharp column is no
+# proof of a partner.
 #
-# ## Who is right how often?
+# ## How often is each method right?
 #
 # One sample is an anecdote. Here are all of the test split: mass on the true partners (among the sounds that have
 # one), and the share of words that get less than a tenth of what they should.
@@ -300,6 +325,22 @@ check("04.3", weights)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("04.1")`; each call says a little more.
+#
+# **04.4 To derive.** What becomes of the plan when $\varepsilon \to \infty$, and when $\varepsilon \to 0$? The
+# gradient of the loss is the plan. So what does training do to a sound in each case, and why is neither what one
+# wants?
+#
+# <details><summary>A model answer</summary>
+#
+# For $\varepsilon \to \infty$ only the KL term counts, and $P = ab^\top$. Every sound is pulled to every word equally
+# hard, towards their mean direction: all sounds end up in one place, and nothing is matched.
+#
+# For $\varepsilon \to 0$ the plan is the exact one. It has at most $T_x + T_y - 1$ entries that are not 0, so each
+# sound is pulled to one or two words, at full strength. But early in training those words are mostly wrong, and when
+# the costs change a little the plan jumps. In between, a sound is pulled to the middle of the few words that are
+# possible, and the choice becomes sharper as the tokens become better.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

@@ -24,7 +24,7 @@
 
 # %% tags=["parameters"]
 seed = 0
-fast = False  # True: two epochs of training only, and fewer relabellings
+fast = False  # True: two epochs of training only, and fewer draws of the permutation tests
 interactive = True  # False: a still figure instead of a panel
 
 # %%
@@ -36,8 +36,9 @@ import torch
 from alignmamba2 import AlignMamba2, figures, fit, load_dataset, mmd
 from alignmamba2.alignment import permutation_test, witness
 from alignmamba2.explorers import DiscrepancyExplorer
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
 print(f"Data set: {note}; first, a ring and a ball, synthetic too")
@@ -77,7 +78,12 @@ figures.witness_curve(along, votes, {"ring": x[:, 0], "ball": y[:, 0]}, note="a 
 # ## The idea by hand
 #
 # Lay a little hill of width σ, the **bandwidth**, on every token, and let all hills of a cloud make a landscape.
-# Where the two landscapes differ, the clouds do. With the Gaussian kernel
+# Where the two landscapes differ, the clouds do.
+#
+# ![Left: a hill on every sound and every word of a line. Middle: the mean of the sounds' hills and that of the words'.
+# Right: their difference, positive where sounds are denser and negative where words are](pictures/kernels.svg)
+#
+# With the Gaussian kernel
 #
 # $$ k(u, v) = \exp\!\Big(-\frac{\lVert u - v\rVert^2}{2\sigma^2}\Big) $$
 #
@@ -125,7 +131,8 @@ figures.kernel_matrix(gaussian(few, few, 0.4), ["ring"] * 40 + ["ball"] * 40, no
 # Very narrow hills never touch: every token is alone, and all clouds look the same. Very wide hills cover everything:
 # the landscape only knows the mean. In between the detective sees something. But how much is *something*? To know,
 # throw both clouds into one bag and draw two handfuls, again and again: that is what chance gives, and the band below
-# holds 90 % of it. It is called a permutation test.
+# holds 90 % of it. That is a *permutation test*, and each draw is a **relabelling**: all tokens stay where they are,
+# and only the names of their clouds are dealt anew.
 
 # %%
 sigmas = torch.logspace(-2, 1.2, 9 if fast else 17).tolist()
@@ -251,6 +258,21 @@ check("05.3", p_value)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("05.1")`; each call says a little more.
+#
+# **05.4 To derive.** Two samples of $N$ tokens each come from one cloud. Let $\mu$ be the mean of $k(x, x')$ over two
+# different tokens. Derive the mean of the biased estimate, $2(1-\mu)/N$. Why does a training curve of the MMD fall
+# when sentences get longer, though nothing is learned?
+#
+# <details><summary>A model answer</summary>
+#
+# Of the $N^2$ pairs within a cloud $N$ are a token with itself, with $k = 1$; the others have the mean $\mu$. So the
+# mean within is $\frac{1}{N} + (1 - \frac{1}{N})\mu$. Twice that, less $2\mu$ across, is
+# $\frac{2}{N} - \frac{2\mu}{N} = 2(1-\mu)/N$.
+#
+# The number of tokens stands below: twice the tokens, half of what chance gives. So never compare MMDs of sentences
+# of different lengths, or of two data sets, without what chance gives for each (or take the unbiased estimate).
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

@@ -14,6 +14,12 @@
 # batch. If the two agree to the fifth decimal, in the prediction and in every part of the loss, then nothing is
 # hidden.
 #
+# ![The model: text, audio and video are each projected to tokens of one width; in training two losses align them; all
+# tokens become one sequence in the order of time; N layers of a Modality-Aware Mamba fuse it; a mean and a head give
+# the prediction](pictures/architecture.svg)
+#
+# *The map of this chapter. At each step the box that is being written lights up.*
+#
 # ## The question, and your prediction
 #
 # > 1. The model has six steps: project, align, order, fuse, read out, and the loss. Which of them has the most
@@ -40,15 +46,17 @@ import torch.nn.functional as F
 
 from alignmamba2 import figures, fit, load_dataset
 from alignmamba2.explorers import SampleExplorer
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
 print(f"Data set: {note}\n{data['train'].description}")
 
 # %% [markdown]
-# Train it, without dropout, so that every number can be computed twice, and reading forwards only, so that a layer has
-# one scan to write. All that we take from the model are its settings `c`, and its weights `W` by name.
+# Train it without **dropout**, which in training sets some numbers to 0 at random so that a model does not come to
+# rely on single ones; so every number can be computed twice, and reading forwards only, so that a layer has one scan
+# to write. All that we take from the model are its settings `c`, and its weights `W` by name.
 
 # %%
 overrides = {"model.dropout": 0.0, "model.direction": "forward", "model.lambda_ot": 0.5, "model.lambda_mmd": 0.5}
@@ -73,6 +81,9 @@ figures.attribution_bars(trace.attribution(0), note=f"{note} · {trace.ids[0]}")
 #
 # ### 1. Project
 #
+# <img src="pictures/architecture-project.svg" width="640" alt="The model of the first drawing, with the part “project”
+# lit">
+#
 # Features $X_m$ of width $D_m$, whatever it is, become tokens $H_m$ of width $d$: standardise with the training data's
 # mean and standard deviation, limit what is extreme, multiply, normalise.
 
@@ -89,8 +100,12 @@ def project(x, m):
 # %% [markdown]
 # ### 2. Align, in training only
 #
+# <img src="pictures/architecture-align.svg" width="640" alt="The model of the first drawing, with the part “align”
+# lit">
+#
 # The entropic transport distance (chapter 04) and the squared MMD with the median distance as its bandwidth (chapter
-# 05), between a modality's tokens and the anchor's, the words.
+# 05), between a modality's tokens and those of the **anchor**, the modality that all others are aligned with: here the
+# words.
 
 
 # %%
@@ -115,6 +130,9 @@ def squared_mmd(x, y):
 # %% [markdown]
 # ### 3. Order
 #
+# <img src="pictures/architecture-order.svg" width="640" alt="The model of the first drawing, with the part “order”
+# lit">
+#
 # One sequence out of three: token $i$ of $T_m$ has the time $(i + \tfrac12)/T_m$; sort by it, and where times are
 # equal the anchor, the words, comes last: a word has then seen its own sound and glimpse.
 
@@ -130,6 +148,8 @@ def interleave(tokens):
 
 # %% [markdown]
 # ### 4. Fuse
+#
+# <img src="pictures/architecture-fuse.svg" width="640" alt="The model of the first drawing, with the part “fuse” lit">
 #
 # A layer: norm, a product with the experts' merged matrix (chapter 03), a short causal convolution that mixes each
 # token with the few before it, the selective scan (chapter 02), a gate, and the product back. Added to what came in.
@@ -173,6 +193,9 @@ def mamba(x, modality, i):
 
 # %% [markdown]
 # ### 5. Read out, and 6. the loss
+#
+# <img src="pictures/architecture-read-out.svg" width="640" alt="The model of the first drawing, with the part “read
+# out and loss” lit">
 #
 # The mean over all tokens, and one number from it. The loss is that of the task, here the absolute error, and the two
 # of the alignment with their weights, summed over the pairs (sound, words) and (face, words).
@@ -297,6 +320,22 @@ check("06.3", causal_convolution)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("06.1")`; each call says a little more.
+#
+# **06.4 To design.** Where times are equal, the words come last. What could change if they came first? Say which
+# token then has seen which, and design an experiment that shows whether it matters.
+#
+# <details><summary>A model answer</summary>
+#
+# The scan reads forwards, so a token knows what came before it. With the words last, a word has seen the sound and
+# the glimpse of its own moment; with the words first it has seen only those of the moment before, and the sound has
+# seen the word. If the model reads out only the words (`readout="anchor"`), they would lose one step of the other
+# two. If it reads out the mean of all tokens, or scans in both directions, little can change.
+#
+# So train both orders, `ties`, crossed with both readouts, forwards only; the same seeds, at least five; and compare
+# pairs on the same test samples, as in chapter 11. The hypothesis is a difference with `readout="anchor"` and none
+# with the mean; without the second arm a difference would not say why.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

@@ -45,8 +45,10 @@ from alignmamba2.explorers import TrainingMonitor
 from alignmamba2.figures.contents import contents
 from alignmamba2.metrics import regression_metrics
 from alignmamba2.training import predict
-from course import check
+from course import check, check_parameters
 from course.leaks import scores as known_labels
+
+check_parameters(globals())
 
 # %%
 pd.options.display.max_colwidth = None
@@ -81,8 +83,8 @@ contents(spread, tokens, "Labels and lengths, split by split", figures_note)
 #
 # The recipe is a text file, `alignmamba2/recipes/mosi.toml`, and says of every setting where it comes from. After each
 # epoch the validation loss is computed, the weights of the best epoch are kept, and training ends when it has not
-# become better for some epochs (*patience*). Nothing was learned or chosen on the test split when the last line looks
-# at it.
+# become better for some epochs (*patience*). Epochs are counted from 0 here, in the pictures and in exercise 07.3, as
+# `history` counts them. Nothing was learned or chosen on the test split when the last line looks at it.
 
 # %%
 monitor = TrainingMonitor("loss", note=note, interactive=interactive)
@@ -323,6 +325,21 @@ check("07.3", stop)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("07.1")`; each call says a little more.
+#
+# **07.4 To argue.** Paper A reports “Acc-2 84.1”, the best of ten seeds. Paper B reports “Non0 83.2 ± 0.9” over five
+# seeds. Which model is better? What do you ask the authors of A?
+#
+# <details><summary>A model answer</summary>
+#
+# One cannot know, for A does not say which rule it used; between Has0 and Non0 lie one or two points in the tables
+# above. Suppose it was Non0, and that A's seeds spread like B's. The best of ten draws lies about 1.5 standard
+# deviations above their mean, so A's mean would be near $84.1 - 1.5 \cdot 0.9 \approx 82.7$, *below* B's. And B's
+# mean is known to within $0.9/\sqrt{5} \approx 0.4$ at best.
+#
+# Ask A for the rule, for all ten scores, for how the epoch was chosen, and for the features. If the ten seeds were
+# chosen from on the test split, there is no test score left.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

@@ -12,7 +12,8 @@
 # good.
 #
 # This chapter is about the craft that keeps such a set small: storing only what is real, reading only what is asked
-# for, batching what is of one length, and scoring so that the frequent answer gets no present.
+# for, batching what is of one length, and scoring in such a way that nobody gains by always giving the most frequent
+# answer.
 #
 # ## The question, and your prediction
 #
@@ -50,8 +51,10 @@ from alignmamba2.experiments import BENCHMARKS
 from alignmamba2.explorers import DataExplorer
 from alignmamba2.metrics import classification_metrics
 from alignmamba2.training import predict
-from course import check
+from course import check, check_parameters
 from tools.stopwatch import peak_extra_mib
+
+check_parameters(globals())
 
 # %%
 pd.options.display.max_colwidth = None
@@ -77,6 +80,12 @@ figures.sample_strips(standard, title="A sentence at three paces", note=f"{note}
 
 # %% [markdown]
 # ## The idea by hand, 1: store what is real, read what is asked for
+#
+# ![Eight samples of 2 to 8 tokens: in a file with 12 steps each 58 % are padding, in batches as they come 38 %, in
+# batches by length 9 %. Below, the store: all real tokens in one row, and the offsets 0, 3, 11, 13, 20, 23, 31, 33,
+# 40](pictures/batches.svg)
+#
+# *Above: what padding costs, and what order by length saves. Below: what the file should have been.*
 #
 # First the arithmetic of the full file, then that of the file here.
 
@@ -287,7 +296,8 @@ print("CMU-MOSEI, accuracy in %")
 pd.DataFrame(rows, columns=["", "Has0", "Non0", "source"]).set_index("").rename_axis(None)
 
 # %% [markdown]
-# Ours stands there only if the file was the real one. (The recipe was never tuned on it, since it was not at hand.)
+# Has0 counts neutral sentences as positive, Non0 leaves them out (chapter 07). Ours stands there only if the file was
+# the real one. (The recipe was never tuned on it, since it was not at hand.)
 #
 # ## One panel to play with
 #
@@ -302,8 +312,8 @@ panel
 # ## What to notice
 #
 # - Most of an unaligned file is zeros. Without them it is small, and opening it costs no memory to speak of.
-# - By length, little padding is left; all that was bought with is a sort. The price: sentences of one length meet each
-#   other in every epoch, so batches are less random. (Sorting within large random pools is the usual compromise.)
+# - By length, little padding is left, and it takes no more than a sort. But sentences of one length now meet each other
+#   in every epoch, so batches are less random. (Sorting within large random pools is the usual compromise.)
 # - The GRU's speed follows the padding. This model's hardly does, since it leaves padding out before it computes.
 # - A frequent class makes accuracy generous. The constant tells by how much.
 #
@@ -350,6 +360,23 @@ check("08.3", balanced)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("08.1")`; each call says a little more.
+#
+# **08.4 To derive.** Let lengths be spread evenly between 0 and $L$. A batch of $B$ random samples is padded to its
+# longest. Which share of it is padding, on average? What becomes of it for $B = 1$ and for large $B$, and what if $N$
+# samples are sorted first?
+#
+# <details><summary>A model answer</summary>
+#
+# The longest of $B$ such lengths is $L B/(B+1)$ on average, and the mean length is $L/2$. So about
+# $1 - \frac{L/2}{LB/(B+1)} = \frac{B-1}{2B}$ is padding: nothing for $B = 1$, 47 % for $B = 16$, and one half for
+# large $B$.
+#
+# Sorted, a batch covers a strip of lengths that is $LB/N$ wide. Its samples are short of the longest by half a strip
+# on average, $LB/(2N)$, against a mean length of $L/2$: some $B/N$ is padding. For 16 of 16,000 samples that is one
+# in a thousand. (Real lengths have a long tail, so the random batch is worse than this, and the sorted one nearly as
+# good.)
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

@@ -10,6 +10,10 @@
 # where it did before. A depth camera measures those distances, so it sees at once that the city is a toy. But it is
 # blind to colour: a white tile and a brown board of the same shape are the same to it.
 #
+# ![Left: a camera and two rays, between which a toy city stands near and a city twice as large stands twice as far;
+# both give the same picture, and only depth differs. Right: photograph and depth map, each cut into 49 patches that
+# become 49 tokens](pictures/cameras.svg)
+#
 # NYU-Depth V2 has 1449 photographs of rooms, each with a depth map of the same place, and asks: which kind of room?
 # This chapter makes the two kinds of picture into tokens, turns metres into something that a network likes better,
 # and trains a model on what neither side knows alone. It also shows two ways to fool yourself with 654 test frames.
@@ -18,7 +22,8 @@
 #
 # > 1. Our generated rooms have one of five colour schemes and one of two sizes; the class is the pair, so there are
 # >    ten. How often can the photograph alone be right? The depth map alone? Both?
-# > 2. The real classes are uneven. How often is right who always says *bedroom*? And averaged over classes?
+# > 2. The real classes are uneven. What is the accuracy of a model that always says *bedroom*? And what is the mean of
+# >    its accuracies over the ten classes?
 # > 3. A model that guesses blindly among ten classes is tested after each of 30 epochs, and the best epoch is
 # >    reported. How far above 10 % is that?
 # > 4. Patch *i* of the depth map and patch *i* of the photograph show the same place. Will the transport plan find it?
@@ -48,10 +53,10 @@ from alignmamba2.datasets.hha import CX, FX, gravity, hha, points
 from alignmamba2.datasets.mini import nyu as mini_nyu
 from alignmamba2.explorers import TransportExplorer
 from alignmamba2.training import predict
-from course import check
+from course import check, check_parameters
 
-root = root or None
-name = dataset or "mini-nyu"
+check_parameters(globals())
+root, name = root or None, dataset or "mini-nyu"
 recipe = name if name.startswith("mini") else f"{name}-frozen"
 options = {"size": 60} if fast and name == "mini-nyu" else {}
 data = load_dataset(name, root=root, **options)
@@ -342,6 +347,20 @@ check("09.3", twins)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("09.1")`; each call says a little more.
+#
+# **09.4 To design.** “Photograph and depth together are no better than the photograph alone, so depth has nothing to
+# say.” Which experiments tell *depth knows nothing new* from *this model does not use it*?
+#
+# <details><summary>A model answer</summary>
+#
+# (1) Depth alone against the constant: if it is above, depth knows something. (2) Among frames that the photograph
+# alone gets wrong, how often is depth alone right? That share, added to the photograph's accuracy, is the most that
+# any fusion of these two could have. (3) The same model with the depth maps dealt to other frames at random, trained
+# and tested: if it is as good as with the right ones, the model does not use them. (4) A world where depth must help,
+# such as mini-nyu: if the model gains there, it *can* use depth. All on the same test frames, in pairs, by scenes;
+# and with the interval, which says how large a gain could have been missed.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

@@ -53,8 +53,10 @@ from alignmamba2.datasets.formats import mvsa_files
 from alignmamba2.datasets.mini import mvsa as mini_mvsa
 from alignmamba2.explorers import SampleExplorer
 from alignmamba2.training import predict
-from course import check
+from course import check, check_parameters
 from studies.datasets import emoji
+
+check_parameters(globals())
 
 # %%
 root = root or None
@@ -83,6 +85,10 @@ print(f"Labels and texts: {said}; {len(annotations)} pairs, each with two annota
 #
 # One pair, as the model gets it: the picture is cut into 7 × 7 patches, each is a token, and so is each word. In
 # generated tweets we know which word names what is on a patch; that is drawn.
+#
+# ![A picture of a ball, cut into 7 × 7 patches; patches 22 to 33 as a row of tokens; the words “a lovely day with the
+# ball” as tokens; the links that one hopes for tie the ball's four patches to the word ball; then one sequence, words
+# before patches](pictures/patches.svg)
 
 # %%
 test, sides = data["test"], ("image", "text")
@@ -212,8 +218,8 @@ pd.DataFrame(rows).T.rename_axis("texts that are also in train")
 
 # %% [markdown]
 # The same text with another label is no mistake: *it is another picture.* (In the real files. Generated texts hardly
-# ever repeat.) Nothing here says that published numbers are wrong. It says that a handful of test pairs can be had by
-# heart, and that whoever reports a difference of half a point should leave them out and look again.
+# ever repeat.) Nothing here says that published numbers are wrong. It says that a handful of test pairs can be learned
+# by heart, and that whoever reports a difference of half a point should leave them out and look again.
 #
 # ## Train it
 #
@@ -466,6 +472,22 @@ check("10.3", leaked)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("10.1")`; each call says a little more.
+#
+# **10.4 To argue.** The protocol *merged-4511* keeps pairs in which one side is neutral, and takes the label of the
+# other side. What does that do to a model of texts alone, and to what fusion seems to gain? And what does
+# *agree-2592* do?
+#
+# <details><summary>A model answer</summary>
+#
+# Where the text is neutral and the picture is not, the label is the picture's by definition. A model of texts cannot
+# know it, so its ceiling falls, and so does that of pictures; both together can know all. The protocol has planted a
+# gain for fusion, much as our generated tweets do. In *agree-2592* both sides have the label, so one side is enough
+# in principle, and fusion can gain only where one of them is hard to read.
+#
+# So “fusion gains 5 points” is a sentence about the protocol, too. Report both protocols, each with both sides alone.
+# Better still, let people label the *pair*, and see how often that is neither side's label.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

@@ -41,9 +41,10 @@ from alignmamba2 import figures, fit, load_dataset
 from alignmamba2.baselines import matching_width, parameter_count
 from alignmamba2.experiments import ABLATIONS
 from alignmamba2.metrics import holm, interval, paired_test
-from course import check, stored_results
+from course import check, check_parameters, stored_results
 from course.comparison import ComparisonExplorer
 
+check_parameters(globals())
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
 print(f"Data set: {note}, to train on; and kept results of the real CMU-MOSI")
@@ -173,15 +174,18 @@ table.round(3).astype({"parameters": int})
 #
 # *p* < .05 means: if there were no difference, this would happen in at most one of twenty studies. Most tables make
 # more than one comparison. So let us make up studies in which nothing differs from anything: a full model and seven
-# variants, all right with the same chance of 79 %, on the same samples. (For scores that are only right or wrong, the
-# flips can be counted without tossing: McNemar's exact test of 1947.)
+# variants, all right with the same chance of 79 %, on the same samples. Each variant answers as the full model does on
+# 85 % of the samples; on the others it wins as often as it loses. (For scores that are only right or wrong, the flips
+# can be counted without tossing: McNemar's exact test of 1947.)
 
 
 # %%
-def study(rng, variants=7, samples=750, chance=0.79):
+def study(rng, variants=7, samples=750, chance=0.79, apart=0.15):
     """One study in which nothing is true → p of each variant against the full model."""
-    right = rng.random((1 + variants, samples)) < chance
-    gained, lost = (right[1:] & ~right[0]).sum(1), (~right[1:] & right[0]).sum(1)
+    full = rng.random(samples) < chance
+    likely = np.where(full, 1 - apart / 2 / chance, apart / 2 / (1 - chance))  # that a variant is right
+    right = rng.random((variants, samples)) < likely
+    gained, lost = (right & ~full).sum(1), (~right & full).sum(1)
     return np.minimum(1, 2 * binom.cdf(np.minimum(gained, lost), gained + lost, 0.5))
 
 
@@ -193,9 +197,11 @@ print(f"the same after Holm's correction: {(np.array([holm(row) for row in p]) <
 print(f"seven independent comparisons would give at most {1 - 0.95**7:.1%}")
 
 # %% [markdown]
-# That is the third prediction. *One of our seven variants is significantly worse (p < .05)* is what about one study in
-# five writes about nothing at all. **Holm's correction** mends it: sort the *m* values, multiply the smallest by *m*,
-# the next by *m* − 1, and so on, and let none end below the one before (Holm, 1979). It is exercise 11.3.
+# That is the third prediction. *One of our seven variants is significantly worse (p < .05)* is what nearly one study in
+# four writes about nothing at all. (Seven independent comparisons would be worse still. These share their full model:
+# where it was lucky, all seven look bad at once.) **Holm's correction** mends it: sort the *m* values, multiply the
+# smallest by *m*, the next by *m* − 1, and so on, and let none end below the one before (Holm, 1979). It is exercise
+# 11.3.
 #
 # ## Equal parameters
 #
@@ -326,6 +332,22 @@ check("11.3", holm_corrected)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("11.1")`; each call says a little more.
+#
+# **11.4 To design.** You may train twenty models, an hour each, and want to know whether your change is better.
+# Videos for testing are few. More seeds, or something else?
+#
+# <details><summary>A model answer</summary>
+#
+# The variance of a mean score is about $\sigma_{\mathrm{seed}}^2 / S + \sigma_{\mathrm{video}}^2 / N$, with $S$ seeds
+# and $N$ test videos. Ten seeds for each model make the first term small and leave the second as it is, and with few
+# videos that is the larger one.
+#
+# So cut *all* videos into ten folds, and train both models on each, with the same seed: twenty trainings, and every
+# video is tested once. The difference is taken video by video, with a paired test over videos. Fix before the first
+# run: the metric, the folds, the test, and the smallest difference that would matter. One comparison, so no
+# correction; whoever tries three changes must correct for three.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

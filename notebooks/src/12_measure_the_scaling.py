@@ -38,11 +38,12 @@ from torch.nn import functional as F
 
 from alignmamba2 import figures, load_dataset, selective_scan
 from alignmamba2.scan import selective_step
-from course import check
+from course import check, check_parameters
 from course.lengths import batch_of, measure, models, predict, train_step
 from course.scaling import ScalingExplorer
 from tools.stopwatch import machine, medians
 
+check_parameters(globals())
 draw = torch.Generator().manual_seed(seed)
 print("Data set: random tokens, synthetic; and lengths of mini-mosi, synthetic")
 here = machine("numba")
@@ -327,6 +328,22 @@ check("12.3", outgrown)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("12.1")`; each call says a little more.
+#
+# **12.4 To derive.** By the counts of this chapter, at which length do a layer of attention and a Mamba layer
+# multiply equally often? Put in $d = 32$ and $d = 1024$, with $n = 16$. Why is the length at which the *times* cross
+# another one?
+#
+# <details><summary>A model answer</summary>
+#
+# With $e = 2d$ the Mamba layer has $6Ld^2 + 4Ld(n + d/16) + 6Ldn = 6.25\,Ld^2 + 10\,Ldn$. Attention has
+# $4Ld^2 + 2L^2d$. Equal where $2Ld = 2.25\,d^2 + 10\,dn$, that is $L = 1.125\,d + 5n$: 116 tokens for $d = 32$, 1232
+# for $d = 1024$. The wider the model, the later.
+#
+# Times cross elsewhere since multiplications differ in price. Those of attention are large matrix products, which a
+# processor does many at a time; those of the scan wait for one another, and are bound by memory. And below a few
+# hundred tokens both mostly cost what every call costs.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

@@ -9,13 +9,13 @@
 # and a sentence that the colours are mixed now, or apart. It persuades at once. It should not.
 #
 # A token inside the model has dozens of coordinates, a sheet of paper has two. Something has to be given up. UMAP
-# gives up nearly everything but one thing: who is whose neighbour. A reader who takes sizes, gaps and islands for
+# gives up nearly everything but one thing: which points are neighbours. A reader who takes sizes, gaps and islands for
 # facts is reading what is not written there. In this chapter you learn to read what is, and to say it in numbers.
 #
 # ## The question, and your prediction
 #
-# > 1. Three clouds, one of them ten times as wide as the others, one far away. Will UMAP draw it wider, and that one
-# >    farther?
+# > 1. Of three clouds one is ten times as wide as the others, and another lies ten times as far away. Will UMAP draw
+# >    the one wider, and the other farther?
 # > 2. Pure noise, one round ball without any groups. What will UMAP draw?
 # > 3. Of a token's 10 nearest tokens, how many are of its own modality: in an untrained model, and in a trained one?
 # > 4. Do tokens of sentences with similar labels lie near each other after fusion?
@@ -37,8 +37,9 @@ from sklearn.manifold import trustworthiness
 
 from alignmamba2 import AlignMamba2, figures, fit, load_dataset
 from alignmamba2.explorers import EmbeddingExplorer
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 note = "mini-mosi, synthetic"
 data = load_dataset("mini-mosi")
 print(f"Data set: {note}; first, clouds in the plane, synthetic too")
@@ -51,15 +52,17 @@ model = fit("mini-mosi", seed=seed, fast=fast, datasets=data, progress=False).mo
 # %% [markdown]
 # ## A picture of the data
 #
-# Begin where the truth can be seen: three clouds that lie in a plane already. Two are narrow, the third is ten times
-# as wide; the first two are near each other, the last is far away. Left, as they are; right, what UMAP makes of them.
+# Begin where the truth can be seen: three clouds that lie in a plane already. *narrow* and *far* have the same width,
+# *wide* is ten times as wide. *wide* lies 10 from *narrow*, and *far* lies 100 from it. Left, where they are (the panel
+# is 100 wide and some 12 high, so heights are stretched); right, what UMAP makes of them.
 
 # %%
 kinds = np.repeat(["narrow", "wide", "far"], 100)
 middle, width = {"narrow": 0.0, "wide": 10.0, "far": 100.0}, {"narrow": 0.2, "wide": 2.0, "far": 0.2}
 clouds = np.stack([[middle[k], 0] + width[k] * rng.standard_normal(2) for k in kinds])
 drawn = figures.umap_2d(clouds, random_state=seed)
-figures.before_after(clouds, drawn, kinds, by=kinds, heads=("as they are", "UMAP"), note="three clouds, synthetic")
+heads = ("where they are, heights stretched", "UMAP")
+figures.before_after(clouds, drawn, kinds, by=kinds, heads=heads, note="three clouds, synthetic")
 
 # %%
 rows = {}
@@ -256,6 +259,20 @@ check("13.3", guess)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("13.1")`; each call says a little more.
+#
+# **13.4 To argue.** A paper shows one plane before fusion, without order, and one after it, with an island per class,
+# and concludes that fusion makes the classes separable. What do you ask for before you believe it?
+#
+# <details><summary>A model answer</summary>
+#
+# (1) Which tokens are drawn? If they are of the training split, the islands may be what the model has learned by
+# heart. (2) The same two planes of an untrained model, and with another random start and another number of
+# neighbours. (3) A number from the full space: how well a token's label is guessed from its nearest tokens of *other*
+# samples, beside the same with shuffled labels. (4) The same number before fusion: if the labels could be guessed as
+# well there, only UMAP saw a difference. And a remark: a classifier's last layer is trained to make classes
+# separable. That it does so on test data is the accuracy, which is in the table already.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

@@ -40,8 +40,9 @@ import torch
 from alignmamba2 import MultimodalBatch, evaluate, figures, fit, load_dataset
 from alignmamba2.datasets.corruptions import KINDS, corrupt, dice
 from alignmamba2.explorers import SampleExplorer
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 data = load_dataset("mini-mosi")
 modalities = tuple(data["train"].modalities)
 test = dataclasses.replace(data["test"], samples=data["test"].samples[: 40 if fast else 200])
@@ -125,7 +126,13 @@ print("corruptions that the library knows:", ", ".join(KINDS))
 # ## What padding is, and what it is not
 #
 # A *missing* modality has no tokens. In a batch its row is padding, and a mask says so. The model squeezes padding out
-# before anything is computed, so it cannot matter what stands there. Let us try to make it matter:
+# before anything is computed, so it cannot matter what stands there.
+#
+# ![Three sequences. Whole: nine tokens. Lost: nine tokens, of which three sounds are zeros that claim to be tokens.
+# Missing: all sounds are masked and left out, and three words remain](pictures/missing.svg)
+#
+# Let us try to make it matter:
+#
 
 # %%
 plain = fit("mini-mosi", seed=seed, fast=fast, progress=False).model
@@ -220,7 +227,7 @@ panel
 #   do the two columns differ by more than the seeds do?
 # - *Missing* and *lost* are different tests. A model may stand the one and not the other; modality dropout trains for
 #   the first.
-# - A curve without a band hides whose dice fell how. With one seed, a dent in it may be luck.
+# - A curve without a band hides how much of it is luck. With one seed, a dent in it may be nothing else.
 # - Where the curve ends matters less than what it is called. "Robust to noise" without kind, severity and dice is no
 #   statement.
 #
@@ -266,6 +273,22 @@ check("14.3", mean_of_real)
 
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("14.1")`; each call says a little more.
+#
+# **14.4 To design.** A robot's depth camera fails in sunlight, and sunny rooms are mostly living rooms. Why is a test
+# with coins not enough here? Design a better one.
+#
+# <details><summary>A model answer</summary>
+#
+# Coins lose depth independently of the label. In the world the loss tells something of it: *no depth* means sun, and
+# sun means living room. A model that has seen such losses in training learns that rule, looks fine on a test with the
+# same losses, and fails in a house with other windows. A test with coins does not show it.
+#
+# So record which samples lose depth, and test in three ways: with the losses as they come; with whole samples that
+# lose depth by a coin; and with the *exchanged* pattern, where depth is taken from rooms that would have had it. If
+# the second and third are much worse than the first, the model reads the absence. A remedy is modality dropout by a
+# coin, on top of what the world loses; report all three numbers.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #

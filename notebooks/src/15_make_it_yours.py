@@ -46,8 +46,9 @@ from alignmamba2.explorers import SampleExplorer
 from alignmamba2.launch import open_run
 from alignmamba2.model.layers import ModalityAwareLinear
 from alignmamba2.training import predict
-from course import check
+from course import check, check_parameters
 
+check_parameters(globals())
 pixels, digit = load_digits(n_class=4, return_X_y=True)
 pixels = torch.tensor(pixels / 16, dtype=torch.float32).view(-1, 8, 8)
 note = "real digits, synthetic pairs"
@@ -382,6 +383,20 @@ check("15.3", without_rule)
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("15.1")`; each call says a little more. (For more
 # than two pictures, is there a better guess than the first?)
+#
+# **15.4 To design.** Take data of your own. Write down in ten lines: the unit of the split, the anchor, whether
+# alignment makes sense, the baselines, the metric, and the result that would make you give up the fusion model.
+#
+# <details><summary>A model answer</summary>
+#
+# For example: heart sounds and an electrocardiogram, one label per patient. Split by *patient*, not by recording.
+# Anchor: the electrocardiogram, which is the cleaner of the two. Alignment makes sense, since both show the same
+# beats, so a beat's sound and its curve should find each other; transport with a `window`, since they are
+# simultaneous. Baselines: each side alone, both with a linear model of the mean tokens, plain concatenation. Metric:
+# balanced accuracy, since few patients are ill; five seeds; interval over patients. Given up if, on validation, the
+# interval of the difference from the better side alone holds 0: then one microphone less is the better product.
+#
+# </details>
 #
 # ## Recap, and what comes next
 #
