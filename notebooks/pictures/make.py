@@ -1,6 +1,10 @@
-"""Make start.png, the picture in the README: train on the real CMU-MOSI, and photograph what the model learned.
+"""Make start.png, the picture in the README: what alignment and experts do in two models, beside untrained ones.
 
-python notebooks/pictures/make.py [--chromium /path/to/chromium]
+python notebooks/pictures/make.py [--folder runs/effects] [--chromium /path/to/chromium]
+
+Above mini-mosi, which is synthetic, below the words of the real CMU-MOSI; of both the true partners are known. Models
+that `python -m studies effects` left in the folder are not trained again. All is of the test split as a whole, or of
+the validation split: no single utterance is shown.
 """
 
 from __future__ import annotations
@@ -11,72 +15,128 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
 import torch
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from alignmamba2 import evaluate, figures, fit
+from alignmamba2 import AlignMamba2, Dataset, figures, fit, load_dataset
+from alignmamba2.figures.style import LIGHT, QUIET, look, titled
+from alignmamba2.recipes import Recipe
+from alignmamba2.training import build, training_notes
 
-RECIPE = "mosi-utterances-minilm"
-SIZE = 1560, 1140
+ROWS = {  # title of a row, its recipe, and the data set's name in the folder
+    "mini-mosi, synthetic": "mini-mosi",
+    "CMU-MOSI, real, word by word (229 utterances)": Path(__file__).parents[2] / "studies/recipes/mosi-words.toml",
+}
+PAIR, REACH, SEED = ("audio", "text"), 6, 0
+SIZE = 1560, 1010
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PAGE = """<!DOCTYPE html><meta charset="utf-8"><script>{plotly}</script><style>
 body {{ margin: 0; padding: 20px 28px; background: white; color: #222;
   font-family: "DejaVu Sans", Verdana, sans-serif; }}
-h1 {{ font-size: 30px; margin: 0 0 4px; }} p {{ font-size: 17px; color: #555; margin: 0 0 8px; }}
-main {{ display: grid; grid-template-columns: 760px 720px; column-gap: 24px; }}
-</style><h1>{title}</h1><p>{note}</p><main>{panels}</main>"""
+h1 {{ font-size: 26px; margin: 8px 0 0; }}
+main {{ display: grid; grid-template-columns: repeat(3, 500px); }}
+</style>{rows}"""
 
 
-def pictures(seed: int = 0) -> tuple[str, list[go.Figure]]:
-    """Train, and draw four pictures of what was learned; with what to say above them."""
-    result = fit(RECIPE, seed=seed, overrides={"model.lambda_ot": 1.0, "model.lambda_mmd": 1.0}, progress=False)
-    test = result.datasets["test"]
-    accuracy = evaluate(result.model, test)["accuracy"]
-    trace = result.model.trace(test.batch())
-    chosen = next(i for i, sample in enumerate(test) if 8 <= len(sample.words["text"]) <= 12)
-    pair = trace.pairs[0]
-    plan = figures.plan_of(trace, chosen, pair)
-    tokens = figures.tokens_of(trace, random_state=seed)
-    clouds = {"before": tokens.before, "after": tokens.after}
-    facts = {k: f"{figures.same_modality_neighbours(x, tokens.modality):.0%} own neighbours" for k, x in clouds.items()}
-    planes = [figures.umap_2d(cloud, random_state=seed) for cloud in clouds.values()]
-    drawn = [
-        figures.transport_plan(**plan, partners=torch.arange(len(plan["mass"])), note="one test video"),
-        figures.before_after(*planes, tokens.modality, tokens.hover, facts=facts, note="all test videos"),
-        figures.mmd_over_epochs(result.history, note="training videos, as the model saw them"),
-        figures.expert_shares(trace.expert_shares(), trace.expert_names, note="all test videos"),
-    ]
-    note = (
-        "CMU-MOSI, 93 videos, words, voice and face; both alignment losses weighed 1; "
-        f"test accuracy {accuracy:.1%} (seed {seed})"
+def models(recipe: Recipe, data: dict[str, Dataset], folder: Path) -> tuple[AlignMamba2, AlignMamba2, list]:
+    """The trained model, the untrained one of the same seed, and the history of the training."""
+    place = folder / recipe.name / f"seed-{SEED}"
+    if not (place / "training.json").is_file():
+        fit(recipe, seed=SEED, datasets=data, folder=place, progress=False)
+    torch.manual_seed(SEED)
+    return AlignMamba2.from_pretrained(place), build(recipe, data["train"]).eval(), training_notes(place)["history"]
+
+
+def by_distance(model: AlignMamba2, test: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of a sound's mass that go to the word at each distance from the true one, and of an even spread."""
+    trace = model.trace(test.batch(), scans=False)
+    mass, even, sounds = np.zeros(2 * REACH + 1), np.zeros(2 * REACH + 1), 0
+    for i, sample in enumerate(test):
+        plan, partners = figures.plan_of(trace, i, PAIR)["mass"], sample.partners[PAIR].numpy()
+        for row, partner in zip(plan / plan.sum(1, keepdims=True), partners, strict=True):
+            away = np.arange(len(row)) - partner
+            near = (partner >= 0) & (abs(away) <= REACH)
+            np.add.at(mass, away[near] + REACH, row[near])
+            np.add.at(even, away[near] + REACH, 1 / len(row))
+            sounds += partner >= 0
+    return mass / sounds, even / sounds
+
+
+def plans(trained: AlignMamba2, untrained: AlignMamba2, test: Dataset) -> go.Figure:
+    places = np.arange(-REACH, REACH + 1)
+    (mass, even), (before, _) = by_distance(trained, test), by_distance(untrained, test)
+    figure = go.Figure()
+    colour = look(PAIR[0]).colour
+    for name, values, line in (
+        ("trained", mass, {"color": colour, "width": 4}),
+        ("untrained", before, {"color": QUIET, "dash": "dash", "width": 2}),
+        ("an even spread", even, {"color": LIGHT, "dash": "dot", "width": 2}),
+    ):
+        figure.add_trace(go.Scatter(x=places, y=values, mode="lines", name=name, line=line))
+    figure.update_xaxes(title="words from the true one", dtick=2)
+    figure.update_yaxes(title="share of mass", tickformat=".0%", rangemode="tozero")
+    return titled(figure, "Where transport takes a sound", f"all test samples; on the true word: {mass[REACH]:.0%}")
+
+
+def distances(history: list) -> go.Figure:
+    """The MMD on the validation split, the untrained model before the first epoch."""
+    figure = go.Figure()
+    for modality in ("audio", "video"):
+        name = f"mmd/{modality}-text"
+        values = [history[0][f"untrained/{name}"], *(row[f"valid/{name}"] for row in history)]
+        line, epochs = look(modality).line(), list(range(-1, len(history)))
+        figure.add_trace(go.Scatter(x=epochs, y=values, mode="lines", name=f"{modality} ↔ text", line=line))
+    figure.update_xaxes(title="epoch (−1: untrained)")
+    figure.update_yaxes(title="MMD (squared)", rangemode="tozero")
+    return titled(figure, "MMD between the modalities", "validation split, in prediction")
+
+
+def shares(trained: AlignMamba2, untrained: AlignMamba2, test: Dataset) -> go.Figure:
+    """Shares of the modalities' own experts in what the experts of the first layer add."""
+    own, new = (
+        {m: float(share[0]) for m, share in model.trace(test.batch(), scans=False).expert_shares()[0].items()}
+        for model in (trained, untrained)
     )
-    return note, drawn
+    figure = go.Figure(go.Bar(x=list(own), y=list(own.values()), marker_color=[look(m).colour for m in own], width=0.5))
+    figure.update_yaxes(title="share", tickformat=".0%", range=[0, 0.5])
+    note = f"all test samples; the rest is the shared expert's; untrained: {max(new.values()):.0%}"
+    return titled(figure, "What a modality's own expert adds", note)
+
+
+def row(recipe: str | Path, folder: Path) -> list[go.Figure]:
+    """The three pictures of a data set."""
+    recipe = Recipe.load(recipe)
+    data = load_dataset(recipe.dataset, **recipe.data)
+    trained, untrained, history = models(recipe, data, folder)
+    test = data["test"]
+    return [plans(trained, untrained, test), distances(history), shares(trained, untrained, test)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path("runs/effects"))
     parser.add_argument("--chromium", default=next(filter(None, map(shutil.which, BROWSERS)), None))
-    browser = parser.parse_args().chromium
-    if not browser:
+    arguments = parser.parse_args()
+    if not arguments.chromium:
         parser.error(f"no browser found; looked for {', '.join(BROWSERS)}. Give one with --chromium")
-    note, drawn = pictures()
-    for figure, height in zip(drawn, (590, 590, 440, 440), strict=True):
-        figure.update_layout(height=height)
-    still = {"staticPlot": True}
-    panels = "".join(
-        f"<div>{pio.to_html(f, include_plotlyjs=False, full_html=False, config=still)}</div>" for f in drawn
-    )
-    title = "What a model made of words, voice and face"
+    still, rows = {"staticPlot": True}, ""
+    for title, recipe in ROWS.items():
+        drawn = row(recipe, arguments.folder)
+        for figure in drawn:
+            figure.update_layout(height=430, width=500)
+        pages = (pio.to_html(f, include_plotlyjs=False, full_html=False, config=still) for f in drawn)
+        rows += f"<h1>{title}</h1><main>{''.join(f'<div>{page}</div>' for page in pages)}</main>"
     target = Path(__file__).with_name("start.png")
     with tempfile.TemporaryDirectory() as folder:
         page, shot = Path(folder, "start.html"), Path(folder, "start.png")
-        page.write_text(PAGE.format(plotly=get_plotlyjs(), title=title, note=note, panels=panels), encoding="utf-8")
+        page.write_text(PAGE.format(plotly=get_plotlyjs(), rows=rows), encoding="utf-8")
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=10000"]
-        size = f"--window-size={SIZE[0]},{SIZE[1]}"
-        subprocess.run([browser, *flags, size, f"--screenshot={shot}", page.as_uri()], check=True, capture_output=True)
+        command = [arguments.chromium, *flags, f"--window-size={SIZE[0]},{SIZE[1]}"]
+        subprocess.run([*command, f"--screenshot={shot}", page.as_uri()], check=True, capture_output=True)
         with Image.open(shot) as picture:  # a palette is a third of the size
             picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(target)
     print(f"{target}: {target.stat().st_size // 1000} kB")
