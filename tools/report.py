@@ -53,6 +53,10 @@ def results_section(folder: Path) -> str:
         for benchmark in report["benchmarks"].values():
             lines.append(f"| {title} | {_measured(benchmark)} |")
             notes.append(f"- {title}, `{benchmark['recipe']}`: {benchmark['protocol']}.")
+            test = benchmark["rows"]["AlignMamba-2"]["test"]
+            if test.get("mae"):
+                more = (100 * test["accuracy_7"]["mean"], test["mae"]["mean"], test["corr"]["mean"])
+                notes.append("  Acc-7 {:.1f}, mean absolute error {:.3f}, Pearson's r {:.3f}.".format(*more))
             rows = {name: row.get("against_full", {}).get("accuracy") for name, row in benchmark["rows"].items()}
             less = [f"{name} {_signed(**gap)}" for name, gap in rows.items() if gap]
             notes += [f"  AlignMamba-2 less the other rows: {', '.join(less)}."] if less else []
