@@ -45,7 +45,11 @@ live = explorers.TrainingMonitor("mae", epochs=2, note="mini-mosi, synthetic")
 display(live)
 result = fit("mini-mosi", fast=True, progress=False, callbacks=[live])"""
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(browser.missing()), reason=browser.missing())]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(browser.missing()), reason=browser.missing()),
+    pytest.mark.xdist_group("browser"),  # one server and one run of the notebook for all
+]
 
 
 @pytest.fixture(scope="module")

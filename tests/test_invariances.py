@@ -80,6 +80,8 @@ def test_mmd_and_its_gradient_are_right_wherever_the_clouds_lie(pair, kernel, es
     found = mmd(x_pad, y_pad, x_mask, y_mask, **options)[0]
     close = 5e-3 if kernel == "laplacian" else 5e-4
     torch.testing.assert_close(found.double(), right, rtol=0, atol=close)
+    if kernel == "laplacian" and nearest(x, y) < 1e-3:
+        return  # its gradient jumps where two points meet, and float32 takes these for one
     for tokens, mask, other in ((x_pad, x_mask, x64), (y_pad, y_mask, y64)):
         (mine,), (theirs,) = (
             torch.autograd.grad(found, tokens, retain_graph=True),
@@ -95,6 +97,13 @@ def test_mmd_and_its_gradient_are_right_wherever_the_clouds_lie(pair, kernel, es
         x[:, :1], x_pad.detach(), y_pad.detach(), x_mask, y_mask, bandwidth=options["bandwidth"], kernel=kernel
     )
     torch.testing.assert_close(votes[0, 0].double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def nearest(x: torch.Tensor, y: torch.Tensor) -> float:
+    """The smallest distance of two tokens that differ, in units of the largest."""
+    z = torch.cat([x[0], y[0]]).double()
+    r = torch.pdist(z)
+    return float(r[r > 0].min() / r.max()) if (r > 0).any() else 1.0
 
 
 def witness_by_definition(x: torch.Tensor, y: torch.Tensor, sigmas: list[float], kernel: str) -> torch.Tensor:

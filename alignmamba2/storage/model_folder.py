@@ -1,6 +1,7 @@
 """The folder of a saved model: config.json beside model.safetensors, which knows the config that it belongs to."""
 
 import json
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -99,7 +100,7 @@ def _infinite(name: str) -> float:
 def _fitting_config(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """The values in config.json, none of them large enough to ask for more than the weights hold."""
     values = read_config(folder)
-    most = {"n_layers": min(len(tensors), MOST_LAYERS)}
+    most = {"n_layers": min(len(tensors), MOST_LAYERS), "align_most": math.inf}  # which limits, and asks for nothing
     total = sum(x.numel() for x in tensors.values())
     for name, value in values.items():
         if isinstance(value, int) and value > most.get(name, max(total, 16)):
