@@ -420,7 +420,7 @@ def measure(world: int, fast: bool) -> Found:
 
 
 def kept(world: int, folder: Path, fast: bool) -> Found:
-    """What `measure` returns; a world that these sources have measured before is read from its file in the folder."""
+    """Return the findings of `measure`, read from the folder where these sources have measured the world before."""
     sources = hashlib.sha256((provenance("")["source_sha256"] + Path(__file__).read_text("utf-8")).encode()).hexdigest()
     path = folder / f"{sources[:16]}-{'fast-' * fast}world-{world}.json"
     if not path.is_file():

@@ -16,7 +16,7 @@ STEPS = ("project", "align", "order", "fuse", "read-out")  # of the model; the l
 
 
 def architecture(lit: str = "") -> Drawing:
-    """The whole model; the box of one of `STEPS` may be lit."""
+    """Draw the whole model; the box of one of `STEPS` may be lit."""
     d, counts = Drawing(960, 470), {"text": 4, "audio": 6, "video": 3}
     for i, (kind, count) in enumerate(counts.items()):
         x, left = 93 + 160 * i, 93 + 160 * i - 11 * (count - 1)
@@ -51,7 +51,7 @@ def _wave(t: float) -> float:
 
 
 def scan() -> Drawing:
-    """Continuous, discrete, recurrent."""
+    """Draw a state in continuous time, in discrete steps, and as a recurrence."""
     d = Drawing(960, 400, """
         T 160,28 continuous; a:grid 238,28 358,28; T 480,28 discrete: hold u for Δ; a:grid 598,28 652,28
         t 160,78 h′(t) = A h(t) + B u(t)|y(t) = C h(t)
@@ -80,7 +80,7 @@ def scan() -> Drawing:
 
 
 def block() -> Drawing:
-    """A Mamba layer, with norm, convolution, gate and D."""
+    """Draw a Mamba layer, with norm, convolution, gate and D."""
     return Drawing(960, 330, """
         T 30,160 x; a 42,160 72,160; b 72,130,70,60 norm; a 142,160 166,160; b 166,130,92,60 in_proj; a 258,160 306,160
         b 306,130,112,60 causal conv|4 taps; a 418,160 442,160; b 442,130,64,60 SiLU; a 506,160 548,160
@@ -94,7 +94,7 @@ def block() -> Drawing:
 
 
 def experts() -> Drawing:
-    """Two experts in one product; a gate; the best of several."""
+    """Draw two experts in one product, a gate, and the best of several experts."""
     d = Drawing(960, 380, """
         T 160,28 two experts, one product; T 480,28 a gate weighs them; T 800,28 top 1 of 4, not linear
         r:audio 34,130,0,9,1; b 76,76,110,44 W_{shared}; b:audio 76,140,110,44 W_{audio}; b 222,118,24,24 +
@@ -127,7 +127,7 @@ def _plan(sounds: Sequence[float], words: Sequence[float], epsilon: float) -> li
 
 
 def transport() -> Drawing:
-    """Heaps of sand, holes, and the plan as ribbons: each to its nearest, and all holes filled."""
+    """Draw heaps of sand, holes, and two plans as ribbons: each heap to its nearest hole, and all holes filled."""
     d, sounds, words = Drawing(960, 400), (0.06, 0.2, 0.32, 0.44, 0.93), (0.25, 0.55, 0.85)
     lazy = [[0.2 * (abs(s - w) == min(abs(s - x) for x in words)) for w in words] for s in sounds]
     width, filled = 210, _plan(sounds, words, 0.02)  # pixels for all the sand
@@ -155,7 +155,7 @@ def transport() -> Drawing:
 
 
 def kernels() -> Drawing:
-    """A hill on every token, landscapes, and the witness."""
+    """Draw a hill on every token, the landscapes of two clouds, and the witness."""
     d = Drawing(960, 350, """
         T 160,28 a hill on every token; a 306,150 334,150; T 480,28 two landscapes; a 626,150 654,150
         T 800,28 the witness: their difference; t 160,322 each of them σ wide; t 480,322 the mean of each cloud’s hills
@@ -179,7 +179,7 @@ def kernels() -> Drawing:
 
 
 def batches() -> Drawing:
-    """Padding in the file, in batches as they come and by length; and the store."""
+    """Draw the padding in a file, in batches as they come and by length; and the store."""
     d, lengths, unit = Drawing(960, 390), (3, 8, 2, 7, 3, 8, 2, 7), 22
     boxes = {"in the file: 12 steps each": (lengths, 12, 8), "batches of 4, as they come": (lengths, 0, 4)}
     boxes["batches of 4, by length"] = (sorted(lengths), 0, 4)
@@ -207,7 +207,7 @@ def _grid(d: Drawing, x: float, y: float, side: float, kind: str) -> None:
 
 
 def cameras() -> Drawing:
-    """A photograph does not know size, a depth map does; both become tokens."""
+    """Draw why a photograph does not know size and a depth map does; both become tokens."""
     d = Drawing(960, 380, """
         T 250,28 one photograph, two rooms; t 60,226 camera; t 130,94 the same|picture; a:grid 124,120 124,168
         l- 60,190 470,67; l- 60,190 470,313; b:image 122,171,4,38; b:image 210,145,54,90 toy; b:image 410,85,54,210 city
@@ -222,7 +222,7 @@ def cameras() -> Drawing:
 
 
 def patches() -> Drawing:
-    """A picture becomes patches and tokens, a text words and tokens; the plan ties them."""
+    """Draw how a picture becomes patches, a text words, and both tokens that the plan ties."""
     d = Drawing(960, 366, """
         T 117,28 picture, 7 × 7 patches; T 117,286 text, as words; a 222,147 262,147; a 208,286 270,270
         T 450,28 49 tokens, row by row: 22 to 33; r:image 290,110,29,9,12; t 640,110 …; t 262,110 …
@@ -250,7 +250,7 @@ def patches() -> Drawing:
 
 
 def missing() -> Drawing:
-    """Whole, lost, missing."""
+    """Draw a sequence with all of its tokens, with lost ones, and with missing ones."""
     d = Drawing(960, 352, """
         T< 24,28 what happened; T< 240,28 the sequence that the model reads; T< 610,28 what it is told; t< 24,86 whole
         t< 24,170 lost: set to 0; t< 24,254 missing: masked; t< 610,86 9 tokens

@@ -79,12 +79,13 @@ def load_dataset(
         Naming the file that is missing or wrong, and the remedy.
     """
     load = entry_of(name).load
+    takes = signature(load)
     try:
-        signature(load).bind(root, **options)
+        takes.bind(root, **options)
     except TypeError as error:
         raise ValueError(f"data set {name!r}: {error}; its loader takes root and, as keywords, options") from error
     for option, value in options.items():
-        usual = getattr(signature(load).parameters.get(option), "default", None)
+        usual = getattr(takes.parameters.get(option), "default", None)
         if isinstance(usual, (int, float)) and not isinstance(value, (int, float)):
             raise ValueError(f"data set {name!r}: {option}: found {value!r}; expected a value such as {usual}")
     splits = load(root, **options)

@@ -10,8 +10,9 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import pooch
 from tqdm import tqdm
@@ -208,6 +209,12 @@ class PipSource(Source):
 
 def published(name: str) -> Source:
     """Return the source of this name in `published/sources.toml`; the hashes of many files are an `Index`."""
-    source = tomllib.loads((PUBLISHED / "sources.toml").read_text("utf-8"))[name]
-    index = source.pop("index", None)
-    return Source(**source, **({"hashes": Index(**index)} if index else {}))
+    source = dict(_sources()[name])
+    if "index" in source:
+        source["hashes"] = Index(**source.pop("index"))
+    return Source(**source)
+
+
+@cache
+def _sources() -> dict[str, Any]:
+    return tomllib.loads((PUBLISHED / "sources.toml").read_text("utf-8"))
