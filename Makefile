@@ -10,7 +10,7 @@ help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 run: $(READY)  ## train on the data that is here, leave a page to open, and print measured beside published
-	@$(PY) -m tools run notebooks/00_start_here.ipynb --folder runs/start
+	@$(PY) -m tools start
 	@if $(PY) -m alignmamba2 data fetch rated-sentences; then \
 	  $(PY) -m alignmamba2 reproduce mosi-standard --only AlignMamba-2 --seeds 0 --folder runs/start; fi
 
