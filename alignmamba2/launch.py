@@ -99,6 +99,8 @@ def write_explorers(checkpoint: str | Path, folder: str | Path, split: str = "te
     from .storage.files import write_text
 
     run = open_run(checkpoint, trust)
+    if run.model.task.several:
+        raise ValueError(f"{checkpoint}: its task is {run.model.config.task!r}; the panels draw one class or number")
     if split not in run.data:
         raise ValueError(f"split: found {split!r}; expected one of {list(run.data)}")
     head = (

@@ -27,7 +27,7 @@ from ..metrics import calibration_error
 from ..recipes import Recipe
 from ..storage.files import FileError, json_digest, read_json, write_json
 from ..training import Machines, fit
-from ..training.evaluation import outputs, scores
+from ..training.evaluation import outputs
 from ..training.kept_states import prepared
 from ..training.machines import process
 from .benchmarks import FULL, Variant, benchmark_of, variants
@@ -93,6 +93,13 @@ def reproduce(
             benchmarks[name] = {"missing": how, "published": published(of[name])}
             continue
         datasets = load_described(recipe, say, name)
+        if datasets["train"].task not in ("classification", "regression") or any(
+            label is None for dataset in datasets.values() for label in dataset.labels
+        ):
+            what = "one class or number per prediction, all of them known"
+            raise ValueError(
+                f"{name}: task {datasets['train'].task!r}, or labels are missing; expected {what}. Use train"
+            )
         rows = variants(of[name], recipe, datasets["train"])
         known += [v.name for v in rows if v.name not in known]
         rows = [v for v in rows if not only or {v.name, f"{name}/{v.name}"} & set(only)]
@@ -274,7 +281,7 @@ def examine(model: torch.nn.Module, dataset: Dataset, only: Sequence[str] = ()) 
     counts: it gets one token of zeros.
     """
     prediction, target, logits = outputs(model, dataset, change=lambda batch: _only(batch, only) if only else batch)
-    metrics = scores(prediction, target, model.config)
+    metrics = model.task.metrics(prediction, target)
     if logits is not None:
         metrics["calibration_error"] = calibration_error(logits.softmax(-1), target)
     return metrics, prediction.tolist()
