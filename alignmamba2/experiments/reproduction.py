@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -188,7 +189,8 @@ def _run_all(
         if jobs == 1:
             for job in todo:
                 bar.set_description(f"{job['benchmark']}: {job['variant']}, seed {job['seed']}")
-                run(job, folder, datasets[job["benchmark"]])
+                epochs = SimpleNamespace(on_epoch=lambda row: bar.set_postfix(epoch=row["epoch"]))
+                run(job, folder, datasets[job["benchmark"]], [epochs])
                 bar.update()
             return
         # Processes of their own, started afresh: no thread of numba or PyTorch is carried over. The scan, too, takes
@@ -213,13 +215,18 @@ def _load(benchmark: str) -> dict[str, Dataset]:
     return load_dataset(recipe.dataset, **recipe.data)
 
 
-def run(job: Mapping[str, Any], folder: Path, datasets: dict[str, Dataset] | None = None) -> None:
+def run(
+    job: Mapping[str, Any],
+    folder: Path,
+    datasets: dict[str, Dataset] | None = None,
+    callbacks: Sequence[Any] = (),
+) -> None:
     """Train one run (or go on with it), evaluate it clean, with modalities missing and with noise, write its file."""
     datasets = datasets or _load(job["benchmark"])
     recipe = _recipe(job)
     unfinished = folder / "unfinished" / job["key"]
     started = time.perf_counter()
-    options = {"folder": unfinished, "progress": False, **job.get("machines", {})}
+    options = {"folder": unfinished, "progress": False, "callbacks": callbacks, **job.get("machines", {})}
     if job.get("modalities"):
         datasets = {split: dataset.only(*job["modalities"]) for split, dataset in datasets.items()}
     path = _path(folder, job)
