@@ -301,7 +301,7 @@ MISTAKES = [
     ({"label": [[0, 1]] * N, "steps": "a"}, "sample '0': found 2; a has 3 tokens"),
     ({"label": [[0, 1, 1]] * N, "steps": "c"}, "steps: found 'c'; expected a modality of numbers"),
     (
-        {"label": [["x", "y"], ["z"]] * (N // 2), "task": "multitarget"},
+        {"label": [["x", "y"], ["z", "x"]] * (N // 2), "task": "multitarget"},
         "found .'str'., task 'multitarget'; expected several numbers",
     ),
     ({"label": [["x", "y"], [1, 0]] * (N // 2)}, "found texts and others"),
