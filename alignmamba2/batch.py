@@ -28,10 +28,9 @@ class Sample:
     features : mapping of modality name to Tensor (T_m, D_m), float
         T_m may differ between modalities and may be 0 (the modality is missing). For an encoder inside the model: int64
         token ids (T_m,), or uint8 pictures (T_m, H, W, 3).
-    label : scalar Tensor; (T,) for one label per step; (K,) or (T, K) for several labels or targets; or None: not known
+    label : scalar Tensor; (T,) for one label per step; (K,) for several labels or targets; or None: not known
         float for numbers, int64 for classes, 0 and 1 for several labels.
-    label_mask : bool Tensor as `label`, or None
-        False where a label is not known: it counts neither in the loss nor in metrics.
+    label_mask : bool Tensor as `label`, False where it is not known and counts neither in the loss nor in metrics
     id : str
         Names the sample in errors and pictures.
     words : mapping of modality name to a sequence of T_m strings
@@ -61,8 +60,8 @@ class Sample:
         masks = {m: as_mask(x, f"{name}mask of {m!r}", lengths[m]) for m, x in self.masks.items()}
         partners = {pair: as_tensor(x, f"{name}partners of {pair}") for pair, x in self.partners.items()}
         label = _labels(self.label, f"{name}label")
-        if label is not None and label.ndim > 2:
-            raise BatchError(f"{name}label: found {tuple(label.shape)}; expected one number, (T,), (K,) or (T, K)")
+        if label is not None and label.ndim > 1:
+            raise BatchError(f"{name}label: found {tuple(label.shape)}; expected one number, (T,) or (K,)")
         self.__dict__.update(features=features, masks=masks, partners=partners, label=label)  # frozen for others
         if self.label_mask is not None and label is not None:
             self.__dict__["label_mask"] = as_mask(self.label_mask, f"{name}label_mask", label.shape)
@@ -79,9 +78,8 @@ class MultimodalBatch:
         ids (B, T_m), or uint8 pictures (B, T_m, H, W, 3)
     masks : mapping of modality name to bool Tensor (B, T_m)
         True at real tokens, by default everywhere. A missing modality is a row without any True.
-    labels : Tensor (B,), (B, T), (B, K) or (B, T, K), as of `Sample`, or None
-    label_mask : bool Tensor as `labels`, or None
-        True where there is a step and its label is known.
+    labels : Tensor (B,), (B, T) or (B, K), as of `Sample`, or None
+    label_mask : bool Tensor as `labels`, True where there is a step and its label is known, or None
     ids : tuple of B strings
     words : tuple of B mappings, as in `Sample`
     groups : tuple of B strings, as in `Sample`
@@ -146,9 +144,9 @@ class MultimodalBatch:
             if self.label_mask is not None:
                 raise BatchError("label_mask: given without labels")
             return
-        if self.labels.ndim not in (1, 2, 3) or self.labels.shape[0] != size:
+        if self.labels.ndim not in (1, 2) or self.labels.shape[0] != size:
             raise BatchError(
-                f"labels: found {tuple(self.labels.shape)}; expected ({size},), and perhaps T, K behind it"
+                f"labels: found {tuple(self.labels.shape)}; expected ({size},), ({size}, T) or ({size}, K)"
             )
         bad = ~torch.isfinite(self.labels)
         if self.labels.ndim > 1 and self.label_mask is None:
@@ -219,22 +217,21 @@ class MultimodalBatch:
         if not samples:
             raise BatchError("samples: none; a batch needs at least one")
         first = samples[0]
-        labelled = next((s for s in samples if s.label is not None), first)
         for sample in samples:
-            _check_alike(sample, first, labelled)
+            _check_alike(sample, first)
         features, masks = {}, {}
         for m in first.features:
             features[m], masks[m] = _pad([s.features[m] for s in samples])
             for row, s in zip(masks[m], samples, strict=True):
                 if m in s.masks:
                     row[: len(s.masks[m])] = s.masks[m]
-        labels, label_mask = _joined([s.label for s in samples], [s.label_mask for s in samples])
+        labels, label_mask = _joined(samples)
         ids, words, groups = zip(*((s.id, s.words, s.group) for s in samples), strict=True)
         return cls(features, masks, labels, label_mask, ids, words, groups)
 
 
-def _check_alike(sample: Sample, first: Sample, labelled: Sample) -> None:
-    """Refuse a sample that does not fit into one batch with the first, and the first that has a label."""
+def _check_alike(sample: Sample, first: Sample) -> None:
+    """Refuse a sample that does not fit into one batch with the first."""
     if set(sample.features) != set(first.features):
         raise BatchError(
             f"sample {sample.id!r}: modalities {sorted(sample.features)}; sample {first.id!r} has "
@@ -247,8 +244,6 @@ def _check_alike(sample: Sample, first: Sample, labelled: Sample) -> None:
             raise BatchError(
                 f"sample {sample.id!r}, {m!r}: shape {tuple(x.shape)} {x.dtype}; expected (T{expected}) {other.dtype}"
             )
-    if sample.label is not None and sample.label.ndim != labelled.label.ndim:
-        raise BatchError(f"sample {sample.id!r}: another kind of label than sample {labelled.id!r}")
 
 
 def as_tensor(x: Any, name: str) -> Tensor:
@@ -291,20 +286,19 @@ def _readable(x: Any, name: str, batched: bool = False) -> Tensor:
     return x
 
 
-def _joined(labels: Sequence[Tensor | None], masks: Sequence[Tensor | None]) -> tuple[Tensor | None, Tensor | None]:
+def _joined(samples: Sequence[Sample]) -> tuple[Tensor | None, Tensor | None]:
     """Labels (B, ...) and, unless each is one known number, the mask of what is known of them; None without any."""
-    like = next((x for x in labels if x is not None), None)
-    if like is None:
+    kinds = {s.label.ndim: s for s in samples if s.label is not None}
+    if len(kinds) > 1:
+        raise BatchError(f"samples {[s.id for s in kinds.values()]}: another kind of label each")
+    if not kinds:
         return None, None
-    one = like.ndim == 0
-    values, known = _pad(
-        [like.reshape(-1, *like.shape[1:])[:0] if x is None else x.reshape(1) if one else x for x in labels]
-    )
-    mask = known.view(*known.shape, *[1] * (values.ndim - 2)).expand(values.shape).clone()
-    for row, part in zip(mask, masks, strict=True):
-        if part is not None:
-            row[: len(part) if part.ndim else 1] &= part
-    return (values[:, 0], None if mask.all() else mask[:, 0]) if one else (values, mask)
+    ((ndim, like),) = kinds.items()
+    labels, known = _pad([like.label.new_zeros(0) if s.label is None else s.label.reshape(-1) for s in samples])
+    for row, s in zip(known, samples, strict=True):
+        if s.label_mask is not None:
+            row[: s.label.numel()] &= s.label_mask
+    return (labels, known) if ndim else (labels[:, 0], None if known.all() else known[:, 0])
 
 
 def _pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -141,14 +141,14 @@ def copy_course(folder: str | Path) -> Path:
         if not brought:
             raise FileNotFoundError(f"{FIRST}: not in this installation; take the notebooks from a clone")
         root = Path(brought[0]).resolve().parents[1]
-    for name, suffixes in (("results", (".json",)), ("notebooks", (".ipynb", ".md", ".py", ".png", ".svg"))):
+    for name in ("results", "notebooks"):
         if (folder / name).exists():
             raise FileExistsError(f"{folder / name}: is there already; expected a folder without. Nothing was changed")
+    for name in ("results", "notebooks"):
         part = folder / f".{name}.part"
         shutil.rmtree(part, ignore_errors=True)
-        for path in (p for p in (root / name).rglob("*") if p.suffix in suffixes and "src" not in p.parts):
-            (part / path.relative_to(root / name)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, part / path.relative_to(root / name))
+        ignored = shutil.ignore_patterns("src", "data", "__pycache__", ".*", "make.py", "gallery.py", "*.js")
+        shutil.copytree(root / name, part, ignore=ignored)
         part.rename(folder / name)
     return folder / "notebooks"
 

@@ -58,7 +58,8 @@ class Task:
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.softmax(-1)
 
-    def loss(self, output: Any, batch: MultimodalBatch, smoothing: float = 0.0) -> Tensor:
+    @torch.compiler.disable  # computation that depends on the values of labels is no graph for torch.compile
+    def loss(self, output: Any, batch: MultimodalBatch, training: bool = False) -> Tensor:
         """Return the mean loss over known labels; 0, with a gradient, where there is none."""
         guess, labels, mask = self.scores(output), batch.labels, batch.label_mask
         if labels is None:
@@ -73,7 +74,7 @@ class Task:
             labels, guess = self._marked(labels, mask)[rows], guess[rows]
         if not labels.numel():  # a mean over nothing, of no sample or of no step with a label
             return guess.sum()
-        return self.own_loss(guess, labels) if self.own_loss else self._loss(guess, labels, smoothing)
+        return self.own_loss(guess, labels) if self.own_loss else self._loss(guess, labels, training)
 
     def rows(self, output: Any, batch: MultimodalBatch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return prediction, labels and logits on the CPU: a row per sample or, of steps, per step with a label."""
@@ -128,10 +129,11 @@ class Task:
     def _weights(self, guess: Tensor) -> Tensor | None:
         return guess.new_tensor(self.config.class_weights) if self.config.class_weights else None
 
-    def _loss(self, guess: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    def _loss(self, guess: Tensor, labels: Tensor, training: bool) -> Tensor:
         if labels.is_floating_point() or not 0 <= labels.min() <= labels.max() < self.outputs:
             found = f"{labels.dtype} {sorted(set(labels.tolist()))[:8]}"
             raise BatchError(f"labels: found {found}; expected whole numbers from 0 to {self.outputs - 1}")
+        smoothing = self.config.label_smoothing if training else 0.0
         return F.cross_entropy(guess, labels, self._weights(guess), label_smoothing=smoothing)
 
     def _metrics(self, prediction: Tensor, labels: Tensor) -> dict[str, float | None]:
@@ -141,7 +143,7 @@ class Task:
 class MultiLabel(Task):
     """MultiLabel is any of K labels per sample or step, 0 or 1 each; its loss is their mean binary cross-entropy.
 
-    `class_weights` are those of a label's ones. Of the smoothing, half goes to the other side.
+    `class_weights` are those of a label's ones; `label_smoothing` is for classes alone.
     """
 
     several = True
@@ -156,11 +158,11 @@ class MultiLabel(Task):
         table = torch.cat([x.reshape(-1, self.outputs) for x in labels if x is not None])
         return ((table == 0).sum(0) / (table == 1).sum(0).clamp_min(1)).tolist()
 
-    def _loss(self, guess, labels, smoothing):
+    def _loss(self, guess, labels, training):
         known = self.known(labels)
         if len(wrong := labels[known & (labels != 0) & (labels != 1)]):
             raise BatchError(f"labels: found {wrong[0].item():g}; expected 0 or 1 for each label, as task='multilabel'")
-        goal = labels.clamp_min(0).to(guess.dtype) * (1 - smoothing) + smoothing / 2
+        goal = labels.clamp_min(0).to(guess.dtype)
         losses = F.binary_cross_entropy_with_logits(guess, goal, pos_weight=self._weights(guess), reduction="none")
         return losses[known].mean()
 
@@ -176,7 +178,7 @@ class MultiTarget(Task):
     def predicted(self, scores):
         return scores, None
 
-    def _loss(self, guess, labels, smoothing):
+    def _loss(self, guess, labels, training):
         known, weights = self.known(labels), self._weights(guess)
         errors = (guess - labels.to(guess.dtype).masked_fill(~known, 0)).abs()
         return (errors if weights is None else errors * weights)[known].mean()
@@ -197,7 +199,7 @@ class Regression(MultiTarget):
     def predicted(self, scores):
         return scores.squeeze(-1), None
 
-    def _loss(self, guess, labels, smoothing):
+    def _loss(self, guess, labels, training):
         return F.l1_loss(guess, labels.to(guess.dtype))
 
     def _metrics(self, prediction, labels):

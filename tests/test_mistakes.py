@@ -125,7 +125,10 @@ MISTAKES = [
     (["train", "loaders:steps"], "label, sample '0': found 2; x has 1 tokens"),
     (["train", "loaders:one", "--quiet"], "every label of its 28 samples is [0]; expected at least two classes"),
     (["train", "loaders:columns"], "label: no column 'c'; there are ['a', 'b']"),
-    (["reproduce", "loaders:many", "--fast", "--quiet"], "loaders:many: task 'multilabel', or labels are missing"),
+    (
+        ["reproduce", "loaders:many", "--fast", "--quiet"],
+        "loaders:many: found task 'multilabel', 0 labels missing; expected one class or number",
+    ),
     (["results", "nowhere"], "nowhere: no finished run found"),
     (["course", "taken"], "taken"),
     (["evaluate", "nowhere"], "nowhere/training.json: not found"),

@@ -94,13 +94,7 @@ def reproduce(
             benchmarks[name] = {"missing": how, "published": published(of[name])}
             continue
         datasets = load_described(recipe, say, name)
-        if datasets["train"].task not in ("classification", "regression") or any(
-            label is None for dataset in datasets.values() for label in dataset.labels
-        ):
-            what = "one class or number per prediction, all of them known"
-            raise ValueError(
-                f"{name}: task {datasets['train'].task!r}, or labels are missing; expected {what}. Use train"
-            )
+        _check_labels(name, datasets)
         rows = variants(of[name], recipe, datasets["train"])
         known += [v.name for v in rows if v.name not in known]
         rows = [v for v in rows if not only or {v.name, f"{name}/{v.name}"} & set(only)]
@@ -128,6 +122,13 @@ def reproduce(
     report = {**provenance(command), "seeds": list(seeds), "fast": fast, "benchmarks": benchmarks}
     full = {b["recipe"]: b["rows"][FULL] for b in benchmarks.values() if FULL in b.get("rows", {})}
     return {**report, "summary": summary_of(full)}
+
+
+def _check_labels(name: str, datasets: Mapping[str, Dataset]) -> None:
+    task, known = datasets["train"].task, [x is not None for dataset in datasets.values() for x in dataset.labels]
+    if task not in ("classification", "regression") or not all(known):
+        expected = "one class or number per prediction, all of them known; `train` takes others"
+        raise ValueError(f"{name}: found task {task!r}, {known.count(False)} labels missing; expected {expected}")
 
 
 def _recipe(job: Mapping[str, Any]) -> Recipe:

@@ -122,8 +122,11 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
             return losses["task"] + self.config.shortcut_loss * losses["shortcut"]
         return losses["task"]
 
-    def forward(self, batch: MultimodalBatch) -> ModelOutput:
-        """Predict and, with labels, return the loss; in training with all its parts."""
+    def forward(self, batch: MultimodalBatch | None = None, **tensors: Any) -> ModelOutput:
+        """Predict and, with labels, return the loss; `tensors` are what a batch is made of: features, masks, labels …"""
+        if batch is None:
+            names = {"masks", "labels", "label_mask", "ids"} & tensors.keys()
+            batch = MultimodalBatch(tensors, **{name: tensors.pop(name) for name in names})
         masks, real = self._real_tokens(batch)
         tokens = self._tokens(masks, real)
         visible = self._drop_modalities(masks)
@@ -136,9 +139,9 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
         if self.shortcut is not None:
             output, straight = self._with_shortcut(output, real, visible)
             if self.training:
-                losses["shortcut"] = self._task_loss(straight, batch)
+                losses["shortcut"] = self.task.loss(straight, batch, self.training)
         if batch.labels is not None or self.training:  # samples without a label can still be aligned
-            losses["task"] = self._task_loss(output, batch)
+            losses["task"] = self.task.loss(output, batch, self.training)
             output.loss = self.total_loss(losses, tokens) if self.training else losses["task"]
         output.losses = losses
         return output
@@ -185,9 +188,7 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
         means = self.dropout(self._mean_tokens(real, masks))
         with torch.autocast(means.device.type, enabled=False):  # a score in bfloat16 has but three digits
             straight = self.shortcut(means)
-        scores = self.task.scores(output)
-        scores = scores if scores.ndim == straight.ndim else scores.unsqueeze(-1)  # of one number
-        return self._output(scores + straight), self._output(straight)
+        return self._output(self.task.scores(output).view_as(straight) + straight), self._output(straight)
 
     def _mean_tokens(self, real: Mapping[str, tuple[Tensor, Tensor]], masks: Mapping[str, Tensor]) -> Tensor:
         """The shortcut's input: mean tokens (B, Σ D_m) side by side, 0 where a modality is missing or hidden."""
@@ -240,13 +241,9 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
             raise BatchError(f"features: readout='per_step' needs equally many steps in each modality; found {steps}")
 
     def _output(self, scores: Tensor) -> ModelOutput:
-        """Scores (B, n) or, per step, (B, T, n) → prediction, and logits of classes and labels."""
+        """Scores (B, n) or, per step, (B, T, n) → prediction, and logits if they are of classes or labels."""
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # mixed precision leaves half of it
         return ModelOutput(*self.task.predicted(scores))
-
-    @torch.compiler.disable
-    def _task_loss(self, output: ModelOutput, batch: MultimodalBatch) -> Tensor:
-        return self.task.loss(output, batch, self.config.label_smoothing if self.training else 0.0)
 
     def save_pretrained(
         self, folder: str | Path, *, whole: bool = False, config: None = None, model_card_kwargs: Any = False

@@ -48,16 +48,13 @@ class AlignMamba2Config:
         The order is that of blocks in "concat". 0: its encoder's.
     encoders : mapping of modality to the settings of an `EncoderConfig`, such as ``{"text": {"name": "minilm", "train":
         3}}``: the modality comes as token ids or pictures, and this encoder, inside the model, makes its tokens
-    task : "classification" (cross-entropy over n_classes), "regression" (absolute error), "multilabel" (n_classes of 0
-        and 1, binary cross-entropy) or "multitarget" (n_classes numbers, absolute error); see `tasks.Task` [O]
-    classes : names of the classes, labels or targets, for predictions; may be empty
-    class_weights : of the classes in the cross-entropy, of each label's ones, or of the targets; empty: all 1. `fit`
-        takes "balanced" too, for weights by the training labels, as scikit-learn's [O]
+    task : "classification", "regression", "multilabel" or "multitarget"; see `tasks` [O]
+    classes : names of the n_classes classes, labels or targets, for predictions; may be empty
+    class_weights : of classes, labels' ones or targets in the loss; empty: all 1. `fit` takes "balanced", too [O]
     readout : "mean" over all tokens, "anchor": the mean over the anchor's tokens (over all, where a sample has none of
         them), "last" token, "attention" (the mean over all tokens x, weighted by the softmax of q · x with a learnt
-        query q), "per_step" (one prediction per step: the mean over the modalities' tokens at that step; all modalities
-        need the same number of steps) or "anchor_steps" (one per token of the anchor, from that token) [O]. Baselines
-        know "mean", "last" and "per_step"
+        query q), "per_step" (one prediction per step, of which each modality has as many: the mean over its tokens) or
+        "anchor_steps" (one per token of the anchor, from it) [O]. Baselines know "mean", "last" and "per_step"
     anchor : the modality that the others are aligned with; "" means "text" where there is one, else the first [T]
     d_model, dropout [O]; n_layers 2, d_state 16, d_conv 4, expand 2 [T]
     order : "interleave" [T, AlignMamba v1] or "concat" [T]
@@ -164,20 +161,18 @@ class AlignMamba2Config:
             one_of(name, getattr(self, name), allowed)
         anchor = self.anchor or ("text" if "text" in self.modalities else next(iter(self.modalities)))
         object.__setattr__(self, "anchor", one_of("anchor", anchor, tuple(self.modalities)))
-        counts = [
-            f.name for f in dataclasses.fields(self) if f.type == "int" and f.name not in ("align_after", "negatives")
-        ]
-        for name in (*counts, *self.modalities):
+        for name in (*(f.name for f in dataclasses.fields(self) if f.type == "int"), *self.modalities):
             value = self.modalities[name] if name in self.modalities else getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < (name not in self.encoders):
-                raise ValueError(f"{name}: found {value!r}; expected a whole number of at least 1")
+            least = int(name not in ("align_after", "negatives", *self.encoders))
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name}: found {value!r}; expected a whole number of at least {least}")
         limits = dict.fromkeys(("dropout", "modality_dropout", "label_smoothing"), 1)
         limits |= dict.fromkeys(AT_LEAST_0, math.inf)
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) < limit:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a number in [0, {limit})")
         for name, most in (("align_after", self.n_layers), ("negatives", 10_000)):
-            if getattr(self, name) not in range(most + 1) or getattr(self, name) is True:
+            if getattr(self, name) > most:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a whole number from 0 to {most}")
         if not 0 <= self.window <= 1:
             raise ValueError(f"window: found {self.window!r}; expected a number in [0, 1]")

@@ -162,9 +162,8 @@ class AlignMamba2(FusionModel):
         """Fused tokens, grouped (N, d) → (B, d), or (B, T, d) with one prediction per step."""
         shape, place = ordering.size[:1], ordering.sample
         if self.config.readout == "anchor_steps":  # other tokens weigh nothing, wherever they are put
-            steps = masks[self.config.anchor]
-            shape, place = steps.shape, torch.zeros_like(place)
-            self._of_anchor(ordering, place).copy_(real_places(steps))
+            shape = masks[self.config.anchor].shape
+            place = torch.cat([real_places(mask) * (m == self.config.anchor) for m, mask in masks.items()])
         if self.config.readout == "per_step":
             self._check_steps(masks)
             present = [mask for mask in masks.values() if mask.any() or not len(mask)]
@@ -176,23 +175,21 @@ class AlignMamba2(FusionModel):
     def _weights(self, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
         """The weight (N,) of each fused token in the mean that is read out."""
         c, scores = self.config, torch.zeros(len(tokens), device=tokens.device)
+        anchor = ordering.split(scores)[list(c.modalities).index(c.anchor)]  # a view
         if c.readout == "per_step":
             present = [mask for mask in masks.values() if mask.any() or not len(mask)]
             return torch.cat([(1 / torch.stack(present).sum(0))[mask] for mask in present])
         if c.readout == "anchor_steps":
-            self._of_anchor(ordering, scores).fill_(1)
+            anchor.fill_(1)
             return scores
         if c.readout == "attention":
             scores = (tokens.float() * self.query.float()).sum(-1)  # not over √d, so that it soon chooses
         elif c.readout == "anchor":  # a weight of e^−1e9 = 0, except where a sample has no others
-            self._of_anchor(ordering, scores.sub_(1e9)).zero_()
+            scores.sub_(1e9)
+            anchor.zero_()
         elif c.readout == "last":
             scores[ordering.place % ordering.size[1] < ordering.lengths[ordering.sample] - 1] = -1e9
         return ordering.softmax(scores)
-
-    def _of_anchor(self, ordering: Ordering, rows: Tensor) -> Tensor:
-        """The anchor's part, a view, of what is grouped (N, ...)."""
-        return ordering.split(rows)[list(self.config.modalities).index(self.config.anchor)]
 
     @staticmethod
     def _ungroup(rows: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -146,14 +146,8 @@ def fit(
     folder = Path(folder) if folder else None
     log_with = trackers_of(trackers, folder)
     datasets = datasets or load_dataset(recipe.dataset, **recipe.data)
-    if not {"train", "valid"} <= datasets.keys():
-        raise ValueError(f"datasets: found {list(datasets)}; expected 'train' and 'valid'")
-    train, valid = datasets["train"], datasets["valid"]
-    _check_labels(train, valid)
-    identity = _identity(recipe, seed, machines, train, valid)
-    if loss:
-        identity["loss"] = getattr(loss, "__qualname__", type(loss).__qualname__)
-    checkpoint = Checkpoint(folder, identity) if folder else None
+    train, valid = _checked(datasets)
+    checkpoint = Checkpoint(folder, _identity(recipe, seed, machines, train, valid, loss)) if folder else None
     state = checkpoint.read() if checkpoint and resume else None
     best = Best(recipe.training.monitor, recipe.training.patience)
     if state is not None:
@@ -282,10 +276,13 @@ def _start_encoders(model: FusionModel, first: FusionModel) -> None:
         model.encode[m].load_state_dict(first.encode[m].state_dict())
 
 
-def _identity(recipe: Recipe, seed: int, machines: Machines, train: Dataset, valid: Dataset) -> dict[str, Any]:
+def _identity(
+    recipe: Recipe, seed: int, machines: Machines, train: Dataset, valid: Dataset, loss: Any = None
+) -> dict[str, Any]:
     """Return what has to be the same for an unfinished run to go on."""
     data = {"train": _parts(train), "valid": _parts(valid)}
-    return {"recipe": recipe.to_dict(), "seed": seed, "data": data, **machines.identity()}
+    own = {"loss": getattr(loss, "__qualname__", type(loss).__qualname__)} if loss else {}
+    return {"recipe": recipe.to_dict(), "seed": seed, "data": data, **own, **machines.identity()}
 
 
 def _parts(dataset: Dataset) -> dict[str, Any]:
@@ -303,8 +300,11 @@ def _parts(dataset: Dataset) -> dict[str, Any]:
     return {"samples": len(dataset), **parts, **{name: x.hexdigest()[:16] for name, x in digests.items()}}
 
 
-def _check_labels(train: Dataset, valid: Dataset) -> None:
-    """Refuse splits without a known label, and training labels of a single class; warn of these in validation."""
+def _checked(datasets: Mapping[str, Dataset]) -> tuple[Dataset, Dataset]:
+    """Both splits that training takes, if they have labels, and the training split more than a single class."""
+    if not {"train", "valid"} <= datasets.keys():
+        raise ValueError(f"datasets: found {list(datasets)}; expected 'train' and 'valid'")
+    train, valid = datasets["train"], datasets["valid"]
     for dataset in (train, valid):
         labels = torch.cat(
             [torch.as_tensor(x).reshape(-1) for x in dataset.labels if x is not None] or [torch.empty(0)]
@@ -319,6 +319,7 @@ def _check_labels(train: Dataset, valid: Dataset) -> None:
         if dataset is train:
             raise TrainingError(f"{problem}; expected at least two classes of {dataset.n_classes} to learn from")
         warnings.warn(f"{problem}; the best epoch is chosen on that one class alone", stacklevel=3)
+    return train, valid
 
 
 def _encoders(recipe: Recipe, train: Dataset) -> dict[str, Any]:
