@@ -1,7 +1,9 @@
 """What users get wrong on the command line: each is one line that says what was found and what to do, never a trace."""
 
+import io
 import json
 
+import pandas as pd
 import pytest
 
 from alignmamba2 import __main__ as commands
@@ -182,7 +184,7 @@ def test_debugging_shows_the_trace(monkeypatch):
         main(["train", "loaders:failing"])
 
 
-def test_sweeps_do_not_overwrite_each_other(folder):
+def test_sweeps_do_not_overwrite_each_other_and_are_one_table(folder, capsys):
     quick = ["--set", "model.d_model=8", "--set", "model.n_layers=1", "--set", "model.d_state=2"]
     for value in ("0.1", "0.2"):
         assert main([*TRAIN, "--seeds", "1", *quick, "--set", f"model.dropout={value}"]) == 0
@@ -193,6 +195,16 @@ def test_sweeps_do_not_overwrite_each_other(folder):
     table = am.results("runs")
     assert sorted(table["overrides/model.dropout"]) == [0.1, 0.2]
     files = [json.loads(p.read_text())["results"]["mini-mosi"] for p in folder.glob("runs/results+*.json")]
+    capsys.readouterr()
+    assert main(["results", "runs"]) == 0
+    again = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert sorted(again["test/mae"]) == pytest.approx(sorted(table["test/mae"]))
+    assert main(["results", "runs", "--to", "latex"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "\\toprule"
+    cells = [[cell.strip(" \\") for cell in line.split("&")] for line in lines if "&" in line]
+    column = cells[0].index("mae")
+    assert sorted(row[column] for row in cells[1:]) == sorted(f"{x:.3f}" for x in table["test/mae"])
     assert {f["recipe"]["model"]["dropout"]: f["runs"][0]["test"]["mae"] for f in files} == dict(
         zip(table["overrides/model.dropout"], table["test/mae"], strict=True)
     )

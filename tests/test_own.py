@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -342,16 +341,3 @@ def test_a_model_goes_to_a_hub_and_back(tmp_path, monkeypatch):
     assert {p.name for p in Path("here").iterdir()} == {"config.json", "model.safetensors"}
     with pytest.raises(FileNotFoundError, match="here/nothing"):  # "here" is a folder: no hub is asked
         am.AlignMamba2.from_pretrained("here/nothing")
-
-
-@needs_encoders
-def test_the_readme_shows_own_data_as_it_is(tmp_path):
-    text = (Path(am.__file__).parents[1] / "README.md").read_text("utf-8")
-    (block,) = re.findall(r"## Your own data\n.*?```python\n(.*?)```", text, re.S)
-    frame = make_frame(tmp_path)
-    frame.to_pickle(tmp_path / "reviews.pkl")
-    lines = [line for line in block.splitlines() if line.strip() and not line.startswith("#")]
-    assert len(lines) <= 15
-    space: dict = {"df": frame}
-    exec(compile("\n".join(lines), "README.md", "exec"), space)
-    assert space["data"]["train"].encoders == {"text": "minilm", "image": "efficientnet-lite0"}

@@ -128,7 +128,7 @@ def test_readme_shows_what_was_measured():
 def test_readme_code_runs(monkeypatch, tmp_path):
     """The Python example, in two epochs; and every command of the library that README names exists."""
     readme = (ROOT / "README.md").read_text("utf-8")
-    code, _own_data = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)  # the other one is run in test_own
+    code, _own_data = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)  # the other one is run in test_wheel
     monkeypatch.chdir(tmp_path)
     exec(code.replace("seed=0)", "seed=0, fast=True, progress=False)"), {})
     assert (tmp_path / "runs" / "my-model" / "model.safetensors").is_file()

@@ -288,6 +288,17 @@ def load_config(config):
     return BaselineConfig.from_dict({**dataclasses.asdict(config), "kind": "transformer"})
 
 
+def test_a_model_takes_tensors_in_place_of_a_batch():
+    x, mask, label = torch.randn(2, 3, 4), torch.tensor([[1, 1, 0], [1, 1, 1]]), torch.tensor([0, 1])
+    model = am.AlignMamba2(am.AlignMamba2Config({"a": 4}, d_model=8, n_layers=1)).eval()
+    expected = model(MultimodalBatch({"a": x}, {"a": mask}, labels=label))
+    output = model(a=x, masks={"a": mask}, labels=label)
+    assert torch.equal(output.logits, expected.logits)
+    assert torch.equal(output.loss, expected.loss)
+    with pytest.raises(BatchError, match=r"features\['b'\]|modality 'b' is unknown"):
+        model(b=x)
+
+
 MISTAKES = [
     ({"label": numbers()[:, :1]}, "expected equally many, 2 at least"),
     ({"label": [[1, 0]] * (N - 1) + [[1]]}, "expected equally many"),

@@ -123,7 +123,7 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
         return losses["task"]
 
     def forward(self, batch: MultimodalBatch | None = None, **tensors: Any) -> ModelOutput:
-        """Predict and, with labels, return the loss; `tensors` are what a batch is made of: features, masks, labels …"""
+        """Predict and, with labels, return the loss; `tensors`, features, masks, labels …, may stand for a batch."""
         if batch is None:
             names = {"masks", "labels", "label_mask", "ids"} & tensors.keys()
             batch = MultimodalBatch(tensors, **{name: tensors.pop(name) for name in names})

@@ -168,8 +168,8 @@ print(f"two epochs: {found['accuracy']:.1%} of the single labels, {found['exact'
 # %% [markdown]
 # `fit(..., loss=f, metrics={"auroc": g})` takes a loss and metrics of your own, such as those of torchmetrics.
 #
-# One thing `from_arrays` cannot know: that rows share pictures, so that splits drawn by row leak. That is why the chapter
-# has a `load` of its own. (`group=` names what must stay together, where a row belongs to one group.)
+# One thing `from_arrays` cannot know: that rows share pictures, so that splits drawn by row leak. That is why the
+# chapter has a `load` of its own. (`group=` names what must stay together, where a row belongs to one group.)
 #
 # ## A recipe, and your data set by its name
 #
