@@ -16,15 +16,14 @@ MOST_CLASSES = 100
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of N samples, None where none is known, masks of what is known of several, and all of it in words.
+    """The labels of N samples, None where none is known; of several, what is not known is −1 or, of numbers, NaN.
 
-    Each of the `kinds` (N,) is drawn in equal shares when splits are drawn.
+    Each of the `kinds` (N,) is drawn in equal shares when splits are drawn; `said` is what was understood, in words.
     """
 
     task: str
     classes: list[str]
     values: list[Tensor | None]
-    masks: list[Tensor | None]
     kinds: np.ndarray
     said: str
 
@@ -79,30 +78,19 @@ def read_labels(
     if task == "multilabel" and not is_binary:
         raise ValueError(f"label: found {kinds[:5].tolist()}; expected 0 and 1 alone, as task is 'multilabel'")
     classes = kinds.tolist() if task == "classification" else [*names] or list(range(max(sizes))) if several else []
-    whole = task in ("classification", "multilabel")
-    values, masks = _tensors(rows, len(ids), codes if task == "classification" else array, whole)
-    drawn = np.zeros(len(ids), np.int64)
+    whole, values, start = task in ("classification", "multilabel"), [None] * len(ids), 0
+    numbers = (codes if task == "classification" else array).astype(np.int64 if whole else np.float32)
+    for i, row in rows.items():
+        mask = torch.tensor([not is_missing(x) for x in row], dtype=torch.bool)
+        values[i] = torch.full((len(row),), -1) if whole else torch.full((len(row),), torch.nan)
+        values[i][mask] = torch.from_numpy(numbers[start : (start := start + int(mask.sum()))])
+    drawn, missing = np.zeros(len(ids), np.int64), len(ids) - len(rows)
+    missing += sum(any(map(is_missing, row)) for row in rows.values())
     if not (several or steps):
         values = [None if x is None else x[0] for x in values]
-        masks = [None] * len(ids)
         drawn = drawn if task == "regression" else np.array([-1 if x is None else int(x) for x in values])
-    missing = sum(x is None or (mask is not None and not mask.all()) for x, mask in zip(values, masks, strict=True))
     kind = {"classification": "classes", "multilabel": "labels", "multitarget": "targets"}.get(task, "")
     classes = [str(c).replace(", ", "/") for c in classes]
     said = f"{len(classes)} {kind}: {', '.join(classes[:9])}{', …' * (len(classes) > 9)}" if kind else task
     said += f", one per token of {steps}" * bool(steps) + f" ({missing} missing)" * bool(missing)
-    return Labels(task, classes, values, masks, drawn, said)
-
-
-def _tensors(
-    rows: dict[int, list], size: int, numbers: np.ndarray, whole: bool
-) -> tuple[list[Tensor | None], list[Tensor | None]]:
-    """Labels of `size` samples with the known `numbers`, in their order, and masks; what is not known is −1 or NaN."""
-    values, masks, start = [None] * size, [None] * size, 0
-    for i, row in rows.items():
-        mask = torch.tensor([not is_missing(x) for x in row], dtype=torch.bool)
-        stop = start + int(mask.sum())
-        label = torch.full((len(row),), -1) if whole else torch.full((len(row),), torch.nan)
-        label[mask] = torch.from_numpy(numbers[start:stop].astype(np.int64 if whole else np.float32))
-        values[i], masks[i], start = label, None if mask.all() else mask, stop
-    return values, masks
+    return Labels(task, classes, values, drawn, said)

@@ -91,8 +91,8 @@ def from_arrays(
     parts = " / ".join(f"{len(part)} {s}" for s, part in rows.items())
     description = f"{name}: {parts} ({how}); {'; '.join(told)}"
     say(description)
-    labels, masks = (known.values, known.masks) if known else ([None] * size, ())
-    samples = {s: RawSamples(raws, part, labels, ids, groups=groups, masks=masks) for s, part in rows.items()}
+    labels = known.values if known else [None] * size
+    samples = {s: RawSamples(raws, part, labels, ids, groups=groups) for s, part in rows.items()}
     fields = {"name": name, "protocol": f"{parts} ({how})", "description": description, "synthetic": False}
     if known:
         fields |= {"task": known.task, "classes": known.classes}

@@ -79,8 +79,7 @@ class RawSamples(Sequence):
     """Samples made of `RawModality`s. Their features are finite: encoders refuse to keep anything else.
 
     `raws`, by modality, `labels`, `ids` and `groups`, if any, have N rows; `rows` are those that are these samples, in
-    their order. `masks`, if any, say what is known of several labels. `partners` is a function of a sample's id and its
-    features that returns the sample's partners.
+    their order. `partners` is a function of a sample's id and its features that returns the sample's partners.
     """
 
     finite = True
@@ -93,10 +92,9 @@ class RawSamples(Sequence):
         ids: Sequence[str],
         partners: Callable[[str, Mapping[str, Tensor]], Mapping] | None = None,
         groups: Sequence[str] = (),
-        masks: Sequence[Tensor | None] = (),
     ):
         self.raws, self.rows, self._labels, self._ids, self._partners = raws, list(rows), labels, ids, partners
-        self._groups, self._masks = groups, masks
+        self._groups = groups
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -106,8 +104,10 @@ class RawSamples(Sequence):
         features = {m: raw.tokens(row) for m, raw in self.raws.items()}
         words = {m: names for m, raw in self.raws.items() if len(names := raw.words(row)) == len(features[m])}
         partners = self._partners(self._ids[row], features) if self._partners else {}
-        mask = self._masks[row] if self._masks else None
-        return Sample(features, self._labels[row], self._ids[row], words, partners, {}, self._group(row), mask)
+        label, known = self._labels[row], None
+        if label is not None and label.ndim:  # of several, −1 and NaN are not known
+            known = ~label.isnan() if label.is_floating_point() else label >= 0
+        return Sample(features, label, self._ids[row], words, partners, group=self._group(row), label_mask=known)
 
     def _group(self, row: int) -> str:
         return self._groups[row] if self._groups else ""
@@ -148,7 +148,7 @@ class RawSamples(Sequence):
                 present=[is_present and row in rows for row, is_present in enumerate(raw.present)],
                 key=hashlib.sha256(f"{raw.key} {how} {self.rows}".encode()).hexdigest(),
             )
-        return RawSamples(raws, self.rows, self._labels, self._ids, self._partners, self._groups, self._masks)
+        return RawSamples(raws, self.rows, self._labels, self._ids, self._partners, self._groups)
 
     @property
     def keys(self) -> dict[str, str]:
@@ -159,7 +159,7 @@ class RawSamples(Sequence):
         """Return the same samples without some of their modalities, of which nothing is read then."""
         raws = {m: raw for m, raw in self.raws.items() if m not in modalities}
         partners = self._partners if len(raws) == len(self.raws) else None
-        return RawSamples(raws, self.rows, self._labels, self._ids, partners, self._groups, self._masks)
+        return RawSamples(raws, self.rows, self._labels, self._ids, partners, self._groups)
 
 
 def _changed_item(change: Callable[[str, Any], Any], ids: Sequence[str], items: Sequence, row: int) -> Any:

@@ -87,7 +87,7 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
 
     config_class = AlignMamba2Config  # a subclass with more settings names its own
     width_step = 1  # d_model must be a multiple of this
-    card: Mapping[str, Any] = MappingProxyType({})  # "recipe" and "metrics", which `fit` sets, for `push_to_hub`
+    card: Mapping[str, Any] = MappingProxyType({})  # for `push_to_hub`; `fit` sets "recipe", "metrics" and "data"
     aligning = False  # set it to have a prediction with labels return the added losses too, beside the task's
 
     def __init__(self, config: AlignMamba2Config):
@@ -256,9 +256,9 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
         """
         with self.encode.whole(whole):
             notes = {"encoders": "whole"} if whole else {}
-            write_model(Path(folder), dataclasses.asdict(self.config), self.state_dict(), notes)
+            sha256 = write_model(Path(folder), dataclasses.asdict(self.config), self.state_dict(), notes)
         if model_card_kwargs is not False:
-            self.generate_model_card(**(model_card_kwargs or self.card)).save(Path(folder) / "README.md")
+            self.generate_model_card(sha256=sha256, **(model_card_kwargs or self.card)).save(Path(folder) / "README.md")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **hub: Any) -> Self:

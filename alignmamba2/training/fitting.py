@@ -89,6 +89,7 @@ def fit(
     compile: bool = False,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     metrics: Mapping[str, Callable[[Tensor, Tensor], Any]] | None = None,
+    keep_device: bool = False,
 ) -> FitResult:
     """Train AlignMamba-2 by a recipe; choose the epoch on the validation split. The test split is not touched.
 
@@ -121,6 +122,7 @@ def fit(
     loss, metrics : functions of your own, in place of the task's loss and beside its metrics (see `tasks.Task`)
         Metrics, as "valid/NAME", stand in the history and may be the recipe's `monitor`. An unfinished run is known by
         the name of its loss.
+    keep_device : leave the model on the device that trained it, to which batches then go; else it is moved to the CPU
 
     Raises
     ------
@@ -161,8 +163,8 @@ def fit(
             model = run.train(train, valid, (*callbacks, tracking))
     except TrainingError as error:
         raise TrainingError(f"{error}. Lower the learning rate, or look at these samples; {run.kept()}") from error
-    model.card = {"recipe": recipe.to_dict(), "metrics": best.history[best.epoch] if best.history else {}}
-    result = FitResult(model.cpu().eval(), best.history, best.epoch, datasets, recipe, seed, folder)
+    model = model.eval() if keep_device else model.cpu().eval()
+    result = FitResult(model, best.history, best.epoch, datasets, recipe, seed, folder)
     if folder and process()[0] == 0:
         model.save_pretrained(folder)
         write_notes(folder, recipe.to_dict(), seed, best.epoch, best.history)
@@ -208,6 +210,12 @@ class _Run:
             whole = dataclasses.replace(train, split="train+valid", samples=samples)
             epochs = config.max_epochs if direct else self.best.epoch + 1
             model = self._train(whole, None, epochs, callbacks if direct else ())
+        metrics = self.best.history[self.best.epoch] if self.best.history else {}
+        model.card = {
+            "recipe": self.recipe.to_dict(),
+            "metrics": metrics,
+            "data": {train.protocol: dict(train.hashes)},
+        }
         return model
 
     def _train(self, train: Dataset, valid: Dataset | None, epochs: int, callbacks: Sequence[Any]) -> FusionModel:
