@@ -23,15 +23,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "alignment": {"cpu"},
     "metrics": set(),
     "batch": set(),
+    "tasks": {"batch", "metrics"},
     "storage": set(),
     "recipes": {"datasets"},
     "trace": {"alignment", "batch"},
-    "model": {"alignment", "batch", "encoders", "scan", "storage", "trace"},
+    "model": {"alignment", "batch", "encoders", "scan", "storage", "tasks", "trace"},
     "effects": {"batch", "model", "trace"},
     "baselines": {"alignment", "batch", "effects", "encoders", "model", "storage"},
     "encoders": {"batch", "storage"},
     "datasets": {"batch", "encoders", "storage"},
-    "training": {"baselines", "batch", "datasets", "encoders", "metrics", "model", "recipes", "storage"},
+    "training": {"baselines", "batch", "datasets", "encoders", "model", "recipes", "storage", "tasks"},
     "experiments": {
         *("baselines", "batch", "datasets", "effects", "encoders", "metrics", "model", "recipes", "storage", "training")
     },

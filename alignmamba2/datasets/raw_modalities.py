@@ -104,7 +104,10 @@ class RawSamples(Sequence):
         features = {m: raw.tokens(row) for m, raw in self.raws.items()}
         words = {m: names for m, raw in self.raws.items() if len(names := raw.words(row)) == len(features[m])}
         partners = self._partners(self._ids[row], features) if self._partners else {}
-        return Sample(features, self._labels[row], self._ids[row], words, partners, group=self._group(row))
+        label, known = self._labels[row], None
+        if label is not None and label.ndim:  # of several, −1 and NaN are not known
+            known = ~label.isnan() if label.is_floating_point() else label >= 0
+        return Sample(features, label, self._ids[row], words, partners, group=self._group(row), label_mask=known)
 
     def _group(self, row: int) -> str:
         return self._groups[row] if self._groups else ""

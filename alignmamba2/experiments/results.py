@@ -1,5 +1,7 @@
 """Results files: what was measured, with all that it takes to read it later; and their table."""
 
+from __future__ import annotations
+
 import hashlib
 import importlib.metadata
 import json
@@ -8,11 +10,14 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..storage.files import write_text
+
+if TYPE_CHECKING:
+    import pandas
 
 PACKAGE = Path(__file__).parents[1]
 # Further columns for a task, and the metrics in them.
@@ -96,6 +101,15 @@ def table(results: Mapping[str, Mapping[str, Any]], split: str = "test") -> str:
         label = row + (" (synthetic)" if result["data"]["synthetic"] else "")
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def latex(runs: pandas.DataFrame) -> str:
+    """Return test metrics of runs, as `results` has them, as a table for LaTeX's booktabs: mean ± sd over seeds."""
+    keys = [c for c in runs if c in ("name", "benchmark", "variant") or c.startswith("overrides/")]
+    scores = runs.groupby(keys, dropna=False)[[c for c in runs if c.startswith("test/")]]
+    cells = scores.mean().map("{:.3f}".format) + scores.std().map(lambda sd: "" if sd != sd else f" ± {sd:.3f}")
+    cells = cells.rename(columns=lambda c: c.removeprefix("test/")).replace("nan", "–").reset_index().fillna("")
+    return cells.assign(seeds=scores.size().to_numpy()).to_latex(index=False, escape=True)
 
 
 def _spread(sd: float | None, digits: int = 2) -> str:

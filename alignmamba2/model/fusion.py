@@ -159,8 +159,11 @@ class AlignMamba2(FusionModel):
         return self._output(self.head(self.dropout(self._pool(tokens, ordering, masks))))
 
     def _pool(self, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
-        """Fused tokens, grouped (N, d) → (B, d), or (B, T, d) with readout="per_step"."""
+        """Fused tokens, grouped (N, d) → (B, d), or (B, T, d) with one prediction per step."""
         shape, place = ordering.size[:1], ordering.sample
+        if self.config.readout == "anchor_steps":  # other tokens weigh nothing, wherever they are put
+            shape = masks[self.config.anchor].shape
+            place = torch.cat([real_places(mask) * (m == self.config.anchor) for m, mask in masks.items()])
         if self.config.readout == "per_step":
             self._check_steps(masks)
             present = [mask for mask in masks.values() if mask.any() or not len(mask)]
@@ -172,13 +175,18 @@ class AlignMamba2(FusionModel):
     def _weights(self, tokens: Tensor, ordering: Ordering, masks: Mapping[str, Tensor]) -> Tensor:
         """The weight (N,) of each fused token in the mean that is read out."""
         c, scores = self.config, torch.zeros(len(tokens), device=tokens.device)
+        anchor = ordering.split(scores)[list(c.modalities).index(c.anchor)]  # a view
         if c.readout == "per_step":
             present = [mask for mask in masks.values() if mask.any() or not len(mask)]
             return torch.cat([(1 / torch.stack(present).sum(0))[mask] for mask in present])
+        if c.readout == "anchor_steps":
+            anchor.fill_(1)
+            return scores
         if c.readout == "attention":
             scores = (tokens.float() * self.query.float()).sum(-1)  # not over √d, so that it soon chooses
         elif c.readout == "anchor":  # a weight of e^−1e9 = 0, except where a sample has no others
-            ordering.split(scores.sub_(1e9))[list(c.modalities).index(c.anchor)].zero_()
+            scores.sub_(1e9)
+            anchor.zero_()
         elif c.readout == "last":
             scores[ordering.place % ordering.size[1] < ordering.lengths[ordering.sample] - 1] = -1e9
         return ordering.softmax(scores)
