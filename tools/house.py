@@ -19,14 +19,15 @@ MODEL, NOT_MODEL = ("batch", "model", "scan", "alignment"), ("scan.cpu",)
 # Which part of the package may import which. Arrows run one way; `__init__` and `__main__` may import all.
 MAY_IMPORT: dict[str, set[str]] = {
     "cpu": set(),
-    "scan": {"cpu"},
+    "gpu": set(),
+    "scan": {"cpu", "gpu"},
     "alignment": {"cpu"},
     "metrics": set(),
     "batch": set(),
     "storage": set(),
     "recipes": {"datasets"},
     "trace": {"alignment", "batch"},
-    "model": {"alignment", "batch", "encoders", "scan", "storage", "trace"},
+    "model": {"alignment", "batch", "encoders", "gpu", "scan", "storage", "trace"},
     "effects": {"batch", "model", "trace"},
     "baselines": {"alignment", "batch", "effects", "encoders", "model", "storage"},
     "encoders": {"batch", "storage"},
