@@ -61,11 +61,19 @@ def _scan_backward(u, delta, A, B, C, D, z, delta_bias, delta_softplus, kept, gy
         *(u, delta, *parameters, gy, _contiguous(g_last), *outputs, *strides),
         samples=len(u),
     )
-    gu, g_delta, gz, *sums, g_first = outputs
-    gA, gB, gC, gD, g_bias = (x.sum(0) for x in sums)
-    gB, gC = (x.transpose(2, 3).to(like.dtype) for x, like in ((gB, B), (gC, C)))
-    gD, g_bias = (x if like is None else x.to(like.dtype) for x, like in ((gD, D), (g_bias, delta_bias)))
-    return gu, g_delta, gA.to(A.dtype), gB, gC, gD, gz, g_bias, g_first
+    return _summed(outputs, B, C, D, A, delta_bias)
+
+
+def _summed(
+    outputs, B: Tensor, C: Tensor, D: Tensor | None, A: Tensor, delta_bias: Tensor | None
+) -> tuple[Tensor, ...]:
+    """Return the nine gradients, from what the kernel wrote, in their tensors' types."""
+    gu, g_delta, gz, *parts, g_first = outputs
+    gA, gB, gC, gD, g_bias = (
+        x.sum(0).to(x.dtype if like is None else like.dtype)
+        for x, like in zip(parts, (A, B, C, D, delta_bias), strict=True)
+    )
+    return gu, g_delta, gA, gB.transpose(2, 3), gC.transpose(2, 3), gD, gz, g_bias, g_first
 
 
 def _launch(kernel, warps: int, u: Tensor, A: Tensor, B: Tensor, softplus: bool, *args, **more) -> None:
@@ -126,11 +134,7 @@ def _(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, keep):
 
 @_scan_backward.register_fake
 def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, kept, gy, g_last):
-    number, sequences = _number(u), (_empty_like(u), _empty_like(delta), _empty_like(u[:0] if z is None else z))
-    gB, gC = (x.new_empty(x.transpose(2, 3).shape).transpose(2, 3) for x in (B, C))
-    gD, g_bias = (u.new_empty(u.shape[1], dtype=number if x is None else x.dtype) for x in (D, delta_bias))
-    g_first = u.new_empty(u.shape[0], *A.shape, dtype=number)
-    return *sequences[:2], A.new_empty(A.shape), gB, gC, gD, sequences[2], g_bias, g_first
+    return _summed(_empty_gradients(u, delta, A, B, C, z), B, C, D, A, delta_bias)
 
 
 def _keep_inputs(ctx, inputs, output) -> None:
