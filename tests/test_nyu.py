@@ -22,7 +22,7 @@ from alignmamba2.datasets.formats.matlab import read_matrices
 from alignmamba2.datasets.formats.nyu_files import CLASSES, FOLDERS, FRAMES, MAT, OTHERS, SOURCE, SPLITS, scene_class
 from alignmamba2.datasets.hha import CX, CY, FX, FY, gravity, hha, normals, points
 from alignmamba2.datasets.mini import nyu as mini_nyu
-from alignmamba2.datasets.mini.room_renderer import Room, render
+from alignmamba2.datasets.mini.nyu import Room, render
 from alignmamba2.encoders import depth_colours
 
 TYPES = ("bedroom", "kitchen", "bedroom", "study", "kitchen", "bedroom", "excercise_room", "bedroom")

@@ -31,8 +31,7 @@ from ..storage.model_folder import read_config
 from .attention import MulT, Transformer
 from .base import Baseline, BaselineConfig
 from .mamba import AlignMambaV1, PlainMamba
-from .pooled import ConcatMean, LateMean, LowRankFusion, TensorFusion
-from .recurrent import BcLSTM, EarlyLSTM, LateLSTM
+from .pooled import BcLSTM, ConcatMean, EarlyLSTM, LateLSTM, LateMean, LowRankFusion, TensorFusion
 
 OURS = "alignmamba2"
 KINDS: dict[str, type[FusionModel]] = {

@@ -96,7 +96,7 @@ class Source:
         return not self.missing(data_root(root)) or self.mirror() is not None
 
     def hashes_in(self, folder: Path) -> tuple[dict[str, str], list[str]]:
-        """Return the SHA-256 of the files that a folder has, and the names of those that are not the published ones."""
+        """Return the SHA-256 of the files in a folder, and the names of those that are not the published ones."""
         names = [name for name in self.hashes if (folder / name).is_file()]
         digests = file_hashes([folder / name for name in names], data_root() / "cache")
         hashes = dict(zip(names, digests, strict=True))
@@ -212,7 +212,7 @@ def published(name: str) -> Source:
     source = dict(_sources()[name])
     if "index" in source:
         source["hashes"] = Index(**source.pop("index"))
-    return Source(**source)
+    return PipSource(**source) if "requirement" in source else Source(**source)
 
 
 @cache

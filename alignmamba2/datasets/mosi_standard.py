@@ -22,6 +22,7 @@ import torch
 
 from ..batch import Sample
 from ..encoders.cache import hash_items
+from ..encoders.text import sentence_encoder
 from ..storage.files import read_plain
 from .base import DataError, Dataset, check_choice, splits_of
 from .contents import Contents, Part
@@ -31,7 +32,6 @@ from .mosi_utterances import ROWS, read_videos
 from .mosi_utterances import SOURCE as UTTERANCES
 from .raw_modalities import AsTheyAre, RawModality, RawSamples, encoders_inside
 from .registry import Entry
-from .text_tokens import sentence_encoder
 
 NAME = "mosi-standard"
 LABELS = "CMU_MOSI_Opinion_Labels.csd"
@@ -58,23 +58,17 @@ def load(
     """Load the splits: a sample is an utterance, with id "video[k]" in the order spoken.
 
     Modalities are "text", one token per word piece or word, and "audio", one token (1, 73). Transcripts are read in
-    lower case (the file has capitals). `Sample.group` is the video, and utterances follow each other as spoken.
+    lower case (the file has capitals). `Sample.group` is the video, and utterances follow each other as spoken. A
+    `ValueError` names the option, that of text and video features that know test labels too; a `DataError` says that a
+    file is missing or changed, the two sources do not fit, or the folds leave videos out.
 
     Parameters
     ----------
-    root : folder of all data sets
     text : "minilm", "mpnet", the name of a Hugging Face text model, or "words" (no learning, see `WordEncoder`)
     modalities : of "text" and "audio"
     folds : JSON file {"train": [videos], "valid": …, "test": …} or the SDK's .py, in place of the standard folds
     encode : False for an encoder inside the model: text is then token ids (T,) int64, at most 64, and
         `Dataset.encoders` names it
-
-    Raises
-    ------
-    ValueError
-        Naming the option; for the text and video features that know test labels too.
-    DataError
-        A file is missing or changed, the two sources do not fit, or the folds leave videos out.
     """
     if text == "released" or "video" in modalities:
         raise ValueError(f"{'text' if text == 'released' else 'modalities'}: refused. {KNOWS_TEST}")

@@ -46,11 +46,8 @@ def load(
 
     Parameters
     ----------
-    root : folder of all data sets
-    text : "released" (the published 100-d features), or "minilm"
-        "minilm" takes frozen sentence embeddings of the transcripts (see `encoders.MiniLM`), cached on disk.
-    valid_fraction, split_seed
-        Share of the 62 training *videos* that validates, and the seed of the draw.
+    text : "released", the published 100-d features, or "minilm", frozen embeddings of the transcripts (see `MiniLM`)
+    valid_fraction, split_seed : share of the 62 training *videos* that validates, and the seed of the draw
     """
     check_choice("text", text, TEXTS)
     check_fraction("valid_fraction", valid_fraction)

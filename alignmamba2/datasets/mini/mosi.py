@@ -48,15 +48,9 @@ SIGNAL = 1.0
 
 
 def load(name: str, root: str | Path | None = None, *, seed: int = 0, noise: float = 0.1) -> dict[str, Dataset]:
-    """Generate the three splits; the same seed gives the same data.
+    """Generate the three splits of one of `NAMES`; the same seed gives the same data. Nothing is read from `root`.
 
-    Parameters
-    ----------
-    name : "mini-mosi" or "mini-mosei"
-    root : not used, nothing is read
-    seed : int
-    noise : float
-        Standard deviation of the features' noise. (A concept has length 1.)
+    `noise` is the standard deviation of the features' noise. (A concept has length 1.)
     """
     concepts, maps = world(name, WIDTHS[name], seed)
     samples = {}
