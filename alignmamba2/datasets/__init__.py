@@ -26,8 +26,8 @@ __all__ = [
 BUILT_IN = {
     "mosi-standard": "mosi_standard:ENTRY",  # before "mosi", which takes any .csd and pickle for its own
     "mosi-words": "mosi_words:ENTRY",
-    "mini-mosi": "mini.mosi_files:MOSI",
-    "mini-mosei": "mini.mosi_files:MOSEI",
+    "mini-mosi": "mini.mosi:MOSI",
+    "mini-mosei": "mini.mosi:MOSEI",
     "mosi": "mosi:MOSI",
     "mosei": "mosi:MOSEI",
     "mosi-utterances": "mosi_utterances:ENTRY",

@@ -48,20 +48,15 @@ class Dataset(torch.utils.data.Dataset):
 
     Attributes
     ----------
-    name, split : str
-    protocol : str
-        The split, labels and features, exactly. It goes into every result.
-    description : str
-    synthetic : bool
-        True if it is generated, not observed. Every table and figure of it says so.
+    protocol : the split, labels and features, exactly, for every result
+    synthetic : whether it is generated, not observed; every table and figure of it says so
     task : "classification" or "regression"; n_classes : int
     readout : the readout that fits its labels, "mean" or "per_step"
     samples : sequence of Sample
         May be lazy and read a sample from disk on access. It should then have an attribute `labels`, a sequence of
         the N labels, so that labels are known without reading features.
     hashes : mapping of file name to SHA-256
-    notes : sequence of str
-        Remarks of the reader, such as "train/audio: 153 values were -inf, set to 0".
+    notes : remarks of the reader, such as "train/audio: 153 values were -inf, set to 0"
     encoders : mapping of modality to the name of an encoder
         For token ids and pictures: the encoder inside a model that they are made for. Empty for features.
     show : mapping of modality to a function of a `Sample`

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..storage.file_array import blocks
-from ..storage.files import printable
+from ..storage.files import blocks, printable
 
 MOST_VALUES = 12  # labels of up to so many values are counted one by one
 BINS = 10

@@ -50,8 +50,7 @@ def corrupt(
     Parameters
     ----------
     kind : "missing", "frames", "noise", "late" or "blank", see the module
-    severity : float
-        A probability for "missing" and "frames"; from 0 to 1 for "late", to 10 for "blank"; at least 0 for "noise".
+    severity : a probability for "missing" and "frames", 0 to 1 for "late", to 10 for "blank", 0 or more for "noise"
     modalities : those to corrupt; default all, for "blank" the text, for "noise" all but words, for "late" the audio
     """
     check_choice("kind", kind, KINDS)

@@ -1,17 +1,10 @@
 """CMU-MOSI on its standard split with its official labels: transcripts and sound of 2199 utterances.
 
-Three public sources are joined by video and order, because none has all:
-
-- transcripts and sound (openSMILE, 73 numbers per utterance) are those of `mosi_utterances`;
-- labels in [-3, 3] are the official ones, a `.csd` of the CMU-MultimodalSDK: the k-th row of a video belongs to the
-  video's k-th clip number (by start time it would not: in 7 videos a row stands out of that order);
-- the folds are the SDK's standard ones, 52 / 10 / 31 videos = 1284 / 229 / 686 utterances.
-
-The join is checked each time: the same 93 videos, as many utterances in each, and all 2199 binary labels of the first
-source are the signs of the official ones (0 counts as positive).
-
-The first source's text and video features are refused: they were fitted to the labels of its own training videos, and
-24 of the 31 standard test videos are among those.
+Three public sources are joined by video and order, because none has all (data/README.md#mosi-standard): transcripts and
+sound (openSMILE, 73 numbers per utterance) of `mosi_utterances`; official labels in [-3, 3] of a `.csd` of the
+CMU-MultimodalSDK, whose k-th row of a video belongs to the video's k-th clip number; the SDK's standard folds, 52, 10
+and 31 videos, 1284, 229 and 686 utterances. The join is checked each time: the same 93 videos, as many utterances in
+each, and all 2199 binary labels of the first source are the signs of the official ones (0 counts as positive).
 """
 
 from collections.abc import Mapping, Sequence

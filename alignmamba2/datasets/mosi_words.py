@@ -1,8 +1,8 @@
 """CMU-MOSI's published validation split as word-aligned sequences: 229 utterances with sound and face of every word.
 
-One pickle, a list of ((word indices, FACET (T, 47), COVAREP (T, 74), words), label (1, 1), "video[k]"). It is for
-looking at real tokens: the k-th frame of sound and face belongs to the k-th word, so the true partners are known and
-transport plans can be judged. Its 10 videos are split here by video, a split of our own: no published number compares.
+One pickle, a list of ((word indices, FACET (T, 47), COVAREP (T, 74), words), label (1, 1), "video[k]"). The k-th frame
+of sound and face belongs to the k-th word, so the true partners are known and transport plans can be judged. Its 10
+videos are split here by video, a split of our own: no published number compares.
 """
 
 from pathlib import Path

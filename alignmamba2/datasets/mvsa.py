@@ -1,12 +1,6 @@
 """MVSA-Single: tweets with a picture, positive, neutral or negative.
 
-Two layouts are read, together or alone:
-
-- **the original folder**: `labelResultAll.txt` (number, annotation of the text, annotation of the picture),
-  `data/{number}.txt` in gb18030, `data/{number}.jpg`.
-- **QMF's splits**: `train.jsonl`, `dev.jsonl`, `test.jsonl`, beside them the same `data/{number}.jpg`. Their texts were
-  misread as latin-1 when they were made; they are repaired.
-
+The original folder and QMF's splits are read, together or alone (data/README.md#mvsa has their tree and their traps).
 Two protocols, whose numbers cannot be compared:
 
 - `agree-2592`: both annotations are equal. 1555 / 518 / 519, as in the .jsonl files; without them, a split of our own
@@ -14,8 +8,6 @@ Two protocols, whose numbers cannot be compared:
 - `merged-4511`: a neutral annotation yields to the other, positive against negative is left out; 2683 positive, 470
   neutral, 1358 negative. 3611 / 450 / 450 by a split of our own, drawn with `split_seed` class by class: CLMLF, whose
   sizes these are, has its own lists, which are not among the public files here. It needs data/{number}.txt.
-
-Of the published splits, 21 test and 28 validation texts are also in train; `Dataset.notes` counts them.
 """
 
 import dataclasses

@@ -166,7 +166,7 @@ class PieceIds:
         return tokenizer_of(self.name).convert_ids_to_tokens(ids.tolist())
 
 
-class WordMeans:
+class WordMeans(WordEncoder):
     """WordMeans gives one token per word by a pretrained encoder: the mean over the word's pieces, in context."""
 
     def __init__(self, name: str):
@@ -177,9 +177,6 @@ class WordMeans:
         settings = f"{self.name} {hash_model(encoder.model)}, mean over the pieces of a word"
         tokens = word_means(encoder, [s.split() for s in sentences])
         return cached(cache, settings, hash_items(sentences), encoder.width, tokens)
-
-    def pieces(self, sentence: str) -> list[str]:
-        return sentence.split()
 
 
 @torch.no_grad()

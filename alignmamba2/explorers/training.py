@@ -21,8 +21,6 @@ class TrainingMonitor(Explorer):
 
     The validation `metric` is shown first, on an axis of as many `epochs`.
 
-    Examples
-    --------
     >>> monitor = TrainingMonitor(interactive=False)
     >>> monitor.on_epoch({"epoch": 0, "train/task": 0.7, "valid/accuracy": 0.5})
     >>> monitor.words

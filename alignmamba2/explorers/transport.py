@@ -16,8 +16,7 @@ from ..alignment import TransportResult, transport
 from ..figures import agreement, transport_sweep
 from ..figures.style import array, short, titled
 from ..figures.transport import Ends, laid_out, put_mass, put_tokens, with_agreement
-from .figure_widget import PointDragging
-from .panel import Explorer, PanelOptions, button, choice, number, steps, which_sample, whole
+from .panel import Explorer, PanelOptions, PointDragging, button, choice, number, steps, which_sample, whole
 
 EPSILONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 METHODS = (

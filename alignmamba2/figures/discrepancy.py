@@ -20,8 +20,6 @@ def mmd_over_epochs(history: Sequence[Mapping[str, float]], *, note: str = "") -
     The history has a mapping per epoch, with "epoch" and "train/mmd/<modality>-<anchor>", and the same of "valid" if it
     was measured. A `ValueError` says that it has no MMD of a pair.
 
-    Examples
-    --------
     >>> figure = mmd_over_epochs([{"epoch": 0, "train/mmd/audio-text": 0.9}, {"epoch": 1, "train/mmd/audio-text": 0.4}])
     >>> list(figure.data[0].y)
     [0.9, 0.4]

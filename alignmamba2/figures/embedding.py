@@ -105,8 +105,6 @@ def same_modality_neighbours(points: Any, modality: Sequence[str], k: int = 10) 
 
     It is measured in the space of the tokens, not in two dimensions.
 
-    Examples
-    --------
     >>> same_modality_neighbours([[0.0], [0.1], [9.0], [9.1]], ["text", "text", "audio", "audio"], k=1)
     1.0
     """

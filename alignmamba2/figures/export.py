@@ -21,8 +21,6 @@ def to_page(figure: go.Figure, *, plotly: str | bool = True) -> str:
     With `plotly`, Plotly's script is part of the page (5 MB), so that it opens without a network; other values are
     those of `include_plotlyjs` of `plotly.io.to_html`.
 
-    Examples
-    --------
     >>> 'aria-label="Cats."' in to_page(go.Figure(layout_title_text="Cats"), plotly=False)
     True
     """

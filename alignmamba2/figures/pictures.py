@@ -45,8 +45,6 @@ def side_by_side(pictures: Mapping[str, Any], *, title: str = "Pictures", note: 
 def of_sample(dataset: Any, sample: Any) -> dict[str, Any]:
     """Return the pictures of a sample by modality, as `Dataset.show` makes them, without missing modalities.
 
-    Examples
-    --------
     >>> from types import SimpleNamespace
     >>> room = SimpleNamespace(features={"image": [1.0], "depth": []})
     >>> show = {"image": lambda sample: "a picture", "depth": lambda sample: None}

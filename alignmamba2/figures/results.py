@@ -24,8 +24,6 @@ def losses(
     measured, and `metric`, whose `best` ("max" or "min") epoch is marked. A `ValueError` says that it has neither a
     loss nor the metric.
 
-    Examples
-    --------
     >>> figure = losses([{"epoch": 0, "train/task": 0.7, "valid/accuracy": 0.5},
     ...                  {"epoch": 1, "train/task": 0.5, "valid/accuracy": 0.8}])
     >>> [list(line.y) for line in figure.data]
@@ -80,8 +78,6 @@ def scores(
     samples would change it. With one seed there is none. `results` are by model, one value per seed; `best` is "max" or
     "min".
 
-    Examples
-    --------
     >>> figure = scores({"full": [0.80, 0.82, 0.81], "without OT": [0.79, 0.80, 0.78]})
     >>> figure.data[1].x
     (0.81,)
@@ -121,8 +117,6 @@ def confusion(label: Any, prediction: Any, classes: Sequence[str], *, note: str 
 
     Labels and predictions are int arrays (N,) of indices into `classes`.
 
-    Examples
-    --------
     >>> figure = confusion([0, 0, 1], [0, 1, 1], ["cat", "dog"])
     >>> figure.data[0].z.tolist()
     [[0.5, 0.5], [0.0, 1.0]]
@@ -201,8 +195,6 @@ def under_corruption(
 def growth(lengths: Any, values: Any) -> float:
     """Return the slope of log(value) over log(length), by least squares: 1 grows like the length, 2 like its square.
 
-    Examples
-    --------
     >>> round(growth([10, 100, 1000], [1, 100, 10000]), 6)
     2.0
     """

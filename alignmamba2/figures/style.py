@@ -58,8 +58,6 @@ def look(modality: str) -> Look:
 
     The six in `KNOWN` have one each. Another name always gets the same one of the six.
 
-    Examples
-    --------
     >>> look("text")
     Look(colour='#0072B2', symbol='circle', dash='solid')
     """
@@ -84,8 +82,6 @@ def class_names(names: Sequence[str], count: int) -> list[str]:
 def short(text: str, length: int = 24) -> str:
     """Return the text cut between words near `length` characters, with an ellipsis if it was cut.
 
-    Examples
-    --------
     >>> short("a lot of sad parts in this film", 18)
     'a lot of sad parts…'
     """
@@ -99,8 +95,6 @@ def short(text: str, length: int = 24) -> str:
 def quoted(words: str, before: str = " ") -> str:
     """Return `before` and the words in quotation marks, in lines for a hover box; nothing if there are no words.
 
-    Examples
-    --------
     >>> "text 3" + quoted("a cat"), "audio 3" + quoted("")
     ('text 3 “a cat”', 'audio 3')
     """
@@ -112,8 +106,6 @@ def quoted(words: str, before: str = " ") -> str:
 def token_names(modality: str, words: Iterable[str], count: int) -> list[str]:
     """Return the names of `count` tokens of a modality, with their words as far as there are any.
 
-    Examples
-    --------
     >>> token_names("text", ["so", "what"], 3)
     ['text 1 “so”', 'text 2 “what”', 'text 3']
     """
@@ -144,8 +136,6 @@ def titled(
 def see_through(colour: str, opacity: float) -> str:
     """Return a colour "#RRGGBB" with an opacity from 0 to 1, in CSS.
 
-    Examples
-    --------
     >>> see_through("#0072B2", 0.2)
     'rgba(0, 114, 178, 0.2)'
     """
@@ -155,8 +145,6 @@ def see_through(colour: str, opacity: float) -> str:
 def describe(figure: go.Figure) -> str:
     """Return in plain words what a figure shows: its title, subtitle and further sentences, as its alt text.
 
-    Examples
-    --------
     >>> describe(titled(go.Figure(), "Two cats", "one photograph", words="The left one sleeps."))
     'Two cats. One photograph. The left one sleeps.'
     """
@@ -170,8 +158,6 @@ def describe(figure: go.Figure) -> str:
 def dark(figure: go.Figure) -> go.Figure:
     """Return a copy of the figure in the dark template; the modalities keep their colours.
 
-    Examples
-    --------
     >>> dark(titled(go.Figure(), "Two cats")).layout.template.layout.paper_bgcolor
     '#15181C'
     """

@@ -63,8 +63,6 @@ def agreement(mass: Any, partners: Any) -> tuple[float, float]:
 def with_agreement(note: str, mass: Any, partners: Any) -> str:
     """Return the note and, if true partners are known, how much of the mass lies on them.
 
-    Examples
-    --------
     >>> with_agreement("two sentences", [[0.5, 0.0], [0.25, 0.25]], [0, 1])
     'two sentences · 75% of the mass on true partners (chance: 50%)'
     """

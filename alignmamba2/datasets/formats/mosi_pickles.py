@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ...storage.file_array import FileArray, blocks
+from ...storage.files import FileArray, blocks
 from ..base import DataError
 from ..contents import Contents, Field, Part
 from ..store import Split, video_of
