@@ -19,7 +19,7 @@ from ..training import evaluate, fit, training_notes
 from ..training.kept_states import prepared
 from ..training.machines import process
 from .benchmarks import ABLATIONS
-from .statistics import describe, mean_and_sd_of
+from .results import describe, mean_and_sd_of
 
 if TYPE_CHECKING:
     import pandas
@@ -41,6 +41,9 @@ def run_seeds(
 ) -> dict[str, Any]:
     """Train a recipe once per seed; evaluate each model, chosen on validation, once on the test split.
 
+    The result has the recipe as run, the protocol and hashes of the data, one entry per seed ("seed", "best_epoch",
+    "valid", "test", "seconds") and "test": mean and sd of each metric over seeds.
+
     Parameters
     ----------
     overrides : mapping such as ``{"model.d_model": 32}``
@@ -48,12 +51,6 @@ def run_seeds(
         `results`; None: they are not kept
     datasets : splits to use in place of the recipe's, which are otherwise loaded and described through `say`
     machines : the options of `fit` that say what trains, such as devices and precision
-
-    Returns
-    -------
-    dict
-        The recipe as run, the protocol and hashes of the data, one entry per seed ("seed", "best_epoch", "valid",
-        "test", "seconds") and "test": mean and sd of each metric over seeds.
     """
     loaded = Recipe.load(recipe, overrides)
     datasets = datasets or load_described(loaded, say)
