@@ -60,6 +60,7 @@ root = root or None
 name = dataset or ("nyu" if nyu.is_present(root) else "mini-nyu")
 recipe = name if name.startswith("mini") else f"{name}-frozen"
 options = {"size": 60} if fast and name == "mini-nyu" else {}
+options |= {"image": "efficientnet-lite0"} if name == "nyu" and not fast else {}  # else pixels, in patches
 data = load_dataset(name, root=root, **options)
 train, valid, test = data.values()
 note = f"{name}, synthetic" if train.synthetic else "NYU-Depth V2"
