@@ -157,7 +157,7 @@ def gpu_interpreter(content: Content) -> Lines:
         "",
         "How often the host waits for the device in a training step of 45 tokens, counted on a device that is none; "
         f"every 16th step measures gradients besides: {', '.join(map(str, step['looks']))}. With the scan in plain "
-        f"PyTorch such a step calls {step['operators'][-1]:,} operators, most of them in loops of Sinkhorn and the scan.",
+        f"PyTorch a step calls {step['operators'][-1]:,} operators, most of them in the loops of Sinkhorn and scan.",
     ]
 
 
