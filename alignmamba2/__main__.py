@@ -310,6 +310,7 @@ def _explore(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
+    from .gpu import packages
     from .scan import available_backends
     from .training.compiler import ADD_COMPILER, no_compiler
 
@@ -318,6 +319,11 @@ def _doctor(arguments: argparse.Namespace) -> None:
         print(f"  {backend.name:10s} {'works' if backend.works else 'missing':8s} {backend.reason}")
         if backend.fix:
             print(f"  {'':19s} add it with: {backend.fix}")
+    function, reason, fix = packages.causal_conv1d()
+    print("causal convolution, on a GPU")
+    print(f"  {'':10s} {'works' if function else 'missing':8s} {reason}; this library's own does without it")
+    if fix:
+        print(f"  {'':19s} add it with: {fix}")
     why = no_compiler()
     print("torch.compile, for train --compile")
     print(f"  {'':10s} {'missing' if why else 'works':8s} {why or 'there is a C++ compiler'}")

@@ -4,7 +4,8 @@ Values and all gradients of the selective scan, for cases in which every pair of
 into blocks, groups, B and C per step or fixed, with and without softplus, bias, D, gate, first and last state, in
 float64, float32, bfloat16 and float16, in both layouts of memory. Errors are relative to the largest number. It also
 counts what does not need a card to be counted: launches of the scan against the length, graphs of `torch.compile` over
-five lengths, host synchronisations of a training step on a device that is none.
+five lengths, registers and spills of the machine code that Triton's compiler makes for two GPUs, and how often the host
+would wait for the device in a training step, on a device that is none.
 """
 
 from __future__ import annotations
@@ -65,10 +66,16 @@ def main(argv: Sequence[str] = ()) -> int:
             failed.append({"case": {k: str(v) for k, v in case.items()}, "errors": errors})
             print(f"case {i}: {case}: {errors}", flush=True)
     found = {"cases": len(cases), "failed": failed, "worst": worst, "seconds": round(time.perf_counter() - start)}
-    found |= {"launches": launches((1, 40, 700)), "graphs": graphs((9, 17, 23, 40, 70))}
-    print(found)
+    found |= {"launches": launches((1, 40, 700, 16_384)), "graphs": graphs((9, 17, 23, 40, 70))}
+    found["machine_code"] = {
+        f"{name}, sm_{capability}": compiled(name, capability)
+        for name in ("forward", "backward")
+        for capability in (80, 90)
+    }
+    parts = {"scan": found, "training step": looks()}
+    print(parts)
     words = " ".join(["python -m benchmarks gpu_interpreter", *argv])
-    print(f"written: {keep(arguments.results, {'scan': found}, words)}")
+    print(f"written: {keep(arguments.results, parts, words)}")
     return len(failed)
 
 
@@ -228,6 +235,31 @@ def graphs(lengths: Sequence[int]) -> int:
             torch.testing.assert_close(y, selective_scan(**args, delta_softplus=True, backend="triton"))
             torch.autograd.grad(y.sum(), u)
     return counter.frame_count
+
+
+def looks(steps: int = 3) -> dict[str, Any]:
+    """How often the host waits for the device in each of some training steps, and operators on it; 45 tokens."""
+    from alignmamba2 import MultimodalBatch
+    from alignmamba2.gpu import host
+    from tests import fake_device, test_device
+    from tests.conftest import make_samples
+
+    batch = MultimodalBatch.from_samples(make_samples([(5, 5, 5)] * 3))
+    before, host.LATE = host.LATE, {fake_device.DEVICE.type}
+    event, torch.cuda.Event = torch.cuda.Event, test_device.Arrived
+    found: dict[str, Any] = {"looks": [], "operators": []}
+    try:
+        with fake_device.FakeDevice() as device:
+            loop = test_device.training({}, fake_device.DEVICE, batch)
+            for i in range(steps):
+                device.looks.clear()
+                device.calls = 0
+                test_device.step(loop, batch, i)
+                found["looks"].append(sum(device.looks.values()))
+                found["operators"].append(device.calls)
+    finally:
+        host.LATE, torch.cuda.Event = before, event
+    return found
 
 
 def compiled(name: str, capability: int) -> dict[str, int]:

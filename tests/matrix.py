@@ -2,9 +2,9 @@
 
 Each combination gets a virtual environment of its own, the package with extras "test" and "text", and runs a selection
 of tests that touches every library (`--tests`); the environment is removed afterwards. "lowest" takes every `>=` of
-pyproject.toml for `==`, on the oldest Python alone, since a new Python has no builds of old libraries. torch
-is pinned, so it is the same everywhere; `--torch-from PYTHON` links the torch of that interpreter's environment instead
-of installing it once more, where both are of the same Python version.
+pyproject.toml for `==`, torch's too, on the oldest Python alone, since a new Python has no builds of old libraries.
+`--torch-from PYTHON` links the torch of that interpreter's environment instead of installing it once more, where both
+are of the same Python version; the row says which one it was.
 """
 
 from __future__ import annotations
@@ -69,10 +69,12 @@ def tried(version: str, versions: str, arguments: argparse.Namespace) -> dict[st
         version_line = subprocess.run(
             [arguments.torch_from or base, "--version"], capture_output=True, text=True
         ).stdout
+        wanted = requirements(versions == "lowest")
         if arguments.torch_from and version_line.startswith(f"Python {version}."):
             link_torch(arguments.torch_from, python, site)
+            wanted = [name for name in wanted if not name.startswith("torch=") and not name.startswith("torch>")]
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        done = subprocess.run([*pip, *requirements(versions == "lowest")], capture_output=True, text=True)
+        done = subprocess.run([*pip, *wanted], capture_output=True, text=True)
         if done.returncode == 0:
             done = subprocess.run([*pip, "--no-deps", "-e", ROOT], capture_output=True, text=True)
         if done.returncode:
@@ -85,13 +87,13 @@ def tried(version: str, versions: str, arguments: argparse.Namespace) -> dict[st
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         listed = [python, "-m", "pip", "list", "--format=json", "--disable-pip-version-check"]
         installed = {p["name"]: p["version"] for p in json.loads(subprocess.run(listed, stdout=subprocess.PIPE).stdout)}
-        wanted = {re.split("[=><]", n)[0] for n in requirements(False)}
+        named = {re.split("[=><]", n)[0] for n in requirements(False)}
         lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines()
         return {
             "outcome": "passed" if done.returncode == 0 else "failed",
             "said": [lines[-1]] if done.returncode == 0 else [s for s in lines if s.startswith(("FAILED", "ERROR"))],
             "seconds": round(time.perf_counter() - started),
-            "versions": {k: v for k, v in installed.items() if k in wanted},
+            "versions": {k: v for k, v in installed.items() if k in named},
         }
     finally:
         shutil.rmtree(folder, ignore_errors=True)

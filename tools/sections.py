@@ -134,6 +134,59 @@ def compiled(content: Content) -> Lines:
     ]
 
 
+def gpu_interpreter(content: Content) -> Lines:
+    scan, step = content["scan"]["results"], content["training step"]["results"]
+    grids = {tuple(map(tuple, grids)) for grids in scan["launches"].values()}
+    lengths = ", ".join(f"{int(length):,}" for length in scan["launches"])
+    code = [
+        [name, row["registers"], row["spilled_bytes"], row["shared_bytes"]]
+        for name, row in scan["machine_code"].items()
+    ]  # fmt: skip
+    return [
+        "The GPU's kernels without a GPU. The Triton scan in Triton's interpreter, values and all gradients against "
+        f"the definition in float64, {scan['cases']} cases of sizes and options, {len(scan['failed'])} of them off; "
+        "the largest error, as a share of the largest number:",
+        "",
+        *_table(["type", "largest error"], [[name, f"{error:.1e}"] for name, error in scan["worst"].items()]),
+        "",
+        f"Launches of a forward and a backward at {lengths} steps: {len(next(iter(grids)))}"
+        f"{', the same grids at each' if len(grids) == 1 else ', in other grids'}; graphs of `torch.compile` over five "
+        f"lengths: {scan['graphs']}. Machine code by Triton's own compiler, which needs no GPU (float32, 16 states):",
+        "",
+        *_table(["kernel, for", "registers", "bytes spilled", "shared bytes"], code),
+        "",
+        "How often the host waits for the device in a training step of 45 tokens, counted on a device that is none; "
+        f"every 16th step measures gradients besides: {', '.join(map(str, step['looks']))}. With the scan in plain "
+        f"PyTorch a step calls {step['operators'][-1]:,} operators, most of them in the loops of Sinkhorn and scan.",
+    ]
+
+
+def gpu(content: Content) -> Lines:
+    """What `benchmarks/gpu.sh` measured on a GPU."""
+    lines: Lines = []
+    for name, part in content.items():
+        found, cells = part["results"], []
+        for row in (*found["times"], *found.get("tuned", ())):
+            what = ", ".join(f"{k} {v}" for k, v in row.items() if not _leaves({k: v}) and v)
+            cells += [
+                [what, of, *(f"{x[k]:.2f}" if k in x else x.get("failed") for k in ("ms", "mib"))]
+                for of, x in _leaves(row)
+            ]
+        lines += [f"On one {found['device']}, {name}; scan: {found['scan']}.", ""]
+        lines += _table(["", "", "ms", "peak MiB"], cells)
+    return lines
+
+
+def _leaves(row: Content, path: str = "") -> list[tuple[str, Content]]:
+    """Measurements within a row, by the names that lead to them."""
+    found = []
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            name = f"{path} {key}".strip()
+            found += [(name, value)] if {"ms", "failed"} & set(value) else _leaves(value, name)
+    return found
+
+
 # --- Size, damage, several processes ----------------------------------------------------------------------
 
 
@@ -375,6 +428,8 @@ SECTIONS: dict[str, tuple[Callable[[Content], Lines], str]] = {
     "bench-layer": (layer, "python -m benchmarks layer"),
     "bench-alignment": (alignment, "python -m benchmarks alignment"),
     "bench-compile": (compiled, ""),
+    "gpu-interpreter": (gpu_interpreter, ""),
+    **{f"gpu-{part}": (gpu, "") for part in ("scan", "layer", "alignment", "models")},
     "partners": (partners, "python -m studies partners"),
     "emoji": (folds, ""),
     "big": (big, ""),

@@ -64,8 +64,7 @@ class ExpertFFN(nn.Module):
         x = tokens * (norm.detach() if still else norm) * self.scale
         k, experts = self.top_k, [*self.specific, *self.shared]
         if self.gate is None:
-            times = torch.tensor(counts, device=x.device)
-            kind = torch.arange(len(counts), device=x.device).repeat_interleave(times, output_size=len(x))
+            kind = torch.cat([x.new_full((n,), i, dtype=torch.int64) for i, n in enumerate(counts)])
             shared = torch.full_like(kind, len(self.specific))
             chosen = torch.stack([kind] * (len(self.specific) > 0) + [shared] * len(self.shared), 1)
             weight = x.new_ones(len(x), k)
