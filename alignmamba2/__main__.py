@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import itertools
 import json
 import os
 import re
@@ -202,6 +203,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         "fast": arguments.fast,
         "folder": arguments.folder,
         "progress": not arguments.quiet,
+        "overwrite": arguments.overwrite,
         "machines": {**_machines(arguments), "trackers": arguments.trackers},
         "say": print if _first() else lambda _: None,
     }
@@ -213,7 +215,11 @@ def _report(results: dict[str, Any], arguments: argparse.Namespace, name: str) -
     if not _first():
         return
     print("\nTest split, mean ± sd over seeds, in %; each model chosen on validation\n\n" + table(results))
-    path = arguments.results or arguments.folder / f"{run_name(name, dict(arguments.overrides))}.json"
+    name, numbers = run_name(name, dict(arguments.overrides)), itertools.count(2)
+    path = arguments.folder / f"{name}.json"
+    while path.exists() and not arguments.overwrite:  # results of other recipes, say
+        path = arguments.folder / f"{name}-{next(numbers)}.json"
+    path = arguments.results or path
     print(f"\nwritten: {write_results(path, results, _command(), summary_of(results))}")
 
 
@@ -379,6 +385,7 @@ RUNS = [  # of `train` and `ablate`
     option("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], type=setting),
     option("--folder", type=Path, default=Path("runs"), help="where models go (default: runs)"),
     option("--results", type=Path, help="default: results.json or ablations.json in --folder, --set in the name"),
+    option("--overwrite", action="store_true", help="train anew where the folder has a finished run"),
     option("--fast", action="store_true", help="two epochs: to see that everything runs"),
     option("--quiet", action="store_true", help="no progress bars"),
     option("--tracker", dest="trackers", action="append", default=[], help="csv, tensorboard, wandb, ..."),

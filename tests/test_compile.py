@@ -107,7 +107,9 @@ def test_the_setting_reaches_the_trainer(compiler, tmp_path, monkeypatch):
     assert main(command) == 0
     assert compiled == []
     before = json.loads((tmp_path / "results.json").read_text())["results"]["mini-mosi"]["test"]
-    assert main([*command, "--compile"]) == 0
+    assert main([*command, "--compile"]) == 1  # another run than the one in the folder
+    assert compiled == []
+    assert main([*command, "--compile", "--overwrite"]) == 0
     assert compiled == [{"dynamic": True}]
     assert json.loads((tmp_path / "results.json").read_text())["results"]["mini-mosi"]["test"] == before
     assert Machines(compile=True).identity() != Machines().identity()  # an unfinished run goes on as it began

@@ -210,6 +210,33 @@ def test_sweeps_do_not_overwrite_each_other_and_are_one_table(folder, capsys):
     )
 
 
+def test_nothing_is_overwritten_unasked(folder, capsys, monkeypatch):
+    """The same command takes finished runs as they are and goes on; another run in their place is refused."""
+    import alignmamba2.experiments.seeds as seeds
+
+    trained = []
+    fit = seeds.fit
+    monkeypatch.setattr(seeds, "fit", lambda *a, **o: trained.append(o["seed"]) or fit(*a, **o))
+    command = ["train", "loaders:two", "--quiet", "--set", "training.max_epochs=1", "--set", "model.d_model=8"]
+    assert main([*command, "--seeds", "1"]) == 0
+    (first,) = folder.glob("runs/loaders-two+*/seed-1/model.safetensors")
+    before = first.read_bytes(), (folder / next(folder.glob("runs/results+*.json"))).read_bytes()
+    capsys.readouterr()
+    assert main([*command, "--seeds", "1-2"]) == 0
+    assert trained == [1, 2]
+    assert "seed 1: test" in capsys.readouterr().out
+    runs = [json.loads(p.read_text())["results"]["loaders-two"]["runs"] for p in folder.glob("runs/results+*.json")]
+    assert sorted(len(r) for r in runs) == [1, 2]  # the second in a file of its own
+    assert min(runs, key=len)[0] == max(runs, key=len)[0]
+    assert main([*command, "--seeds", "1", "--accumulate", "2"]) == 1
+    assert "holds a finished run of other settings" in capsys.readouterr().err
+    assert trained == [1, 2]
+    assert first.read_bytes() == before[0]
+    assert before[1] in [p.read_bytes() for p in folder.glob("runs/results+*.json")]
+    assert main([*command, "--seeds", "1", "--accumulate", "2", "--overwrite"]) == 0
+    assert trained == [1, 2, 1]
+
+
 def test_the_names_of_runs_differ_where_the_changes_do():
     from alignmamba2.experiments import run_name
 

@@ -16,6 +16,7 @@ from alignmamba2.metrics import multilabel_metrics, multitarget_metrics
 from alignmamba2.model import ModelOutput
 from alignmamba2.tasks import TASKS
 from alignmamba2.training import TrainingError
+from alignmamba2.training.best import Best
 
 N, K = 40, 3
 SMALL = {"model.d_model": 8, "model.d_state": 2, "training.max_epochs": 2}
@@ -252,6 +253,16 @@ def test_own_metrics_stand_in_history_and_results():
     assert 0 <= found["auroc"] <= 1
     with pytest.raises(ValueError, match="metrics: 'broken' makes no number of"):
         am.evaluate(result.model, data["test"], metrics={"broken": lambda p, y: p})
+
+
+@pytest.mark.parametrize(
+    ("monitor", "sign"),
+    [("valid/loss", 1), ("valid/mae/x", 1), ("valid/ot", 1), ("valid/mse", 1), ("valid/f1", -1), ("valid/own", -1)],
+)
+def test_whether_less_is_better(monitor, sign):
+    from torchmetrics import MeanSquaredError
+
+    assert Best(monitor, 1, {"mse": MeanSquaredError(), "own": len}).sign == sign
 
 
 def test_labels_per_token_of_the_anchor_where_lengths_differ(tmp_path):

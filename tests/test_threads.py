@@ -254,3 +254,14 @@ for call in (lambda: am.transport(x, x, solver="numba"),
     assert "works=False" in status
     assert len(errors) == 2
     assert all("NUMBA_DISABLE_JIT" in line for line in (status, *errors))
+
+
+def test_compiling_is_told_once(capsys):
+    from alignmamba2.cpu import compiler
+
+    space: dict = {}
+    exec("def one(start, stop):\n    pass\ndef two(start, stop):\n    pass", space)  # of no file, so in no cache
+    compiler._tell.cache_clear()
+    compiler.compiled(space["one"])
+    compiler.compiled(space["two"])
+    assert capsys.readouterr().err == "numba compiles kernels for this processor, once: some seconds\n"

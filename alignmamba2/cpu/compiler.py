@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import cache
 
 from numba import njit, types
 from numba.core.event import Listener, install_listener
@@ -30,14 +31,15 @@ def compiled(function: Callable[..., None], *signature: types.Type) -> Callable[
 
 
 class Notice(Listener):
-    """Notice tells, once per process, that numba compiles; a kernel in its cache is not compiled."""
-
-    told = False
+    """Notice tells, once per process, that numba compiles; it is not asked where a kernel comes from the cache."""
 
     def on_start(self, event: object) -> None:
-        if not Notice.told:
-            print("numba compiles kernels for this processor, once: some seconds", file=sys.stderr, flush=True)
-        Notice.told = True
+        _tell()
 
     def on_end(self, event: object) -> None:
         pass
+
+
+@cache
+def _tell() -> None:
+    print("numba compiles kernels for this processor, once: some seconds", file=sys.stderr, flush=True)

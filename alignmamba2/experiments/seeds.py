@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ def run_seeds(
     progress: bool = True,
     say: Callable[[str], None] = print,
     machines: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Train a recipe once per seed; evaluate each model, chosen on validation, once on the test split.
 
@@ -51,15 +53,24 @@ def run_seeds(
         `results`; None: they are not kept
     datasets : splits to use in place of the recipe's, which are otherwise loaded and described through `say`
     machines : the options of `fit` that say what trains, such as devices and precision
+    overwrite : train anew where the folder has a finished run; else the same run is taken as it is, and another refused
     """
     loaded = Recipe.load(recipe, overrides)
     datasets = datasets or load_described(loaded, say)
-    runs = []
-    for seed in seeds:
+    train, runs = datasets["train"], []
+    what = [loaded.to_dict(), fast, version("alignmamba2"), train.protocol, dict(train.hashes), dict(machines or {})]
+    folders = {seed: folder / run_name(loaded.name, overrides) / f"seed-{seed}" if folder else None for seed in seeds}
+    finished = {} if overwrite else {s: _finished(where, json_digest(what)) for s, where in folders.items() if where}
+    for seed, where in folders.items():
         started = time.perf_counter()
-        where = folder / run_name(loaded.name, overrides) / f"seed-{seed}" if folder else None
+        if run := finished.get(seed):
+            runs.append(run)
+            as_run, model = training_notes(where)["recipe"], load_model(where)
+            say(f"  seed {seed}: test {_line(run['test'])} (finished before)")
+            continue
         options = {"fast": fast, "folder": where, "progress": progress, **(machines or {})}
         result = fit(loaded, seed=seed, datasets=datasets, **options)
+        as_run, model = result.recipe.to_dict(), result.model
         run = {
             "seed": seed,
             "best_epoch": result.best_epoch,
@@ -69,14 +80,26 @@ def run_seeds(
         }
         runs.append(run)
         if where and process()[0] == 0:
-            write_json(where / RESULT, {"name": loaded.name, "overrides": dict(overrides or {}), "fast": fast, **run})
+            about = {"name": loaded.name, "overrides": dict(overrides or {}), "fast": fast, "key": json_digest(what)}
+            write_json(where / RESULT, about | run)
         say(f"  seed {seed}: test {_line(run['test'])} (epoch {run['best_epoch']}, {run['seconds']} s)")
     return {
-        **_description(result.recipe.to_dict(), result.model, datasets),
+        **_description(as_run, model, datasets),
         "fast": fast,
         "runs": runs,
         "test": mean_and_sd_of([run["test"] for run in runs]),
     }
+
+
+def _finished(where: Path, key: str) -> dict[str, Any] | None:
+    """What a finished run left in its folder, if there is one; one of another key is refused."""
+    if not (where / RESULT).is_file():
+        return None
+    record = read_json(where / RESULT)
+    if record.get("key") != key:
+        other = "holds a finished run of other settings, data, machines or version"
+        raise FileExistsError(f"{where}: {other}; expected none. Say --overwrite, or give another --folder")
+    return {name: record[name] for name in ("seed", "best_epoch", "valid", "test", "seconds")}
 
 
 def run_name(name: str, overrides: Mapping[str, Any] | None) -> str:

@@ -8,16 +8,18 @@ from torch import Tensor, nn
 
 
 def sign_of(monitor: str) -> int:
-    """Return 1 for a metric of which less is better, -1 for others."""
-    return 1 if monitor.endswith(("loss", "mae", "/ot", "/mmd")) else -1
+    """Return 1 for a metric of which less is better, also of one target or pair, -1 for others."""
+    return 1 if monitor.endswith(("loss", "mae")) or {"mae", "ot", "mmd"} & {*monitor.split("/")} else -1
 
 
 class Best:
     """Best is the history of the epochs, one row each, with the weights of the one that is best by `monitor`."""
 
-    def __init__(self, monitor: str, patience: int):
+    def __init__(self, monitor: str, patience: int, metrics: Mapping[str, Any] | None = None):
+        """`metrics` are the caller's, by name; those of torchmetrics say of themselves whether more is better."""
         self.monitor, self.patience = monitor, patience
-        self.sign = sign_of(monitor)
+        own = (metrics or {}).get(monitor.removeprefix("valid/"))
+        self.sign = 1 if getattr(own, "higher_is_better", None) is False else sign_of(monitor)
         self.history: list[dict[str, float]] = []
         self.score, self.epoch = math.inf, -1
         self.weights: dict[str, Tensor] = {}

@@ -120,8 +120,8 @@ def fit(
         It takes a C++ compiler and a minute or two, draws dropout in another way (not the same bits), and gains next to
         nothing on a processor (`results/README.md`).
     loss, metrics : functions of your own, in place of the task's loss and beside its metrics (see `tasks.Task`)
-        Metrics, as "valid/NAME", stand in the history and may be the recipe's `monitor`. An unfinished run is known by
-        the name of its loss.
+        Metrics, as "valid/NAME", stand in the history and may be the recipe's `monitor`: more is better, unless a
+        metric of torchmetrics says otherwise, or the name ends in "loss". Unfinished runs are known by the loss's name.
     keep_device : leave the model on the device that trained it, to which batches then go; else it is moved to the CPU
 
     Raises
@@ -151,7 +151,7 @@ def fit(
     train, valid = _checked(datasets)
     checkpoint = Checkpoint(folder, _identity(recipe, seed, machines, train, valid, loss)) if folder else None
     state = checkpoint.read() if checkpoint and resume else None
-    best = Best(recipe.training.monitor, recipe.training.patience)
+    best = Best(recipe.training.monitor, recipe.training.patience, metrics)
     if state is not None:
         with restoring():
             best.load_state_dict(state["best"], state["history"])
