@@ -100,7 +100,6 @@ def _cache(root: str | Path | None) -> Path:
 
 
 def _stored(path: Path, cache: Path, alignment: str | None, folds: str | Path | None) -> Path:
-    """The folder of the store of this source, written if it is not there."""
     files, options = [path], {}
     if path.is_dir():
         lists = Path(folds) if folds else path / csd.FOLDS

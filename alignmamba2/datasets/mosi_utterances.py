@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..batch import Sample
+from ..encoders import MiniLM
 from .base import DataError, Dataset, check_choice, check_fraction, splits_of
 from .contents import Contents, Field, Part
 from .fetch import data_root, published
@@ -38,10 +39,8 @@ def load(
 ) -> dict[str, Dataset]:
     """Load the splits: a sample is a video, its steps are its utterances in the order spoken.
 
-    Parameters
-    ----------
-    text : "released", the published 100-d features, or "minilm", frozen embeddings of the transcripts (see `MiniLM`)
-    valid_fraction, split_seed : share of the 62 training *videos* that validates, and the seed of the draw
+    `text` is "released", the published 100-d features, or "minilm", frozen embeddings of the transcripts (see
+    `MiniLM`). A `valid_fraction` of the 62 training *videos* validates, drawn by `split_seed`.
     """
     check_choice("text", text, TEXTS)
     check_fraction("valid_fraction", valid_fraction)
@@ -146,8 +145,6 @@ def _numbers(path: Path, columns: int, rows: int) -> np.ndarray:
 
 
 def _with_minilm(videos: dict[str, dict[str, Sample]], cache: Path) -> dict[str, dict[str, Sample]]:
-    from ..encoders import MiniLM
-
     words = sorted({w for samples in videos.values() for s in samples.values() for w in s.words["text"]})
     vectors = dict(zip(words, MiniLM().encode(words, cache=cache), strict=True))
 

@@ -105,12 +105,9 @@ def register_dataset(name: str, loader: Callable[..., Mapping[str, Dataset]] | s
 
     A `ValueError` says that the name is taken, or that `loader` is neither a function nor an address.
 
-    Parameters
-    ----------
-    name : such as "two-digits"
-    loader : function (root, **options) -> {"train": Dataset, "valid": Dataset, "test": Dataset}, or its address
-        "package.module:function"; see `Entry.load`
-    details : further fields of `Entry`, such as ``bring="pip install two-digits"``
+    The loader is a function (root, **options) -> {"train": Dataset, "valid": Dataset, "test": Dataset}, or its address
+    "package.module:function" (see `Entry.load`), and `details` are further fields of `Entry`, such as
+    ``bring="pip install two-digits"``.
     """
     if not (isinstance(loader, str) and ":" in loader) and not callable(loader):
         raise ValueError(f"data set {name!r}: found loader {loader!r}; expected a function, or 'package.module:name'")

@@ -114,7 +114,6 @@ def _folds(names: Sequence[str], classes: Sequence[Tensor], folds: int, seed: in
 
 
 def _settings(space: Mapping[str, Sequence[Any]], trials: int, seed: int) -> list[dict[str, Any]]:
-    """The recipe as it is, and at most `trials` - 1 other settings."""
     grid = ParameterGrid({name: list(values) for name, values in space.items()})
     drawn = grid if len(grid) < trials else ParameterSampler(grid.param_grid, trials - 1, random_state=seed)
     return [{}, *(dict(setting) for setting in drawn if setting)]

@@ -154,5 +154,4 @@ def _description(recipe: Mapping[str, Any], model: FusionModel, datasets: Mappin
 
 
 def _line(metrics: Mapping[str, float | None]) -> str:
-    scores = {name: metrics[name] for name in ("accuracy", "f1") if metrics.get(name) is not None}
-    return ", ".join(f"{name} {100 * value:.2f}" for name, value in scores.items())
+    return ", ".join(f"{n} {100 * metrics[n]:.2f}" for n in ("accuracy", "f1") if metrics.get(n) is not None)

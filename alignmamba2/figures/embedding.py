@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..trace import Trace
-from .marks import dots, panels
+from .marks import FRAME, dots, panels
 from .style import COLOURS, INK, PAPER, PLAN_SCALE, SYMBOLS, array, floats, joined, look, quoted, titled
 
 # From orange over grey to blue: both ends are dark enough to be seen, and the colour-blind tell them apart.
@@ -68,13 +68,9 @@ def umap_2d(
 ) -> np.ndarray:
     """Return the points (N, d) in two dimensions (N, 2), by UMAP; the same for the same arguments.
 
-    UMAP keeps neighbourhoods. Sizes of groups and distances between them mean little.
-
-    Parameters
-    ----------
-    neighbours : how many nearest points count as a point's neighbourhood
-    distance : the least distance of two points on the plane
-    progress : function called with the share that is done, 0 to 1; an exception that it raises ends the work
+    UMAP keeps neighbourhoods, of so many nearest `neighbours`. Sizes of groups and distances between them mean little;
+    `distance` is the least of two points on the plane. `progress` is called with the share that is done, 0 to 1, and an
+    exception that it raises ends the work.
     """
     points, count = array(points).astype(np.float32), min(neighbours, len(points) - 1)
     if len(points) < 4:  # too few for UMAP, and a plane holds three points with their distances as they are
@@ -168,9 +164,7 @@ def before_after(
             group["customdata"] = np.flatnonzero(members).tolist()  # a list, since the page looks tokens up in it
             figure.add_trace(dots(*points[members].T, marker, texts[members], **group), 1, column)
     _number(figure, clouds, _apart(clouds[0], landmarks), texts)
-    frame = {"showticklabels": False, "ticks": "", "showgrid": False, "showline": True, "mirror": True}
-    figure.update_xaxes(**frame)
-    figure.update_yaxes(**frame)
+    figure.update_xaxes(**FRAME).update_yaxes(**FRAME)
     figure.update_layout(meta={"linked": True})
     if scale:
         bar = {"title": {"text": by_name, "side": "right"}, "len": 1, "thickness": 14, "outlinewidth": 0}

@@ -15,13 +15,9 @@ from .style import INK, LIGHT, PAPER, SHADE, array, look, titled
 def expert_shares(shares: Sequence[Mapping[str, Any]], experts: Sequence[str], *, note: str = "") -> go.Figure:
     """Draw each expert's share of what is added to the tokens, by layer and modality; every bar sums to 1.
 
-    Parameters
-    ----------
-    shares : one mapping per layer, of modality to array (K,) that sums to 1: `Trace.expert_shares()`
-    experts : K names, "specific" (drawn in the modality's colour) and "shared" (grey, hatched)
+    `shares` are, per layer and modality, an array (K,) that sums to 1, as of `Trace.expert_shares()`; `experts` are K
+    names, "specific" (drawn in the modality's colour) and "shared" (grey, hatched).
 
-    Examples
-    --------
     >>> figure = expert_shares([{"text": [0.6, 0.4], "audio": [0.3, 0.7]}], ["specific", "shared"])
     >>> [bar.x for bar in figure.data]
     [(0.6, 0.3), (0.4, 0.7)]

@@ -41,14 +41,9 @@ def plan_of(trace: Trace, sample: int, pair: Pair) -> dict[str, Any]:
 def agreement(mass: Any, partners: Any) -> tuple[float, float]:
     """Return the share of mass on the true partners, and the share that a plan without any preference puts there.
 
-    Parameters
-    ----------
-    mass : array (T_m, T_anchor)
-    partners : integer array (T_m,) of true anchor tokens, −1 for none; tokens without a partner do not count, and the
-        result is two NaN if all are
+    To a mass (T_m, T_anchor), the partners (T_m,) are true anchor tokens, −1 for none; tokens without one do not count,
+    and the result is two NaN if none has one.
 
-    Examples
-    --------
     >>> agreement([[0.5, 0.0], [0.25, 0.25]], [0, 1])
     (0.75, 0.5)
     """
@@ -125,15 +120,9 @@ def transport_sweep(
 ) -> go.Figure:
     """Draw several plans of the same tokens behind one slider that needs no running Python.
 
-    Parameters
-    ----------
-    masses : K arrays (T_m, T_anchor)
-    values : the ε of each, shown beside the slider
-    start : the plan that is shown first
-    row_words, column_words, **rest : as for `transport_plan`
+    Of K masses (T_m, T_anchor), `values` are the ε of each, shown beside the slider; `start` is shown first, and all
+    else is as for `transport_plan`.
 
-    Examples
-    --------
     >>> figure = transport_sweep([[[0.5, 0], [0, 0.5]], [[0.25, 0.25], [0.25, 0.25]]], [0.01, 1.0])
     >>> len(figure.frames)
     2

@@ -103,8 +103,7 @@ def read_scenes() -> Scenes:
     types, train, origins, scenes = [], [], [], []
     with SCENES.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            first, last = int(row["first"]), int(row["last"])
-            n = last + 1 - first
+            n = int(row["last"]) + 1 - int(row["first"])
             train += [row["split"] == "train"] * n
             types += [row["scene_type"]] * n
             origins += [row["label_source"]] * n
@@ -117,7 +116,8 @@ def read_scenes() -> Scenes:
 class PlainFrames:
     """PlainFrames are the frames of `frames/images/{n}.jpg` and `frames/depths/{n}.png`, n from 0 in the file's order.
 
-    Depth is 8-bit, about value / 25.5 in metres. Labels are those of `Scenes`. A `DataError` says that a frame is
+    As of `MatFrames`, a picture is (480, 640, 3) uint8, a depth map (480, 640) float32 in metres; here depth is 8-bit,
+    about value / 25.5. Labels are those of `Scenes`. A `DataError` says that a frame is
     missing, or that `splits.mat` beside them has another split than the table.
     """
 
@@ -142,11 +142,9 @@ class PlainFrames:
         self.layout = f"official split, {derived} of {len(self.train)} training labels derived"
 
     def picture(self, index: int) -> np.ndarray:
-        """Return the picture (480, 640, 3) uint8."""
         return read_picture(self.images[index])
 
     def depth_map(self, index: int, filled: bool) -> np.ndarray:
-        """Return the depth (480, 640) float32 in metres."""
         return read_picture(self.depths[index])[..., 0] / np.float32(25.5)
 
 
@@ -261,11 +259,9 @@ class MatFrames:
             return read()
 
     def picture(self, index: int) -> np.ndarray:
-        """Return the picture (480, 640, 3) uint8."""
         return np.ascontiguousarray(self._frame("images", index).transpose(2, 1, 0))
 
     def depth_map(self, index: int, filled: bool) -> np.ndarray:
-        """Return the depth (480, 640) float32 in metres."""
         name = "depths" if filled else "rawDepths"
         depth = self._frame(name, index).T
         if not (np.isfinite(depth).all() and (depth >= 0).all()):
@@ -318,7 +314,6 @@ def read_matrices(path: Path) -> dict[str, np.ndarray]:
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-    """Yield type and content of one element after the other."""
     at = 0
     while at + 8 <= len(data):
         kind, size = struct.unpack_from(order + "II", data, at)

@@ -103,7 +103,6 @@ class _Reader(pickle._Unpickler):
         return content
 
     def _take(self, count: int) -> None:
-        """Take bytes of the budget."""
         self.room -= count
         if self.room < 0:
             raise ValueError(f"builds more than {GROWTH} times the file's size and {ROOM >> 20} MiB")
@@ -124,7 +123,6 @@ class _Reader(pickle._Unpickler):
         return FileArray(self._path, self._data.tell() - length, np.dtype("u1"), (length,))
 
     def _decode_string(self, value: bytes | FileArray) -> str | bytes | FileArray:
-        """Python 2's str."""
         return value.decode("ascii") if isinstance(value, bytes) and value.isascii() else value
 
     def load_build(self) -> None:

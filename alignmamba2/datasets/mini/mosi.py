@@ -180,7 +180,6 @@ def _steps(name: str, aligned: bool) -> dict[str, int]:
 
 
 def _padded(arrays: list[np.ndarray], steps: int, front: bool = False) -> np.ndarray:
-    """(N, steps, D) float32 with zeros behind, or in front."""
     result = np.zeros((len(arrays), steps, arrays[0].shape[1]), np.float32)
     for row, x in zip(result, arrays, strict=True):
         x = x[:steps]
