@@ -31,7 +31,7 @@ class Verb:
     """A word of the command line: what help says of it, what does it, its options."""
 
     help: str
-    do: Callable[[argparse.Namespace], None]
+    do: Callable[[argparse.Namespace], int | None]
     options: Sequence[Option] = ()
 
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.append(os.getcwd())
     arguments = parser().parse_args(words)
     try:
-        arguments.do(arguments)
+        return arguments.do(arguments) or 0
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         return 130
@@ -65,7 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         kind = "" if known else f"{type(error).__name__} (ALIGNMAMBA2_DEBUG=1 shows where): "
         print(f"error: {kind}{printable(' '.join(str(error).split())) or 'no more is known'}", file=sys.stderr)
         return 1
-    return 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -280,17 +279,34 @@ def _search(arguments: argparse.Namespace) -> None:
     print(f"written: {path}")
 
 
-def _start(arguments: argparse.Namespace) -> None:
+def _results(arguments: argparse.Namespace) -> None:
+    from .experiments import results
+    from .experiments.results import latex
+
+    table = results(arguments.folder)
+    if table.empty:
+        raise ValueError(f"{arguments.folder}: no finished run found; expected a folder that train or reproduce wrote")
+    print(table.to_csv(index=False) if arguments.to == "csv" else latex(table), end="")
+
+
+def _course(arguments: argparse.Namespace) -> None:
+    from .launch import copy_course
+
+    folder = copy_course(arguments.folder)
+    print(f"{len([*folder.glob('*.ipynb')])} notebooks are in {folder}; open them with: {_program()} start {folder}")
+
+
+def _start(arguments: argparse.Namespace, target: Path | None = None) -> int:
     from .launch import start
 
-    start(arguments.target, browser=not arguments.no_browser, port=arguments.port)
+    options = {"browser": not arguments.no_browser, "port": arguments.port, "allow_root": arguments.allow_root}
+    return start(target or arguments.target, **options)
 
 
-def _explore(arguments: argparse.Namespace) -> None:
-    from .launch import start, write_explorers
+def _explore(arguments: argparse.Namespace) -> int:
+    from .launch import write_explorers
 
-    notebook = write_explorers(arguments.checkpoint, arguments.folder, arguments.split, arguments.trust)
-    start(notebook, browser=not arguments.no_browser, port=arguments.port)
+    return _start(arguments, write_explorers(arguments.checkpoint, arguments.folder, arguments.split, arguments.trust))
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
@@ -369,6 +385,7 @@ TRUST = option("--trust", action="store_true", help="follow folders, modules and
 SERVER = [
     option("--port", type=int, default=8888, help="the first one free from here on (default: 8888)"),
     option("--no-browser", action="store_true", help="only print the address"),
+    option("--allow-root", action="store_true", help="JupyterLab may run as root, as in a container"),
 ]
 VERBS = {
     "train": Verb(
@@ -420,6 +437,19 @@ VERBS = {
             option("--quiet", action="store_true", help="no progress bar"),
             *MACHINES,
         ],
+    ),
+    "results": Verb(
+        "print the finished runs below a folder, as CSV or a LaTeX table",
+        _results,
+        [
+            option("folder", nargs="?", type=Path, default=Path("runs"), help="default: runs"),
+            option("--to", choices=("csv", "latex"), default="csv", help="a row per run, or mean ± sd (booktabs)"),
+        ],
+    ),
+    "course": Verb(
+        "copy the course's notebooks into a folder",
+        _course,
+        [option("folder", type=Path, metavar="FOLDER", help="where folders notebooks and results go")],
     ),
     "start": Verb(
         "open JupyterLab on the course, on this machine alone, behind a token",

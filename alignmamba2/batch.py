@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from .gpu.host import remember
+
 
 class BatchError(ValueError):
     """A field of a sample or batch does not fit; the message names the field."""
@@ -28,8 +30,9 @@ class Sample:
     features : mapping of modality name to Tensor (T_m, D_m), float
         T_m may differ between modalities and may be 0 (the modality is missing). For an encoder inside the model: int64
         token ids (T_m,), or uint8 pictures (T_m, H, W, 3).
-    label : scalar Tensor, or Tensor (T,) for one label per step, or None
-        float for regression, int64 for classes.
+    label : scalar Tensor; (T,) for one label per step; (K,) for several labels or targets; or None: not known
+        float for numbers, int64 for classes, 0 and 1 for several labels.
+    label_mask : bool Tensor as `label`, False where it is not known and counts neither in the loss nor in metrics
     id : str
         Names the sample in errors and pictures.
     words : mapping of modality name to a sequence of T_m strings
@@ -50,6 +53,7 @@ class Sample:
     partners: Mapping[tuple[str, str], Tensor] = field(default_factory=dict)
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     group: str = ""
+    label_mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         name = f"sample {self.id!r}, "
@@ -59,8 +63,10 @@ class Sample:
         partners = {pair: as_tensor(x, f"{name}partners of {pair}") for pair, x in self.partners.items()}
         label = _labels(self.label, f"{name}label")
         if label is not None and label.ndim > 1:
-            raise BatchError(f"{name}label: found {tuple(label.shape)}; expected one number, or one per step, (T,)")
+            raise BatchError(f"{name}label: found {tuple(label.shape)}; expected one number, (T,) or (K,)")
         self.__dict__.update(features=features, masks=masks, partners=partners, label=label)  # frozen for others
+        if self.label_mask is not None and label is not None:
+            self.__dict__["label_mask"] = as_mask(self.label_mask, f"{name}label_mask", label.shape)
         self.__dict__.update(id=str(self.id), group=str(self.group))
 
 
@@ -74,9 +80,8 @@ class MultimodalBatch:
         ids (B, T_m), or uint8 pictures (B, T_m, H, W, 3)
     masks : mapping of modality name to bool Tensor (B, T_m)
         True at real tokens, by default everywhere. A missing modality is a row without any True.
-    labels : Tensor (B,) or (B, T) or None
-    label_mask : bool Tensor (B, T) or None
-        For one label per step: True at steps that have a label.
+    labels : Tensor (B,), (B, T) or (B, K), as of `Sample`, or None
+    label_mask : bool Tensor as `labels`, True where there is a step and its label is known, or None
     ids : tuple of B strings
     words : tuple of B mappings, as in `Sample`
     groups : tuple of B strings, as in `Sample`
@@ -142,15 +147,15 @@ class MultimodalBatch:
                 raise BatchError("label_mask: given without labels")
             return
         if self.labels.ndim not in (1, 2) or self.labels.shape[0] != size:
-            raise BatchError(f"labels: found {tuple(self.labels.shape)}; expected ({size},) or ({size}, T)")
+            raise BatchError(
+                f"labels: found {tuple(self.labels.shape)}; expected ({size},), ({size}, T) or ({size}, K)"
+            )
         bad = ~torch.isfinite(self.labels)
-        if self.labels.ndim == 2:
-            if self.label_mask is None:
-                self.__dict__["label_mask"] = torch.ones_like(self.labels, dtype=torch.bool)
+        if self.labels.ndim > 1 and self.label_mask is None:
+            self.__dict__["label_mask"] = torch.ones_like(self.labels, dtype=torch.bool)
+        if self.label_mask is not None:
             self.__dict__["label_mask"] = as_mask(self.label_mask, "label_mask", self.labels.shape)
             bad &= self.label_mask
-        elif self.label_mask is not None:
-            raise BatchError("label_mask: only for one label per step, labels (B, T)")
         if bad.any():
             raise BatchError(f"labels: {int(bad.sum())} NaN or infinite in {self._samples(bad)}; expected finite ones")
 
@@ -183,8 +188,13 @@ class MultimodalBatch:
         return batch
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> MultimodalBatch:
-        """Return the same batch on another device."""
-        return self._map(lambda x: x.to(device, non_blocking=non_blocking))
+        """Return the same batch on another device; its masks and labels stay here too, see `on_host`."""
+        batch = self._map(lambda x: x.to(device, non_blocking=non_blocking))
+        for name in ("labels", "label_mask"):
+            remember(getattr(batch, name), getattr(self, name))
+        for m, mask in batch.masks.items():
+            remember(mask, self.masks[m])
+        return batch
 
     def pin_memory(self) -> MultimodalBatch:
         """Return the same batch in page-locked memory, from which copies to a GPU do not block."""
@@ -222,10 +232,7 @@ class MultimodalBatch:
             for row, s in zip(masks[m], samples, strict=True):
                 if m in s.masks:
                     row[: len(s.masks[m])] = s.masks[m]
-        labels = label_mask = None
-        if first.label is not None:
-            values = [s.label for s in samples]
-            labels, label_mask = (torch.stack(values), None) if first.label.ndim == 0 else _pad(values)
+        labels, label_mask = _joined(samples)
         ids, words, groups = zip(*((s.id, s.words, s.group) for s in samples), strict=True)
         return cls(features, masks, labels, label_mask, ids, words, groups)
 
@@ -244,9 +251,6 @@ def _check_alike(sample: Sample, first: Sample) -> None:
             raise BatchError(
                 f"sample {sample.id!r}, {m!r}: shape {tuple(x.shape)} {x.dtype}; expected (T{expected}) {other.dtype}"
             )
-    kinds = [None if s.label is None else s.label.ndim for s in (sample, first)]
-    if kinds[0] != kinds[1]:
-        raise BatchError(f"sample {sample.id!r}: another kind of label than sample {first.id!r}")
 
 
 def as_tensor(x: Any, name: str) -> Tensor:
@@ -287,6 +291,21 @@ def _readable(x: Any, name: str, batched: bool = False) -> Tensor:
             f"({b}T), or uint8 pictures ({b}T, H, W, 3)"
         )
     return x
+
+
+def _joined(samples: Sequence[Sample]) -> tuple[Tensor | None, Tensor | None]:
+    """Labels (B, ...) and, unless each is one known number, the mask of what is known of them; None without any."""
+    kinds = {s.label.ndim: s for s in samples if s.label is not None}
+    if len(kinds) > 1:
+        raise BatchError(f"samples {[s.id for s in kinds.values()]}: another kind of label each")
+    if not kinds:
+        return None, None
+    ((ndim, like),) = kinds.items()
+    labels, known = _pad([like.label.new_zeros(0) if s.label is None else s.label.reshape(-1) for s in samples])
+    for row, s in zip(known, samples, strict=True):
+        if s.label_mask is not None:
+            row[: s.label.numel()] &= s.label_mask
+    return (labels, known) if ndim else (labels[:, 0], None if known.all() else known[:, 0])
 
 
 def _pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
+from importlib.metadata import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -14,6 +19,7 @@ if TYPE_CHECKING:
     from .model import AlignMamba2
 
 END = "All explorers are open."
+FIRST = "notebooks/00_start_here.ipynb"
 
 
 @dataclass(frozen=True)
@@ -94,11 +100,14 @@ def write_explorers(checkpoint: str | Path, folder: str | Path, split: str = "te
     ValueError
         The data set has no such split.
     """
+    _check_jupyter()
     import nbformat  # takes long, too
 
     from .storage.files import write_text
 
     run = open_run(checkpoint, trust)
+    if run.model.task.several:
+        raise ValueError(f"{checkpoint}: its task is {run.model.config.task!r}; the panels draw one class or number")
     if split not in run.data:
         raise ValueError(f"split: found {split!r}; expected one of {list(run.data)}")
     head = (
@@ -116,25 +125,68 @@ def write_explorers(checkpoint: str | Path, folder: str | Path, split: str = "te
     return path
 
 
-def start(target: str | Path, *, browser: bool = True, port: int = 8888) -> int:
-    """Start JupyterLab on a folder or a notebook, on this machine alone, behind a token; return when it has ended.
+def copy_course(folder: str | Path) -> Path:
+    """Copy the notebooks, their exercises and pictures, and the results that they quote; return where they are.
 
-    JupyterLab prints the address with the token.
+    They come from the clone around the package, or from what the wheel has brought along.
+
+    Raises
+    ------
+    FileNotFoundError, FileExistsError
+        They are in neither place; or `folder` has notebooks, which may have been worked on.
+    """
+    root, folder = Path(__file__).parents[1], Path(folder)
+    if not (root / FIRST).is_file():
+        brought = [p.locate() for p in files("alignmamba2") or () if str(p).endswith(f"share/alignmamba2/{FIRST}")]
+        if not brought:
+            raise FileNotFoundError(f"{FIRST}: not in this installation; take the notebooks from a clone")
+        root = Path(brought[0]).resolve().parents[1]
+    for name in ("results", "notebooks"):
+        if (folder / name).exists():
+            raise FileExistsError(f"{folder / name}: is there already; expected a folder without. Nothing was changed")
+    for name in ("results", "notebooks"):
+        part = folder / f".{name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        ignored = shutil.ignore_patterns("src", "data", "__pycache__", ".*", "make.py", "gallery.py", "*.js")
+        shutil.copytree(root / name, part, ignore=ignored)
+        part.rename(folder / name)
+    return folder / "notebooks"
+
+
+def start(target: str | Path, *, browser: bool = True, port: int = 8888, allow_root: bool = False) -> int:
+    """Start JupyterLab on a folder or a notebook, on this machine alone, behind a token; return its exit status.
+
+    JupyterLab prints the address with the token. SIGTERM to this process ends it, too. `allow_root`: it may run as
+    root, as in a container, which it refuses otherwise.
     """
     target = Path(target).resolve()
     if not target.exists():
-        raise FileNotFoundError(f"{target}: not found; expected a folder with notebooks, or a notebook")
+        how = "`alignmamba2 course FOLDER` copies those of the course"
+        raise FileNotFoundError(f"{target}: not found; expected a folder with notebooks, or a notebook; {how}")
+    _check_jupyter()
+    if not allow_root and getattr(os, "geteuid", lambda: 1)() == 0:
+        print("JupyterLab refuses to run as root, unless its settings or --allow-root say that it may", file=sys.stderr)
+    process = subprocess.Popen(command(target, browser=browser, port=port, allow_root=allow_root))
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        raise
+
+
+def _check_jupyter() -> None:
     try:
         import jupyterlab  # noqa: F401
     except ImportError:
         raise ImportError("JupyterLab is not here: pip install 'alignmamba2[notebooks]'") from None
-    return subprocess.run(command(target, browser=browser, port=port)).returncode
 
 
-def command(target: Path, *, browser: bool = True, port: int = 8888) -> list[str]:
+def command(target: Path, *, browser: bool = True, port: int = 8888, allow_root: bool = False) -> list[str]:
     """Return the command of `start`. JupyterLab makes a new token each time, and listens to this machine only."""
     place = [f"--notebook-dir={target if target.is_dir() else target.parent}"]
     if target.is_file():  # the address that is printed, too, leads to the notebook
         place.append(f"--LabApp.default_url=/lab/tree/{quote(target.name)}")
-    options = [f"--port={port}", "--ip=127.0.0.1", *([] if browser else ["--no-browser"])]
+    options = [f"--port={port}", "--ip=127.0.0.1", *["--no-browser"] * (not browser), *["--allow-root"] * allow_root]
     return [sys.executable, "-m", "jupyter", "lab", *place, *options]

@@ -56,10 +56,62 @@ def regression_metrics(prediction: Tensor, target: Tensor) -> dict[str, float | 
         same = p.clamp(-limit, limit).round() == t.clamp(-limit, limit).round()
         metrics[f"accuracy_{n}"] = float(same.double().mean())
     metrics["mae"] = float((p - t).abs().mean())
-    varies = bool(p.min() < p.max()) and bool(t.min() < t.max())  # the sd of equal numbers need not come out as 0
-    p, t = ((x - x.mean()) / (x.max() - x.min()) for x in (p, t))  # whose squares neither overflow nor vanish
-    metrics["corr"] = float(torch.corrcoef(torch.stack([p, t]))[0, 1]) if varies else None
+    metrics["corr"] = _correlation(p, t)
     return metrics
+
+
+def multilabel_metrics(prediction: Tensor, target: Tensor) -> dict[str, float]:
+    """Return metrics of K labels per sample, each 0 or 1; a target of −1 is not known and does not count.
+
+    Parameters
+    ----------
+    prediction, target : int64 Tensor (N, K)
+
+    Returns
+    -------
+    dict
+        "accuracy", over all known labels; "exact", the share of samples of which each known label is right; "f1",
+        weighted by the labels' frequency; "f1_macro", the plain mean over labels.
+    """
+    from torchmetrics.functional.classification import multilabel_f1_score
+
+    known, right, labels = target >= 0, prediction == target, {"num_labels": target.shape[1], "ignore_index": -1}
+    f1 = {
+        name: float(multilabel_f1_score(prediction, target, average=name, **labels)) for name in ("weighted", "macro")
+    }
+    exact = float((right | ~known).all(1).double().mean())
+    return {
+        "accuracy": float(right[known].double().mean()),
+        "exact": exact,
+        "f1": f1["weighted"],
+        "f1_macro": f1["macro"],
+    }
+
+
+def multitarget_metrics(prediction: Tensor, target: Tensor, names: Sequence[str] = ()) -> dict[str, float | None]:
+    """Return "mae" and "corr" of K numbers per sample, their means and those of each target, such as "mae/valence".
+
+    prediction and target are (N, K); a target that is NaN is not known. Without a name, a target is called by its
+    place. None is what is not defined: any mean over a target without a known value, or r where a side is constant.
+    """
+    metrics: dict[str, float | None] = {"mae": None, "corr": None}
+    for k in range(target.shape[1]):
+        known, name = ~target[:, k].isnan(), names[k] if len(names) else str(k)
+        p, t = prediction[known, k].double(), target[known, k].double()
+        metrics[f"mae/{name}"] = float((p - t).abs().mean()) if len(t) else None
+        metrics[f"corr/{name}"] = _correlation(p, t) if len(t) else None
+    for kind in ("mae", "corr"):
+        values = [value for name, value in metrics.items() if name.startswith(f"{kind}/")]
+        metrics[kind] = None if None in values else float(np.mean(values))
+    return metrics
+
+
+def _correlation(p: Tensor, t: Tensor) -> float | None:
+    """Pearson's r of two float64 vectors; None where either is constant."""
+    if not (p.min() < p.max() and t.min() < t.max()):  # the sd of equal numbers need not come out as 0
+        return None
+    p, t = ((x - x.mean()) / (x.max() - x.min()) for x in (p, t))  # whose squares neither overflow nor vanish
+    return float(torch.corrcoef(torch.stack([p, t]))[0, 1])
 
 
 def mean_and_sd(values: Sequence[float | None]) -> tuple[float, float] | None:

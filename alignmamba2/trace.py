@@ -221,10 +221,11 @@ class Trace:
         names, places, words = self._positions(sample)
         read = torch.ones(len(names), dtype=torch.bool)
         if self.prediction.ndim == 2:
-            step = max(places) if step is None else step
+            steps = min(max(places) + 1, self.prediction.shape[1])
+            step = steps - 1 if step is None else step
             read = torch.tensor(places) == step
-            if not read.any():
-                raise IndexError(f"step: found {step}; sample {self.ids[sample]} has {max(places) + 1} steps")
+            if step >= steps or not read.any():
+                raise IndexError(f"step: found {step}; sample {self.ids[sample]} has {steps} steps")
         elif step is not None:
             raise ValueError(f"step: found {step}; this model predicts once per sample")
         # Rows that belong to other predictions are not read.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
 import pytest
 
 from alignmamba2 import AlignMamba2, AlignMamba2Config, launch
+from alignmamba2.__main__ import main
 from alignmamba2.experiments import evaluate_folders
 from alignmamba2.explorers.panel import LiveFigure, Script
 from alignmamba2.storage.files import FileError, write_json
@@ -23,6 +26,45 @@ def test_the_address_that_is_printed_leads_to_the_notebook(tmp_path):
     assert {f"--notebook-dir={tmp_path}", "--LabApp.default_url=/lab/tree/my%20model.ipynb"} <= set(made)
     assert {"--no-browser", "--port=9", "--ip=127.0.0.1"} <= set(made)
     assert not any("default_url" in part for part in launch.command(tmp_path))
+
+
+def test_start_passes_on_the_status_and_says_what_root_needs(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def ending(target, **options):
+        asked.append(options)
+        return [sys.executable, "-c", "raise SystemExit(3)"]
+
+    monkeypatch.setattr(launch, "command", ending)
+    monkeypatch.setattr("os.geteuid", lambda: 0, raising=False)
+    assert main(["start", str(tmp_path), "--no-browser"]) == 3
+    assert "JupyterLab refuses to run as root" in capsys.readouterr().err
+    assert main(["start", str(tmp_path), "--allow-root"]) == 3
+    assert "root" not in capsys.readouterr().err
+    assert [options["allow_root"] for options in asked] == [False, True]
+
+
+@pytest.mark.parametrize("words", [["start", "."], ["explore", "model"]])
+def test_a_missing_extra_is_named(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "jupyterlab", None)
+    assert main(words) == 1
+    assert "pip install 'alignmamba2[notebooks]'" in capsys.readouterr().err
+
+
+def test_the_course_is_copied_whole_and_over_nothing(tmp_path, capsys):
+    assert main(["course", str(tmp_path / "here")]) == 0
+    assert "16 notebooks are in" in capsys.readouterr().out
+    copied = {p.relative_to(tmp_path / "here").as_posix() for p in (tmp_path / "here").rglob("*") if p.is_file()}
+    assert {"notebooks/00_start_here.ipynb", "notebooks/course/chapter_00.py", "results/ablations.json"} <= copied
+    assert not any("/src/" in name or "__pycache__" in name for name in copied)
+    text = "".join(p.read_text("utf-8") for p in (tmp_path / "here" / "notebooks").glob("*.ipynb"))
+    for picture in re.findall(r"\]\((pictures/[\w.-]+)\)", text):
+        assert f"notebooks/{picture}" in copied
+    (tmp_path / "here" / "notebooks" / "00_start_here.ipynb").write_text("my answers")
+    assert main(["course", str(tmp_path / "here")]) == 1
+    assert "Nothing was changed" in capsys.readouterr().err
+    assert (tmp_path / "here" / "notebooks" / "00_start_here.ipynb").read_text() == "my answers"
 
 
 def test_the_first_message_of_a_figure_holds_all_of_it_but_the_script(monkeypatch):

@@ -1,7 +1,9 @@
 """What users get wrong on the command line: each is one line that says what was found and what to do, never a trace."""
 
+import io
 import json
 
+import pandas as pd
 import pytest
 
 from alignmamba2 import __main__ as commands
@@ -29,12 +31,26 @@ def folder(tmp_path, monkeypatch):
         "def failing(root=None):\n    return [][1]\n"
         "def hungry(root=None):\n    raise MemoryError\n"
         "def endless(root=None):\n    return endless()\n"
+        "def splits(**columns):\n    import alignmamba2 as am\n"
+        "    return am.Dataset.from_arrays(x=[[i / 40, 1.0] for i in range(40)], say=lambda _: None, **columns)\n"
+        "def sparse(root=None):\n    return splits(label=[None] * 40)\n"
+        "def mixed(root=None):\n    return splits(label=[[0, 1]] * 20 + [1] * 20)\n"
+        "def uneven(root=None):\n    return splits(label=[[0, 1]] * 20 + [[1]] * 20)\n"
+        "def wrong(root=None):\n    return splits(label=[[0, 2]] * 40, task='multilabel')\n"
+        "def steps(root=None):\n    return splits(label=[[0, 1]] * 40, steps='x')\n"
+        "def one(root=None):\n    return splits(label=[1] * 40)\n"
+        "def many(root=None):\n    return splits(label=[[0, 1, i % 2] for i in range(40)])\n"
+        "def two(root=None):\n    return splits(label=[0, 1] * 20)\n"
+        "def columns(root=None):\n    import pandas as pd, alignmamba2 as am\n"
+        "    return am.Dataset.from_frame(pd.DataFrame({'a': [[1.0]] * 4, 'b': [0, 1] * 2}), a='a', label='c')\n"
     )
     (tmp_path / "taken").write_text("a file")
     return tmp_path
 
 
 TRAIN = ["train", "mini-mosi", "--fast", "--quiet"]
+MANY = ["train", "loaders:many", "--fast", "--quiet", "--set"]
+TWO = ["train", "loaders:two", "--fast", "--quiet", "--set"]
 SET = [*TRAIN, "--set"]
 MISTAKES = [
     (["trian"], "invalid choice: 'trian'"),
@@ -79,9 +95,9 @@ MISTAKES = [
     ([*SET, "model.order=zigzag"], "order: found 'zigzag'"),
     ([*SET, "model.fixed_anchor=maybe"], "fixed_anchor: found 'maybe'; expected a bool"),
     ([*SET, "model.swap=0.5"], "swap: found 0.5; expected a mapping"),
-    ([*SET, "model.encoders=minilm"], "model.encoders: found 'minilm'; expected a table per modality"),
-    ([*SET, "model.encoders.text=minilm"], "model.encoders: found {'text': 'minilm'}; expected a table per modality"),
-    ([*SET, "model.shuffle=5"], "model.shuffle: found 5; expected modalities of ['text', 'audio', 'video']"),
+    ([*SET, "model.encoders=minilm"], "encoders: found 'minilm'; expected a mapping"),
+    ([*SET, "model.encoders.text=minilm"], "encoders['text']: found 'minilm'; expected a table"),
+    ([*SET, "model.shuffle=5"], "shuffle: found 5; expected a sequence"),
     ([*SET, "model.window=2"], "window: found 2; expected a number in [0, 1]"),
     ([*SET, "training.refit=maybe"], "training.refit: found 'maybe'; expected true or false"),
     ([*SET, "model.kind=transfromer"], "transfromer"),
@@ -89,6 +105,34 @@ MISTAKES = [
     ([*SET, "training.monitor=valid/nothing"], "valid/nothing"),
     ([*SET, "data.noise=loud"], "data set 'mini-mosi': noise: found 'loud'; expected a value such as 0.1"),
     ([*SET, "data.nois=1"], "nois"),
+    ([*SET, "model.n_layers=true"], "n_layers: found True; expected a whole number of at least 1"),
+    ([*TWO, "model.n_heads=x"], "unknown keys ['n_heads']"),
+    ([*TWO, "model.kind=transformer", "--set", "model.n_heads=x"], "n_heads: found 'x'; expected a whole number"),
+    ([*TWO, "model.kind=transformer", "--set", "model.n_heads=0"], "n_heads: found 0; expected a whole number"),
+    ([*TWO, "model.kind=transformer", "--set", "model.n_heads=5"], "n_heads: found 5; expected a divisor of d_model"),
+    ([*TWO, "model.kind=lmf", "--set", "model.rank=1.5"], "rank: found 1.5; expected a whole number"),
+    ([*TWO, "model.class_weights=[1,2,3]"], "class_weights: found [1, 2, 3]; expected 2 numbers"),
+    ([*TWO, "model.class_weights=balance"], "class_weights: found 'balance'; expected a sequence"),
+    ([*MANY, "model.class_weights=[1,-1,1]"], "class_weights: found [1, -1, 1]; expected 3 numbers"),
+    ([*MANY, "model.task=ranking"], "task: found 'ranking'"),
+    ([*MANY, "model.task=regression"], "labels: found (6, 3); task='regression'"),
+    (
+        [*MANY, "model.kind=transformer", "--set", "model.readout=anchor_steps"],
+        "shortcut: not with a prediction per step",
+    ),
+    (["train", "loaders:sparse"], "label: found none; expected one each, or several each, and some that are known"),
+    (["train", "loaders:mixed"], "label: found several (sample '19') and one (sample '39')"),
+    (["train", "loaders:uneven"], "expected equally many, 2 at least"),
+    (["train", "loaders:wrong"], "label: found [0, 2]; expected 0 and 1 alone"),
+    (["train", "loaders:steps"], "label, sample '0': found 2; x has 1 tokens"),
+    (["train", "loaders:one", "--quiet"], "every label of its 28 samples is [0]; expected at least two classes"),
+    (["train", "loaders:columns"], "label: no column 'c'; there are ['a', 'b']"),
+    (
+        ["reproduce", "loaders:many", "--fast", "--quiet"],
+        "loaders:many: found task 'multilabel', 0 labels missing; expected one class or number",
+    ),
+    (["results", "nowhere"], "nowhere: no finished run found"),
+    (["course", "taken"], "taken"),
     (["evaluate", "nowhere"], "nowhere/training.json: not found"),
     (["evaluate", "model"], ""),
     (["evaluate", "model", "--split", "tset"], "invalid choice: 'tset'"),
@@ -122,7 +166,7 @@ def test_a_mistake_is_one_line(words, says, capsys):
 
 
 def test_there_are_enough_of_them():
-    assert len(MISTAKES) >= 40
+    assert len(MISTAKES) >= 60
 
 
 def test_a_stop_by_hand_is_one_line(capsys, monkeypatch):
@@ -140,7 +184,7 @@ def test_debugging_shows_the_trace(monkeypatch):
         main(["train", "loaders:failing"])
 
 
-def test_sweeps_do_not_overwrite_each_other(folder):
+def test_sweeps_do_not_overwrite_each_other_and_are_one_table(folder, capsys):
     quick = ["--set", "model.d_model=8", "--set", "model.n_layers=1", "--set", "model.d_state=2"]
     for value in ("0.1", "0.2"):
         assert main([*TRAIN, "--seeds", "1", *quick, "--set", f"model.dropout={value}"]) == 0
@@ -151,6 +195,16 @@ def test_sweeps_do_not_overwrite_each_other(folder):
     table = am.results("runs")
     assert sorted(table["overrides/model.dropout"]) == [0.1, 0.2]
     files = [json.loads(p.read_text())["results"]["mini-mosi"] for p in folder.glob("runs/results+*.json")]
+    capsys.readouterr()
+    assert main(["results", "runs"]) == 0
+    again = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert sorted(again["test/mae"]) == pytest.approx(sorted(table["test/mae"]))
+    assert main(["results", "runs", "--to", "latex"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "\\toprule"
+    cells = [[cell.strip(" \\") for cell in line.split("&")] for line in lines if "&" in line]
+    column = cells[0].index("mae")
+    assert sorted(row[column] for row in cells[1:]) == sorted(f"{x:.3f}" for x in table["test/mae"])
     assert {f["recipe"]["model"]["dropout"]: f["runs"][0]["test"]["mae"] for f in files} == dict(
         zip(table["overrides/model.dropout"], table["test/mae"], strict=True)
     )

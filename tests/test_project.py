@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import alignmamba2
 from tools import house
+from tools.lock import asked
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "alignmamba2"
@@ -61,17 +64,33 @@ def test_the_house_names_every_breach(tmp_path):
 def test_the_environment_installs_from_pyproject():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))
     *conda, pip = environment["dependencies"]
-    assert conda == [f"python{PYPROJECT['project']['requires-python']}", "pip"]
-    (requirement,) = pip["pip"]
+    (torch,) = (d.partition("==")[2] for d in PYPROJECT["project"]["dependencies"] if d.startswith("torch=="))
+    assert conda == [f"python{PYPROJECT['project']['requires-python']}", "pip", f"pytorch-cpu={torch}"]
+    lock, requirement = pip["pip"]
+    assert lock == "-c requirements.lock"
     extras = re.fullmatch(r"-e \.\[(.+)\]", requirement)[1].split(",")
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert f'-e ".[{",".join(extras)}]"' in makefile
     assert set(extras) <= set(PYPROJECT["project"]["optional-dependencies"])
 
 
+def test_the_lock_names_one_version_of_all_that_make_installs():
+    """Every requirement of the package and of make's extras, each within its range; no address and no build."""
+    lines = [line for line in (ROOT / "requirements.lock").read_text("utf-8").splitlines() if line[0] != "#"]
+    versions = dict(line.split("==") for line in lines)
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][\w.]*", line) for line in lines)
+    wanted, alone = asked()
+    extras = {extra for requirement in wanted for extra in requirement.extras}
+    assert extras == {"notebooks", "test", "text", "images"}
+    project = PYPROJECT["project"]
+    texts = [*project["dependencies"], *(d for e in extras for d in project["optional-dependencies"][e])]
+    for requirement in [*map(Requirement, texts), *alone, *(r for r in wanted if not r.extras)]:
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
+
+
 def test_torch_is_pinned_alike_everywhere():
     (pin,) = (d for d in PYPROJECT["project"]["dependencies"] if d.startswith("torch=="))
-    assert f"install --quiet {pin}" in (ROOT / "Makefile").read_text("utf-8")
+    assert f"$(PIP) {pin}" in (ROOT / "Makefile").read_text("utf-8")
 
 
 def test_the_encoder_is_pinned_alike_everywhere():
@@ -109,7 +128,7 @@ def test_readme_shows_what_was_measured():
 def test_readme_code_runs(monkeypatch, tmp_path):
     """The Python example, in two epochs; and every command of the library that README names exists."""
     readme = (ROOT / "README.md").read_text("utf-8")
-    code, _own_data = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)  # the other one is run in test_own
+    code, _own_data = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)  # the other one is run in test_wheel
     monkeypatch.chdir(tmp_path)
     exec(code.replace("seed=0)", "seed=0, fast=True, progress=False)"), {})
     assert (tmp_path / "runs" / "my-model" / "model.safetensors").is_file()

@@ -54,7 +54,7 @@ def server(tmp_path):
         about = json.loads(found[0].read_text())
         while "http://127.0.0.1" not in (tmp_path / "log").read_text():
             time.sleep(0.2)
-        yield about
+        yield about | {"process": process}
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -81,3 +81,7 @@ def test_start_serves_this_machine_alone_and_nobody_without_the_token(server):
     if sys.platform == "linux":  # did it listen on every address of this machine, this one would be taken
         with socket.socket() as other:
             other.bind(("127.0.0.2", server["port"]))
+    server["process"].send_signal(signal.SIGTERM)  # to `start` alone, as a service manager does
+    server["process"].wait(timeout=120)
+    with pytest.raises(urllib.error.URLError):
+        asked(base)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from alignmamba2.encoders import MiniLM
+from alignmamba2.encoders.packages import WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 NOT_SOURCES = shutil.ignore_patterns(".*", "build", "dist", "runs", "data", "*.egg-info", "__pycache__")
@@ -26,6 +30,34 @@ data = am.load_dataset("mini-mosi")
 assert am.evaluate(am.AlignMamba2.from_pretrained("model"), data["test"]) == am.evaluate(result.model, data["test"])
 assert provenance("")["git_commit"] is None
 assert data_root().resolve() == Path("data").resolve()
+print(am.__file__)
+"""
+
+# A frame, and a hub that is a folder; what stands in README follows.
+BEFORE = """
+import shutil
+import numpy as np, pandas as pd
+from PIL import Image
+import huggingface_hub
+from huggingface_hub import HfApi, RepoUrl
+
+draw = np.random.default_rng(0)
+good = draw.permutation(np.arange(200) % 2).astype(bool)
+pictures = [Image.fromarray((60 * draw.random((40, 60, 3)) + 150 * k).astype(np.uint8)) for k in good]
+texts = [f"{'a lovely' if k else 'a dull'} film, number {i}" for i, k in enumerate(good)]
+pictures[::7], texts[3::9] = [None] * len(pictures[::7]), [None] * len(texts[3::9])
+texts = [text or ("good" if p is None else None) for text, p in zip(texts, pictures)]
+df = pd.DataFrame({"review": texts, "photo": pictures, "verdict": np.where(good, "good", "bad")})
+HfApi.create_repo = lambda api, repo_id, **_: RepoUrl(f"https://huggingface.co/{repo_id}")
+HfApi.upload_folder = lambda api, folder_path, repo_id, **_: shutil.copytree(folder_path, f"hub/{repo_id}")
+huggingface_hub.snapshot_download = lambda name, **_: f"hub/{name}"
+"""
+AFTER = """
+assert am.evaluate(model, data["test"]) == am.evaluate(result.model, data["test"])
+assert am.evaluate(model, data["test"])["accuracy"] > 0.8
+assert list(table.columns) == ["prediction", "bad", "good"] and len(table) == 200
+from pathlib import Path
+assert {p.name for p in Path("hub/me/reviews").iterdir()} == {"README.md", "config.json", "model.safetensors"}
 print(am.__file__)
 """
 
@@ -77,6 +109,27 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
 
 def test_fit_runs_with_the_wheel_alone(python, tmp_path):
     assert Path(run(python, tmp_path, "-c", FIT).strip()).is_relative_to(python.parents[1])
+
+
+@pytest.mark.skipif(
+    not (MiniLM.is_present() and WEIGHTS["efficientnet-lite0"].is_present()), reason="no packaged encoders here"
+)
+def test_own_data_go_to_a_hub_and_back_as_readme_says(python, tmp_path):
+    """200 rows of texts and pictures, some missing: trained, evaluated, explored, pushed and loaded in 15 lines."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (block,) = re.findall(r"## Your own data\n.*?```python\n(.*?)```", readme, re.DOTALL)
+    assert len([line for line in block.splitlines() if line.strip() and line[0] != "#"]) <= 15
+    (tmp_path / "own.py").write_text(BEFORE + block + AFTER, encoding="utf-8")
+    assert Path(run(python, tmp_path, "own.py").splitlines()[-1]).is_relative_to(python.parents[1])
+
+
+def test_the_course_comes_with_the_wheel(python, tmp_path):
+    assert "16 notebooks are in" in run(python, tmp_path, "-m", "alignmamba2", "course", "here")
+    code = "from course import check, stored_results\nfrom course.results import benchmarks\n"
+    code += (
+        "assert len(list(benchmarks())) >= 3 and stored_results('ablations.json') and stored_results('reproduce.json')"
+    )
+    run(python, tmp_path / "here" / "notebooks", "-c", code)
 
 
 def test_doctor_runs_with_the_wheel_alone(python, tmp_path):

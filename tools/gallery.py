@@ -70,8 +70,7 @@ def build_gallery(
         seconds = {stem: job.result() for stem, job in jobs.items()}
     for i, entry in enumerate(entries):
         executed = nbformat.read(folder / f"{entry.stem}.ipynb", as_version=4)
-        before, after = entries[i - 1] if i else None, entries[i + 1] if i + 1 < len(entries) else None
-        write_page(executed, folder / f"{entry.stem}.html", _navigation(before, after))
+        write_page(executed, folder / f"{entry.stem}.html", navigation(entries, i))
     write_text(folder / INDEX, index_page(entries, seconds))
     if not only:
         write_text(folder / SECONDS, json.dumps({k: round(s, 1) for k, s in seconds.items()}, indent=1) + "\n")
@@ -84,21 +83,29 @@ def _run(source: Path, folder: Path, parameters: dict[str, Any], solutions: bool
     return time.perf_counter() - start
 
 
-def _navigation(before: Entry | None, after: Entry | None) -> str:
+def navigation(entries: Sequence[Entry], place: int) -> str:
+    """The links from the page at a place among the chapters to the one before, the one after, and the index."""
+    before, after = entries[place - 1] if place else None, entries[place + 1] if place + 1 < len(entries) else None
+
     def link(entry: Entry | None, mark: str) -> str:
         if entry is None:
             return "<span></span>"
         return f'<a href="{entry.stem}.html">{mark.format(entry.stem[:2] + " " + html.escape(entry.title))}</a>'
 
-    return f'<nav>{link(before, "← {}")}<a href="{INDEX}">all notebooks</a>{link(after, "{} →")}</nav>\n'
+    links = f'{link(before, "← {}")}<a href="{INDEX}">all notebooks</a>{link(after, "{} →")}'
+    return f'<nav aria-label="chapters">{links}</nav>\n'
 
 
 def index_page(entries: list[Entry], seconds: Mapping[str, float]) -> str:
-    """The page that lists the others."""
+    """The page that lists the others, with the seconds that each ran; a chapter without did not run."""
+
+    def ran(stem: str) -> str:
+        return f"{seconds[stem]:.0f}" if stem in seconds else "not executed"
+
     rows = "".join(
         f'<tr><td>{e.stem[:2]}</td><td><a href="{e.stem}.html">{html.escape(e.title)}</a>'
         f"<br>{html.escape(e.question)}</td>"
-        f"<td>{e.minutes}</td><td>{html.escape(e.needs)}</td><td>{seconds[e.stem]:.0f}</td></tr>"
+        f"<td>{e.minutes}</td><td>{html.escape(e.needs)}</td><td>{ran(e.stem)}</td></tr>"
         for e in entries
     )
     style = f"{STYLE}@media (prefers-color-scheme: dark) {{ {DARK_STYLE} }}"
@@ -106,9 +113,9 @@ def index_page(entries: list[Entry], seconds: Mapping[str, float]) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>AlignMamba-2, the course</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>\n'
         "<body><main><h1>AlignMamba-2, the course</h1>\n"
-        "<p>Executed notebooks. The figures answer to the mouse; the panels of sliders need a running notebook, and "
+        "<p>The notebooks as pages. The figures answer to the mouse; the panels of sliders need a running notebook and "
         "stand here as still figures. On a page, the key <b>p</b> makes slides of it; the arrow keys turn them.</p>\n"
-        "<table><tr><th></th><th>the question</th><th>minutes to read</th><th>needs</th><th>seconds it ran</th></tr>"
+        "<table><tr><th>no.</th><th>the question</th><th>minutes to read</th><th>needs</th><th>seconds it ran</th></tr>"
         f"{rows}</table></main></body></html>\n"
     )
 

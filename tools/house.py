@@ -19,19 +19,21 @@ MODEL, NOT_MODEL = ("batch", "model", "scan", "alignment"), ("scan.cpu",)
 # Which part of the package may import which. Arrows run one way; `__init__` and `__main__` may import all.
 MAY_IMPORT: dict[str, set[str]] = {
     "cpu": set(),
-    "scan": {"cpu"},
-    "alignment": {"cpu"},
+    "gpu": set(),
+    "scan": {"cpu", "gpu"},
+    "alignment": {"cpu", "gpu"},
     "metrics": set(),
-    "batch": set(),
+    "batch": {"gpu"},
+    "tasks": {"batch", "gpu", "metrics"},
     "storage": set(),
     "recipes": {"datasets"},
     "trace": {"alignment", "batch"},
-    "model": {"alignment", "batch", "encoders", "scan", "storage", "trace"},
+    "model": {"alignment", "batch", "encoders", "gpu", "scan", "storage", "tasks", "trace"},
     "effects": {"batch", "model", "trace"},
     "baselines": {"alignment", "batch", "effects", "encoders", "model", "storage"},
     "encoders": {"batch", "storage"},
     "datasets": {"batch", "encoders", "storage"},
-    "training": {"baselines", "batch", "datasets", "encoders", "metrics", "model", "recipes", "storage"},
+    "training": {"baselines", "batch", "datasets", "encoders", "model", "recipes", "storage", "tasks"},
     "experiments": {
         *("baselines", "batch", "datasets", "effects", "encoders", "metrics", "model", "recipes", "storage", "training")
     },

@@ -21,6 +21,7 @@ STYLE = """
 body { margin: 0; background: white; color: #222; font: 17px/1.6 "DejaVu Sans", Verdana, Arial, sans-serif; }
 main { max-width: 1000px; margin: 0 auto; padding: 32px 24px 96px; }
 h1 { font-size: 34px; line-height: 1.25; margin: 0 0 24px; }
+.cell ~ .cell h1 { margin-top: 72px; }
 h2 { font-size: 24px; margin: 56px 0 12px; padding-top: 16px; border-top: 1px solid #e4e4e4; }
 p, ul, ol, blockquote, table { max-width: 780px; }
 blockquote { margin: 16px 0; padding: 4px 20px; border-left: 4px solid #0072B2; background: #f4f8fb; }
@@ -84,11 +85,11 @@ document.addEventListener('keydown', event => {
 """
 
 
-def write_page(notebook: nbformat.NotebookNode, path: str | Path, navigation: str = "") -> Path:
+def write_page(notebook: nbformat.NotebookNode, path: str | Path, navigation: str = "", front: str = "") -> Path:
     """An executed notebook as one HTML page, with plotly.min.js beside it; returns the page's path.
 
     Formulas become MathML, which browsers draw themselves. The page and its figures follow the reader's light or dark.
-    `navigation` is HTML that stands above and below.
+    `navigation` is HTML that stands above and below, `front` HTML before the first cell.
     """
     from nbconvert import HTMLExporter
     from plotly.offline import get_plotlyjs
@@ -109,6 +110,7 @@ def write_page(notebook: nbformat.NotebookNode, path: str | Path, navigation: st
     first = next((c.source for c in notebook.cells if c.cell_type == "markdown"), path.stem)
     title = html.escape(first.splitlines()[0].lstrip("# ").strip())
     code = [HtmlFormatter(style=s).get_style_defs(".highlight") for s in ("default", "github-dark")]
+    again = navigation.replace('"chapters"', '"chapters, below"', 1)
     style = f"{STYLE}{code[0]}\n@media (prefers-color-scheme: dark) {{ {code[1]} {DARK_STYLE} }}"
     if not (path.parent / PLOTLY).is_file():
         write_text(path.parent / PLOTLY, get_plotlyjs())
@@ -117,7 +119,7 @@ def write_page(notebook: nbformat.NotebookNode, path: str | Path, navigation: st
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<script src="{PLOTLY}"></script>\n<script>{_follow_the_reader()}</script>\n<style>{style}</style></head>\n'
-        f"<body><main>{navigation}{body}{navigation}</main><script>{PRESENT}</script></body></html>\n",
+        f"<body><main>{navigation}{front}{body}{again}</main><script>{PRESENT}</script></body></html>\n",
     )
     return path
 
@@ -172,4 +174,4 @@ def _figure(figure: Mapping[str, Any]) -> str:
         validate=False,
         config={"responsive": True, "displaylogo": False},
     )
-    return f'<figure role="img" aria-label="{html.escape(label, quote=True)}">{drawn}</figure>'
+    return f'<figure aria-label="{html.escape(label, quote=True)}">{drawn}</figure>'

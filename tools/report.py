@@ -24,6 +24,7 @@ PUBLISHED = (
 BEGIN, END = "<!-- results: written by `python -m tools report`, do not edit -->", "<!-- /results -->"
 MAIN, ABLATIONS, COMPARED = "mosi-utterances.json", "ablations.json", "reproduce.json"
 PLANTED = "planted.json"
+BESIDE = "concat-mean"  # the simplest fusion
 # The four benchmarks of the paper, and the results file of each; its name is a benchmark's too.
 REAL = {
     "CMU-MOSI": "mosi-standard",
@@ -43,7 +44,7 @@ def results_section(folder: Path) -> str:
         "| | AlignMamba-2, published | best other, published | linear | measured here | seeds | recipe |",
         "|---|---|---|---|---|---|---|",
     ]
-    notes, benchmarks = [], BENCHMARKS
+    notes, adds, harder, benchmarks = [], [], [], BENCHMARKS
     for title, name in REAL.items():
         path = folder / f"{name}.json"
         if not path.is_file():
@@ -57,15 +58,39 @@ def results_section(folder: Path) -> str:
             if test.get("mae"):
                 more = (100 * test["accuracy_7"]["mean"], test["mae"]["mean"], test["corr"]["mean"])
                 notes.append("  Acc-7 {:.1f}, mean absolute error {:.3f}, Pearson's r {:.3f}.".format(*more))
-            rows = {name: row.get("against_full", {}).get("accuracy") for name, row in benchmark["rows"].items()}
-            less = [f"{name} {_signed(**gap)}" for name, gap in rows.items() if gap]
-            notes += [f"  AlignMamba-2 less the other rows: {', '.join(less)}."] if less else []
-            notes += _lost(benchmark["rows"])
+            adds.append(f"| `{benchmark['recipe']}` | {' | '.join(_less(benchmark['rows']))} |")
+            harder += _lost(benchmark["recipe"], benchmark["rows"])
         notes.append(f"  `results/{path.name}`, {report['date'][:10]}: `{report['command']}`")
+    lines += [
+        "",
+        "**What fusion and alignment add**: accuracy of AlignMamba-2 less that of …, in points, on the same test",
+    ]
+    lines += [
+        "samples and seeds. An interval that holds 0 shows no difference. All rows: [results/](results/README.md).",
+        "",
+    ]
+    lines += ["| recipe | linear | best single modality | best other fusion | itself without OT and MMD |"]
+    lines += ["|---|---|---|---|---|", *adds, ""]
+    lines += [f"**Harder input**: points lost, and in brackets how many fewer than {BESIDE} loses.", "", *harder]
     return "\n".join([*lines, "", "Protocols, and the commands that measured:", "", *notes])
 
 
-def _lost(rows: Mapping[str, Any], beside: str = "concat-mean") -> list[str]:
+def _less(rows: Mapping[str, Any]) -> list[str]:
+    """Four cells: what is above a linear model, the best single modality, the best baseline, the model unaligned."""
+    kinds = [("linear", ""), ("alone", ""), ("baseline", ""), ("ablation", "without OT and MMD")]
+    cells = []
+    for group, only in kinds:
+        known = {name: row for name, row in rows.items() if row["group"] == group and only in ("", name)}
+        if not known:
+            cells.append("–")
+            continue
+        best = max(known, key=lambda name: known[name]["test"]["accuracy"]["mean"])
+        named = f" ({best.removesuffix(' alone')})" if group in ("alone", "baseline") else ""
+        cells.append(_signed(**known[best]["against_full"]["accuracy"]) + named)
+    return cells
+
+
+def _lost(recipe: str, rows: Mapping[str, Any], beside: str = BESIDE) -> list[str]:
     """A line: accuracy lost where a modality is missing or noisy, and by how much less than in another row."""
     ours, others = (rows.get(name, {}).get("drops", {}) for name in ("AlignMamba-2", beside))
     cases = [
@@ -73,7 +98,7 @@ def _lost(rows: Mapping[str, Any], beside: str = "concat-mean") -> list[str]:
         for name, row in others.items()
         if "against_full" in row
     ]
-    return [f"  Points lost on harder input (in brackets, fewer than {beside}): {', '.join(cases)}."] if cases else []
+    return [f"- `{recipe}`: {', '.join(cases)}."] if cases else []
 
 
 def _published(papers: Sequence[Any]) -> str:

@@ -35,6 +35,8 @@ class Block(nn.Module):
 
 
 def blocks(c: BaselineConfig) -> nn.ModuleList:
+    if c.d_model % c.n_heads:
+        raise ValueError(f"n_heads: found {c.n_heads}; expected a divisor of d_model, {c.d_model}")
     return nn.ModuleList(Block(c.d_model, c.n_heads, c.dropout) for _ in range(c.n_layers))
 
 

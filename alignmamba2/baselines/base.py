@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..batch import BatchError
 from ..model import AlignMamba2Config, FusionModel, ModelOutput
 from ..model.ordering import shuffled
 
@@ -32,6 +33,8 @@ class Baseline(FusionModel):
 
     def predict(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> ModelOutput:
         """Fuse all modalities; for one that the batch lacks stand zeros, masked out."""
+        if self.config.readout == "anchor_steps":
+            raise BatchError(f"readout: found 'anchor_steps'; {self.config.kind} knows 'mean', 'last' and 'per_step'")
         self._check_steps(masks)
         present = [m for m, mask in masks.items() if mask.any()]
         every = dict.fromkeys(self.config.modalities, torch.zeros_like(tokens[present[0]]))

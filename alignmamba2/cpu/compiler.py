@@ -1,8 +1,10 @@
 """Kernels from functions: found in numba's cache on disk (half a second), or compiled (some seconds)."""
 
+import sys
 from collections.abc import Callable
 
 from numba import njit, types
+from numba.core.event import Listener, install_listener
 
 boolean, int64, float32, float64 = types.boolean, types.int64, types.float32, types.float64
 
@@ -18,9 +20,24 @@ def compiled(function: Callable[..., None], *signature: types.Type) -> Callable[
     The one signature keeps numba from compiling again for every layout of the arrays.
     """
     kind = types.void(int64, int64, *signature)
-    try:
-        return njit(kind, cache=True, nogil=True)(function)
-    except RuntimeError as error:  # numba finds no folder to write to: compile in every process
-        if "cache" not in str(error):
-            raise
-        return njit(kind, nogil=True)(function)
+    with install_listener("numba:compile", Notice()):
+        try:
+            return njit(kind, cache=True, nogil=True)(function)
+        except RuntimeError as error:  # numba finds no folder to write to: compile in every process
+            if "cache" not in str(error):
+                raise
+            return njit(kind, nogil=True)(function)
+
+
+class Notice(Listener):
+    """Notice tells, once per process, that numba compiles; a kernel in its cache is not compiled."""
+
+    told = False
+
+    def on_start(self, event: object) -> None:
+        if not Notice.told:
+            print("numba compiles kernels for this processor, once: some seconds", file=sys.stderr, flush=True)
+        Notice.told = True
+
+    def on_end(self, event: object) -> None:
+        pass

@@ -50,8 +50,8 @@ class Dataset(torch.utils.data.Dataset):
     ----------
     protocol : the split, labels and features, exactly, for every result
     synthetic : whether it is generated, not observed; every table and figure of it says so
-    task : "classification" or "regression"; n_classes : int
-    readout : the readout that fits its labels, "mean" or "per_step"
+    task : see `tasks.Task`; n_classes : int, of classes, labels or targets; 1 of one number
+    readout : the readout that fits its labels, "mean", "per_step" or, with their modality as `anchor`, "anchor_steps"
     samples : sequence of Sample
         May be lazy and read a sample from disk on access. It should then have an attribute `labels`, a sequence of
         the N labels, so that labels are known without reading features.
@@ -77,6 +77,7 @@ class Dataset(torch.utils.data.Dataset):
     notes: Sequence[str] = ()
     encoders: Mapping[str, str] = field(default_factory=dict)
     show: Mapping[str, Callable[[Sample], Any]] = field(default_factory=dict)
+    anchor: str = ""
     # The splits of own data; they stand in `own`, on top of what reads texts and pictures.
     from_frame: ClassVar[Callable[..., dict[str, Dataset]]]
     from_arrays: ClassVar[Callable[..., dict[str, Dataset]]]
@@ -174,15 +175,15 @@ def splits_of(
 ) -> dict[str, Dataset]:
     """Return a `Dataset` per split, of its samples by its name.
 
-    The names of the `classes` open the notes; there are none for regression. `show` is by default the samples' own, if
-    they have one; `fields` are other fields of `Dataset`, the same for all splits.
+    The names of the `classes` (or labels, or targets) open the notes; there are none for regression. `show` is by
+    default the samples' own, if they have one; `fields` are other fields of `Dataset`, the same for all splits.
     """
     if fields.get("encoders"):
         fields["protocol"] += ", encoders inside the model"
     if classes:
         notes = (f"classes: {', '.join(classes)}", *notes)
     fields |= {"readout": readout, "notes": tuple(notes), "n_classes": len(classes) or 1}
-    fields["task"] = "classification" if classes else "regression"
+    fields.setdefault("task", "classification" if classes else "regression")
     return {
         name: Dataset(split=name, samples=part, show=getattr(part, "show", {}) if show is None else show, **fields)
         for name, part in samples.items()

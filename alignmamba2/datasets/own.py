@@ -11,17 +11,18 @@ from PIL import Image
 
 from ..encoders.cache import hash_items
 from ..encoders.text import sentence_encoder
-from .base import Dataset, Mapped, check_choice, similar, splits_of
+from .base import Dataset, Mapped, similar, splits_of
 from .fetch import data_root
 from .formats.images import LARGE, SIZE, central, picture_encoder, pixels_of, read_picture
+from .labels import is_missing, read_labels
 from .mvsa import split_by_class
 from .raw_modalities import AsTheyAre, RawModality, RawSamples
 
 SHARES = {"train": 70, "valid": 15, "test": 15}
 SPLITS = {"training": "train", "val": "valid", "validation": "valid", "dev": "valid"} | {s: s for s in SHARES}
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+SETTINGS = ("encoders", "task", "steps", "label_names", "name", "seed", "say")  # no names of columns
 ENCODERS = {"text": "minilm", "pictures": "efficientnet-lite0"}
-MOST_CLASSES = 100
 
 
 def from_arrays(
@@ -32,6 +33,8 @@ def from_arrays(
     id: Sequence | None = None,
     encoders: Mapping[str, str] | None = None,
     task: str | None = None,
+    steps: str = "",
+    label_names: Sequence[str] = (),
     name: str = "own",
     seed: int = 0,
     say: Callable[[str], object] = print,
@@ -44,12 +47,16 @@ def from_arrays(
     modalities : N values each, under the name of the modality
         Texts; pictures, as paths, PIL images or uint8 arrays (H, W, 3); or numbers, one token (D,) or several (T, D).
         None, NaN and an empty text are missing; a column of nothing else is left out.
-    label : N texts, bools, whole numbers (classes) or floats (regression); None: nothing is split, all is "test"
+    label : N texts, bools, whole numbers (classes) or floats (regression); or N rows of K numbers, 0 and 1 alone
+        (multilabel) or others (multitarget), or N lists of names (multilabel). None and NaN are not known, and count
+        neither in the loss nor in metrics. Without a column of labels nothing is split, all is "test"
     split : N of "train", "valid" and "test"; what is not named is drawn from "train", 70 / 15 / 15, class by class
     group, id : N names, of what samples are a part of, such as a speaker, drawn as a whole; and of the samples
     encoders : mapping of modality to encoder; default "minilm" for text, "efficientnet-lite0" for pictures
         It stands inside the model (see `EncoderConfig`). "words" and "patches" need no weights, and learn nothing.
-    task : "classification" or "regression", where the labels' type says the other
+    task : "classification", "regression", "multilabel" or "multitarget", where the labels' type says another
+    steps : a modality of numbers, whose tokens have a label each: `label` is N rows of as many as there are tokens
+    label_names : names of several labels or targets
 
     Raises
     ------
@@ -74,19 +81,23 @@ def from_arrays(
         inside |= {m: encoder} if encoder not in ("", "words", "patches") else {}
     if empty := [i for row, i in enumerate(ids) if not any(raw.present[row] for raw in raws.values())]:
         raise ValueError(f"samples {empty[:5]} ({len(empty)}): every modality is missing; leave these rows out")
-    classes, labels, names, how = [], [None] * size, np.full(size, "test"), "no labels"
+    known, names, how = None, np.full(size, "test"), "no labels"
     if label is not None:
-        classes, labels = _labels(list(label), ids, task)
-        names, how = _splits(split, labels.numpy() if classes else np.zeros(size), groups, seed)
-        names_of = ", ".join(classes[:9]) + ", …" * (len(classes) > 9)
-        told.append(f"{len(classes)} classes: {names_of}" if classes else "regression")
+        known = read_labels(label, ids, task, steps, label_names)
+        _check_steps(steps, raws.get(steps), known.values, ids)
+        names, how = _splits(split, known.kinds, groups, seed)
+        told.append(known.said)
     rows = {s: np.flatnonzero(names == s).tolist() for s in SHARES if s in names}
     parts = " / ".join(f"{len(part)} {s}" for s, part in rows.items())
     description = f"{name}: {parts} ({how}); {'; '.join(told)}"
     say(description)
+    labels = known.values if known else [None] * size
     samples = {s: RawSamples(raws, part, labels, ids, groups=groups) for s, part in rows.items()}
     fields = {"name": name, "protocol": f"{parts} ({how})", "description": description, "synthetic": False}
-    return splits_of(samples, classes=classes, encoders=inside, **fields)
+    if known:
+        fields |= {"task": known.task, "classes": known.classes}
+    fields |= {"readout": "anchor_steps", "anchor": steps} if steps else {}
+    return splits_of(samples, encoders=inside, **fields)
 
 
 def from_frame(frame: Any, **columns: Any) -> dict[str, Dataset]:
@@ -100,14 +111,17 @@ def from_frame(frame: Any, **columns: Any) -> dict[str, Dataset]:
 def from_hf(data: Any, **columns: Any) -> dict[str, Dataset]:
     """Return the splits of a Hugging Face `datasets.Dataset`, or of a dict of them by split; as `from_frame`.
 
-    Labels of its type `ClassLabel` get their names. Nothing is imported: anything with `column_names` will do.
+    Labels of its type `ClassLabel`, or lists of it, get their names; −1, its sign for none, is not known. Nothing is
+    imported: anything with `column_names` will do.
     """
     parts = dict(data) if isinstance(data, Mapping) else {"": data}
     first = next(iter(parts.values()))
     if len(parts) > 1:
         columns.setdefault("split", [s for s, part in parts.items() for _ in range(len(part))])
-    label = (getattr(first, "features", None) or {}).get(columns.get("label"))
-    return _from_tables(parts, first.column_names, columns, getattr(label, "names", None))
+    label = columns.get("label")
+    kind = (getattr(first, "features", None) or {}).get(label) if isinstance(label, str) else None
+    kind = getattr(kind, "feature", kind)  # of a list
+    return _from_tables(parts, first.column_names, columns, getattr(kind, "names", None))
 
 
 def _from_tables(
@@ -116,16 +130,26 @@ def _from_tables(
     """The splits of tables with the same columns, one below the other; `classes` names the labels 0, 1, …"""
     values = dict(columns)
     for key, names in columns.items():
-        several = isinstance(names, list) and key not in ("split", "group", "id", "label")
-        if key in ("encoders", "task", "name", "seed", "say") or not (several or isinstance(names, str)):
+        several = isinstance(names, list) and key not in ("split", "group", "id")
+        if key == "label" and several:  # names of columns, or labels
+            several = bool(names) and set(map(type, names)) == {str} and not set(names).isdisjoint(known)
+            values |= {"label_names": names} if several else {}
+        if key in SETTINGS or not (several or isinstance(names, str)):
             continue
         if unknown := [c for c in (names if several else [names]) if c not in known]:
             raise ValueError(f"{key}: no column {unknown[0]!r}; there are {list(known)}{similar(unknown[0], known)}")
         tables = (zip(*(part[c] for c in names), strict=True) if several else part[names] for part in parts.values())
         values[key] = [value for table in tables for value in table]
     if classes:
-        values["label"] = [classes[k] for k in values["label"]]
+        values["label"] = [_named(k, classes) for k in values["label"]]
     return from_arrays(**values)
+
+
+def _named(k: Any, classes: Sequence[str]) -> Any:
+    """The name of a class, the names of several, or None of −1."""
+    if np.ndim(k):
+        return [classes[i] for i in k]
+    return None if is_missing(k) or k < 0 else classes[k]
 
 
 def _modality(m: str, values: Sequence, ids: Sequence[str], encoder: str | None) -> tuple[RawModality, str, str]:
@@ -161,10 +185,7 @@ def _modality(m: str, values: Sequence, ids: Sequence[str], encoder: str | None)
 
 def _read(value: Any) -> tuple[str, Any]:
     """The kind of a value, "" if it is missing, and the value as it is kept: numbers as tokens (T, D) float32."""
-    blank = isinstance(value, str) and not value.strip()
-    if blank or value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return "", ""
-    if isinstance(value, (float, np.floating)) and np.isnan(value):
+    if is_missing(value):
         return "", ""
     if isinstance(value, (str, Path)):
         is_file = Path(value).suffix.lower() in SUFFIXES and Path(value).is_file()
@@ -194,20 +215,13 @@ def _pixels(item: Any) -> np.ndarray:
     return pixels_of(item) if isinstance(item, Image.Image) else np.asarray(item)
 
 
-def _labels(values: list, ids: Sequence[str], task: str | None) -> tuple[list[str], torch.Tensor]:
-    """Names of the classes, none for regression, and the labels (N,)."""
-    check_choice("task", task, (None, "classification", "regression"))
-    if missing := [i for i, value in zip(ids, values, strict=True) if np.ndim(value) == 0 and not _read(value)[0]]:
-        raise ValueError(f"label: missing in {len(missing)} samples, such as {missing[:3]}; leave these rows out")
-    kind = {type(value) for value in values}
-    array = np.array(values) if not any(np.ndim(value) for value in values) else np.empty(0, object)
-    if array.dtype.kind not in ("iuf" if task == "regression" else "iufbUS"):
-        raise ValueError(f"label: found {[k.__name__ for k in kind]}; expected one text, bool or number per sample")
-    classes, places = np.unique(array, return_inverse=True)
-    many = array.dtype.kind == "f" or (array.dtype.kind in "iu" and len(classes) > MOST_CLASSES)
-    if task == "regression" or (task is None and many):
-        return [], torch.from_numpy(array.astype(np.float32))
-    return [str(c).replace(", ", "/") for c in classes], torch.from_numpy(places)
+def _check_steps(steps: str, raw: RawModality | None, labels: Sequence, ids: Sequence[str]) -> None:
+    """Refuse labels per step that are not as many as the tokens of the modality."""
+    if steps and (raw is None or raw.level != "numbers"):
+        raise ValueError(f"steps: found {steps!r}; expected a modality of numbers")
+    for i, label, tokens in zip(ids, labels, raw.items, strict=True) if steps else ():
+        if label is not None and len(label) != len(tokens):
+            raise ValueError(f"label, sample {i!r}: found {len(label)}; {steps} has {len(tokens)} tokens")
 
 
 def _splits(split: Sequence | None, kinds: np.ndarray, groups: Sequence[str], seed: int) -> tuple[np.ndarray, str]:

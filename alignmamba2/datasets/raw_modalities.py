@@ -95,7 +95,10 @@ class RawSamples(Sequence):
         words = {m: names for m, raw in self.raws.items() if len(names := raw.words(row)) == len(features[m])}
         name, group = self.all_ids[row], self.groups[row] if self.groups else ""
         partners = self.partners(name, features) if self.partners else {}
-        return Sample(features, self.all_labels[row], name, words, partners, group=group)
+        label, known = self.all_labels[row], None
+        if label is not None and label.ndim:  # of several, −1 and NaN are not known
+            known = ~label.isnan() if label.is_floating_point() else label >= 0
+        return Sample(features, label, name, words, partners, group=group, label_mask=known)
 
     @property
     def labels(self) -> list[Tensor]:

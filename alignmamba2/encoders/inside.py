@@ -18,6 +18,8 @@ def checked_settings(settings: Mapping[str, Mapping[str, Any]], modalities: Mapp
     for m, values in settings.items():
         if m not in modalities:
             raise ValueError(f"encoders: modality {m!r} is none of {list(modalities)}")
+        if not isinstance(values, Mapping):
+            raise ValueError(f"encoders[{m!r}]: found {values!r}; expected a table, such as name = 'minilm'")
         try:
             checked[m] = dataclasses.asdict(EncoderConfig.of(values))
         except (TypeError, ValueError) as error:

@@ -29,7 +29,7 @@ from ..metrics import calibration_error, classification_metrics, regression_metr
 from ..recipes import Recipe
 from ..storage.files import FileError, json_digest, read_json, write_json
 from ..training import Machines, fit
-from ..training.evaluation import outputs, scores
+from ..training.evaluation import outputs
 from ..training.kept_states import prepared
 from ..training.machines import process
 from .benchmarks import FULL, Variant, benchmark_of, variants
@@ -91,6 +91,7 @@ def reproduce(
             benchmarks[name] = {"missing": how, "published": list(of[name].published)}
             continue
         datasets = load_described(recipe, say, name)
+        _check_labels(name, datasets)
         rows = variants(of[name], recipe, datasets["train"])
         known += [v.name for v in rows if v.name not in known]
         rows = [v for v in rows if not only or {v.name, f"{name}/{v.name}"} & set(only)]
@@ -118,6 +119,13 @@ def reproduce(
     report = {**provenance(command), "seeds": list(seeds), "fast": fast, "benchmarks": benchmarks}
     full = {b["recipe"]: b["rows"][FULL] for b in benchmarks.values() if FULL in b.get("rows", {})}
     return {**report, "summary": summary_of(full)}
+
+
+def _check_labels(name: str, datasets: Mapping[str, Dataset]) -> None:
+    task, known = datasets["train"].task, [x is not None for dataset in datasets.values() for x in dataset.labels]
+    if task not in ("classification", "regression") or not all(known):
+        expected = "one class or number per prediction, all of them known; `train` takes others"
+        raise ValueError(f"{name}: found task {task!r}, {known.count(False)} labels missing; expected {expected}")
 
 
 def _recipe(job: Mapping[str, Any]) -> Recipe:
@@ -178,7 +186,8 @@ def _run_all(
         if jobs == 1:
             for job in todo:
                 bar.set_description(f"{job['benchmark']}: {job['variant']}, seed {job['seed']}")
-                run(job, folder, datasets[job["benchmark"]])
+                epochs = SimpleNamespace(on_epoch=lambda row: bar.set_postfix(epoch=row["epoch"]))
+                run(job, folder, datasets[job["benchmark"]], [epochs])
                 bar.update()
             return
         # Processes of their own, started afresh: no thread of numba or PyTorch is carried over. The scan, too, takes
@@ -203,13 +212,18 @@ def _load(benchmark: str) -> dict[str, Dataset]:
     return load_dataset(recipe.dataset, **recipe.data)
 
 
-def run(job: Mapping[str, Any], folder: Path, datasets: dict[str, Dataset] | None = None) -> None:
+def run(
+    job: Mapping[str, Any],
+    folder: Path,
+    datasets: dict[str, Dataset] | None = None,
+    callbacks: Sequence[Any] = (),
+) -> None:
     """Train one run (or go on with it), evaluate it clean, with modalities missing and with noise, write its file."""
     datasets = datasets or _load(job["benchmark"])
     recipe = _recipe(job)
     unfinished = folder / "unfinished" / job["key"]
     started = time.perf_counter()
-    options = {"folder": unfinished, "progress": False, **job.get("machines", {})}
+    options = {"folder": unfinished, "progress": False, "callbacks": callbacks, **job.get("machines", {})}
     if job.get("modalities"):
         datasets = {split: dataset.only(*job["modalities"]) for split, dataset in datasets.items()}
     path = _path(folder, job)
@@ -271,7 +285,7 @@ def examine(model: torch.nn.Module, dataset: Dataset, only: Sequence[str] = ()) 
     counts: it gets one token of zeros.
     """
     prediction, target, logits = outputs(model, dataset, change=lambda batch: _only(batch, only) if only else batch)
-    metrics = scores(prediction, target, model.config)
+    metrics = model.task.metrics(prediction, target)
     if logits is not None:
         metrics["calibration_error"] = calibration_error(logits.softmax(-1), target)
     return metrics, prediction.tolist()

@@ -1,5 +1,7 @@
 """Results: rows of means, intervals and paired tests, files with all that it takes to read them later, and tables."""
 
+from __future__ import annotations
+
 import hashlib
 import importlib.metadata
 import json
@@ -8,7 +10,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +19,9 @@ from ..datasets import Dataset
 from ..metrics import holm, interval, mean_and_sd, paired_test
 from ..storage.files import write_text
 from .benchmarks import FULL, Benchmark, Variant
+
+if TYPE_CHECKING:
+    import pandas
 
 PACKAGE = Path(__file__).parents[1]
 # Further columns for a task, and the metrics in them.
@@ -224,6 +229,15 @@ def table(results: Mapping[str, Mapping[str, Any]], split: str = "test") -> str:
         label = row + (" (synthetic)" if result["data"]["synthetic"] else "")
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def latex(runs: pandas.DataFrame) -> str:
+    """Return test metrics of runs, as `results` has them, as a table for LaTeX's booktabs: mean ± sd over seeds."""
+    keys = [c for c in runs if c in ("name", "benchmark", "variant") or c.startswith("overrides/")]
+    scores = runs.groupby(keys, dropna=False)[[c for c in runs if c.startswith("test/")]]
+    cells = scores.mean().map("{:.3f}".format) + scores.std().map(lambda sd: "" if sd != sd else f" ± {sd:.3f}")
+    cells = cells.rename(columns=lambda c: c.removeprefix("test/")).replace("nan", "–").reset_index().fillna("")
+    return cells.assign(seeds=scores.size().to_numpy()).to_latex(index=False, escape=True)
 
 
 def _spread(sd: float | None, digits: int = 2) -> str:

@@ -70,7 +70,7 @@ def search(
     data = fingerprint({"train": train, "valid": valid})
     monitor = base.training.monitor
     if monitor == "epoch":
-        monitor = "valid/mae" if train.task == "regression" else "valid/accuracy"
+        monitor = "valid/accuracy" if train.task in ("classification", "multilabel") else "valid/mae"
     sign = -sign_of(monitor)  # more is better
     table: list[dict[str, Any]] = []
     settings = _settings(space, trials, seed)

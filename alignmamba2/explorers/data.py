@@ -135,7 +135,7 @@ class DataExplorer(Explorer):
         regression = dataset.task == "regression"
         names = sorted(counts, key=(lambda n: float(n.replace("−", "-"))) if regression else str)
         total = sum(counts.values())
-        labels = Counter() if record.label is None else Counter(_label_names(dataset, record.label))
+        labels = Counter(_label_names(dataset, record.label))
         places = list(range(len(names)))
         self._set(
             "labels",
@@ -158,12 +158,12 @@ class DataExplorer(Explorer):
 
 
 def _label_names(dataset: Any, label: Any) -> list[str]:
-    """Return a label, or the labels of all steps, as the bars are called.
+    """Return the known ones of a label, or of the labels of all steps, as the bars are called.
 
-    That is the name of a class, or a number rounded half to even, as Acc-7 does.
+    That is the name of a class, of each label that is 1, or a number rounded half to even, as Acc-7 does.
     """
-    values = np.atleast_1d(array(label))
-    if dataset.task == "regression":
-        return [f"{v:+.0f}".replace("-", "−") if v else "0" for v in np.rint(values)]
+    values = np.atleast_1d(array(label)) if label is not None else np.empty(0)
+    if "float" in values.dtype.name:
+        return [f"{v:+.0f}".replace("-", "−") if v else "0" for v in np.rint(values[~np.isnan(values)])]
     names = class_names(dataset.classes, dataset.n_classes)
-    return [names[v] for v in values.tolist()]
+    return [names[v] for v in (np.flatnonzero(values == 1) if dataset.task == "multilabel" else values[values >= 0])]

@@ -13,6 +13,7 @@ from ..figures import look
 from ..figures.pictures import of_sample
 from ..figures.scan import direction_of
 from ..figures.style import INK, LIGHT, QUIET, array, class_names, quoted, short, titled, token_names
+from ..model.config import STEPS
 from ..trace import Attribution, Trace
 from .panel import Explorer, PanelOptions, add_trace, which_sample, whole
 
@@ -50,7 +51,7 @@ class SampleExplorer(Explorer):
         self._trace = lru_cache(64)(self._trace_of)
         self._drawn: int | None = None
         controls: dict[str, widgets.Widget] = {"sample": which_sample(dataset, sample)}
-        self._per_step = model.config.readout == "per_step"
+        self._per_step = model.config.readout in STEPS
         if self._per_step:
             controls["step"] = whole("step", 1, max(self._steps(sample), 1), 1)
         for m in self._modalities:

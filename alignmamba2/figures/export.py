@@ -37,7 +37,7 @@ def to_page(figure: go.Figure, *, plotly: str | bool = True) -> str:
     title = html.escape(figure.layout.title.text or "figure")
     return (
         f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f'<body style="margin: 0; background: {paper}"><figure role="img" aria-label="{html.escape(words)}" '
+        f'<body style="margin: 0; background: {paper}"><figure aria-label="{html.escape(words)}" '
         f'style="margin: 0">{body}</figure></body></html>\n'
     )
 

@@ -13,13 +13,14 @@ from typing import Any, Self
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..alignment import DualAlignment
 from ..batch import BatchError, MultimodalBatch
 from ..encoders.encoder import without_weights
 from ..encoders.inside import Encoders
+from ..gpu.host import on_host, send
 from ..storage.model_folder import CARD, CONFIG_FILE, check_model, on_hub, read_model, write_model
+from ..tasks import TASKS
 from .config import BEFORE, AlignMamba2Config
 from .ordering import place_rows
 
@@ -30,10 +31,10 @@ class ModelOutput:
 
     Attributes
     ----------
-    prediction : Tensor (B,) or, per step, (B, T)
-        The class (int64) or the value.
-    logits : Tensor (..., n_classes) for classification, else None
-    loss : scalar Tensor, or None without labels
+    prediction : Tensor (B,) or, per step, (B, T); with several labels or targets (..., K)
+        The class (int64), the number, or 0 and 1 for the labels (int64).
+    logits : Tensor (..., n_classes) of classes and labels, else None
+    loss : scalar Tensor, or in prediction None without labels
         L = L_task + λ_OT L_OT + λ_MMD L_MMD; the last two in training only.
     losses : mapping of name to scalar Tensor
         The parts, unweighted: "task", "ot", "mmd", each pair's, such as "ot/audio-text", and a gate's "balance". In
@@ -87,7 +88,7 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
 
     config_class = AlignMamba2Config  # a subclass with more settings names its own
     width_step = 1  # d_model must be a multiple of this
-    card: Mapping[str, Any] = MappingProxyType({})  # "recipe" and "metrics", which `fit` sets, for `push_to_hub`
+    card: Mapping[str, Any] = MappingProxyType({})  # for `push_to_hub`; `fit` sets "recipe", "metrics" and "data"
     aligning = False  # set it to have a prediction with labels return the added losses too, beside the task's
 
     def __init__(self, config: AlignMamba2Config):
@@ -100,7 +101,8 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
         )
         self.dropout = nn.Dropout(c.dropout)
         self.align: DualAlignment | None = None
-        self.outputs = c.n_classes if c.task == "classification" else 1
+        self.task = TASKS[c.task](c)
+        self.outputs = self.task.outputs
         straight = sum(c.modalities[m] for m in c.shortcut)
         self.shortcut = nn.Linear(straight, self.outputs) if c.shortcut else None
 
@@ -121,8 +123,11 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
             return losses["task"] + self.config.shortcut_loss * losses["shortcut"]
         return losses["task"]
 
-    def forward(self, batch: MultimodalBatch) -> ModelOutput:
-        """Predict and, with labels, return the loss; in training with all its parts."""
+    def forward(self, batch: MultimodalBatch | None = None, **tensors: Any) -> ModelOutput:
+        """Predict and, with labels, return the loss; `tensors`, features, masks, labels …, may stand for a batch."""
+        if batch is None:
+            names = {"masks", "labels", "label_mask", "ids"} & tensors.keys()
+            batch = MultimodalBatch(tensors, **{name: tensors.pop(name) for name in names})
         masks, real = self._real_tokens(batch)
         tokens = self._tokens(masks, real)
         visible = self._drop_modalities(masks)
@@ -134,10 +139,10 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
             losses |= self.added_losses(tokens, masks)
         if self.shortcut is not None:
             output, straight = self._with_shortcut(output, real, visible)
-            if self.training and batch.labels is not None:
-                losses["shortcut"] = self._task_loss(straight, batch)
-        if batch.labels is not None:
-            losses["task"] = self._task_loss(output, batch)
+            if self.training:
+                losses["shortcut"] = self.task.loss(straight, batch, self.training)
+        if batch.labels is not None or self.training:  # samples without a label can still be aligned
+            losses["task"] = self.task.loss(output, batch, self.training)
             output.loss = self.total_loss(losses, tokens) if self.training else losses["task"]
         output.losses = losses
         return output
@@ -184,8 +189,7 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
         means = self.dropout(self._mean_tokens(real, masks))
         with torch.autocast(means.device.type, enabled=False):  # a score in bfloat16 has but three digits
             straight = self.shortcut(means)
-        scores = output.prediction.unsqueeze(-1) if output.logits is None else output.logits
-        return self._output(scores + straight), self._output(straight)
+        return self._output(self.task.scores(output).view_as(straight) + straight), self._output(straight)
 
     def _mean_tokens(self, real: Mapping[str, tuple[Tensor, Tensor]], masks: Mapping[str, Tensor]) -> Tensor:
         """The shortcut's input: mean tokens (B, Σ D_m) side by side, 0 where a modality is missing or hidden."""
@@ -196,7 +200,8 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
             if m in real:
                 x, place = real[m]
                 sample = place // mask.shape[1]
-                count = torch.bincount(sample, minlength=len(mask)).clamp_min(1).unsqueeze(1)
+                count = sample.new_zeros(len(mask)).index_add(0, sample, torch.ones_like(sample))
+                count = count.clamp_min(1).unsqueeze(1)
                 mean = mean.index_add(0, sample, self.project[m].standardised(x).to(mean.dtype)) / count
                 mean = mean * mask.any(1, keepdim=True)
             means.append(mean)
@@ -214,56 +219,35 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
             if x.shape[-1] != expected[m]:
                 raise BatchError(f"features[{m!r}]: width {x.shape[-1]}; this model expects {expected[m]}")
         masks = {m: batch.masks[m] for m in expected if m in batch.features}
-        empty = ~torch.stack([mask.any(1) for mask in masks.values()]).any(0)
+        empty = ~torch.stack([on_host(mask).any(1) for mask in masks.values()]).any(0)
         if empty.any():
             rows = [batch.ids[i] for i in empty.nonzero().flatten().tolist()]
             raise BatchError(f"masks: no real token in any modality of samples {rows[:5]}; expected at least one")
         places = {m: real_places(mask) for m, mask in masks.items()}
         return masks, {m: (batch.features[m].flatten(0, 1)[place], place) for m, place in places.items()}
 
+    @torch.compiler.disable
     def _drop_modalities(self, masks: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Training: hide each modality of each sample with probability p, but never all of a sample's tokens."""
         p = self.config.modality_dropout
         if not self.training or p == 0:
             return masks
-        present = torch.stack([mask.any(1) for mask in masks.values()], 1)  # (B, M)
-        keep = present & (torch.rand(present.shape, device=present.device) >= p)
+        here = {m: on_host(mask) for m, mask in masks.items()}
+        present = torch.stack([mask.any(1) for mask in here.values()], 1)  # (B, M)
+        keep = present & (torch.rand(present.shape) >= p)
         keep = torch.where(keep.any(1, keepdim=True), keep, present)
-        return {m: mask & keep[:, i : i + 1] for i, (m, mask) in enumerate(masks.items())}
+        return {m: send(mask & keep[:, i : i + 1], masks[m].device) for i, (m, mask) in enumerate(here.items())}
 
     def _check_steps(self, masks: Mapping[str, Tensor]) -> None:
         """With one prediction per step, refuse modalities of different numbers of steps."""
-        steps = {m: mask.shape[1] for m, mask in masks.items() if mask.any()}
+        steps = {m: mask.shape[1] for m, mask in masks.items() if on_host(mask).any()}
         if self.config.readout == "per_step" and len(set(steps.values())) > 1:
             raise BatchError(f"features: readout='per_step' needs equally many steps in each modality; found {steps}")
 
     def _output(self, scores: Tensor) -> ModelOutput:
-        """Scores (B, n) or, per step, (B, T, n) → prediction, and logits for classification."""
+        """Scores (B, n) or, per step, (B, T, n) → prediction, and logits if they are of classes or labels."""
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # mixed precision leaves half of it
-        if self.config.task == "regression":
-            return ModelOutput(prediction=scores.squeeze(-1))
-        return ModelOutput(prediction=scores.argmax(-1), logits=scores)
-
-    @torch.compiler.disable
-    def _task_loss(self, output: ModelOutput, batch: MultimodalBatch) -> Tensor:
-        labels, guess = batch.labels, output.prediction if output.logits is None else output.logits
-        if labels.shape != output.prediction.shape:
-            raise BatchError(
-                f"labels: found {tuple(labels.shape)}; readout={self.config.readout!r} predicts "
-                f"{tuple(output.prediction.shape)}"
-            )
-        if batch.label_mask is not None:
-            labels, guess = labels[batch.label_mask], guess[batch.label_mask]
-        if not labels.numel():  # a mean over nothing, of no sample or of no step with a label
-            return guess.sum()
-        if self.config.task == "regression":
-            return F.l1_loss(guess, labels.to(guess.dtype))
-        if labels.is_floating_point() or not 0 <= labels.min() <= labels.max() < guess.shape[-1]:
-            raise BatchError(
-                f"labels: found {labels.dtype} {sorted(set(labels.tolist()))[:8]}; "
-                f"expected whole numbers from 0 to {guess.shape[-1] - 1}"
-            )
-        return F.cross_entropy(guess, labels, label_smoothing=self.config.label_smoothing if self.training else 0.0)
+        return ModelOutput(*self.task.predicted(scores))
 
     def save_pretrained(
         self, folder: str | Path, *, whole: bool = False, config: None = None, model_card_kwargs: Any = False
@@ -276,9 +260,9 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
         """
         with self.encode.whole(whole):
             notes = {"encoders": "whole"} if whole else {}
-            write_model(Path(folder), dataclasses.asdict(self.config), self.state_dict(), notes)
+            sha256 = write_model(Path(folder), dataclasses.asdict(self.config), self.state_dict(), notes)
         if model_card_kwargs is not False:
-            self.generate_model_card(**(model_card_kwargs or self.card)).save(Path(folder) / "README.md")
+            self.generate_model_card(sha256=sha256, **(model_card_kwargs or self.card)).save(Path(folder) / "README.md")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **hub: Any) -> Self:
@@ -310,7 +294,7 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
 
 def real_places(mask: Tensor) -> Tensor:
     """Return the places (N,) of True in a flattened mask (B, T)."""
-    return mask.flatten().nonzero().squeeze(1)
+    return send(on_host(mask).flatten().nonzero().squeeze(1), mask.device)
 
 
 def padded(rows: Tensor, place: Tensor, mask: Tensor) -> Tensor:

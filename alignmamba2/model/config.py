@@ -10,19 +10,20 @@ from typing import Any
 
 from ..alignment.losses import Pair, aligned_pairs
 from ..encoders.inside import checked_settings
+from ..tasks import TASKS
 from .layers import DIRECTIONS, EXPERTS, PLACEMENTS, ROUTINGS, one_of
 from .ordering import SCAN_ORDERS
 
-READOUTS = ("mean", "anchor", "last", "attention", "per_step")
+STEPS = ("per_step", "anchor_steps")  # one prediction per step
+READOUTS = ("mean", "anchor", "last", "attention", *STEPS)
 AT_LEAST_0 = ("lambda_ot", "lambda_mmd", "share_ot", "share_mmd", "lambda_balance", "ffn", "shortcut_loss")
-TASKS = ("classification", "regression")
 # The values of settings that a config.json does not name, where they are no longer the default.
 BEFORE = {"ties": "listed"}
 
 # Of settings; whole numbers are checked as `counts`.
 KINDS = {"float": (int, float), "bool": bool, "str": str, "Mapping": Mapping, "Sequence": (list, tuple)}
 CHOICES = {
-    "task": TASKS,
+    "task": tuple(TASKS),
     "readout": READOUTS,
     "order": ("interleave", "concat"),
     "ties": ("anchor last", "listed"),
@@ -47,12 +48,13 @@ class AlignMamba2Config:
         The order is that of blocks in "concat". 0: its encoder's.
     encoders : mapping of modality to the settings of an `EncoderConfig`, such as ``{"text": {"name": "minilm", "train":
         3}}``: the modality comes as token ids or pictures, and this encoder, inside the model, makes its tokens
-    task : "classification" (cross-entropy over n_classes) or "regression" (absolute error) [O]
-    classes : their names, for predictions; may be empty
+    task : "classification", "regression", "multilabel" or "multitarget"; see `tasks` [O]
+    classes : names of the n_classes classes, labels or targets, for predictions; may be empty
+    class_weights : of classes, labels' ones or targets in the loss; empty: all 1. `fit` takes "balanced", too [O]
     readout : "mean" over all tokens, "anchor": the mean over the anchor's tokens (over all, where a sample has none of
         them), "last" token, "attention" (the mean over all tokens x, weighted by the softmax of q · x with a learnt
-        query q), or "per_step" (one prediction per step: the mean over the modalities' tokens at that step; all
-        modalities need the same number of steps) [O]. Baselines know "mean", "last" and "per_step"
+        query q), "per_step" (one prediction per step, of which each modality has as many: the mean over its tokens) or
+        "anchor_steps" (one per token of the anchor, from it) [O]. Baselines know "mean", "last" and "per_step"
     anchor : the modality that the others are aligned with; "" means "text" where there is one, else the first [T]
     d_model, dropout [O]; n_layers 2, d_state 16, d_conv 4, expand 2 [T]
     order : "interleave" [T, AlignMamba v1] or "concat" [T]
@@ -98,6 +100,7 @@ class AlignMamba2Config:
     task: str = "classification"
     n_classes: int = 2
     classes: Sequence[str] = ()
+    class_weights: Sequence[float] = ()
     readout: str = "mean"
     anchor: str = ""
     d_model: int = 64
@@ -158,18 +161,18 @@ class AlignMamba2Config:
             one_of(name, getattr(self, name), allowed)
         anchor = self.anchor or ("text" if "text" in self.modalities else next(iter(self.modalities)))
         object.__setattr__(self, "anchor", one_of("anchor", anchor, tuple(self.modalities)))
-        counts = ("d_model", "n_layers", "d_state", "d_conv", "expand", "n_shared", "ffn_experts", "ffn_top_k")
-        for name in ("n_classes", "align_most", *counts, *self.modalities):
+        for name in (*(f.name for f in dataclasses.fields(self) if f.type == "int"), *self.modalities):
             value = self.modalities[name] if name in self.modalities else getattr(self, name)
-            if not isinstance(value, int) or value < (name not in self.encoders):
-                raise ValueError(f"{name}: found {value!r}; expected a whole number of at least 1")
+            least = int(name not in ("align_after", "negatives", *self.encoders))
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name}: found {value!r}; expected a whole number of at least {least}")
         limits = dict.fromkeys(("dropout", "modality_dropout", "label_smoothing"), 1)
         limits |= dict.fromkeys(AT_LEAST_0, math.inf)
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) < limit:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a number in [0, {limit})")
         for name, most in (("align_after", self.n_layers), ("negatives", 10_000)):
-            if getattr(self, name) not in range(most + 1):
+            if getattr(self, name) > most:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a whole number from 0 to {most}")
         if not 0 <= self.window <= 1:
             raise ValueError(f"window: found {self.window!r}; expected a number in [0, 1]")
@@ -185,11 +188,11 @@ class AlignMamba2Config:
                 one_of(name, value, allowed)
         if any(len(grid) != 2 or min(grid) < 1 for grid in self.grids.values()):
             raise ValueError(f"grids: found {self.grids}; expected [height, width] of each")
-        if self.shuffle and self.readout == "per_step":
-            raise ValueError(f"shuffle: found {self.shuffle} with readout='per_step'; steps have an order")
+        if self.shuffle and self.readout in STEPS:
+            raise ValueError(f"shuffle: found {self.shuffle} with readout={self.readout!r}; steps have an order")
         object.__setattr__(self, "shortcut", [m for m in self.modalities if m in self.shortcut])
-        if self.shortcut and (self.readout == "per_step" or set(self.shortcut) & set(self.swap)):
-            raise ValueError("shortcut: not with readout='per_step', and not of a modality that is swapped")
+        if self.shortcut and (self.readout in STEPS or set(self.shortcut) & set(self.swap)):
+            raise ValueError("shortcut: not with a prediction per step, and not of a modality that is swapped")
         for name in ("epsilon", "marginal_penalty", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; expected a positive number")
@@ -198,8 +201,8 @@ class AlignMamba2Config:
         object.__setattr__(self, "classes", list(self.classes))
         if self.classes and len(self.classes) != self.n_classes:
             raise ValueError(f"classes: found {self.classes}; expected {self.n_classes} names (n_classes), or none")
-        if self.task == "classification" and self.n_classes < 2:
-            raise ValueError(f"n_classes: found {self.n_classes}; expected at least 2")
+        object.__setattr__(self, "class_weights", list(self.class_weights))
+        TASKS[self.task](self)  # which checks what is its own
 
     @property
     def pairs(self) -> tuple[Pair, ...]:

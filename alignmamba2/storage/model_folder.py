@@ -1,5 +1,6 @@
 """The folder of a saved model: config.json beside model.safetensors, which knows the config that it belongs to."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -19,11 +20,13 @@ MOST_LAYERS = 1000
 
 def write_model(
     folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], notes: Mapping[str, str]
-) -> None:
-    """Write both files, each of them whole or not at all; the weights hold a SHA-256 of their content too."""
+) -> str:
+    """Write both files, each of them whole or not at all; return the SHA-256 of the weights', which hold their own."""
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / WEIGHTS_FILE, tensors, {"format": "pt", "config": json_digest(config), **notes})
     write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+    with open(folder / WEIGHTS_FILE, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def on_hub(folder: str | Path, **options: Any) -> Path:

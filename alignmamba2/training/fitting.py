@@ -1,27 +1,33 @@
 """Fit a recipe on a data set: what is trained, what is kept on the way, what is written at the end."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import hashlib
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch import Tensor
 from torch.utils.data import ConcatDataset
 
 from ..baselines import build_model, load_model
 from ..datasets import Dataset, load_dataset
 from ..datasets.fetch import data_root
 from ..model import FusionModel
+from ..model.config import STEPS
 from ..recipes import OWN, Recipe, read
 from ..storage.files import json_digest
+from ..tasks import TASKS
 from .best import Best
 from .checkpoint import Checkpoint, restoring
 from .kept_states import content_hash, prepared
@@ -81,6 +87,9 @@ def fit(
     accumulate: int = 1,
     num_workers: int = 0,
     compile: bool = False,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    metrics: Mapping[str, Callable[[Tensor, Tensor], Any]] | None = None,
+    keep_device: bool = False,
 ) -> FitResult:
     """Train AlignMamba-2 by a recipe; choose the epoch on the validation split. The test split is not touched.
 
@@ -110,12 +119,16 @@ def fit(
     compile : train through `torch.compile`
         It takes a C++ compiler and a minute or two, draws dropout in another way (not the same bits), and gains next to
         nothing on a processor (`results/README.md`).
+    loss, metrics : functions of your own, in place of the task's loss and beside its metrics (see `tasks.Task`)
+        Metrics, as "valid/NAME", stand in the history and may be the recipe's `monitor`. An unfinished run is known by
+        the name of its loss.
+    keep_device : leave the model on the device that trained it, to which batches then go; else it is moved to the CPU
 
     Raises
     ------
     TrainingError
         A loss or gradient is no finite number: epoch, step and samples are named, and what was kept of the run. Or
-        every training label is of the same class.
+        every training label is of the same class, or none is known.
     CheckpointError
         What the folder holds is damaged or an unfinished run of something else, named setting by setting.
     """
@@ -135,11 +148,8 @@ def fit(
     folder = Path(folder) if folder else None
     log_with = trackers_of(trackers, folder)
     datasets = datasets or load_dataset(recipe.dataset, **recipe.data)
-    if not {"train", "valid"} <= datasets.keys():
-        raise ValueError(f"datasets: found {list(datasets)}; expected 'train' and 'valid'")
-    train, valid = datasets["train"], datasets["valid"]
-    _check_labels(train, valid)
-    checkpoint = Checkpoint(folder, _identity(recipe, seed, machines, train, valid)) if folder else None
+    train, valid = _checked(datasets)
+    checkpoint = Checkpoint(folder, _identity(recipe, seed, machines, train, valid, loss)) if folder else None
     state = checkpoint.read() if checkpoint and resume else None
     best = Best(recipe.training.monitor, recipe.training.patience)
     if state is not None:
@@ -147,14 +157,14 @@ def fit(
             best.load_state_dict(state["best"], state["history"])
     start = trained_start(recipe, progress)
     started = machines.start(log_with=log_with, project_dir=folder)
-    run = _Run(recipe, seed, machines, started, best, checkpoint, state, progress, start)
+    run = _Run(recipe, seed, machines, started, best, checkpoint, state, progress, start, loss, metrics or {})
     try:
         with Tracking(started, recipe, seed, best.history) as tracking:
             model = run.train(train, valid, (*callbacks, tracking))
     except TrainingError as error:
         raise TrainingError(f"{error}. Lower the learning rate, or look at these samples; {run.kept()}") from error
-    model.card = {"recipe": recipe.to_dict(), "metrics": best.history[best.epoch] if best.history else {}}
-    result = FitResult(model.cpu().eval(), best.history, best.epoch, datasets, recipe, seed, folder)
+    model = model.eval() if keep_device else model.cpu().eval()
+    result = FitResult(model, best.history, best.epoch, datasets, recipe, seed, folder)
     if folder and process()[0] == 0:
         model.save_pretrained(folder)
         write_notes(folder, recipe.to_dict(), seed, best.epoch, best.history)
@@ -185,6 +195,8 @@ class _Run:
     state: Mapping[str, Any] | None
     progress: bool
     start: Path | None
+    loss: Callable[[Tensor, Tensor], Tensor] | None
+    metrics: Mapping[str, Callable[[Tensor, Tensor], Any]]
 
     def train(self, train: Dataset, valid: Dataset, callbacks: Sequence[Any]) -> FusionModel:
         """Return the model of the best epoch, or of the refit; go on from the state if there is one."""
@@ -198,12 +210,19 @@ class _Run:
             whole = dataclasses.replace(train, split="train+valid", samples=samples)
             epochs = config.max_epochs if direct else self.best.epoch + 1
             model = self._train(whole, None, epochs, callbacks if direct else ())
+        metrics = self.best.history[self.best.epoch] if self.best.history else {}
+        model.card = {
+            "recipe": self.recipe.to_dict(),
+            "metrics": metrics,
+            "data": {train.protocol: dict(train.hashes)},
+        }
         return model
 
     def _train(self, train: Dataset, valid: Dataset | None, epochs: int, callbacks: Sequence[Any]) -> FusionModel:
         refit = valid is None
         set_seed(self.seed)
         config, model = self.recipe.training, build(self.recipe, train)
+        model.task.own_loss, model.task.own_metrics = self.loss, self.metrics
         if self.start:
             _start_encoders(model, load_model(self.start))
         train = prepared(train, model, config.augment, self.progress)
@@ -265,10 +284,13 @@ def _start_encoders(model: FusionModel, first: FusionModel) -> None:
         model.encode[m].load_state_dict(first.encode[m].state_dict())
 
 
-def _identity(recipe: Recipe, seed: int, machines: Machines, train: Dataset, valid: Dataset) -> dict[str, Any]:
+def _identity(
+    recipe: Recipe, seed: int, machines: Machines, train: Dataset, valid: Dataset, loss: Any = None
+) -> dict[str, Any]:
     """Return what has to be the same for an unfinished run to go on."""
     data = {"train": _parts(train), "valid": _parts(valid)}
-    return {"recipe": recipe.to_dict(), "seed": seed, "data": data, **machines.identity()}
+    own = {"loss": getattr(loss, "__qualname__", type(loss).__qualname__)} if loss else {}
+    return {"recipe": recipe.to_dict(), "seed": seed, "data": data, **own, **machines.identity()}
 
 
 def _parts(dataset: Dataset) -> dict[str, Any]:
@@ -286,17 +308,26 @@ def _parts(dataset: Dataset) -> dict[str, Any]:
     return {"samples": len(dataset), **parts, **{name: x.hexdigest()[:16] for name, x in digests.items()}}
 
 
-def _check_labels(train: Dataset, valid: Dataset) -> None:
-    """Refuse labels of a single class in training, and warn of them in validation."""
-    for dataset in (train, valid) if train.task == "classification" else ():
-        labels = [x for x in dataset.labels if x is not None]
-        classes = torch.cat([torch.as_tensor(x).reshape(-1) for x in labels]).unique().tolist() if labels else []
-        if len(classes) > 1:
+def _checked(datasets: Mapping[str, Dataset]) -> tuple[Dataset, Dataset]:
+    """Both splits that training takes, if they have labels, and the training split more than a single class."""
+    if not {"train", "valid"} <= datasets.keys():
+        raise ValueError(f"datasets: found {list(datasets)}; expected 'train' and 'valid'")
+    train, valid = datasets["train"], datasets["valid"]
+    for dataset in (train, valid):
+        labels = torch.cat(
+            [torch.as_tensor(x).reshape(-1) for x in dataset.labels if x is not None] or [torch.empty(0)]
+        )
+        labels = labels[(labels >= 0) if dataset.task in ("classification", "multilabel") else ~labels.isnan()]
+        name = f"{dataset.name}, split {dataset.split!r}"
+        if not len(labels):
+            raise TrainingError(f"{name}: no label of its {len(dataset)} samples is known; expected one at least")
+        if dataset.task != "classification" or len(classes := labels.unique().tolist()) > 1:
             continue
-        problem = f"{dataset.name}, split {dataset.split!r}: every label of its {len(dataset)} samples is {classes}"
+        problem = f"{name}: every label of its {len(dataset)} samples is {classes}"
         if dataset is train:
             raise TrainingError(f"{problem}; expected at least two classes of {dataset.n_classes} to learn from")
         warnings.warn(f"{problem}; the best epoch is chosen on that one class alone", stacklevel=3)
+    return train, valid
 
 
 def _encoders(recipe: Recipe, train: Dataset) -> dict[str, Any]:
@@ -304,7 +335,7 @@ def _encoders(recipe: Recipe, train: Dataset) -> dict[str, Any]:
     encoders = {m: {"name": name} for m, name in train.encoders.items()}
     given = recipe.model.get("encoders", {})
     if not isinstance(given, Mapping) or not all(isinstance(settings, Mapping) for settings in given.values()):
-        raise ValueError(f'model.encoders: found {given!r}; expected a table per modality, text.name = "minilm"')
+        return {"encoders": given}  # which the config refuses
     for m, settings in given.items():
         name = settings.get("name", train.encoders.get(m))
         if m not in train.modalities:  # of a recipe that sees some modalities alone
@@ -325,13 +356,16 @@ def settings_of(recipe: Recipe, train: Dataset) -> dict[str, Any]:
     model = dict(recipe.model)
     for name in {"shuffle", "grids"} & model.keys():  # of a recipe that sees some modalities alone
         values = model[name]
-        if not isinstance(values, (Mapping, list, tuple)):
-            raise ValueError(f"model.{name}: found {values!r}; expected modalities of {list(train.modalities)}")
-        kept = [m for m in values if m in train.modalities]
-        model[name] = {m: values[m] for m in kept} if isinstance(values, Mapping) else kept
+        if isinstance(values, Mapping):
+            model[name] = {m: x for m, x in values.items() if m in train.modalities}
+        elif isinstance(values, (list, tuple)):  # the config refuses others
+            model[name] = [m for m in values if m in train.modalities]
+    settings |= {"readout": train.readout} | ({"anchor": train.anchor} if train.anchor else {})
     if model.get("shortcut") == "all":
-        model["shortcut"] = [] if train.readout == "per_step" else list(train.modalities)
-    return {**settings, "readout": train.readout, **model, **_encoders(recipe, train)}
+        model["shortcut"] = [] if settings["readout"] in STEPS else list(train.modalities)
+    if model.get("class_weights") == "balanced" and train.task in ("classification", "multilabel"):
+        model["class_weights"] = TASKS[train.task](SimpleNamespace(**settings, class_weights=())).balanced(train.labels)
+    return {**settings, **model, **_encoders(recipe, train)}
 
 
 def build(recipe: Recipe, train: Dataset) -> FusionModel:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ..batch import MultimodalBatch
 from ..recipes import TrainingConfig
-from .evaluation import scores
 from .optimizer import optimizer_of, schedule_of, warm_alignment
 
 
@@ -38,7 +37,7 @@ class AlignMambaModule(L.LightningModule):
     def __init__(self, model: nn.Module, config: TrainingConfig | None = None):
         super().__init__()
         self.model, self.config = model, config or TrainingConfig()
-        self._valid: list[tuple[Tensor, Tensor]] = []
+        self._valid: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
     def training_step(self, batch: MultimodalBatch, index: int) -> Tensor:
         warm_alignment(self.model, self.config, self.global_step, self._steps())
@@ -54,15 +53,14 @@ class AlignMambaModule(L.LightningModule):
     def validation_step(self, batch: MultimodalBatch, index: int) -> None:
         with self.model.swapping(seed=index):
             output = self.model(batch)
-        known = ... if batch.label_mask is None else batch.label_mask
-        labels = batch.labels[known]
-        self.log("valid/loss", output.loss, batch_size=labels.numel(), sync_dist=True)
-        self._valid.append((output.prediction[known].cpu(), labels.cpu()))
+        rows = self.model.task.rows(output, batch)
+        self.log("valid/loss", output.loss, batch_size=int(self.model.task.known(rows[1]).sum()), sync_dist=True)
+        self._valid.append(rows)
 
     def on_validation_epoch_end(self) -> None:
-        prediction, labels = (torch.cat(x) for x in zip(*self._valid, strict=True))
+        rows = (None if x[0] is None else torch.cat(x) for x in zip(*self._valid, strict=True))
         self._valid.clear()
-        metrics = scores(prediction, labels, self.model.config)
+        metrics = self.model.task.metrics(*rows)
         self.log_dict({f"valid/{name}": value for name, value in metrics.items() if value is not None}, sync_dist=True)
 
     def configure_optimizers(self) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from .averaging import WeightAverage
 from .batches import loader, share_of
 from .best import Best
 from .environment import random_state, set_random_state
-from .evaluation import scores
 from .machines import Machines, gathered, process
 from .optimizer import optimizer_of, schedule_of, warm_alignment
 
@@ -124,7 +123,9 @@ class Loop:
         is_last = part == self.machines.accumulate - 1
         with nullcontext() if is_last else self.accelerator.no_sync(self.shared):  # processes meet once per step
             output: ModelOutput = self.shared(batch.to(self.accelerator.device, non_blocking=True))
-            losses = {name: float(value.detach()) for name, value in {"loss": output.loss, **output.losses}.items()}
+            losses = {"loss": output.loss, **output.losses}
+            # One look at all of them: a GPU's host waits at each.
+            losses = dict(zip(losses, torch.stack([x.detach().float() for x in losses.values()]).tolist(), strict=True))
             terms = ", ".join(f"{name} {value:g}" for name, value in losses.items())
             finite = math.isfinite(losses["loss"])
             _stop_together("" if finite else f"{self.place}: the loss is no finite number ({terms})")
@@ -152,16 +153,17 @@ class Loop:
         L_OT and L_MMD are those in prediction, without dropout; of the `untrained` model nothing else is measured.
         """
         self.model.eval()
-        rows, sums, problem = [], Counter(samples=0), ""
+        rows, sums, problem, task = [], Counter(samples=0), "", self.model.task
         every = self.measured_every if untrained else 1
         for step, batch in zip(itertools.count(0, every), self.valid_batches(every=every), strict=False):
             self.model.aligning = step % self.measured_every == 0
             batch = batch.to(self.accelerator.device, non_blocking=True)
             with self.model.swapping(seed=step):
                 output: ModelOutput = self.network(batch)
-            if not math.isfinite(output.loss):
+            loss = torch.zeros(()) if output.loss is None else output.loss  # of samples without a label
+            if not math.isfinite(loss):
                 at = f"epoch {self.epoch}, validation, samples {_some(batch.ids)}"
-                problem = problem or f"{at}: the loss is {float(output.loss)}"
+                problem = problem or f"{at}: the loss is {float(loss)}"
             alone = self.model.encode.neighbours > 1
             samples = len(batch) if alone else share_of(step, len(self.valid), self.config.batch_size)[0]
             aligned = {name: float(value) for name, value in output.losses.items() if name != "task"}
@@ -169,18 +171,20 @@ class Loop:
                 sums.update(samples=samples, **{name: value * samples for name, value in aligned.items()})
             elif untrained:
                 break  # a model without these losses
-            known = ... if batch.label_mask is None else batch.label_mask
-            labels = batch.labels[known].cpu()
             if samples:
-                rows.append((output.prediction[known].cpu(), labels, output.loss.cpu() * labels.numel()))
+                prediction, labels, logits = task.rows(output, batch)
+                count = int(task.known(labels).sum())
+                rows.append(
+                    (prediction, labels, logits if task.own_metrics else None, output.loss.cpu() * count, count)
+                )
         self.model.aligning = False
         alignment = means_of(gathered(sums))
         if untrained:
             return {f"untrained/{name}": value for name, value in alignment.items()}
         _stop_together(problem)
-        prediction, labels, loss = zip(*(row for share in gathered(rows) for row in share), strict=True)
-        target = torch.cat(labels)
-        metrics = {"loss": float(sum(loss)) / len(target), **scores(torch.cat(prediction), target, self.model.config)}
+        *parts, losses, counts = zip(*(row for share in gathered(rows) for row in share), strict=True)
+        columns = (None if part[0] is None else torch.cat(part) for part in parts)
+        metrics = {"loss": float(sum(losses)) / sum(counts), **task.metrics(*columns)}
         return {f"valid/{name}": value for name, value in {**metrics, **alignment}.items() if value is not None}
 
     def state_dict(self) -> dict[str, Any]:
