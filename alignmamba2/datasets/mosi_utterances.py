@@ -6,13 +6,11 @@ label 0/1; `text_{train,test}.csv`, whose first column is the row's index into `
 tells their traps: the row order gives the label away, and text and video features know training labels.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +21,6 @@ from .base import DataError, Dataset, check_choice, check_fraction, splits_of
 from .contents import Contents, Field, Part
 from .fetch import data_root, published
 from .registry import Entry
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NAME = "mosi-utterances"
 MODALITIES = {"text": 100, "audio": 73, "video": 100}
@@ -113,7 +108,7 @@ def _read_features(folder: Path, split: str) -> tuple[dict[str, torch.Tensor], t
     return features, torch.from_numpy(labels).long()
 
 
-def _read_csv(path: Path, columns: int, rows: int) -> pd.DataFrame:
+def _read_csv(path: Path, columns: int, rows: int) -> Any:
     import pandas as pd
 
     try:

@@ -1,8 +1,4 @@
-"""The names of data sets with their loaders, and the one way to add a name, `register_dataset`.
-
-The package's own data sets are registered in this way too (`BUILT_IN` in `__init__.py`), by the address of an `Entry`
-in their module.
-"""
+"""The names of data sets with their loaders, and the one way to add a name, `register_dataset`."""
 
 from __future__ import annotations
 

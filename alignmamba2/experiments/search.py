@@ -134,7 +134,6 @@ def _sized(
 
 
 def _part(dataset: Dataset, pool: Sequence[Sample], names: Mapping[str, str], places: Sequence[int]) -> Dataset:
-    """Some of the samples as a split; `keys` names its raw inputs for the store of states."""
     cut, samples = json_digest(places)[:16], Subset(pool, places)
     samples.keys = {m: f"{name}, part {cut}" for m, name in names.items()}
     return replace(dataset, split=f"part {cut}", samples=samples)

@@ -1,13 +1,11 @@
 """Train a recipe with several seeds, train its ablations, evaluate saved models: mean and sd of each metric."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..baselines import load_model
 from ..datasets import Dataset, load_dataset
@@ -20,9 +18,6 @@ from ..training.kept_states import prepared
 from ..training.machines import process
 from .benchmarks import ABLATIONS
 from .results import describe, mean_and_sd_of
-
-if TYPE_CHECKING:
-    import pandas
 
 RESULT = "result.json"
 
@@ -88,7 +83,7 @@ def run_name(name: str, overrides: Mapping[str, Any] | None) -> str:
     return f"{name}+{plain}" if plain else name
 
 
-def results(folder: str | Path) -> pandas.DataFrame:
+def results(folder: str | Path) -> Any:
     """Return the finished runs of `train`, `ablate` and `reproduce` below a folder as a pandas frame, one row each.
 
     Columns are such as "name" or "benchmark", "seed", "test/accuracy", "valid/mae" and "overrides/model.d_model".

@@ -122,8 +122,6 @@ class EmbeddingExplorer(Explorer):
         with self._drawing:  # the worker draws too
             super().update()
 
-    # --- planes, computed in a thread ---
-
     def _compute(self, key: tuple[int, float], progress: Callable[[float], None]) -> Planes:
         before, after = (
             umap_2d(
@@ -182,8 +180,6 @@ class EmbeddingExplorer(Explorer):
             self._selected = NONE
             self._brighten()
 
-    # --- points, colours, selections ---
-
     def _place(self, planes: Planes) -> None:
         self.planes = planes
         for side, plane in zip(SIDES, planes, strict=True):
@@ -232,8 +228,6 @@ class EmbeddingExplorer(Explorer):
                 bright = np.flatnonzero(np.isin(members, self._selected)).tolist()
                 for side in SIDES:
                     self._set(f"{side} {m}", selectedpoints=bright if len(self._selected) else None)
-
-    # --- words ---
 
     def _describe(self, neighbours: int) -> str:
         chosen = self._selected if len(self._selected) else self._of_sample()

@@ -161,8 +161,6 @@ class Explorer:
     def _changed(self, name: str) -> None:
         """Bring other controls into line with one that changed, before `update`."""
 
-    # --- for a subclass to use ---
-
     def _set(self, trace: str, **numbers: Any) -> None:
         self._traces[trace].update(**numbers)
 
@@ -207,8 +205,6 @@ class Explorer:
                 yield
         finally:
             self._silent = before
-
-    # --- the rest ---
 
     def _styled(self, figure: go.Figure) -> go.Figure:
         """Return a figure as wide as a panel, in the panel's theme, its title and note as one text."""

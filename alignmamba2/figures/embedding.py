@@ -42,7 +42,8 @@ def tokens_of(trace: Trace, most: int = 1500, random_state: int = 0) -> Tokens:
         count = min(len(places), most // len(trace.modalities))
         chosen += [(m, *places[i]) for i in np.sort(rng.choice(len(places), count, replace=False))]
     modality, sample, place = map(np.array, zip(*chosen, strict=True))
-    words = [_words_at(trace.words[b], m, t) for m, b, t in chosen]
+    spoken = [trace.words[b].get(m) or trace.words[b].get("text") or () for m, b, _ in chosen]
+    words = [texts[t] if t < len(texts) else "" for texts, t in zip(spoken, place, strict=True)]
     return Tokens(
         before=np.stack([array(trace.projected[m][b, t]) for m, b, t in chosen]).astype(np.float32),
         after=np.stack([array(trace.fused[m][b, t]) for m, b, t in chosen]).astype(np.float32),
@@ -126,20 +127,12 @@ def before_after(
 ) -> go.Figure:
     """Draw the same tokens before and after fusion, side by side.
 
-    Parameters
-    ----------
-    before, after : arrays (N, 2) from `umap_2d`; the same row is the same token; a `ValueError` names other shapes
-    modality : N strings, for the symbol and, without `by`, the colour
-    hover : N strings, the words of each token, or empty
-    by : N values that the colour shows instead: numbers with a fraction get a scale, anything else a colour per value
-        A `ValueError` says that there are not N, or more than six different ones that are no fractions.
-    by_name : such as "label"
-    facts : mapping of "before" and "after" to a string that stands over the panel, after its heading
-    landmarks : number of tokens, far apart before fusion, that carry the same number in both panels
-    heads : headings of the panels
+    They are arrays (N, 2) from `umap_2d`, in which the same row is the same token; a `ValueError` names other shapes. N
+    modalities give the symbol and the colour, N `hover` texts the words. The colour may show N values `by` instead,
+    called `by_name`: numbers with a fraction get a scale, anything else a colour per value, of which there are at most
+    six. `facts` stand over the panels "before" and "after", after their `heads`, and so many `landmarks`, tokens far
+    apart before fusion, carry the same number in both.
 
-    Examples
-    --------
     >>> figure = before_after([[0, 0], [1, 1]], [[0, 1], [1, 0]], ["text", "audio"])
     >>> len(figure.data)
     4
@@ -231,8 +224,3 @@ def _label(trace: Trace, sample: int, place: int) -> Any:
         return labels[sample]
     unknown = place >= labels.shape[1] or (trace.label_mask is not None and not trace.label_mask[sample, place])
     return np.nan if unknown else labels[sample, place]
-
-
-def _words_at(words: Mapping[str, Sequence[str]], modality: str, place: int) -> str:
-    spoken = words.get(modality) or words.get("text") or ()
-    return spoken[place] if place < len(spoken) else ""

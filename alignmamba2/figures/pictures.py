@@ -87,15 +87,10 @@ def patch_links(
 
     A `ValueError` says that the pictures differ in size, or that the mass does not fit the grid.
 
-    Parameters
-    ----------
-    mass : array (P, P), from patches of the left picture (rows) to those of the right; patches go row by row
-    left, right : uint8 arrays (H, W, 3) or arrays (H, W) of any scale, in the same size
-    grid : (rows, columns) of patches, P = rows · columns
-    most : links that are drawn
+    The mass (P, P) goes from patches of the left picture (rows) to those of the right, row by row in a grid of (rows,
+    columns), P = rows · columns. Pictures are uint8 arrays (H, W, 3) or arrays (H, W) of any scale, in the same size.
+    At `most` so many links are drawn.
 
-    Examples
-    --------
     >>> import numpy
     >>> photo = numpy.zeros((8, 8, 3), "uint8")
     >>> figure = patch_links(numpy.eye(4) / 4, photo, photo, (2, 2))
@@ -144,17 +139,10 @@ def words_on_picture(
 ) -> go.Figure:
     """Draw a picture with its words beside it: links from patches to words, or one word's mass over the picture.
 
-    Parameters
-    ----------
-    mass : array (P, T), from patches, row by row, to words; a `ValueError` names another shape
-    image : uint8 array (H, W, 3) or array (H, W)
-    grid : (rows, columns) of patches, P = rows · columns
-    word : place of the word whose mass is shown; left out, the strongest links of each word
-    most : links that are drawn, as many for each word
-    names : (modality of the patches, modality of the words)
+    The mass (P, T) goes from patches, row by row in a grid of (rows, columns), to words; a `ValueError` names another
+    shape. `word` is the place of the word whose mass is shown; left out, the strongest links of each word are drawn, at
+    `most` so many, as many for each. `names` are the modalities of patches and words.
 
-    Examples
-    --------
     >>> import numpy
     >>> figure = words_on_picture(numpy.eye(4) / 4, numpy.zeros((8, 8)), (2, 2), ["a", "cat", "on", "grass"], word=1)
     >>> figure.data[1].z.tolist()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...storage.files import file_hash
+from ...storage.files import file_hash, read_plain
 from ..base import DataError
 from ..fetch import PUBLISHED, published
 from .hdf5 import errors_named, opened, plain, values
@@ -25,17 +25,9 @@ from .images import read_picture
 NAME = "nyu"
 MAT, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
 FOLDERS, PLAIN = "nyud2_trainvaltest", "frames"
-# In the order of sorted folder names, which is QMF's.
-CLASSES = (
-    "bathroom", "bedroom", "bookstore", "classroom", "dining_room", "home_office", "kitchen", "living_room", "office",
-    "others",
-)  # fmt: skip
+# Classes in the order of sorted folder names, which is QMF's, and the scene types that make the last of them, "others";
 # "excercise_room" is the file's own spelling in some copies.
-OTHERS = (
-    "basement", "cafe", "computer_lab", "conference_room", "dinette", "exercise_room", "excercise_room", "foyer",
-    "furniture_store", "home_storage", "indoor_balcony", "laundry_room", "office_kitchen", "playroom", "printer_room",
-    "reception_room", "student_lounge", "study", "study_room",
-)  # fmt: skip
+CLASSES, OTHERS = map(tuple, read_plain(PUBLISHED / "nyu_classes.json").values())
 SOURCE = published("nyu")
 FRAMES = published("nyu_images"), published("nyu_depths")
 # Of every frame of the set: split, scene type and the type's origin, in runs of frames, which are counted from 1.
@@ -288,9 +280,9 @@ def read_matrices(path: Path) -> dict[str, np.ndarray]:
     """Return the real matrices of numbers of a MATLAB v5 file by name, as they are stored (a double perhaps as int8).
 
     `scipy.io.loadmat` reads more, but a damaged file can end the interpreter (a read out of bounds in SciPy 1.17, seen
-    with mutated files). Here every length is checked before it is believed. A `DataError` names the file, and what does
-    not fit. Source: "MAT-File Format", MathWorks: a header of 128 bytes, then elements (type uint32, size uint32,
-    content, padded to 8 bytes; or packed in 8 bytes, sizes of 1 to 4), each a matrix, or one compressed by zlib.
+    with mutated files). Here every length is checked before it is believed; a `DataError` says what does not fit.
+    Source: "MAT-File Format", MathWorks: a header of 128 bytes, then elements (type uint32, size uint32, content,
+    padded to 8 bytes; or packed in 8 bytes, sizes of 1 to 4), each a matrix, or one compressed by zlib.
     """
     content = path.read_bytes()
     order = {b"IM": "<", b"MI": ">"}.get(content[HEADER - 2 : HEADER])

@@ -107,8 +107,6 @@ class _Reader(pickle._Unpickler):
         if self.room < 0:
             raise ValueError(f"builds more than {GROWTH} times the file's size and {ROOM >> 20} MiB")
 
-    # --- instructions that differ from the standard library's ---
-
     def find_class(self, module: str, name: str) -> Any:
         name = f"{re.sub(r'^numpy[.]_core', 'numpy.core', module).replace('__builtin__', 'builtins')}.{name}"
         if name not in KNOWN:
@@ -156,8 +154,6 @@ class _Reader(pickle._Unpickler):
 
     def refuse(self, name: str) -> None:
         raise self.refusal(f"an object or a buffer of its own ({name})")
-
-    # --- methods that names stand for ---
 
     def array_of(self, content: Any, dtype: Any, shape: Any, order: str = "C", axes: Any = None) -> Any:
         if not isinstance(dtype, np.dtype) or not dtype.itemsize:

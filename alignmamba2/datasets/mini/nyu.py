@@ -17,6 +17,7 @@ The `.mat` is without `labels`, `instances` and `names`, which scene classificat
 every second pixel of 640 × 480.
 """
 
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,21 +35,8 @@ from . import seeded, write_generated
 
 NAME = "mini-nyu"
 FORMATS = ("mat", "folders")
-# Colours of floor, walls and furniture of each scheme, then the classes of its small and its large room.
-SCHEMES = (
-    ((0.75, 0.80, 0.85), (0.85, 0.90, 0.95), (0.30, 0.50, 0.80)),
-    ((0.60, 0.45, 0.30), (0.80, 0.75, 0.65), (0.75, 0.25, 0.20)),
-    ((0.65, 0.60, 0.40), (0.90, 0.85, 0.55), (0.35, 0.60, 0.30)),
-    ((0.45, 0.32, 0.25), (0.65, 0.55, 0.65), (0.50, 0.30, 0.60)),
-    ((0.45, 0.45, 0.47), (0.60, 0.60, 0.62), (0.90, 0.55, 0.20)),
-)
-PAIRS = (
-    ("bathroom", "others"),  # white and blue
-    ("home_office", "office"),  # wood and red
-    ("kitchen", "dining_room"),  # yellow and green
-    ("bedroom", "living_room"),  # brown and violet
-    ("bookstore", "classroom"),  # grey and orange
-)
+ROOMS = tomllib.loads(Path(__file__).with_name("rooms.toml").read_text("utf-8"))
+SCHEMES, PAIRS = ([room[part] for room in ROOMS.values()] for part in ("colours", "classes"))
 SCALES = ((0.75, 1.0), (1.6, 2.1))
 VIEWS = 2
 TRAIN = 160  # frames, if `size` is None, and half as many for testing
