@@ -16,9 +16,8 @@ from ..encoders import EncoderConfig
 from ..model import AlignMamba2, AlignMamba2Config, FusionModel
 from ..model.layers import one_of
 from ..storage.model_folder import read_config
-from .attention import MulT, Transformer
+from .attention import AlignMambaV1, MulT, PlainMamba, Transformer
 from .base import Baseline, BaselineConfig
-from .mamba import AlignMambaV1, PlainMamba
 from .pooled import BcLSTM, ConcatMean, EarlyLSTM, LateLSTM, LateMean, LowRankFusion, TensorFusion
 
 OURS = "alignmamba2"

@@ -225,12 +225,9 @@ def without_nonfinite(dataset: Dataset, policy: str = "error") -> Dataset:
     `DataError` names the split, the modality, the samples and the number of values. ("mosi" and "mosei" hold `-inf`,
     which their store sets to 0 and counts under every policy, as the field's loaders do.)
 
-    Parameters
-    ----------
-    policy : treatment of a token that holds such a value
-        "error": none, it is refused. "mask": the token is skipped, as if it were not there (a modality whose every
-        token is masked is missing, a sample without any token is refused). "zero": the value is set to 0, the rest of
-        the token stays.
+    The policy is "error" (refuse), "mask" (the token is skipped, as if it were not there; a modality whose every token
+    is masked is missing, a sample without any token is refused), or "zero" (the value is set to 0, the token's rest
+    stays).
     """
     check_choice("nonfinite", policy, POLICIES)
     if getattr(dataset.samples, "finite", False):  # a store holds finite numbers only, and opens without being read

@@ -45,11 +45,10 @@ def corrupt(
     """Return the same data set, each sample corrupted when it is read; corruptions can be laid over each other.
 
     Its protocol names the corruption, the modalities and the level. A `ValueError` names an unknown kind or modality, a
-    severity out of range, or a kind that none of the modalities can suffer.
+    severity out of range, or a kind that none of the modalities can suffer. The kinds are told in the module.
 
     Parameters
     ----------
-    kind : "missing", "frames", "noise", "late" or "blank", see the module
     severity : a probability for "missing" and "frames", 0 to 1 for "late", to 10 for "blank", 0 or more for "noise"
     modalities : those to corrupt; default all, for "blank" the text, for "noise" all but words, for "late" the audio
     """
@@ -78,8 +77,7 @@ def corrupt(
         scale = {m: sd for m, (_, sd) in dataset.statistics().items()} if kind == "noise" else {}
         samples = Mapped(samples, partial(_change_sample, kind, severity, seed, tuple(shallow), scale))
     where = [f"{m} ({raws[m].level})" for m in deep] + [f"{m} (features)" for m in shallow]
-    if kind == "missing":
-        where = chosen
+    where = chosen if kind == "missing" else where
     protocol = f"{dataset.protocol}, corrupted: {kind} {severity:g} of {', '.join(where)} (seed {seed})"
     return dataclasses.replace(dataset, samples=samples, show=show, protocol=protocol)
 
@@ -156,12 +154,10 @@ def _without(sample: Sample, lost: set[str]) -> Sample:
     """The sample without the tokens of lost modalities; no token has a partner in a lost anchor."""
     if not lost:
         return sample
-    partners = {}
-    for (m, anchor), partner in sample.partners.items():
-        if m in lost:
-            partners[m, anchor] = partner[:0]
-        else:
-            partners[m, anchor] = torch.full_like(partner, -1) if anchor in lost else partner
+    partners = {
+        (m, anchor): partner[:0] if m in lost else torch.full_like(partner, -1) if anchor in lost else partner
+        for (m, anchor), partner in sample.partners.items()
+    }
     return dataclasses.replace(
         sample,
         features={m: x[:0] if m in lost else x for m, x in sample.features.items()},

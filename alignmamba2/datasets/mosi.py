@@ -100,7 +100,6 @@ def _cache(root: str | Path | None) -> Path:
 
 
 def _stored(path: Path, cache: Path, alignment: str | None, folds: str | Path | None) -> Path:
-    """The folder of the store of this source, written if it is not there."""
     files, options = [path], {}
     if path.is_dir():
         lists = Path(folds) if folds else path / csd.FOLDS
@@ -134,8 +133,8 @@ def read(path: Path, alignment: str | None = None, folds: str | Path | None = No
 
 
 def _published(hashes: dict[str, str]) -> list[str]:
-    unknown = "SHA-256 is none of those that MMSA publishes"
-    return [f"{n}: {KNOWN_FILES.get(digest, unknown)}" for n, digest in hashes.items() if n.endswith(PICKLES)]
+    names = {n: KNOWN_FILES.get(digest, "SHA-256 is none of those that MMSA publishes") for n, digest in hashes.items()}
+    return [f"{n}: {name}" for n, name in names.items() if n.endswith(PICKLES)]
 
 
 def _open(name: str, path: Path, folder: Path, ids: bool) -> dict[str, Dataset]:

@@ -6,25 +6,21 @@ label 0/1; `text_{train,test}.csv`, whose first column is the row's index into `
 tells their traps: the row order gives the label away, and text and video features know training labels.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..batch import Sample
+from ..encoders import MiniLM
 from .base import DataError, Dataset, check_choice, check_fraction, splits_of
 from .contents import Contents, Field, Part
 from .fetch import data_root, published
 from .registry import Entry
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NAME = "mosi-utterances"
 MODALITIES = {"text": 100, "audio": 73, "video": 100}
@@ -38,10 +34,8 @@ def load(
 ) -> dict[str, Dataset]:
     """Load the splits: a sample is a video, its steps are its utterances in the order spoken.
 
-    Parameters
-    ----------
-    text : "released", the published 100-d features, or "minilm", frozen embeddings of the transcripts (see `MiniLM`)
-    valid_fraction, split_seed : share of the 62 training *videos* that validates, and the seed of the draw
+    `text` is "released", the published 100-d features, or "minilm", frozen embeddings of the transcripts (see
+    `MiniLM`). A `valid_fraction` of the 62 training *videos* validates, drawn by `split_seed`.
     """
     check_choice("text", text, TEXTS)
     check_fraction("valid_fraction", valid_fraction)
@@ -114,7 +108,7 @@ def _read_features(folder: Path, split: str) -> tuple[dict[str, torch.Tensor], t
     return features, torch.from_numpy(labels).long()
 
 
-def _read_csv(path: Path, columns: int, rows: int) -> pd.DataFrame:
+def _read_csv(path: Path, columns: int, rows: int) -> Any:
     import pandas as pd
 
     try:
@@ -146,8 +140,6 @@ def _numbers(path: Path, columns: int, rows: int) -> np.ndarray:
 
 
 def _with_minilm(videos: dict[str, dict[str, Sample]], cache: Path) -> dict[str, dict[str, Sample]]:
-    from ..encoders import MiniLM
-
     words = sorted({w for samples in videos.values() for s in samples.values() for w in s.words["text"]})
     vectors = dict(zip(words, MiniLM().encode(words, cache=cache), strict=True))
 

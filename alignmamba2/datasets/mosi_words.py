@@ -31,11 +31,8 @@ SOURCE = published("mosi_words")
 def load(root: str | Path | None = None, *, text: str = "words", split_seed: int = 0) -> dict[str, Dataset]:
     """Load the splits; modalities "text", "audio" and "video", all with one token per word.
 
-    Parameters
-    ----------
-    text : "words" (by their letters, see `WordEncoder`), "minilm", "mpnet", or the name of a Hugging Face text model,
-        of which a word's token is the mean over its pieces
-    split_seed : seed of the draw of 6 / 2 / 2 videos
+    `text` is "words" (by their letters, see `WordEncoder`), "minilm", "mpnet", or the name of a Hugging Face text
+    model, of which a word's token is the mean over its pieces. `split_seed` draws the 6 / 2 / 2 videos.
     """
     folder = SOURCE.ensure(NAME, root)
     samples = read(folder / FILE)

@@ -183,8 +183,7 @@ def split_by_class(labels: np.ndarray, shares: Sequence[int], seed: int) -> list
     return [tuple(SPLITS)[p] for p in result]
 
 
-def _folder(root: str | Path | None) -> Path | None:
-    return find_folder(root, ("mvsa_single", "MVSA_Single", "MVSA", "mvsa"), (LABELS, SPLITS["train"]))
+_folder = partial(find_folder, names=("mvsa_single", "MVSA_Single", "MVSA", "mvsa"), members=(LABELS, SPLITS["train"]))
 
 
 def find(root: str | Path | None = None) -> Path:

@@ -198,8 +198,7 @@ def _same_place(_id: str, features: dict[str, torch.Tensor]) -> dict[tuple[str, 
 def find(root: str | Path | None = None) -> Path:
     """Return the folder with the labelled set, `frames/` or `nyud2_trainvaltest/`: `root` itself, or one in it.
 
-    Without any of them, the frames of a mirror are copied. A `DataError` names the files and the folder that were
-    searched.
+    Without any, the frames of a mirror are copied. A `DataError` names the files and the folder that were searched.
     """
     folder = _folder(root)
     if folder is None and all(source.mirror() for source in (SOURCE, *FRAMES)):

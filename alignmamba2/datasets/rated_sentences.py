@@ -56,11 +56,8 @@ def load(
 
     Sentences are written as speech is transcribed, in lower case without punctuation; of equal ones, the first counts.
 
-    Parameters
-    ----------
-    text : the encoder, "minilm", "mpnet", or the name of a Hugging Face text model
-    kinds : of what is rated, out of "films", "goods", "news", "tweets"
-    split_seed : seed of the draw of the splits
+    `text` names the encoder, "minilm", "mpnet", or a Hugging Face text model, and `kinds` what is rated, out of
+    "films", "goods", "news", "tweets".
     """
     archive = SOURCE.ensure(NAME, root) / ARCHIVE
     reviews = [review for kind in kinds for review in read_reviews(archive, kind)]

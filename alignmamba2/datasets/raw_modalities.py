@@ -44,7 +44,6 @@ class RawModality:
 
     @cached_property
     def _places(self) -> dict[int, int]:
-        """The place of each present row among the encoded ones."""
         rows = (row for row, is_present in enumerate(self.present) if is_present)
         return {row: place for place, row in enumerate(rows)}
 

@@ -1,8 +1,4 @@
-"""The names of data sets with their loaders, and the one way to add a name, `register_dataset`.
-
-The package's own data sets are registered in this way too (`BUILT_IN` in `__init__.py`), by the address of an `Entry`
-in their module.
-"""
+"""The names of data sets with their loaders, and the one way to add a name, `register_dataset`."""
 
 from __future__ import annotations
 
@@ -105,12 +101,9 @@ def register_dataset(name: str, loader: Callable[..., Mapping[str, Dataset]] | s
 
     A `ValueError` says that the name is taken, or that `loader` is neither a function nor an address.
 
-    Parameters
-    ----------
-    name : such as "two-digits"
-    loader : function (root, **options) -> {"train": Dataset, "valid": Dataset, "test": Dataset}, or its address
-        "package.module:function"; see `Entry.load`
-    details : further fields of `Entry`, such as ``bring="pip install two-digits"``
+    The loader is a function (root, **options) -> {"train": Dataset, "valid": Dataset, "test": Dataset}, or its address
+    "package.module:function" (see `Entry.load`), and `details` are further fields of `Entry`, such as
+    ``bring="pip install two-digits"``.
     """
     if not (isinstance(loader, str) and ":" in loader) and not callable(loader):
         raise ValueError(f"data set {name!r}: found loader {loader!r}; expected a function, or 'package.module:name'")

@@ -126,20 +126,14 @@ class SideBySide(nn.Module):
 
 
 def network(name: str, weights: bool = True) -> nn.Module:
-    """Return the network of this name, or both side by side, with or without their weights."""
-    names = list(SCALES) if name == BOTH else [name]
-    networks = [load(part) if weights else EfficientNetLite(*SCALES[part]) for part in names]
-    return SideBySide(networks) if name == BOTH else networks[0]
+    """Return the network of this name, or both side by side, with their weights from Python packages or without.
 
-
-def load(name: str) -> EfficientNetLite:
-    """Return the network of this name with its weights, from its Python package's file: a pickle, read as weights only.
-
-    An `ImportError` has the command that installs the weights.
+    The files are pickles, read as weights only. An `ImportError` has the command that installs them.
     """
-    model = EfficientNetLite(*SCALES[name])
-    model.load_state_dict(folded(torch.load(WEIGHTS[name].file(), map_location="cpu", weights_only=True)))
-    return model
+    networks = {part: EfficientNetLite(*SCALES[part]) for part in (SCALES if name == BOTH else [name])}
+    for part, model in networks.items() if weights else ():
+        model.load_state_dict(folded(torch.load(WEIGHTS[part].file(), map_location="cpu", weights_only=True)))
+    return SideBySide(list(networks.values())) if name == BOTH else networks[name]
 
 
 def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -82,7 +82,6 @@ def _not_found(name: str) -> Iterator[None]:
 
 
 def _settings(place: str) -> dict[str, Any]:
-    """The settings of a model's preprocessor; empty if there are none."""
     file = require().utils.cached_file(place, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
     return json.loads(Path(file).read_text("utf-8")) if file else {}
 

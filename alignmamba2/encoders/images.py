@@ -79,10 +79,7 @@ image_encoder = ImageEncoder
 
 
 def depth_image(depth: np.ndarray, farthest: float = 10.0) -> np.ndarray:
-    """Return depth in metres (..., H, W) as grey pictures (..., H, W, 3) uint8 for an image encoder: 0 to `farthest`.
-
-    Depth that is negative or not finite becomes 0, as missing depth is (our choice).
-    """
+    """Return depth in metres (..., H, W) as grey (..., H, W, 3) uint8, 0 to `farthest`; negative or not finite is 0."""
     near = np.nan_to_num(np.asarray(depth, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     grey = np.round(np.clip(near / farthest, 0, 1) * 255).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=-1)

@@ -81,7 +81,6 @@ class Encoders(nn.ModuleDict):
 
 
 def _check(m: str, x: Tensor, encoder: Encoder) -> None:
-    """Refuse what the modality's encoder cannot read."""
     vocabulary, name = encoder.vocabulary, f"features[{m!r}]"
     if x.dtype == torch.int64 and vocabulary and len(x) and not 0 <= x.min() <= x.max() < vocabulary:
         raise BatchError(f"{name}: token ids {x.min()} to {x.max()}; its encoder knows 0 to {vocabulary - 1}")

@@ -147,7 +147,6 @@ def _path(folder: Path, job: Mapping[str, Any]) -> Path:
 
 
 def _finished(folder: Path, job: Mapping[str, Any], say: Callable[[str], None]) -> bool:
-    """Whether a run's file is there and whole."""
     path = _path(folder, job)
     if not path.is_file():
         return False

@@ -114,7 +114,6 @@ def _folds(names: Sequence[str], classes: Sequence[Tensor], folds: int, seed: in
 
 
 def _settings(space: Mapping[str, Sequence[Any]], trials: int, seed: int) -> list[dict[str, Any]]:
-    """The recipe as it is, and at most `trials` - 1 other settings."""
     grid = ParameterGrid({name: list(values) for name, values in space.items()})
     drawn = grid if len(grid) < trials else ParameterSampler(grid.param_grid, trials - 1, random_state=seed)
     return [{}, *(dict(setting) for setting in drawn if setting)]
@@ -135,7 +134,6 @@ def _sized(
 
 
 def _part(dataset: Dataset, pool: Sequence[Sample], names: Mapping[str, str], places: Sequence[int]) -> Dataset:
-    """Some of the samples as a split; `keys` names its raw inputs for the store of states."""
     cut, samples = json_digest(places)[:16], Subset(pool, places)
     samples.keys = {m: f"{name}, part {cut}" for m, name in names.items()}
     return replace(dataset, split=f"part {cut}", samples=samples)

@@ -1,14 +1,12 @@
 """Train a recipe with several seeds, train its ablations, evaluate saved models: mean and sd of each metric."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..baselines import load_model
 from ..datasets import Dataset, load_dataset
@@ -21,9 +19,6 @@ from ..training.kept_states import prepared
 from ..training.machines import process
 from .benchmarks import ABLATIONS
 from .results import describe, mean_and_sd_of
-
-if TYPE_CHECKING:
-    import pandas
 
 RESULT = "result.json"
 
@@ -111,7 +106,7 @@ def run_name(name: str, overrides: Mapping[str, Any] | None) -> str:
     return f"{name}+{plain}" if plain else name
 
 
-def results(folder: str | Path) -> pandas.DataFrame:
+def results(folder: str | Path) -> Any:
     """Return the finished runs of `train`, `ablate` and `reproduce` below a folder as a pandas frame, one row each.
 
     Columns are such as "name" or "benchmark", "seed", "test/accuracy", "valid/mae" and "overrides/model.d_model".
@@ -177,5 +172,4 @@ def _description(recipe: Mapping[str, Any], model: FusionModel, datasets: Mappin
 
 
 def _line(metrics: Mapping[str, float | None]) -> str:
-    scores = {name: metrics[name] for name in ("accuracy", "f1") if metrics.get(name) is not None}
-    return ", ".join(f"{name} {100 * value:.2f}" for name, value in scores.items())
+    return ", ".join(f"{n} {100 * metrics[n]:.2f}" for n in ("accuracy", "f1") if metrics.get(n) is not None)

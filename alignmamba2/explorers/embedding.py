@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..figures import look, tokens_of, umap_2d
-from ..figures.marks import panels
+from ..figures.marks import FRAME, panels
 from ..figures.pictures import data_uri, of_sample
 from ..figures.style import INK, PAPER, array, class_names, quoted, short, titled
 from ..trace import Trace
@@ -36,11 +36,8 @@ class EmbeddingExplorer(Explorer):
     in both panels, a sample chosen with the slider is ringed. Below stand the samples that they belong to, their words
     and, if the data set has them, their pictures. `planes` are those drawn, (before (N, 2), after (N, 2)).
 
-    Parameters
-    ----------
-    dataset : the samples of the trace, in its order, for their pictures and the names of the classes
-    most : number of tokens at most, drawn evenly over modalities
-    wait : whether to compute planes before answering, as a page or a test needs it
+    `dataset` has the samples of the trace, in its order, for their pictures and the names of the classes; at `most` so
+    many tokens are drawn, evenly over modalities; with `wait`, planes are computed before answering, for a page.
     """
 
     def __init__(
@@ -96,9 +93,7 @@ class EmbeddingExplorer(Explorer):
                 text = {"text": [self._tokens.hover[i] for i in members], "legendgroup": m}
                 add_trace(figure, "markers", f"{side} {m}", "%{text}", legend=m, marker=marker, **text, **where)
             add_trace(figure, "markers", f"{side} ring", legend="highlighted", marker=ring, **where)
-        frame = {"showticklabels": False, "ticks": "", "showgrid": False, "showline": True, "mirror": True}
-        figure.update_xaxes(**frame)
-        figure.update_yaxes(**frame)
+        figure.update_xaxes(**FRAME).update_yaxes(**FRAME)
         titled(figure, "Every token on one plane (UMAP)", height=516)
         return figure.update_layout(
             legend_itemsizing="constant",
@@ -126,8 +121,6 @@ class EmbeddingExplorer(Explorer):
         """Draw what the controls say, or begin to compute it."""
         with self._drawing:  # the worker draws too
             super().update()
-
-    # --- planes, computed in a thread ---
 
     def _compute(self, key: tuple[int, float], progress: Callable[[float], None]) -> Planes:
         before, after = (
@@ -187,8 +180,6 @@ class EmbeddingExplorer(Explorer):
             self._selected = NONE
             self._brighten()
 
-    # --- points, colours, selections ---
-
     def _place(self, planes: Planes) -> None:
         self.planes = planes
         for side, plane in zip(SIDES, planes, strict=True):
@@ -198,7 +189,6 @@ class EmbeddingExplorer(Explorer):
             self._set(f"{side} ring", x=plane[ringed, 0], y=plane[ringed, 1], selectedpoints=None)
 
     def _of_sample(self) -> np.ndarray:
-        """Return the tokens of the sample that the slider chose."""
         return np.flatnonzero(self._tokens.sample == self._controls["sample"].value - 1)
 
     def _paint_colours(self, by: str) -> None:
@@ -238,8 +228,6 @@ class EmbeddingExplorer(Explorer):
                 bright = np.flatnonzero(np.isin(members, self._selected)).tolist()
                 for side in SIDES:
                     self._set(f"{side} {m}", selectedpoints=bright if len(self._selected) else None)
-
-    # --- words ---
 
     def _describe(self, neighbours: int) -> str:
         chosen = self._selected if len(self._selected) else self._of_sample()

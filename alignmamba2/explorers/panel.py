@@ -122,18 +122,9 @@ class Explorer:
     the values of all controls by name. All changes that `_paint` makes in the figure are sent in one message. An error
     is shown in red below the figure, and raised.
 
-    Parameters
-    ----------
-    controls : mapping of name to widget
-    note : what stands under the title: the data, and "synthetic" where they are
-    interactive : if false, the figure alone, with no Python behind it, for a page
-    theme : "light" or "dark"
-
-    Attributes
-    ----------
-    fig : FigureWidget, or Figure with interactive=False
-    controls : mapping of name to widget; empty with interactive=False
-    words : description of the figure, which stands below it
+    `note` stands under the title: the data, and "synthetic" where they are. With ``interactive=False`` there is the
+    figure alone, with no Python behind it, for a page. The theme is "light" or "dark". `fig` is the figure, `controls`
+    are widgets by name (none if not interactive), and `words` describe the figure below it.
     """
 
     BUTTONS = True  # Plotly's, over the figure's upper right corner; not where a legend stands there
@@ -170,14 +161,10 @@ class Explorer:
     def _changed(self, name: str) -> None:
         """Bring other controls into line with one that changed, before `update`."""
 
-    # --- for a subclass to use ---
-
     def _set(self, trace: str, **numbers: Any) -> None:
-        """Put numbers into the trace of a name."""
         self._traces[trace].update(**numbers)
 
     def _axes(self, trace: str) -> tuple[go.layout.XAxis, go.layout.YAxis]:
-        """Return the axes that the trace of a name lies on."""
         return axes_of(self.fig, self._traces[trace])
 
     def _neutral(self, colour: str) -> str:
@@ -218,8 +205,6 @@ class Explorer:
                 yield
         finally:
             self._silent = before
-
-    # --- the rest ---
 
     def _styled(self, figure: go.Figure) -> go.Figure:
         """Return a figure as wide as a panel, in the panel's theme, its title and note as one text."""
@@ -282,12 +267,10 @@ def steps(
 
 
 def whole(label: str, low: int, high: int, value: int, step: int = 1, width: str = "300px") -> widgets.IntSlider:
-    """Return a slider over whole numbers."""
     return widgets.IntSlider(value, low, max(low, high), step, description=label, **_layout(width))
 
 
 def which_sample(dataset: Any, first: int = 0) -> widgets.IntSlider:
-    """Return a slider over the samples of a data set."""
     return whole("sample", 0, len(dataset) - 1, first)
 
 
@@ -297,7 +280,6 @@ def which_layer(model: Any) -> widgets.Dropdown:
 
 
 def number(label: str, low: float, high: float, value: float, step: float, width: str = "300px") -> widgets.FloatSlider:
-    """Return a slider over numbers."""
     return widgets.FloatSlider(value, min=low, max=high, step=step, description=label, **_layout(width))
 
 

@@ -10,8 +10,8 @@ import torch
 
 from ..effects import change, switched_off, switches
 from ..figures import look
-from ..figures.experts import gate_words
 from ..figures.marks import panels
+from ..figures.scan import gate_words
 from ..figures.style import INK, LIGHT, QUIET, array, class_names, titled, token_names
 from ..trace import Trace
 from .panel import Explorer, PanelOptions, add_trace, choice, which_layer, which_sample

@@ -27,11 +27,9 @@ class SampleExplorer(Explorer):
     `Trace.attribution`). The band behind is how strong its features are, for sound the envelope. `trace` is the one
     that is drawn, with the modalities that are switched on.
 
-    Parameters
-    ----------
-    dataset : `dataset.show["audio"]` gives the envelope; left out, it is the length of the standardised features
-    picture : function of a Sample that returns an array (H, W, 3) of uint8, shown under the prediction; left out, the
-        pictures of `dataset.show`, colour and depth, if it has them
+    `dataset.show["audio"]` gives the envelope; left out, it is the length of the standardised features. `picture`, a
+    function of a Sample, returns an array (H, W, 3) of uint8, shown under the prediction; left out, the pictures of
+    `dataset.show` are, colour and depth, if it has them.
     """
 
     def __init__(

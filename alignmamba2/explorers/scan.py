@@ -99,7 +99,6 @@ class ScanExplorer(Explorer):
                 self._set(name, text=names)
 
     def _sources(self, matrix: np.ndarray) -> str:
-        """Return where the last output comes from, in words."""
         share = np.abs(matrix[-1])
         share = share / max(share.sum(), 1e-12)
         modality = np.array(self.scan.modality)

@@ -169,7 +169,6 @@ class TransportExplorer(Explorer):
             right.value, up.value = (round(float(v), 2) for v in self._points[0][point.value - 1])
 
     def _drag(self, side: str, index: int, x: float, y: float) -> None:
-        """Put a point under the mouse, at (x, y)."""
         self._points[side != "from"][index] = x, y
         with self._answering():
             if side == "from":

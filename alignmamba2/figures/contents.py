@@ -23,10 +23,8 @@ def contents(
 ) -> go.Figure:
     """Draw labels as shares of each split, and the spread of lengths of each modality in each split.
 
-    Parameters
-    ----------
-    histograms : mapping of split to a mapping of label to its number of samples; if empty, no panel of labels
-    lengths : mapping of split to a mapping of modality to the tokens of each sample (N,); if empty, no such panel
+    `histograms` are by split and label the number of samples, and `lengths` by split and modality the tokens of each
+    sample (N,); what is empty has no panel.
     """
     heads = [name for name, data in (("labels", histograms), ("tokens of a sample", lengths)) if data]
     if not heads:
@@ -85,13 +83,9 @@ def sample_strips(
 ) -> go.Figure:
     """Draw the features of one sample as a strip per modality, one under another in relative time, words on top.
 
-    Parameters
-    ----------
-    features : mapping of modality to array (T_m, D_m), best standardised, for colours end at ±3
-    words : mapping of modality to T_m strings; the text's are written over the strips, all are in the hover text
+    Features (T_m, D_m) are best standardised, for colours end at ±3; the text's words are written over the strips,
+    those of all modalities, T_m strings each, are in the hover text.
 
-    Examples
-    --------
     >>> figure = sample_strips({"text": [[0.0, 1.0], [1.0, 0.0]], "audio": [[0.5], [0.1], [0.2]]})
     >>> [strip.z.shape for strip in figure.data]
     [(2, 2), (1, 3)]

@@ -50,15 +50,10 @@ def mmd_by_bandwidth(
 ) -> go.Figure:
     """Draw the MMD of each pair against the bandwidth of the kernel, which sees nothing if too narrow or too wide.
 
-    Parameters
-    ----------
-    bandwidths : array (S,), σ > 0, rising
-    values : mapping of "<modality>-<anchor>" to array (S,), MMD², from `mmd(..., bandwidth=σ)`
-    bands : mapping of the same names to (low, high), arrays (S,): the range of the MMD when the tokens of both
-        modalities are mixed and relabelled (`permutation_test`), which is what chance would give
+    To rising bandwidths (S,), `values` are by "<modality>-<anchor>" the MMD² (S,), from `mmd(..., bandwidth=σ)`, and
+    `bands` by the same names (low, high), the range of the MMD when the tokens of both modalities are mixed and
+    relabelled (`permutation_test`), which is what chance would give.
 
-    Examples
-    --------
     >>> figure = mmd_by_bandwidth([0.1, 1, 10], {"audio-text": [0.1, 0.4, 0.05]})
     >>> figure.layout.meta['words']
     'Audio ↔ text is largest, 0.400, at bandwidth 1.'
@@ -86,13 +81,9 @@ def mmd_by_bandwidth(
 def kernel_matrix(kernel: Any, modality: Sequence[str], *, note: str = "") -> go.Figure:
     """Draw how alike all tokens of two modalities are, each against each, and the MMD as the sum of the blocks' means.
 
-    Parameters
-    ----------
-    kernel : array (N, N), k(u, v) between 0 and 1
-    modality : N strings, of two different ones, each in one run; a `ValueError` says what does not fit
+    The kernel (N, N) is k(u, v) between 0 and 1; `modality` are N strings, of two different ones, each in one run. A
+    `ValueError` says what does not fit.
 
-    Examples
-    --------
     >>> figure = kernel_matrix([[1, 0.2], [0.2, 1]], ["text", "audio"])
     >>> figure.layout.title.subtitle.text
     'MMD² = 1.000 + 1.000 − 2 · 0.200 = 1.600'
@@ -135,14 +126,9 @@ def witness_curve(at: Any, witness: Any, along: Mapping[str, Any], *, note: str 
     Above 0 the function votes for the first modality, below for the second. The MMD is the difference of the mean
     votes, taken at the tokens themselves and not on the line.
 
-    Parameters
-    ----------
-    at, witness : arrays (P,) of places on the line, such as the one through the means of both modalities, and of
-        `alignmamba2.alignment.witness` at these places
-    along : mapping of two modalities to arrays (N,), (M,): the places of their tokens along the line
+    `at` and `witness` are arrays (P,) of places on a line, such as the one through the means of both modalities, and of
+    `alignmamba2.alignment.witness` there; `along` are by modality the places (N,) of its tokens on that line.
 
-    Examples
-    --------
     >>> figure = witness_curve([-1, 0, 1], [-0.3, 0, 0.3], {"audio": [0.9, 1.0], "text": [-1.0, -0.8]})
     >>> figure.layout.meta['words']
     'It is largest at 1.00, for audio, and smallest at -1.00, for text.'

@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..trace import Trace
-from .marks import dots, panels
+from .marks import FRAME, dots, panels
 from .style import COLOURS, INK, PAPER, PLAN_SCALE, SYMBOLS, array, floats, joined, look, quoted, titled
 
 # From orange over grey to blue: both ends are dark enough to be seen, and the colour-blind tell them apart.
@@ -42,7 +42,8 @@ def tokens_of(trace: Trace, most: int = 1500, random_state: int = 0) -> Tokens:
         count = min(len(places), most // len(trace.modalities))
         chosen += [(m, *places[i]) for i in np.sort(rng.choice(len(places), count, replace=False))]
     modality, sample, place = map(np.array, zip(*chosen, strict=True))
-    words = [_words_at(trace.words[b], m, t) for m, b, t in chosen]
+    spoken = [trace.words[b].get(m) or trace.words[b].get("text") or () for m, b, _ in chosen]
+    words = [texts[t] if t < len(texts) else "" for texts, t in zip(spoken, place, strict=True)]
     return Tokens(
         before=np.stack([array(trace.projected[m][b, t]) for m, b, t in chosen]).astype(np.float32),
         after=np.stack([array(trace.fused[m][b, t]) for m, b, t in chosen]).astype(np.float32),
@@ -68,13 +69,9 @@ def umap_2d(
 ) -> np.ndarray:
     """Return the points (N, d) in two dimensions (N, 2), by UMAP; the same for the same arguments.
 
-    UMAP keeps neighbourhoods. Sizes of groups and distances between them mean little.
-
-    Parameters
-    ----------
-    neighbours : how many nearest points count as a point's neighbourhood
-    distance : the least distance of two points on the plane
-    progress : function called with the share that is done, 0 to 1; an exception that it raises ends the work
+    UMAP keeps neighbourhoods, of so many nearest `neighbours`. Sizes of groups and distances between them mean little;
+    `distance` is the least of two points on the plane. `progress` is called with the share that is done, 0 to 1, and an
+    exception that it raises ends the work.
     """
     points, count = array(points).astype(np.float32), min(neighbours, len(points) - 1)
     if len(points) < 4:  # too few for UMAP, and a plane holds three points with their distances as they are
@@ -130,20 +127,12 @@ def before_after(
 ) -> go.Figure:
     """Draw the same tokens before and after fusion, side by side.
 
-    Parameters
-    ----------
-    before, after : arrays (N, 2) from `umap_2d`; the same row is the same token; a `ValueError` names other shapes
-    modality : N strings, for the symbol and, without `by`, the colour
-    hover : N strings, the words of each token, or empty
-    by : N values that the colour shows instead: numbers with a fraction get a scale, anything else a colour per value
-        A `ValueError` says that there are not N, or more than six different ones that are no fractions.
-    by_name : such as "label"
-    facts : mapping of "before" and "after" to a string that stands over the panel, after its heading
-    landmarks : number of tokens, far apart before fusion, that carry the same number in both panels
-    heads : headings of the panels
+    They are arrays (N, 2) from `umap_2d`, in which the same row is the same token; a `ValueError` names other shapes. N
+    modalities give the symbol and the colour, N `hover` texts the words. The colour may show N values `by` instead,
+    called `by_name`: numbers with a fraction get a scale, anything else a colour per value, of which there are at most
+    six. `facts` stand over the panels "before" and "after", after their `heads`, and so many `landmarks`, tokens far
+    apart before fusion, carry the same number in both.
 
-    Examples
-    --------
     >>> figure = before_after([[0, 0], [1, 1]], [[0, 1], [1, 0]], ["text", "audio"])
     >>> len(figure.data)
     4
@@ -168,9 +157,7 @@ def before_after(
             group["customdata"] = np.flatnonzero(members).tolist()  # a list, since the page looks tokens up in it
             figure.add_trace(dots(*points[members].T, marker, texts[members], **group), 1, column)
     _number(figure, clouds, _apart(clouds[0], landmarks), texts)
-    frame = {"showticklabels": False, "ticks": "", "showgrid": False, "showline": True, "mirror": True}
-    figure.update_xaxes(**frame)
-    figure.update_yaxes(**frame)
+    figure.update_xaxes(**FRAME).update_yaxes(**FRAME)
     figure.update_layout(meta={"linked": True})
     if scale:
         bar = {"title": {"text": by_name, "side": "right"}, "len": 1, "thickness": 14, "outlinewidth": 0}
@@ -237,8 +224,3 @@ def _label(trace: Trace, sample: int, place: int) -> Any:
         return labels[sample]
     unknown = place >= labels.shape[1] or (trace.label_mask is not None and not trace.label_mask[sample, place])
     return np.nan if unknown else labels[sample, place]
-
-
-def _words_at(words: Mapping[str, Sequence[str]], modality: str, place: int) -> str:
-    spoken = words.get(modality) or words.get("text") or ()
-    return spoken[place] if place < len(spoken) else ""

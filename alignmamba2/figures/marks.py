@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 from .style import PLAN_SCALE, Look, see_through
 
 HOVER_ENDS = "<extra></extra>"  # without the box beside the hover text in which Plotly repeats the trace's name
+FRAME = {"showticklabels": False, "ticks": "", "showgrid": False, "showline": True, "mirror": True}  # of points
 SQUARE = {"showgrid": False, "ticks": "", "constrain": "domain"}  # an axis of a matrix whose cells are square
 
 
@@ -70,13 +71,9 @@ def add_trace(
 ) -> None:
     """Add a trace without numbers, which `named` finds by its name.
 
-    Parameters
-    ----------
-    kind : "bar", "heatmap", or the mode of a scatter, such as "lines+markers"
-    hover : template of the box at the pointer; no box if empty
-    place : (row, column) or (row, column, secondary y), of a figure with subplots
-    legend : its entry in the legend; none if empty
-    style : Plotly's options
+    `kind` is "bar", "heatmap", or the mode of a scatter, such as "lines+markers"; `hover` the template of the box at
+    the pointer, `legend` the entry in the legend, neither if empty; `place` is (row, column) or (row, column, secondary
+    y).
     """
     form = {"type": kind} if kind in ("bar", "heatmap") else {"type": "scatter", "mode": kind}
     box = {"hovertemplate": hover + HOVER_ENDS} if hover else {"hoverinfo": "skip"}

@@ -21,13 +21,9 @@ WIDEST = 360  # pixels of a picture; a page should stay light
 def side_by_side(pictures: Mapping[str, Any], *, title: str = "Pictures", note: str = "") -> go.Figure:
     """Draw pictures in a row, each under its caption, none stretched.
 
-    Parameters
-    ----------
-    pictures : mapping of caption to uint8 array (H, W, 3), or array (H, W), which becomes grey, from dark to light
-        A `ValueError` says that an array is no picture.
+    They are by caption uint8 arrays (H, W, 3), or arrays (H, W), which become grey, from dark to light. A `ValueError`
+    says that an array is no picture.
 
-    Examples
-    --------
     >>> figure = side_by_side({"colour": np.zeros((4, 6, 3), np.uint8), "depth": np.eye(4)})
     >>> [a.text for a in figure.layout.annotations]
     ['colour', 'depth']
@@ -35,11 +31,10 @@ def side_by_side(pictures: Mapping[str, Any], *, title: str = "Pictures", note: 
     figure = panels(list(pictures), 0.03)
     for column, values in enumerate(pictures.values(), start=1):
         figure.add_trace(as_trace(pixels(values)), 1, column)
-    figure.update_xaxes(visible=False, constrain="domain")
-    figure.update_yaxes(visible=False, constrain="domain")
-    figure.update_annotations(font_size=15)
+    hidden = {"visible": False, "constrain": "domain"}
+    figure.update_xaxes(**hidden).update_yaxes(**hidden).update_annotations(font_size=15)
     sizes = ", ".join(f"{name}: {' × '.join(map(str, np.shape(array(p))[:2]))}" for name, p in pictures.items())
-    return titled(figure, title, note, height=400, words=f"{sizes}.", margin={"l": 20, "r": 20, "b": 20})
+    return titled(figure, title, note, height=400, words=f"{sizes}.", margin=MARGIN)
 
 
 def of_sample(dataset: Any, sample: Any) -> dict[str, Any]:
@@ -92,15 +87,10 @@ def patch_links(
 
     A `ValueError` says that the pictures differ in size, or that the mass does not fit the grid.
 
-    Parameters
-    ----------
-    mass : array (P, P), from patches of the left picture (rows) to those of the right; patches go row by row
-    left, right : uint8 arrays (H, W, 3) or arrays (H, W) of any scale, in the same size
-    grid : (rows, columns) of patches, P = rows · columns
-    most : links that are drawn
+    The mass (P, P) goes from patches of the left picture (rows) to those of the right, row by row in a grid of (rows,
+    columns), P = rows · columns. Pictures are uint8 arrays (H, W, 3) or arrays (H, W) of any scale, in the same size.
+    At `most` so many links are drawn.
 
-    Examples
-    --------
     >>> import numpy
     >>> photo = numpy.zeros((8, 8, 3), "uint8")
     >>> figure = patch_links(numpy.eye(4) / 4, photo, photo, (2, 2))
@@ -149,17 +139,10 @@ def words_on_picture(
 ) -> go.Figure:
     """Draw a picture with its words beside it: links from patches to words, or one word's mass over the picture.
 
-    Parameters
-    ----------
-    mass : array (P, T), from patches, row by row, to words; a `ValueError` names another shape
-    image : uint8 array (H, W, 3) or array (H, W)
-    grid : (rows, columns) of patches, P = rows · columns
-    word : place of the word whose mass is shown; left out, the strongest links of each word
-    most : links that are drawn, as many for each word
-    names : (modality of the patches, modality of the words)
+    The mass (P, T) goes from patches, row by row in a grid of (rows, columns), to words; a `ValueError` names another
+    shape. `word` is the place of the word whose mass is shown; left out, the strongest links of each word are drawn, at
+    `most` so many, as many for each. `names` are the modalities of patches and words.
 
-    Examples
-    --------
     >>> import numpy
     >>> figure = words_on_picture(numpy.eye(4) / 4, numpy.zeros((8, 8)), (2, 2), ["a", "cat", "on", "grass"], word=1)
     >>> figure.data[1].z.tolist()
@@ -232,7 +215,6 @@ def _curves(figure: go.Figure, ends: Sequence[tuple[np.ndarray, np.ndarray, floa
 
 
 def _tokens(figure: go.Figure, at: np.ndarray, modality: str, text: Sequence[str]) -> None:
-    """Draw a modality's tokens at the points (N, 2)."""
     marker = look(modality).marker(11, line={"color": "white", "width": 1.5})
     figure.add_trace(dots(at[:, 0], at[:, 1], marker, text, showlegend=False))
 

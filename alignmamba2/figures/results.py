@@ -155,16 +155,10 @@ def under_corruption(
 ) -> go.Figure:
     """Draw a metric against the severity of a corruption: per model a line of means, and a band from worst to best run.
 
-    Parameters
-    ----------
-    severity : array (S,), rising
-    results : mapping of a model's name to array (R, S) of R runs, such as seeds of training or of the corruption
-        A `ValueError` names another shape.
-    metric, kind : the titles of the axes
-    level : the metric of a model that ignores its input
+    To a rising severity (S,), `results` are by model an array (R, S) of R runs, such as seeds of training or of the
+    corruption; a `ValueError` names another shape. `metric` and `kind` are titles of axes, `level` is the metric of a
+    model that ignores its input.
 
-    Examples
-    --------
     >>> figure = under_corruption([0, 1], {"plain": [[0.9, 0.5], [0.8, 0.4]]}, level=0.5)
     >>> [round(float(y), 2) for y in figure.data[1].y]
     [0.85, 0.45]
@@ -213,15 +207,9 @@ def against_length(
 ) -> go.Figure:
     """Draw time, memory, … of several methods against length, both axes logarithmic, the slopes printed.
 
-    Parameters
-    ----------
-    lengths : array (S,)
-    measures : mapping of a measure's name to a mapping of method to array (S,), such as {"time": {"ours": [...],
-        "theirs": [...]}, "memory": {...}}, with NaN for a length that a method could not run
-    units : mapping of a measure's name to its unit
+    To lengths (S,), `measures` are by name and method an array (S,), such as {"time": {"ours": [...], "theirs": [...]},
+    "memory": {...}}, with NaN for a length that a method could not run; `units` are by name.
 
-    Examples
-    --------
     >>> time = {"scan": [1.0, 10.0], "attention": [1.0, 100.0]}
     >>> figure = against_length([100, 1000], {"time": time}, units={"time": "s"})
     >>> [line.name for line in figure.data]

@@ -41,14 +41,9 @@ def plan_of(trace: Trace, sample: int, pair: Pair) -> dict[str, Any]:
 def agreement(mass: Any, partners: Any) -> tuple[float, float]:
     """Return the share of mass on the true partners, and the share that a plan without any preference puts there.
 
-    Parameters
-    ----------
-    mass : array (T_m, T_anchor)
-    partners : integer array (T_m,) of true anchor tokens, −1 for none; tokens without a partner do not count, and the
-        result is two NaN if all are
+    To a mass (T_m, T_anchor), the partners (T_m,) are true anchor tokens, −1 for none; tokens without one do not count,
+    and the result is two NaN if none has one.
 
-    Examples
-    --------
     >>> agreement([[0.5, 0.0], [0.25, 0.25]], [0, 1])
     (0.75, 0.5)
     """
@@ -84,17 +79,12 @@ def transport_plan(
 
     Anchor tokens (words, mostly) run down the side, the other modality runs along the bottom in its order.
 
-    Parameters
-    ----------
-    mass : array (T_m, T_anchor) that sums to 1
-    row_words, column_words : T_m and T_anchor strings, or a `ValueError` says how many; left empty, tokens are numbered
-    partners : integer array (T_m,), the true anchor token of each token, −1 for none: drawn as rings, and the share of
-        mass that agrees is in the subtitle
-    most : the mass that gets the brightest colour; left out, the largest of this plan, but never less than three times
-        what an even spread puts in a cell, so that a plan without structure looks like one
+    The mass (T_m, T_anchor) sums to 1; there are T_m and T_anchor words, or a `ValueError` says how many, or none, and
+    tokens are numbered. Of `partners` (T_m,), the true anchor tokens, −1 for none, rings are drawn, and the share of
+    mass that agrees is in the subtitle. The mass `most` gets the brightest colour; left out, it is the largest of this
+    plan, but never less than three times what an even spread puts in a cell, so that a plan without structure looks
+    like one.
 
-    Examples
-    --------
     >>> figure = transport_plan([[0.5, 0.0], [0.1, 0.4]], ["step 1", "step 2"], ["good", "film"])
     >>> figure.data[0].z.sum().round(6)
     np.float64(1.0)
@@ -125,15 +115,9 @@ def transport_sweep(
 ) -> go.Figure:
     """Draw several plans of the same tokens behind one slider that needs no running Python.
 
-    Parameters
-    ----------
-    masses : K arrays (T_m, T_anchor)
-    values : the ε of each, shown beside the slider
-    start : the plan that is shown first
-    row_words, column_words, **rest : as for `transport_plan`
+    Of K masses (T_m, T_anchor), `values` are the ε of each, shown beside the slider; `start` is shown first, and all
+    else is as for `transport_plan`.
 
-    Examples
-    --------
     >>> figure = transport_sweep([[[0.5, 0], [0, 0.5]], [[0.25, 0.25], [0.25, 0.25]]], [0.01, 1.0])
     >>> len(figure.frames)
     2

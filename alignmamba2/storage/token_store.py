@@ -10,9 +10,8 @@ that, and it appears when it is whole. A file holds, for N samples of M modaliti
     head     (32,) uint8             SHA-256 of the header and of every array but the tokens
 
 Damage is found before a number of it is used: all but the tokens is checked on opening, a sample's tokens each time
-that they are read. So a store of 8 GB opens at once, and no pass over all of it is ever needed. CRC-32 takes about 0.1
-ms per sample of MOSEI (0.4 MB), a step of training on it some 25 ms. It finds what disks and copies do to a file, and
-is no defence against someone who changes it on purpose; a store is written and read on the same machine.
+that they are read. CRC-32 takes about 0.1 ms per sample of MOSEI (0.4 MB); it finds what disks and copies do to a file,
+and is no defence against someone who changes it on purpose. A store is written and read on the same machine.
 """
 
 import hashlib

@@ -15,9 +15,7 @@ is a word, and its sound and face are the means of the frames that overlap the w
 SDK's examples. Unaligned, sound and face keep their frames, and `Sample.partners` has the word during which the middle
 of each frame lies. Files are read video by video.
 
-The files do not say which videos train and which test. Give `folds`: a JSON file {"train": [videos], "valid": …,
-"test": …}, the SDK's own `cmu_mosi_std_folds.py` (read, not run), or an MMSA or MulT pickle of the same data set, whose
-ids tell.
+The files do not say which videos train and which test; `folds` does (see data/README.md#mosi-and-mosei).
 """
 
 import ast
@@ -147,7 +145,6 @@ def kind_of_text(folder: Path) -> str:
 
 
 def _files(folder: Path) -> dict[str, Csd]:
-    """Return the five files, by what they are."""
     files: dict[str, Csd] = {}
     for file in map(Csd, sorted(folder.glob("*.csd"))):
         role = _role(file)

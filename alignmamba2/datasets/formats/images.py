@@ -1,6 +1,6 @@
 """Pictures and depth maps: read, cut to size, and the plain patches that are tokens where no encoder is wanted."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -109,12 +109,8 @@ class PatchEncoder:
         self.width = BLOCKS**2 * channels + DIRECTIONS
 
     def encode(self, images: Sequence[np.ndarray], cache: str | Path, data_hash: str) -> Tokens:
-        return cached(cache, f"patches {GRID} {BLOCKS} {DIRECTIONS}", data_hash, self.width, self._batches(images))
-
-    @staticmethod
-    def _batches(images: Sequence[np.ndarray]) -> Iterator[list[Tensor]]:
-        for batch in in_batches(images, 32):
-            yield [torch.from_numpy(patches(image)) for image in batch]
+        tokens = ([torch.from_numpy(patches(image)) for image in batch] for batch in in_batches(images, 32))
+        return cached(cache, f"patches {GRID} {BLOCKS} {DIRECTIONS}", data_hash, self.width, tokens)
 
 
 class PixelEncoder:

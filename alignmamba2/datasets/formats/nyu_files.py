@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...storage.files import file_hash
+from ...storage.files import file_hash, read_plain
 from ..base import DataError
 from ..fetch import PUBLISHED, published
 from .hdf5 import errors_named, opened, plain, values
@@ -25,17 +25,9 @@ from .images import read_picture
 NAME = "nyu"
 MAT, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
 FOLDERS, PLAIN = "nyud2_trainvaltest", "frames"
-# In the order of sorted folder names, which is QMF's.
-CLASSES = (
-    "bathroom", "bedroom", "bookstore", "classroom", "dining_room", "home_office", "kitchen", "living_room", "office",
-    "others",
-)  # fmt: skip
+# Classes in the order of sorted folder names, which is QMF's, and the scene types that make the last of them, "others";
 # "excercise_room" is the file's own spelling in some copies.
-OTHERS = (
-    "basement", "cafe", "computer_lab", "conference_room", "dinette", "exercise_room", "excercise_room", "foyer",
-    "furniture_store", "home_storage", "indoor_balcony", "laundry_room", "office_kitchen", "playroom", "printer_room",
-    "reception_room", "student_lounge", "study", "study_room",
-)  # fmt: skip
+CLASSES, OTHERS = map(tuple, read_plain(PUBLISHED / "nyu_classes.json").values())
 SOURCE = published("nyu")
 FRAMES = published("nyu_images"), published("nyu_depths")
 # Of every frame of the set: split, scene type and the type's origin, in runs of frames, which are counted from 1.
@@ -103,8 +95,7 @@ def read_scenes() -> Scenes:
     types, train, origins, scenes = [], [], [], []
     with SCENES.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            first, last = int(row["first"]), int(row["last"])
-            n = last + 1 - first
+            n = int(row["last"]) + 1 - int(row["first"])
             train += [row["split"] == "train"] * n
             types += [row["scene_type"]] * n
             origins += [row["label_source"]] * n
@@ -117,7 +108,8 @@ def read_scenes() -> Scenes:
 class PlainFrames:
     """PlainFrames are the frames of `frames/images/{n}.jpg` and `frames/depths/{n}.png`, n from 0 in the file's order.
 
-    Depth is 8-bit, about value / 25.5 in metres. Labels are those of `Scenes`. A `DataError` says that a frame is
+    As of `MatFrames`, a picture is (480, 640, 3) uint8, a depth map (480, 640) float32 in metres; here depth is 8-bit,
+    about value / 25.5. Labels are those of `Scenes`. A `DataError` says that a frame is
     missing, or that `splits.mat` beside them has another split than the table.
     """
 
@@ -142,11 +134,9 @@ class PlainFrames:
         self.layout = f"official split, {derived} of {len(self.train)} training labels derived"
 
     def picture(self, index: int) -> np.ndarray:
-        """Return the picture (480, 640, 3) uint8."""
         return read_picture(self.images[index])
 
     def depth_map(self, index: int, filled: bool) -> np.ndarray:
-        """Return the depth (480, 640) float32 in metres."""
         return read_picture(self.depths[index])[..., 0] / np.float32(25.5)
 
 
@@ -261,11 +251,9 @@ class MatFrames:
             return read()
 
     def picture(self, index: int) -> np.ndarray:
-        """Return the picture (480, 640, 3) uint8."""
         return np.ascontiguousarray(self._frame("images", index).transpose(2, 1, 0))
 
     def depth_map(self, index: int, filled: bool) -> np.ndarray:
-        """Return the depth (480, 640) float32 in metres."""
         name = "depths" if filled else "rawDepths"
         depth = self._frame(name, index).T
         if not (np.isfinite(depth).all() and (depth >= 0).all()):
@@ -292,9 +280,9 @@ def read_matrices(path: Path) -> dict[str, np.ndarray]:
     """Return the real matrices of numbers of a MATLAB v5 file by name, as they are stored (a double perhaps as int8).
 
     `scipy.io.loadmat` reads more, but a damaged file can end the interpreter (a read out of bounds in SciPy 1.17, seen
-    with mutated files). Here every length is checked before it is believed. A `DataError` names the file, and what does
-    not fit. Source: "MAT-File Format", MathWorks: a header of 128 bytes, then elements (type uint32, size uint32,
-    content, padded to 8 bytes; or packed in 8 bytes, sizes of 1 to 4), each a matrix, or one compressed by zlib.
+    with mutated files). Here every length is checked before it is believed; a `DataError` says what does not fit.
+    Source: "MAT-File Format", MathWorks: a header of 128 bytes, then elements (type uint32, size uint32, content,
+    padded to 8 bytes; or packed in 8 bytes, sizes of 1 to 4), each a matrix, or one compressed by zlib.
     """
     content = path.read_bytes()
     order = {b"IM": "<", b"MI": ">"}.get(content[HEADER - 2 : HEADER])
@@ -318,7 +306,6 @@ def read_matrices(path: Path) -> dict[str, np.ndarray]:
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-    """Yield type and content of one element after the other."""
     at = 0
     while at + 8 <= len(data):
         kind, size = struct.unpack_from(order + "II", data, at)

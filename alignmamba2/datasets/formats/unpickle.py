@@ -103,12 +103,9 @@ class _Reader(pickle._Unpickler):
         return content
 
     def _take(self, count: int) -> None:
-        """Take bytes of the budget."""
         self.room -= count
         if self.room < 0:
             raise ValueError(f"builds more than {GROWTH} times the file's size and {ROOM >> 20} MiB")
-
-    # --- instructions that differ from the standard library's ---
 
     def find_class(self, module: str, name: str) -> Any:
         name = f"{re.sub(r'^numpy[.]_core', 'numpy.core', module).replace('__builtin__', 'builtins')}.{name}"
@@ -124,7 +121,6 @@ class _Reader(pickle._Unpickler):
         return FileArray(self._path, self._data.tell() - length, np.dtype("u1"), (length,))
 
     def _decode_string(self, value: bytes | FileArray) -> str | bytes | FileArray:
-        """Python 2's str."""
         return value.decode("ascii") if isinstance(value, bytes) and value.isascii() else value
 
     def load_build(self) -> None:
@@ -158,8 +154,6 @@ class _Reader(pickle._Unpickler):
 
     def refuse(self, name: str) -> None:
         raise self.refusal(f"an object or a buffer of its own ({name})")
-
-    # --- methods that names stand for ---
 
     def array_of(self, content: Any, dtype: Any, shape: Any, order: str = "C", axes: Any = None) -> Any:
         if not isinstance(dtype, np.dtype) or not dtype.itemsize:

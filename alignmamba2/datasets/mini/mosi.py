@@ -19,17 +19,10 @@ partners tell the steps that count. They are given with every sample.
 Features are standard Gaussian noise of scale `noise` on top of the linear maps. mini-mosei is made alike, of another
 seed: twice as many sentences, and wider sound and face.
 
-`data make` writes both in exactly the real formats, with the real files' shapes, types and traps behind the structure:
-
-    mmsa            MMSA's aligned_50.pkl: BERT-like text with [CLS] and [SEP] (sound and face: 0), zeros behind
-    mmsa-unaligned  MMSA's unaligned_50.pkl: more steps of sound and face than words, each word's cue late; lengths
-    mult            MulT's *_data.pkl: GloVe-like text, zeros in front, ids of three fields (bytes for MOSI)
-    mult-noalign    MulT's *_data_noalign.pkl
-    csd             the SDK's .csd files, one per feature, with times in seconds, pauses (`sp`), and folds.json
-
-In the pickles, one value of sound in a thousand is `-inf`, as in the real ones. MOSI's sound has 5 numbers, fewer than
-the 8 of a concept, so it shows only a part of it. All videos are called `synthetic…`,
-and `load_dataset` repeats it.
+`data make` writes both in the real formats (see `mosi_pickles.py` and `csd.py`): MMSA's pickles and MulT's, with and
+without steps in common, and the SDK's .csd files. In the pickles, one value of sound in a thousand is `-inf`, as in the
+real ones. MOSI's sound has 5 numbers, fewer than the 8 of a concept, so it shows only a part of it. All videos are
+called `synthetic…`, and `load_dataset` repeats it.
 """
 
 import json
@@ -150,9 +143,6 @@ def _observe(
     return torch.from_numpy(x + noise * rng.standard_normal(x.shape)).float()
 
 
-Rows = dict[str, list[Sample]]
-
-
 def make(name: str, folder: Path, *, format: str, seed: int = 0, size: int | None = None) -> list[Path]:
     """Write a miniature below `folder`, in its real tree and one of `FORMATS`; return the files.
 
@@ -161,10 +151,10 @@ def make(name: str, folder: Path, *, format: str, seed: int = 0, size: int | Non
     return FORMATS[format](name, Path(folder), seed, SIZE if size is None else size)
 
 
-def _rows(name: str, seed: int, size: int, widths: dict[str, int], aligned: bool = True) -> Rows:
+def _rows(name: str, seed: int, size: int, widths: dict[str, int], aligned: bool = True) -> dict[str, list[Sample]]:
     concepts, maps = world(name, widths, seed)
     stretch = TOGETHER if aligned else FILE_STRETCH
-    rows: Rows = {}
+    rows = {}
     video = 0
     for number, (split, count) in enumerate({"train": size, "valid": size // 4, "test": size // 2}.items(), start=1):
         rng = np.random.default_rng([seed, number, NAMES.index(name)])
@@ -180,7 +170,6 @@ def _steps(name: str, aligned: bool) -> dict[str, int]:
 
 
 def _padded(arrays: list[np.ndarray], steps: int, front: bool = False) -> np.ndarray:
-    """(N, steps, D) float32 with zeros behind, or in front."""
     result = np.zeros((len(arrays), steps, arrays[0].shape[1]), np.float32)
     for row, x in zip(result, arrays, strict=True):
         x = x[:steps]
@@ -295,11 +284,8 @@ def _csd(name: str, folder: Path, seed: int, size: int) -> list[Path]:
     return [*paths, folder / "folds.json"]
 
 
-Timed = tuple[np.ndarray, np.ndarray]  # features and intervals
-
-
-def _timed(spoken: list[Sample], concepts: np.ndarray, maps: dict, rng: np.random.Generator) -> dict[str, Timed]:
-    """One video's sentences, a second apart, as sequences in time."""
+def _timed(spoken: list[Sample], concepts: np.ndarray, maps: dict, rng: np.random.Generator) -> dict[str, tuple]:
+    """One video's sentences, a second apart, as sequences in time: features and intervals."""
     words: list[tuple[str, np.ndarray, float, float]] = []  # text, vector, begin, end
     owners: list[tuple[Sample, int] | None] = []  # of each word: sentence and place in it; None for a pause
     spans = []
@@ -319,7 +305,7 @@ def _timed(spoken: list[Sample], concepts: np.ndarray, maps: dict, rng: np.rando
         clock += 1.0
     texts, vectors, *times = zip(*words, strict=True)
     at = np.stack(times, axis=1)
-    result: dict[str, Timed] = {
+    result: dict[str, tuple] = {
         "words": (np.array([[w] for w in texts], "S32"), at),
         "text": (np.array(vectors, np.float32), at),
         "labels": (np.array([[float(s.label)] for s in spoken], np.float32), np.array(spans)),
@@ -337,7 +323,7 @@ def _timed(spoken: list[Sample], concepts: np.ndarray, maps: dict, rng: np.rando
     return result
 
 
-def _write_csd(path: Path, root: str, videos: dict[str, Timed], description: str) -> None:
+def _write_csd(path: Path, root: str, videos: dict[str, tuple], description: str) -> None:
     import h5py
 
     with whole(path) as part, h5py.File(part, "w") as file:

@@ -16,8 +16,7 @@ third.
 A thing covers 2 × 2 of the 7 × 7 patches of a picture; `Sample.partners` gives each patch the word that names its
 thing, −1 for none, if a text token is a word (`text="words"`).
 
-Files: `data/{number}.jpg`, `data/{number}.txt` (gb18030), `labelResultAll.txt`, and `train.jsonl`, `dev.jsonl`,
-`test.jsonl` with texts misread as latin-1, as in the published ones; `planted.json`, which no real set has.
+Of the files, `planted.json` is the one that no real set has.
 """
 
 import json

@@ -2,18 +2,9 @@
 
 A room is a box with boxes on its floor, one of five colour schemes, and a scale: a small room is 0.75 to 1 times the
 drawn one, a large one 1.6 to 2.1 times. The camera scales with the room, so **the picture is the same at every scale**,
-and the depth map is the same in all colours. The class, one of NYU-Depth V2's ten, is the pair:
-
-    scheme                    small          large
-    white and blue            bathroom       others
-    wood and red              home_office    office
-    yellow and green          kitchen        dining_room
-    brown and violet          bedroom        living_room
-    grey and orange           bookstore      classroom
-
-    the picture alone knows   the scheme: no more than 1/2 of the frames can be right
-    the depth map alone       the scale: no more than 1/5
-    both together             the class
+and the depth map is the same in all colours. The class, one of NYU-Depth V2's ten, is the pair of scheme and scale
+(`PAIRS`): the picture alone knows the scheme, so no more than 1/2 of the frames can be right, the depth map alone the
+scale, no more than 1/5, and both together the class.
 
 Rooms of class "others" carry one of the rare scene types in turn ("basement", "cafe", …), so the 27 → 10 map is needed.
 A scene is a room seen twice; official splits never part the two, and neither does ours. Scenes, or the pictures in
@@ -22,11 +13,11 @@ folders, are called `synthetic_…`, so that the files say so themselves.
 Patch i of the depth map and patch i of the picture show the same place, as in the real data; `Sample.partners` says so.
 They share the shape of the room, which draws edges and shades in both.
 
-Files: `nyu_depth_v2_labeled.mat`, v7.3, with `images`, `depths`, `rawDepths`, and `sceneTypes` and `scenes` as
-references (not `labels`, `instances` and `names`, which scene classification does not need), and `splits.mat`; or
-QMF's folders with HHA on the right. Rays are cast for every second pixel of 640 × 480.
+The `.mat` is without `labels`, `instances` and `names`, which scene classification does not need. Rays are cast for
+every second pixel of 640 × 480.
 """
 
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,21 +35,8 @@ from . import seeded, write_generated
 
 NAME = "mini-nyu"
 FORMATS = ("mat", "folders")
-# Colours of floor, walls and furniture of each scheme, then the classes of its small and its large room.
-SCHEMES = (
-    ((0.75, 0.80, 0.85), (0.85, 0.90, 0.95), (0.30, 0.50, 0.80)),
-    ((0.60, 0.45, 0.30), (0.80, 0.75, 0.65), (0.75, 0.25, 0.20)),
-    ((0.65, 0.60, 0.40), (0.90, 0.85, 0.55), (0.35, 0.60, 0.30)),
-    ((0.45, 0.32, 0.25), (0.65, 0.55, 0.65), (0.50, 0.30, 0.60)),
-    ((0.45, 0.45, 0.47), (0.60, 0.60, 0.62), (0.90, 0.55, 0.20)),
-)
-PAIRS = (
-    ("bathroom", "others"),
-    ("home_office", "office"),
-    ("kitchen", "dining_room"),
-    ("bedroom", "living_room"),
-    ("bookstore", "classroom"),
-)
+ROOMS = tomllib.loads(Path(__file__).with_name("rooms.toml").read_text("utf-8"))
+SCHEMES, PAIRS = ([room[part] for room in ROOMS.values()] for part in ("colours", "classes"))
 SCALES = ((0.75, 1.0), (1.6, 2.1))
 VIEWS = 2
 TRAIN = 160  # frames, if `size` is None, and half as many for testing
