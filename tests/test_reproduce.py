@@ -71,7 +71,7 @@ def test_a_damaged_run_is_named_and_run_again(first, tmp_path, monkeypatch):
     fourth.write_bytes(good[fourth].replace(b'"sha256"', b'"sha257"'))
     said, ran = [], []
 
-    def run(job, folder, _datasets):
+    def run(job, folder, _datasets, _callbacks):
         ran.append(folder / "runs" / "mini-mosi" / f"{job['key']}.json")
         ran[-1].write_bytes(good[ran[-1]])
 
