@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from .gpu.host import remember
+
 
 class BatchError(ValueError):
     """A field of a sample or batch does not fit; the message names the field."""
@@ -186,8 +188,13 @@ class MultimodalBatch:
         return batch
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> MultimodalBatch:
-        """Return the same batch on another device."""
-        return self._map(lambda x: x.to(device, non_blocking=non_blocking))
+        """Return the same batch on another device; its masks and labels stay here too, see `on_host`."""
+        batch = self._map(lambda x: x.to(device, non_blocking=non_blocking))
+        for name in ("labels", "label_mask"):
+            remember(getattr(batch, name), getattr(self, name))
+        for m, mask in batch.masks.items():
+            remember(mask, self.masks[m])
+        return batch
 
     def pin_memory(self) -> MultimodalBatch:
         """Return the same batch in page-locked memory, from which copies to a GPU do not block."""

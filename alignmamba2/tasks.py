@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .batch import BatchError, MultimodalBatch
+from .gpu.host import on_host, send
 from .metrics import classification_metrics, multilabel_metrics, multitarget_metrics, regression_metrics
 
 Function = Callable[[Tensor, Tensor], Any]
@@ -70,8 +71,10 @@ class Task:
                 f"predicts {tuple(output.prediction.shape)}"
             )
         if mask is not None:
-            rows = self._rows(mask)
-            labels, guess = self._marked(labels, mask)[rows], guess[rows]
+            known = on_host(mask)
+            rows, here = self._rows(known), self._marked(on_host(labels), known)
+            place = send(rows.flatten().nonzero().squeeze(1), guess.device)
+            labels, guess = send(here[rows], guess.device), guess.flatten(0, rows.ndim - 1)[place]
         if not labels.numel():  # a mean over nothing, of no sample or of no step with a label
             return guess.sum()
         return self.own_loss(guess, labels) if self.own_loss else self._loss(guess, labels, training)
@@ -130,8 +133,9 @@ class Task:
         return guess.new_tensor(self.config.class_weights) if self.config.class_weights else None
 
     def _loss(self, guess: Tensor, labels: Tensor, training: bool) -> Tensor:
-        if labels.is_floating_point() or not 0 <= labels.min() <= labels.max() < self.outputs:
-            found = f"{labels.dtype} {sorted(set(labels.tolist()))[:8]}"
+        seen = on_host(labels)
+        if labels.is_floating_point() or not 0 <= seen.min() <= seen.max() < self.outputs:
+            found = f"{labels.dtype} {sorted(set(seen.tolist()))[:8]}"
             raise BatchError(f"labels: found {found}; expected whole numbers from 0 to {self.outputs - 1}")
         smoothing = self.config.label_smoothing if training else 0.0
         return F.cross_entropy(guess, labels, self._weights(guess), label_smoothing=smoothing)
@@ -159,12 +163,12 @@ class MultiLabel(Task):
         return ((table == 0).sum(0) / (table == 1).sum(0).clamp_min(1)).tolist()
 
     def _loss(self, guess, labels, training):
-        known = self.known(labels)
-        if len(wrong := labels[known & (labels != 0) & (labels != 1)]):
+        seen, known = on_host(labels), self.known(on_host(labels))
+        if len(wrong := seen[known & (seen != 0) & (seen != 1)]):
             raise BatchError(f"labels: found {wrong[0].item():g}; expected 0 or 1 for each label, as task='multilabel'")
         goal = labels.clamp_min(0).to(guess.dtype)
         losses = F.binary_cross_entropy_with_logits(guess, goal, pos_weight=self._weights(guess), reduction="none")
-        return losses[known].mean()
+        return losses.masked_fill(~self.known(labels), 0).sum() / known.sum().item()
 
     def _metrics(self, prediction, labels):
         return multilabel_metrics(prediction, labels)
@@ -179,9 +183,9 @@ class MultiTarget(Task):
         return scores, None
 
     def _loss(self, guess, labels, training):
-        known, weights = self.known(labels), self._weights(guess)
-        errors = (guess - labels.to(guess.dtype).masked_fill(~known, 0)).abs()
-        return (errors if weights is None else errors * weights)[known].mean()
+        weights, unknown = self._weights(guess), ~self.known(labels)
+        errors = (guess - labels.to(guess.dtype).masked_fill(unknown, 0)).abs().masked_fill(unknown, 0)
+        return (errors if weights is None else errors * weights).sum() / self.known(on_host(labels)).sum().item()
 
     def _metrics(self, prediction, labels):
         return multitarget_metrics(prediction, labels, self.config.classes)

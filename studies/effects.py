@@ -26,15 +26,15 @@ from alignmamba2.baselines import load_model
 from alignmamba2.datasets import Dataset, is_present, load_dataset
 from alignmamba2.effects import expert_effects
 from alignmamba2.experiments import provenance, reproduce
-from alignmamba2.model import AlignMamba2
+from alignmamba2.model import AlignMamba2, FusionModel
 from alignmamba2.recipes import Recipe
 from alignmamba2.storage.files import write_text
 from alignmamba2.training import build, fit, loader, training_notes
 from alignmamba2.training.kept_states import prepared
 
+from . import recipe_path
 from .partners import partner_masses
 
-RECIPES = Path(__file__).parent / "recipes"
 NAMES = ("mini-mosi", "mini-mvsa", "mini-nyu", "mosi-words", "mosi-standard", "mvsa", "nyu")
 ROWS = ("AlignMamba-2", "linear", "concat-mean", "transformer", "without OT", "without MMD", "without OT and MMD")
 ROWS += ("one shared expert only", "modality experts only")
@@ -52,8 +52,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     arguments = parser.parse_args(argv)
     datasets = json.loads(arguments.out.read_text("utf-8")) if arguments.out.is_file() else {}
     for name in arguments.only:
-        path = RECIPES / f"{name}.toml"
-        recipe = Recipe.load(path if path.is_file() else name, {"training.refit": False})  # validation stays unseen
+        recipe = Recipe.load(recipe_path(name), {"training.refit": False})  # validation stays unseen
         if not is_present(recipe.dataset):
             print(f"{name}: data not present")
             continue
@@ -82,8 +81,13 @@ def effects(recipe: Recipe, seeds: Sequence[int], folder: Path, fast: bool = Fal
     }
 
 
-def _run(recipe: Recipe, seed: int, splits: Mapping[str, Dataset], folder: Path, fast: bool) -> dict[str, Any]:
-    """What is measured of one seed; a model that lies in the folder is not trained again."""
+def models(
+    recipe: Recipe, seed: int, splits: Mapping[str, Dataset], folder: Path, fast: bool = False
+) -> tuple[FusionModel, FusionModel, dict[str, Any]]:
+    """Return the trained model, an untrained one of the same seed, and the notes of the training.
+
+    A model of this recipe that lies in the folder is not trained again.
+    """
     if not (folder / "training.json").is_file() or training_notes(folder)["recipe"] != json.loads(
         json.dumps(recipe.to_dict())
     ):
@@ -93,6 +97,12 @@ def _run(recipe: Recipe, seed: int, splits: Mapping[str, Dataset], folder: Path,
     untrained = build(recipe, splits["train"]).eval()
     if frozen := [m for m, encoder in untrained.encode.items() if encoder.config.train == 0]:
         untrained.set_statistics(prepared(splits["train"], untrained).only(*frozen).statistics())
+    return model, untrained, notes
+
+
+def _run(recipe: Recipe, seed: int, splits: Mapping[str, Dataset], folder: Path, fast: bool) -> dict[str, Any]:
+    """What is measured of one seed."""
+    model, untrained, notes = models(recipe, seed, splits, folder, fast)
     history, best = notes["history"], notes["history"][notes["best_epoch"]]
     losses = [name for name in ("ot", "mmd") if f"valid/{name}" in best]
     valid = prepared(splits["valid"], model)

@@ -10,7 +10,7 @@ import studies.datasets  # noqa: F401 (registers ict-mmmo)
 from alignmamba2.__main__ import main
 from alignmamba2.datasets import DataError, inspect
 from alignmamba2.datasets.contents import Contents, Field, Part, histograms, leaks, lengths, problems, report
-from alignmamba2.datasets.mini import mosi_files
+from alignmamba2.datasets.mini import mosi as mini_mosi
 from alignmamba2.figures.contents import contents as plot
 from alignmamba2.figures.contents import contents_page
 
@@ -85,7 +85,7 @@ def test_fields_are_counted_block_by_block():
 
 
 @pytest.mark.parametrize("name", ["mini-mosi", "mini-mosei"])
-@pytest.mark.parametrize("kind", mosi_files.FORMATS)
+@pytest.mark.parametrize("kind", mini_mosi.FORMATS)
 def test_every_miniature_is_recognised(name, kind, tmp_path, capsys):
     folder = tmp_path / "made"
     assert main(["data", "make", name, "--format", kind, "--folder", str(folder), "--size", "64"]) == 0

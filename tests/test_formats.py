@@ -13,7 +13,6 @@ from alignmamba2 import load_dataset
 from alignmamba2.datasets import ENTRIES, DataError, is_present, mosi
 from alignmamba2.datasets.formats import csd, mosi_pickles
 from alignmamba2.datasets.mini import mosi as mini_mosi
-from alignmamba2.datasets.mini import mosi_files
 from alignmamba2.datasets.store import StoredSamples
 from alignmamba2.storage.files import FileError
 
@@ -126,7 +125,7 @@ def test_csd_has_the_sdks_tree(tmp_path):
 
 
 @pytest.mark.parametrize("name", WIDTHS)
-@pytest.mark.parametrize("kind", mosi_files.FORMATS)
+@pytest.mark.parametrize("kind", mini_mosi.FORMATS)
 def test_every_format_loads(name, kind, root, tmp_path):
     paths = make(name, kind, root)
     assert is_present(name[5:])

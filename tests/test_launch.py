@@ -13,7 +13,7 @@ import pytest
 from alignmamba2 import AlignMamba2, AlignMamba2Config, launch
 from alignmamba2.__main__ import main
 from alignmamba2.experiments import evaluate_folders
-from alignmamba2.explorers.figure_widget import LiveFigure, Script
+from alignmamba2.explorers.panel import LiveFigure, Script
 from alignmamba2.storage.files import FileError, write_json
 from alignmamba2.training import training_notes
 from tests.stress import repeat

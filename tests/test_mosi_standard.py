@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from alignmamba2 import load_dataset
-from alignmamba2.datasets import DataError, inspect, mosi_standard, mosi_utterances, mosi_words, text_tokens
+from alignmamba2.datasets import DataError, inspect, mosi_standard, mosi_utterances, mosi_words
 from alignmamba2.datasets.formats.hdf5 import reading
 from alignmamba2.encoders import INSTALL, MiniLM, text_encoder
+from alignmamba2.encoders import text as text_encoders
 from tests.test_datasets import CLIPS, mirror_of_utterances
 
 VIDEOS = {v: sorted(clips) for videos in CLIPS.values() for v, clips in videos.items()}
@@ -88,8 +89,8 @@ def test_without_encoding_text_is_ids_for_an_encoder_inside_the_model(mirror, mo
         assert (name, max_length) == ("a/bert", 64)
         return [torch.tensor([1, *map(len, s.split()), 2]) for s in sentences]
 
-    monkeypatch.setattr(text_tokens, "token_ids", ids)
-    monkeypatch.setattr(text_tokens.PieceIds, "pieces", lambda self, s: ["[CLS]", *s.split(), "[SEP]"])
+    monkeypatch.setattr(text_encoders, "token_ids", ids)
+    monkeypatch.setattr(text_encoders.PieceIds, "pieces", lambda self, s: ["[CLS]", *s.split(), "[SEP]"])
     data = load_dataset("mosi-standard", "train", text="a/bert", encode=False)
     assert data.encoders == {"text": "a/bert"}
     assert data.modalities == {"text": 0, "audio": 73}

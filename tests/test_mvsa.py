@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from alignmamba2 import load_dataset
-from alignmamba2.datasets import DataError, inspect, is_present, mvsa, text_tokens
+from alignmamba2.datasets import DataError, inspect, is_present, mvsa
 from alignmamba2.datasets.formats.images import patches
 from alignmamba2.datasets.formats.mvsa_files import (
     CLASSES,
@@ -28,7 +28,8 @@ from alignmamba2.datasets.formats.mvsa_files import (
     repaired,
 )
 from alignmamba2.datasets.mini import mvsa as mini_mvsa
-from alignmamba2.datasets.text_tokens import WordEncoder
+from alignmamba2.encoders import text as text_encoders
+from alignmamba2.encoders.text import WordEncoder
 
 P, U, N = CLASSES
 ANNOTATIONS = [(P, P)] * 8 + [(U, U)] * 6 + [(N, N)] * 6 + [(P, U), (U, P), (N, U), (U, N), (P, N), (N, P)]
@@ -278,8 +279,8 @@ def test_without_encoding_samples_hold_ids_and_pictures_for_encoders_inside_the_
         asked.append((name, max_length))
         return [torch.tensor([1, *map(len, s.split()), 2]) for s in sentences]
 
-    monkeypatch.setattr(text_tokens, "token_ids", ids)
-    monkeypatch.setattr(text_tokens.PieceIds, "pieces", lambda self, s: ["[CLS]", *s.split(), "[SEP]"])
+    monkeypatch.setattr(text_encoders, "token_ids", ids)
+    monkeypatch.setattr(text_encoders.PieceIds, "pieces", lambda self, s: ["[CLS]", *s.split(), "[SEP]"])
     spoil(root)
     data = load_dataset("mvsa", "train", pictures="mask", text="a/bert", image="a/vit", encode=False)
     assert data.encoders == {"text": "a/bert", "image": "a/vit"}

@@ -16,13 +16,22 @@ from scipy.io import loadmat, savemat
 from alignmamba2 import load_dataset
 from alignmamba2.datasets import DataError, inspect, is_present, nyu
 from alignmamba2.datasets.fetch import Source
-from alignmamba2.datasets.formats import matlab, nyu_files
+from alignmamba2.datasets.formats import nyu_files
 from alignmamba2.datasets.formats.images import central, nearest, patches, resized
-from alignmamba2.datasets.formats.matlab import read_matrices
-from alignmamba2.datasets.formats.nyu_files import CLASSES, FOLDERS, FRAMES, MAT, OTHERS, SOURCE, SPLITS, scene_class
+from alignmamba2.datasets.formats.nyu_files import (
+    CLASSES,
+    FOLDERS,
+    FRAMES,
+    MAT,
+    OTHERS,
+    SOURCE,
+    SPLITS,
+    read_matrices,
+    scene_class,
+)
 from alignmamba2.datasets.hha import CX, CY, FX, FY, gravity, hha, normals, points
 from alignmamba2.datasets.mini import nyu as mini_nyu
-from alignmamba2.datasets.mini.room_renderer import Room, render
+from alignmamba2.datasets.mini.nyu import Room, render
 from alignmamba2.encoders import depth_colours
 
 TYPES = ("bedroom", "kitchen", "bedroom", "study", "kitchen", "bedroom", "excercise_room", "bedroom")
@@ -443,7 +452,7 @@ def test_tables_of_matlab_are_read_as_scipy_reads_them(tmp_path, compressed):
 def test_a_table_that_unpacks_to_more_than_it_may_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "tables.mat"
     savemat(path, {f"zeros{i}": np.zeros(50) for i in range(5)}, do_compression=True)
-    monkeypatch.setattr(matlab, "ROOM", 1000)
+    monkeypatch.setattr(nyu_files, "MATRIX_ROOM", 1000)
     with pytest.raises(DataError, match=r"tables.mat: .*cut off, or they are larger than"):
         read_matrices(path)
 

@@ -22,10 +22,9 @@ from alignmamba2 import load_dataset
 from alignmamba2.baselines import build_model, counted, parameter_count
 from alignmamba2.experiments import BENCHMARKS, benchmark_names, comparison, reproduce
 from alignmamba2.experiments.benchmarks import FULL, variants
-from alignmamba2.experiments.linear import STRENGTHS, fit_linear
-from alignmamba2.experiments.reproduction import examine, fingerprint
+from alignmamba2.experiments.reproduction import STRENGTHS, examine, fingerprint, fit_linear
+from alignmamba2.experiments.results import labels_and_units
 from alignmamba2.experiments.seeds import fusion_parameters
-from alignmamba2.experiments.statistics import labels_and_units
 from alignmamba2.recipes import Recipe
 from alignmamba2.storage import files
 from tools.page import main as page

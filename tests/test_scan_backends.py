@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-import warnings
 
 import pytest
 import torch
 
 from alignmamba2 import cpu
-from alignmamba2.scan import available_backends, cuda, selective_scan
+from alignmamba2.scan import available_backends, selective_scan
 
 from .test_scan import BACKENDS, problem, values_and_gradients, weighed
 
@@ -150,31 +149,6 @@ def test_auto_without_numba_takes_the_chunked_form(monkeypatch):
 def test_a_backend_for_another_device():
     with pytest.raises(RuntimeError, match="found 'cuda' for tensors on 'cpu'"):
         selective_scan(**problem(), backend="cuda")
-
-
-@pytest.fixture
-def half_a_mamba_ssm(monkeypatch):
-    """mamba-ssm's Python files without its compiled kernel."""
-    find_spec = cuda.importlib.util.find_spec
-    monkeypatch.setattr(
-        cuda.importlib.util,
-        "find_spec",
-        lambda name: {"mamba_ssm": True, "selective_scan_cuda": None}.get(name) if "s" in name else find_spec(name),
-    )
-    cuda.mamba_ssm.cache_clear()
-    cuda.kernel_or_warning.cache_clear()
-    yield
-    cuda.mamba_ssm.cache_clear()
-    cuda.kernel_or_warning.cache_clear()
-
-
-@pytest.mark.usefixtures("half_a_mamba_ssm")
-def test_mamba_ssm_without_its_kernel_is_told_once_with_the_cure():
-    with pytest.warns(UserWarning, match=r"without its compiled kernel.*MAMBA_KEEP_CUDA_BUILD=TRUE"):
-        assert cuda.kernel_or_warning() is None
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert cuda.kernel_or_warning() is None
 
 
 @pytest.mark.cuda

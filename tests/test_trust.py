@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from alignmamba2 import AlignMamba2, AlignMamba2Config, evaluate, fit, load_dataset
 from alignmamba2.batch import BatchError, MultimodalBatch
 from alignmamba2.datasets import DataError
-from alignmamba2.datasets.nonfinite import without_nonfinite
+from alignmamba2.datasets.base import without_nonfinite
 from alignmamba2.storage.files import FileError, read_tensors, whole, write_tensors, write_text
 from alignmamba2.training import TrainingError
 from alignmamba2.training.checkpoint import FILE, Checkpoint, CheckpointError

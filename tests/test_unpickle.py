@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from alignmamba2.datasets import DataError
 from alignmamba2.datasets.formats import unpickle
 from alignmamba2.datasets.formats.unpickle import LARGE, UnsafePickle, read_pickle
-from alignmamba2.storage.file_array import FileArray
-from alignmamba2.storage.files import FileError
+from alignmamba2.storage.files import FileArray, FileError
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
 KEYS = st.text() | st.integers() | st.binary()

@@ -92,7 +92,8 @@ def navigation(entries: Sequence[Entry], place: int) -> str:
             return "<span></span>"
         return f'<a href="{entry.stem}.html">{mark.format(entry.stem[:2] + " " + html.escape(entry.title))}</a>'
 
-    return f'<nav>{link(before, "← {}")}<a href="{INDEX}">all notebooks</a>{link(after, "{} →")}</nav>\n'
+    links = f'{link(before, "← {}")}<a href="{INDEX}">all notebooks</a>{link(after, "{} →")}'
+    return f'<nav aria-label="chapters">{links}</nav>\n'
 
 
 def index_page(entries: list[Entry], seconds: Mapping[str, float]) -> str:
@@ -114,7 +115,7 @@ def index_page(entries: list[Entry], seconds: Mapping[str, float]) -> str:
         "<body><main><h1>AlignMamba-2, the course</h1>\n"
         "<p>The notebooks as pages. The figures answer to the mouse; the panels of sliders need a running notebook and "
         "stand here as still figures. On a page, the key <b>p</b> makes slides of it; the arrow keys turn them.</p>\n"
-        "<table><tr><th></th><th>the question</th><th>minutes to read</th><th>needs</th><th>seconds it ran</th></tr>"
+        "<table><tr><th>no.</th><th>the question</th><th>minutes to read</th><th>needs</th><th>seconds it ran</th></tr>"
         f"{rows}</table></main></body></html>\n"
     )
 

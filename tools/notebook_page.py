@@ -110,6 +110,7 @@ def write_page(notebook: nbformat.NotebookNode, path: str | Path, navigation: st
     first = next((c.source for c in notebook.cells if c.cell_type == "markdown"), path.stem)
     title = html.escape(first.splitlines()[0].lstrip("# ").strip())
     code = [HtmlFormatter(style=s).get_style_defs(".highlight") for s in ("default", "github-dark")]
+    again = navigation.replace('"chapters"', '"chapters, below"', 1)
     style = f"{STYLE}{code[0]}\n@media (prefers-color-scheme: dark) {{ {code[1]} {DARK_STYLE} }}"
     if not (path.parent / PLOTLY).is_file():
         write_text(path.parent / PLOTLY, get_plotlyjs())
@@ -118,7 +119,7 @@ def write_page(notebook: nbformat.NotebookNode, path: str | Path, navigation: st
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<script src="{PLOTLY}"></script>\n<script>{_follow_the_reader()}</script>\n<style>{style}</style></head>\n'
-        f"<body><main>{navigation}{front}{body}{navigation}</main><script>{PRESENT}</script></body></html>\n",
+        f"<body><main>{navigation}{front}{body}{again}</main><script>{PRESENT}</script></body></html>\n",
     )
     return path
 
@@ -173,4 +174,4 @@ def _figure(figure: Mapping[str, Any]) -> str:
         validate=False,
         config={"responsive": True, "displaylogo": False},
     )
-    return f'<figure role="img" aria-label="{html.escape(label, quote=True)}">{drawn}</figure>'
+    return f'<figure aria-label="{html.escape(label, quote=True)}">{drawn}</figure>'

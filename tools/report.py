@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from alignmamba2.experiments import comparison, table
-from alignmamba2.experiments.benchmarks import read_benchmarks
+from alignmamba2.experiments.benchmarks import BENCHMARKS
 from alignmamba2.storage.files import write_text
 
 from .sections import sections
@@ -44,7 +44,7 @@ def results_section(folder: Path) -> str:
         "| | AlignMamba-2, published | best other, published | linear | measured here | seeds | recipe |",
         "|---|---|---|---|---|---|---|",
     ]
-    notes, adds, harder, benchmarks = [], [], [], read_benchmarks()
+    notes, adds, harder, benchmarks = [], [], [], BENCHMARKS
     for title, name in REAL.items():
         path = folder / f"{name}.json"
         if not path.is_file():

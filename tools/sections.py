@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from studies import recipe_path
+
 Lines = list[str]
 ROOT = Path(__file__).parents[1]
-RECIPES = ROOT / "alignmamba2" / "recipes", ROOT / "studies" / "recipes"
 Content = Mapping[str, Any]
 
 
@@ -347,8 +348,7 @@ CHOICES = "share_ot|share_mmd|window|fixed_anchor|transport|negatives|align_afte
 
 def _chosen(name: str) -> str:
     """The settings among `CHOICES` as they stand in the data set's recipe; [T] and [O] as in `AlignMamba2Config`."""
-    path = next(folder / f"{name}.toml" for folder in RECIPES if (folder / f"{name}.toml").is_file())
-    lines = re.findall(rf"^((?:{CHOICES}) = .*?) *# (.*)$", path.read_text("utf-8"), re.MULTILINE)
+    lines = re.findall(rf"^((?:{CHOICES}) = .*?) *# (.*)$", recipe_path(name).read_text("utf-8"), re.MULTILINE)
     return "; ".join(f"`{setting}` {why}" for setting, why in lines)
 
 

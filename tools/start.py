@@ -60,7 +60,7 @@ def card() -> str:
 <h2>AlignMamba-2 in one picture</h2>
 {_picture("architecture.svg", model)}
 <h2>What it reaches on real data</h2>
-<table><tr><th></th><th>published</th><th>measured here, 95 % interval</th><th>best single modality</th></tr>
+<table><tr><th>data set</th><th>published</th><th>measured here, 95 % interval</th><th>best single modality</th></tr>
 {rows}</table>
 <p>Test accuracy in %, from <code>results/</code>, each written by the command that measured it. <em>Published</em> was
 told second-hand. What the numbers say, and what they do not, is act two of the chapter below.</p>

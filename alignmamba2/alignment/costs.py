@@ -5,12 +5,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..gpu.host import may_look, widest
+
 # Shorter vectors have no direction: their cosine with anything counts as 0. The same limit as torch's cosine.
 SHORTEST = 1e-12
 
 # r² = ‖u‖² + ‖v‖² − 2⟨u, v⟩ is only known to some units in the last place of ‖u‖² + ‖v‖²; below, it counts as 0, and
 # equal tokens are exactly equal.
 RESOLUTION = 8
+
+
+def exact_squares(x: Tensor, y: Tensor) -> Tensor:
+    """Return ‖x_i − y_j‖² from differences: as exact as the tokens are, and slow."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
 def cosine_cost(x: Tensor, y: Tensor) -> Tensor:
@@ -31,7 +38,7 @@ def squared_euclidean_cost(
     x : (B, Tx, d),  y : (B, Ty, d)  →  (B, Tx, Ty), float.
     """
     if x.dtype == torch.float64:
-        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
+        return exact_squares(x, y)
     # ‖x‖² + ‖y‖² − 2⟨x, y⟩, ten times as fast, loses digits when the tokens lie far from the origin, so move the origin
     # among the real ones.
     weight = expand_mask(y_mask, y).to(y.dtype)
@@ -39,9 +46,9 @@ def squared_euclidean_cost(
     v = real_tokens(y - centre, y_mask, y.dtype)
     u = v if x is y else real_tokens(x - centre, x_mask, x.dtype)
     norms = u.square().sum(-1).unsqueeze(2) + v.square().sum(-1).unsqueeze(1)
-    if norms.numel() and RESOLUTION * torch.finfo(x.dtype).eps * norms.detach().amax() <= error:
+    if norms.numel() and may_look(x) and RESOLUTION * torch.finfo(x.dtype).eps * norms.detach().amax() <= error:
         return torch.baddbmm(norms, u, v.transpose(1, 2), alpha=-2).clamp_min(0)
-    return squared_euclidean_cost(x.double(), y.double()).to(x.dtype)
+    return exact_squares(x.to(widest(x)), y.to(widest(x))).to(x.dtype)
 
 
 # Each takes x and y and, if it has a use for them, their masks and the error that is allowed.
@@ -99,7 +106,7 @@ def real_tokens(tokens: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tens
 def require_finite(name: str, value: Tensor) -> None:
     """Raise a `ValueError` that counts the NaN and infinities in `value` (B, ...) and names their samples."""
     # A sum is one quick pass; only when it is not finite do we look closer.
-    if torch.isfinite(value.detach().sum()):
+    if not may_look(value) or torch.isfinite(value.detach().sum()):
         return
     bad = ~torch.isfinite(value.detach()).flatten(1)
     if not bad.any():  # every entry is finite and only their sum overflows

@@ -9,6 +9,7 @@ The gradient is made in the forward pass, while the tile is at hand, and only sc
 stored or computed twice. Of a set with itself only the tiles on and above the diagonal are visited.
 
 Where float32 does not do, see `FARTHEST`, all is done in float64 and r² comes from differences: slower, always right.
+On a GPU, whose host would wait for the answer to that question, r² comes from differences always.
 """
 
 from typing import NamedTuple
@@ -17,12 +18,13 @@ import torch
 from torch import Tensor
 
 from .. import cpu
-from .costs import RESOLUTION, refuse_second_derivative, squared_euclidean_cost
+from ..gpu.host import widest
+from .costs import RESOLUTION, exact_squares, refuse_second_derivative
 
 KERNELS = ("gaussian", "laplacian", "rational_quadratic")
 
-# A tile of this size stays in the second-level cache between the two products.
-TILE_ROWS, TILE_COLUMNS = 512, 512
+# A tile of this size stays in the second-level cache between the two products; a GPU does that of several samples.
+TILE_ROWS, TILE_COLUMNS, GPU_TILES = 512, 512, 64
 
 # Up to so many σ² of the largest ‖u‖², float32 does: k is then good to 1e-4; the Laplacian, whose r is a root, to 4e-3.
 FARTHEST = {"gaussian": 100, "laplacian": 10, "rational_quadratic": 100}
@@ -92,7 +94,8 @@ class _Side:
 
     def __init__(self, tokens: Tensor, weights: Tensor, needs_gradient: bool) -> None:
         self.tokens, self.weights, self.norms = tokens, weights, tokens.square().sum(2)
-        if tokens.dtype == torch.float64:  # −r²/2 then stands for ⟨u, v⟩
+        self.exact = tokens.dtype == torch.float64 or tokens.device.type != "cpu"
+        if self.exact:  # −r²/2 then stands for ⟨u, v⟩
             self.norms.zero_()
         self.pull = torch.zeros_like(tokens) if needs_gradient else None
         self.mass = torch.zeros_like(weights)
@@ -117,11 +120,12 @@ def add_kernel_sum(one: _Side, other: _Side, factor: Tensor, rates: Tensor, kern
     # Of a set with itself a tile stands for its mirror image too, so it counts twice.
     p = one.weights * (2 * factor if same else factor).unsqueeze(1)
     slopes = one.pull is not None or other.pull is not None
-    total = torch.zeros(u.shape[0], dtype=torch.float64, device=u.device)
+    total = torch.zeros(u.shape[0], dtype=widest(u), device=u.device)
 
     n, m = u.shape[1], v.shape[1]
     rows, columns = max(1, min(n, TILE_ROWS)), max(1, min(m, TILE_COLUMNS))
-    samples = max(1, min(u.shape[0], TILE_ROWS * TILE_COLUMNS // (rows * columns)))
+    tiles = TILE_ROWS * TILE_COLUMNS * (1 if u.device.type == "cpu" else GPU_TILES)
+    samples = max(1, min(u.shape[0], tiles // (rows * columns)))
     room = u.new_empty(samples * rows * columns)  # for every tile in turn
     for s in (slice(k, k + samples) for k in range(0, u.shape[0], samples)):
         for j in (slice(k, k + columns) for k in range(0, m, columns)):
@@ -129,15 +133,15 @@ def add_kernel_sum(one: _Side, other: _Side, factor: Tensor, rates: Tensor, kern
             for i in (slice(k, k + rows) for k in range(0, min(n, j.stop) if same else n, rows)):
                 ui = u[s, i]
                 products = room[: ui.shape[0] * ui.shape[1] * vj.shape[1]].view(*ui.shape[:2], -1)
-                if u.dtype == torch.float64:
-                    torch.mul(squared_euclidean_cost(ui, vj), -0.5, out=products)
+                if one.exact:
+                    torch.mul(exact_squares(ui, vj), -0.5, out=products)
                 else:
                     torch.bmm(ui, vj.transpose(1, 2), out=products)
                 tile = Tile(products, one.norms[s, i], other.norms[s, j], p[s, i], other.weights[s, j], rates[s])
                 values, row_mass, column_mass = weigh(tile, kernel, slopes)
                 # On the diagonal a tile is its own mirror image: its pairs are there twice, its gradient is whole.
                 diagonal = same and i.stop > j.start
-                total[s] += (0.5 if diagonal else 1) * values.sum(1, dtype=torch.float64)
+                total[s] += (0.5 if diagonal else 1) * values.sum(1, dtype=total.dtype)
                 one.add(s, i, products, vj, row_mass)
                 if not diagonal:
                     other.add(s, j, products.transpose(1, 2), ui, column_mass)
@@ -151,7 +155,8 @@ class _Discrepancy(torch.autograd.Function):
     def forward(ctx, x, y, p, q, rates, factors, kernel):
         xx, yy, xy = factors.to(x.dtype)
         rates = rates.sort(1).values
-        ladder = kernel == "gaussian" and rates.shape[1] <= 5  # see _kernel_and_slope in cpu.kernel_sums
+        # See _kernel_and_slope in cpu.kernel_sums.
+        ladder = x.device.type == "cpu" and kernel == "gaussian" and rates.shape[1] <= 5
         ladder = ladder and torch.allclose(rates[:, 1:], 4 * rates[:, :-1], rtol=1e-6, atol=0)
         kernel = Kernel(kernel, RESOLUTION * torch.finfo(x.dtype).eps, ladder)
         sides = [_Side(*side) for side in zip((x, y), (p, q), ctx.needs_input_grad, strict=False)]
@@ -172,17 +177,19 @@ class _Discrepancy(torch.autograd.Function):
 def discrepancy(x: Tensor, y: Tensor, a: Tensor, b: Tensor, sigma: Tensor, kernel: str, biased: bool) -> Tensor:
     """Return MMD² (B,) from all pairs of tokens where the masks a (B, Tx), b (B, Ty) are True. sigma : (B, S)."""
     p, q = a.to(x.dtype).contiguous(), b.to(x.dtype).contiguous()  # a transposed mask's type keeps its strides
-    n, m = p.sum(1, dtype=torch.float64), q.sum(1, dtype=torch.float64)
+    n, m = p.sum(1, dtype=widest(x)), q.sum(1, dtype=widest(x))
     defined = torch.minimum(n, m) >= (1 if biased else 2)
     # Inner products lose digits when the tokens lie far from the origin, so move the origin among them.
     weight = p / p.sum(1, keepdim=True).clamp_min(1)
     centre = torch.bmm(weight.unsqueeze(1), x.detach())
     u, v, dtype, squares = x - centre, y - centre, x.dtype, sigma.detach().square()
+    here = x.device.type == "cpu"
     near = (squares.amin(1) > 1e-30) & (squares.amax(1) < 1e30)  # which float32 can hold
-    for tokens, mask in ((u, a), (v, b)) if dtype == torch.float32 and len(x) * x.shape[1] * y.shape[1] else ():
+    both = ((u, a), (v, b)) if here and dtype == torch.float32 and len(x) * x.shape[1] * y.shape[1] else ()
+    for tokens, mask in both:
         lengths = torch.where(mask, tokens.detach().square().sum(2), 0)
         near &= lengths.amax(1) <= FARTHEST[kernel] * squares.amin(1)
-    if not near.all():
+    if here and not near.all():
         u, v, p, q, sigma = (t.double() for t in (x, y, p, q, sigma))
         u, v = u - centre, v - centre
     shrink = 0 if biased else 1

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, distributed, nn
 
+from ..gpu.host import unseen
 from .costs import common_dtype, expand_mask
 from .mean_discrepancy import mmd
 from .optimal_transport import transport
@@ -160,7 +161,8 @@ class DualAlignment(nn.Module):
         losses: dict[str, Tensor] = {}
         for name, loss in zip(LOSSES, (self.transport_loss, self.mmd_loss), strict=True):
             if self.lambdas[name] and pairs:
-                values = [loss(tokens[m], anchor_tokens, masks.get(m), masks.get(self.anchor)) for m, _ in pairs]
+                with unseen(self.training):
+                    values = [loss(tokens[m], anchor_tokens, masks.get(m), masks.get(self.anchor)) for m, _ in pairs]
                 losses[name] = sum(values)
                 losses |= {f"{name}/{m}-{a}": value.detach() for (m, a), value in zip(pairs, values, strict=True)}
         return losses
@@ -203,7 +205,7 @@ class DualAlignment(nn.Module):
         places = [x for x in tokens.values() if x.requires_grad]
         if places and losses.keys() & LOSSES and self.state["passes"] % MEASURED_EVERY == 1:
             self._measure((task_loss, *(losses.get(name) for name in LOSSES)), places)
-        return {name: task_loss.new_tensor(x) for name, x in self.state.items() if name.startswith("share/")}
+        return {name: task_loss.detach().new_full((), x) for name, x in self.state.items() if name.startswith("share/")}
 
     def _measure(self, losses: Sequence[Tensor | None], places: Sequence[Tensor]) -> None:
         squares = torch.zeros(len(losses), device=places[0].device)

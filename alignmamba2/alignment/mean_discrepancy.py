@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .costs import check_tokens, common_dtype, expand_mask, real_tokens, require_finite, squared_euclidean_cost
+from .costs import COSTS, check_tokens, common_dtype, exact_squares, expand_mask, real_tokens, require_finite
 from .kernel_sums import KERNELS, discrepancy, kernel_and_slope, rates_of
 
 ESTIMATORS = ("biased", "unbiased")
@@ -99,13 +99,12 @@ def _bandwidths(x: Tensor, y: Tensor, a: Tensor, b: Tensor, bandwidth: Bandwidth
     if isinstance(bandwidth, str):
         if bandwidth != "median":
             raise ValueError(f"bandwidth: found {bandwidth!r}; expected 'median', a number or several")
-        sigma = median_distance(x, y, a, b).unsqueeze(1)
-    else:
-        sigma = torch.as_tensor(bandwidth, dtype=x.dtype, device=x.device)
-        sigma = sigma.reshape(1, -1).expand(x.shape[0], -1) if sigma.ndim < 2 else sigma.new_empty(1, 0)
+        return median_distance(x, y, a, b).unsqueeze(1)
+    sigma = torch.as_tensor(bandwidth, dtype=x.dtype)
+    sigma = sigma.reshape(1, -1) if sigma.ndim < 2 else sigma.new_empty(1, 0)
     if not ((sigma > 0) & torch.isfinite(sigma)).all() or sigma.shape[1] == 0:
         raise ValueError(f"bandwidth: found {bandwidth}; expected finite numbers > 0, at least one")
-    return sigma
+    return sigma.to(x.device, non_blocking=True).expand(x.shape[0], -1)
 
 
 @torch.no_grad()
@@ -127,10 +126,13 @@ def median_distance(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
         z, real = z.gather(1, index.unsqueeze(2).expand(-1, -1, z.shape[2])), real.gather(1, index)
     i, j = torch.triu_indices(z.shape[1], z.shape[1], 1, device=z.device)
     none = ~(real[:, i] & real[:, j])
-    squared = squared_euclidean_cost(z, z, real, real, error=torch.inf)
+    exact = z.device.type != "cpu"  # where nothing is decided by values, for the host would wait for them
+    squared = exact_squares(z, z) if exact else COSTS["sqeuclidean"](z, z, real, real, torch.inf)
     median = squared[:, i, j].masked_fill(none, torch.nan).nanmedian(1).values
-    if (~(median > 0.01 * squared.flatten(1).amax(1)) & ~none.all(1)).any():  # too little for float32 to tell
-        squared = squared_euclidean_cost(z.double(), z.double())[:, i, j].masked_fill(none, torch.nan)
+    # Too little for products in float32 to tell?
+    if exact or (~(median > 0.01 * squared.flatten(1).amax(1)) & ~none.all(1)).any():
+        squared = squared if exact else exact_squares(z.double(), z.double())
+        squared = squared[:, i, j].masked_fill(none, torch.nan)
         median = squared.nanmedian(1).values
         other = squared.masked_fill(squared == 0, torch.nan).nanmedian(1).values
         median = torch.where(median > 0, median, other)
@@ -167,7 +169,7 @@ def witness(
     require_finite("points", points)
 
     def mean(tokens: Tensor, mask: Tensor) -> Tensor:
-        k = kernel_mean(squared_euclidean_cost(points.double(), tokens.double()), sigma.double(), kernel)
+        k = kernel_mean(exact_squares(points.double(), tokens.double()), sigma.double(), kernel)
         return (k * mask[:, None]).sum(2) / mask.sum(1).clamp_min(1)[:, None]
 
     present = (a.any(1) & b.any(1))[:, None]
@@ -224,7 +226,7 @@ def permutation_test(
         if min(n, m) <= shrink:
             rows.append(z.new_zeros(permutations + 1))
             continue
-        k = kernel_mean(squared_euclidean_cost(z, z), sigma[s : s + 1].double(), kernel)[0]
+        k = kernel_mean(exact_squares(z, z), sigma[s : s + 1].double(), kernel)[0]
         if estimator == "unbiased":
             k.fill_diagonal_(0)
         # Row 0: as labelled. Relabelling leaves K as it is and only chooses other rows for x.

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..gpu.host import may_look, widest
 from .costs import (
     COSTS,
     beyond_window,
@@ -193,8 +194,8 @@ def _solve(cost: Tensor, x_real: Tensor, y_real: Tensor, method: str, epsilon: f
     else:
         # A sample without tokens still has to pass through the batched solver: with uniform weights over its padding.
         a, b = (torch.where(present[:, None], weights, 1 / weights.shape[1]) for weights in (a, b))
-        solution = solve(cost, a, b, cost.new_full((len(cost),), epsilon, dtype=torch.float64), **options)
-    if present.all():
+        solution = solve(cost, a, b, cost.new_full((len(cost),), epsilon, dtype=widest(cost)), **options)
+    if may_look(cost) and present.all():
         return solution
     return Solution(
         torch.where(present, solution.value, 0),

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from .. import cpu
+from ..gpu.host import Flag, may_look, widest
 
 SOLVERS = ("auto", "numba", "kernel", "log")
 
@@ -38,7 +39,7 @@ SAFE_RANGE = {torch.float32: 30.0, torch.float64: 250.0}
 # Potentials are known to a rounding error times ε: in float32 to that of the cost up to so many times its size.
 ROUGH_EPSILON, LARGEST_EPSILON = 1_000, 1e8
 
-# The marginal error is looked at every so many iterations: on a GPU each look waits for the device.
+# The marginal error is looked at every so many iterations.
 LOOK_EVERY = 10
 
 
@@ -65,8 +66,9 @@ def solve(
     """Solve with `solver`, or with the quickest one that is safe here; the rest as in `solve_log_domain`."""
     size = cost.flatten(1).abs().amax(1)
     # Beyond, the distance is the mean cost, but for a rounding error times ε.
-    epsilon = torch.minimum(epsilon, torch.where(size > 0, LARGEST_EPSILON * size.double(), 1))
-    rough = cost.dtype == torch.float32 and bool(((epsilon > ROUGH_EPSILON * size) & (size > 0)).any())
+    epsilon = torch.minimum(epsilon, torch.where(size > 0, LARGEST_EPSILON * size.to(epsilon.dtype), 1))
+    rough = cost.dtype != widest(cost) and may_look(cost)
+    rough = rough and bool(((epsilon > ROUGH_EPSILON * size) & (size > 0)).any())
     if rough:
         weights, dtype = (t.double() / t.sum(1, keepdim=True, dtype=torch.float64) for t in (a, b)), cost.dtype
         solver = "auto" if solver == "numba" else solver
@@ -78,6 +80,8 @@ def solve(
     fits_numba = cost.device.type == "cpu" and cost.dtype == torch.float32
     if solver == "auto" and fits_numba and cpu.available():
         solver = "numba"
+    if solver == "auto" and not may_look(cost):
+        solver = "log"
     if solver in ("auto", "kernel"):
         pairs = _pairs(a, b)
         most, least = torch.where(pairs, cost, -torch.inf), torch.where(pairs, cost, torch.inf)
@@ -119,6 +123,7 @@ def _repeat(
     done = torch.zeros(x.shape[0], dtype=torch.bool, device=x.device)
     iterations = torch.zeros_like(done, dtype=torch.int64)
     last = torch.full(done.shape, torch.inf, dtype=x.dtype, device=x.device)
+    all_done = Flag(x.device)
     for t in range(1, max_iterations + 1):
         new_x, new_y = update(x, y)
         look = t % LOOK_EVERY == 0 or t == max_iterations
@@ -128,7 +133,7 @@ def _repeat(
         iterations += ~done
         if look:
             done = last <= tolerance
-            if done.all():
+            if all_done.was(done.all()):
                 break
     return x, y, iterations, last
 

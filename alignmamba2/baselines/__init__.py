@@ -1,20 +1,8 @@
 """The models that AlignMamba-2 is compared with: same batch, same projections, same trainer, same `ModelOutput`.
 
-kind                  what it is
-"early-lstm"          tokens side by side at each step, one LSTM
-"late-lstm"           an LSTM and a head per modality, predictions averaged
-"bc-lstm"             two-way LSTMs over the steps, first per modality, then all together (Poria et al. 2017)
-"tfn"                 Tensor Fusion Network: the outer product of the modalities (Zadeh et al. 2017)
-"lmf"                 Low-rank Multimodal Fusion: that product in low rank (Liu et al. 2018)
-"mult"                Multimodal Transformer: attention across modalities (Tsai et al. 2019)
-"transformer"         a plain transformer on all tokens
-"concat-mean"         a mean token per modality, side by side, two layers
-"late-mean"           a mean token per modality, two layers and a head each, predictions averaged
-"mamba"               a plain Mamba on all tokens: AlignMamba-2 without experts and without alignment
-"alignmamba-v1"       tokens transported to the anchor's steps, then a plain Mamba (arXiv 2412.00833)
-
-Each is ours, written from its paper, and as small as the paper allows. Projection, standardisation, modality dropout,
-swapping and task loss are those of AlignMamba-2 (`model.base`), so that a comparison compares the fusion.
+`KINDS` names them, and the docstring of each says what it is. Each is ours, written from its paper, and as small as the
+paper allows. Projection, standardisation, modality dropout, swapping and task loss are those of AlignMamba-2
+(`model.base`), so that a comparison compares the fusion.
 """
 
 from collections.abc import Mapping
@@ -31,8 +19,7 @@ from ..storage.model_folder import read_config
 from .attention import MulT, Transformer
 from .base import Baseline, BaselineConfig
 from .mamba import AlignMambaV1, PlainMamba
-from .pooled import ConcatMean, LateMean, LowRankFusion, TensorFusion
-from .recurrent import BcLSTM, EarlyLSTM, LateLSTM
+from .pooled import BcLSTM, ConcatMean, EarlyLSTM, LateLSTM, LateMean, LowRankFusion, TensorFusion
 
 OURS = "alignmamba2"
 KINDS: dict[str, type[FusionModel]] = {

@@ -5,9 +5,8 @@ from importlib.metadata import entry_points
 from inspect import signature
 from pathlib import Path
 
-from .base import DataError, Dataset, similar
+from .base import DataError, Dataset, similar, without_nonfinite
 from .contents import Contents
-from .nonfinite import without_nonfinite
 from .own import from_arrays, from_frame, from_hf
 from .registry import ENTRIES, Entry, register_dataset
 
@@ -27,8 +26,8 @@ __all__ = [
 BUILT_IN = {
     "mosi-standard": "mosi_standard:ENTRY",  # before "mosi", which takes any .csd and pickle for its own
     "mosi-words": "mosi_words:ENTRY",
-    "mini-mosi": "mini.mosi_files:MOSI",
-    "mini-mosei": "mini.mosi_files:MOSEI",
+    "mini-mosi": "mini.mosi:MOSI",
+    "mini-mosei": "mini.mosi:MOSEI",
     "mosi": "mosi:MOSI",
     "mosei": "mosi:MOSEI",
     "mosi-utterances": "mosi_utterances:ENTRY",
@@ -62,21 +61,17 @@ def load_dataset(
 ) -> dict[str, Dataset] | Dataset:
     """Load a data set.
 
+    A `ValueError` names an unknown name, split or option; a `DataError` the file that is missing or wrong, and the
+    remedy.
+
     Parameters
     ----------
     name : one of `names()`, or the address "package.module:name" of a loader or an `Entry`
     split : "train", "valid" or "test"; default all of them, as a dict
     root : folder of all data sets; default see `fetch.data_root`
     nonfinite : "error", "mask" or "zero"
-        Treatment of NaN and infinities in features (see `nonfinite.without_nonfinite`); never silent.
+        Treatment of NaN and infinities in features (see `base.without_nonfinite`); never silent.
     options : the data set's own, such as ``text="minilm"`` for "mosi-utterances"
-
-    Raises
-    ------
-    ValueError
-        For an unknown name, split or option.
-    DataError
-        Naming the file that is missing or wrong, and the remedy.
     """
     load = entry_of(name).load
     takes = signature(load)
@@ -102,10 +97,7 @@ def load_dataset(
 def inspect(path: str | Path) -> Contents:
     """Return the contents of a file or folder, whose format is found by its content; see `contents.Contents`.
 
-    Raises
-    ------
-    DataError
-        It does not exist, has no known format, or is broken.
+    A `DataError` says that it does not exist, has no known format, or is broken.
     """
     path = Path(path)
     if not path.exists():

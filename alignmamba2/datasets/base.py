@@ -1,8 +1,10 @@
-"""The data set that every loader returns, the error that every loader raises, and checks of loaders' options."""
+"""The data set that every loader returns, the error that every loader raises, and checks of options and of numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
@@ -11,6 +13,8 @@ from typing import Any, ClassVar
 import torch
 
 from ..batch import MultimodalBatch, Sample
+
+POLICIES = ("error", "mask", "zero")  # of NaN and infinities in features
 
 
 class DataError(ValueError):
@@ -44,20 +48,15 @@ class Dataset(torch.utils.data.Dataset):
 
     Attributes
     ----------
-    name, split : str
-    protocol : str
-        The split, labels and features, exactly. It goes into every result.
-    description : str
-    synthetic : bool
-        True if it is generated, not observed. Every table and figure of it says so.
+    protocol : the split, labels and features, exactly, for every result
+    synthetic : whether it is generated, not observed; every table and figure of it says so
     task : see `tasks.Task`; n_classes : int, of classes, labels or targets; 1 of one number
     readout : the readout that fits its labels, "mean", "per_step" or, with their modality as `anchor`, "anchor_steps"
     samples : sequence of Sample
         May be lazy and read a sample from disk on access. It should then have an attribute `labels`, a sequence of
         the N labels, so that labels are known without reading features.
     hashes : mapping of file name to SHA-256
-    notes : sequence of str
-        Remarks of the reader, such as "train/audio: 153 values were -inf, set to 0".
+    notes : remarks of the reader, such as "train/audio: 153 values were -inf, set to 0"
     encoders : mapping of modality to the name of an encoder
         For token ids and pictures: the encoder inside a model that they are made for. Empty for features.
     show : mapping of modality to a function of a `Sample`
@@ -217,3 +216,71 @@ def check_fraction(name: str, value: float) -> None:
     """Raise `ValueError` unless 0 < value < 1."""
     if not 0 < value < 1:
         raise ValueError(f"{name}: found {value!r}; expected a number between 0 and 1")
+
+
+def without_nonfinite(dataset: Dataset, policy: str = "error") -> Dataset:
+    """Return the same data set without NaN and infinities in its features.
+
+    Its `notes` and `protocol` tell the number of values, so that it is in every result. A warning tells it too. A
+    `DataError` names the split, the modality, the samples and the number of values. ("mosi" and "mosei" hold `-inf`,
+    which their store sets to 0 and counts under every policy, as the field's loaders do.)
+
+    Parameters
+    ----------
+    policy : treatment of a token that holds such a value
+        "error": none, it is refused. "mask": the token is skipped, as if it were not there (a modality whose every
+        token is masked is missing, a sample without any token is refused). "zero": the value is set to 0, the rest of
+        the token stays.
+    """
+    check_choice("nonfinite", policy, POLICIES)
+    if getattr(dataset.samples, "finite", False):  # a store holds finite numbers only, and opens without being read
+        return dataset
+    if policy == "error" and hasattr(dataset.samples, "labels"):
+        return dataset  # lazy: not all of it is read for this; a batch names the values that are not finite
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by modality and id
+    for sample in dataset.samples:
+        for m, x in sample.features.items():
+            if m in sample.masks:
+                x = x[sample.masks[m]]
+            if bad := x.numel() - int(torch.isfinite(x).sum()):
+                counts[m][sample.id] += bad
+    if not counts:
+        return dataset
+    summary = "; ".join(f"{m}: {_summary(by_id)}" for m, by_id in counts.items())
+    where = f"{dataset.name}, split {dataset.split!r}: NaN or infinite values in {summary}"
+    if policy == "error":
+        raise DataError(f"{where}. Load with nonfinite='mask' or 'zero' (in a recipe: under [data]), or mend the file")
+    ids = {i for by_id in counts.values() for i in by_id}
+    samples = Mapped(dataset.samples, partial(_treated, ids, policy))
+    empty = [s.id for s in samples if s.id in ids and not _any_token(s)] if policy == "mask" else []
+    if empty:
+        raise DataError(f"{where}; masked, no token is left of samples {empty[:5]}. Take them out, or use 'zero'")
+    done = "the tokens are masked" if policy == "mask" else "the values are set to 0"
+    warnings.warn(f"{where}; {done}", stacklevel=3)
+    values = sum(by_id.total() for by_id in counts.values())
+    return replace(
+        dataset,
+        samples=samples,
+        protocol=f"{dataset.protocol}, {values} NaN or infinite values: {policy}",
+        notes=(*dataset.notes, f"{dataset.split}: NaN or infinite values in {summary}; {done}"),
+    )
+
+
+def _treated(ids: Container[str], policy: str, sample: Sample) -> Sample:
+    if sample.id not in ids:
+        return sample
+    features = {m: torch.where(torch.isfinite(x), x, torch.zeros_like(x)) for m, x in sample.features.items()}
+    if policy == "zero":
+        return replace(sample, features=features)
+    masks = {m: torch.isfinite(x).all(-1) for m, x in sample.features.items() if x.is_floating_point()}
+    masks = {m: mask & sample.masks[m] if m in sample.masks else mask for m, mask in masks.items()}
+    return replace(sample, features=features, masks=masks)
+
+
+def _any_token(sample: Sample) -> bool:
+    return any(bool(sample.masks[m].any()) if m in sample.masks else len(x) for m, x in sample.features.items())
+
+
+def _summary(counts: Counter[str]) -> str:
+    examples = ", ".join(f"{name!r} ({n})" for name, n in list(counts.items())[:5])
+    return f"{counts.total()} in {len(counts)} samples: {examples}" + (", …" if len(counts) > 5 else "")

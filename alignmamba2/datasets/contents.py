@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..storage.file_array import blocks
-from ..storage.files import printable
+from ..storage.files import blocks, printable
 
 MOST_VALUES = 12  # labels of up to so many values are counted one by one
 BINS = 10
@@ -119,7 +118,8 @@ def histograms(contents: Contents) -> dict[str, dict[str, int]]:
     values = sorted(set(whole.tolist()))
     if whole.dtype.kind not in "fiu" or len(values) <= MOST_VALUES:
         counts = {name: Counter(x.tolist()) for name, x in labels.items()}
-        return {name: {_label(v): count[v] for v in values} for name, count in counts.items()}
+        words = {v: f"{v:g}" if isinstance(v, (int, float)) else str(v) for v in values}
+        return {name: {words[v]: count[v] for v in values} for name, count in counts.items()}
     finite = whole[np.isfinite(whole)]
     edges = np.linspace(finite.min(), finite.max(), BINS + 1)
     names = [f"{a:.3g} to {b:.3g}" for a, b in pairwise(edges)]
@@ -156,9 +156,12 @@ def report(contents: Contents) -> str:
     lines += [f"  SHA-256 {digest}  {name}" for name, digest in contents.hashes.items()]
     counts = histograms(contents)
     for name, part in contents.parts.items():
-        lines += ["", f"{name}: {_size(part, contents.group_name)}"]
+        size = len(part.labels if part.labels is not None else part.ids) or next(iter(part.fields.values())).shape[0]
+        groups = f", {len(set(part.groups))} {contents.group_name}s" if part.groups else ""
+        lines += ["", f"{name}: {size} samples{groups}"]
         lines += [f"  {field:24s} {', '.join([f'{x.shape} {x.dtype}', *_bad(x)])}" for field, x in part.fields.items()]
-        lines += [f"  {'tokens of ' + m:24s} {_spread(n)}" for m, n in part.lengths.items()]
+        spread = {m: f"{min(n)} to {max(n)}, median {np.median(n):g}" for m, n in part.lengths.items() if len(n)}
+        lines += [f"  {'tokens of ' + m:24s} {spread.get(m, 'none')}" for m in part.lengths]
         if name in counts:
             lines.append(f"  {'labels':24s} {', '.join(f'{label}: {n}' for label, n in counts[name].items())}")
     if len(contents.parts) > 1:
@@ -186,20 +189,6 @@ def lengths(contents: Contents) -> Mapping[str, Mapping[str, np.ndarray]]:
 def _bad(x: Field) -> list[str]:
     """Counts of values that are not finite, in words."""
     return [f"{n} {kind}" for n, kind in ((x.nan, "NaN"), (x.infinite, "infinite")) if n]
-
-
-def _size(part: Part, group: str) -> str:
-    size = len(part.labels) if part.labels is not None else len(part.ids) or next(iter(part.fields.values())).shape[0]
-    return f"{size} samples" + (f", {len(set(part.groups))} {group}s" if part.groups else "")
-
-
-def _spread(lengths: Sequence[int] | np.ndarray) -> str:
-    n = np.asarray(lengths)
-    return f"{n.min()} to {n.max()}, median {np.median(n):g}" if len(n) else "none"
-
-
-def _label(value: object) -> str:
-    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 def _quoted(text: str) -> str:

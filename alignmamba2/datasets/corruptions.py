@@ -33,7 +33,8 @@ from ..batch import Sample
 from .base import Dataset, Mapped, check_choice
 from .raw_modalities import RawModality, RawSamples
 
-KINDS = ("missing", "frames", "noise", "late", "blank")
+MOST = {"missing": 1.0, "frames": 1.0, "noise": np.inf, "late": 1.0, "blank": 10.0}  # severity of each kind
+KINDS = tuple(MOST)
 LEVELS = {"frames": ("words",), "noise": ("pixels", "metres"), "blank": ("words",)}
 UNKNOWN = "[UNK]"
 
@@ -43,21 +44,18 @@ def corrupt(
 ) -> Dataset:
     """Return the same data set, each sample corrupted when it is read; corruptions can be laid over each other.
 
-    Its protocol names the corruption, the modalities and the level.
+    Its protocol names the corruption, the modalities and the level. A `ValueError` names an unknown kind or modality, a
+    severity out of range, or a kind that none of the modalities can suffer.
 
     Parameters
     ----------
     kind : "missing", "frames", "noise", "late" or "blank", see the module
-    severity : float
-        A probability for "missing" and "frames"; from 0 to 1 for "late", to 10 for "blank"; at least 0 for "noise".
+    severity : a probability for "missing" and "frames", 0 to 1 for "late", to 10 for "blank", 0 or more for "noise"
     modalities : those to corrupt; default all, for "blank" the text, for "noise" all but words, for "late" the audio
-
-    Raises
-    ------
-    ValueError
-        For an unknown kind or modality, a severity out of range, or a kind that none of the modalities can suffer.
     """
-    _check(kind, severity)
+    check_choice("kind", kind, KINDS)
+    if not 0 <= severity <= MOST[kind] or not np.isfinite(severity):
+        raise ValueError(f"severity: found {severity!r}; {kind!r} takes a number from 0 to {MOST[kind]:g}")
     present, able = list(dataset.samples[0].features), can_suffer(dataset, kind)
     raws = dataset.samples.raws if isinstance(dataset.samples, RawSamples) else {}
     usual = [m for m in able if kind != "late" or m == "audio"]
@@ -86,22 +84,14 @@ def corrupt(
     return dataclasses.replace(dataset, samples=samples, show=show, protocol=protocol)
 
 
-def _check(kind: str, severity: float) -> None:
-    check_choice("kind", kind, KINDS)
-    most = {"missing": 1.0, "frames": 1.0, "late": 1.0, "noise": np.inf, "blank": 10.0}[kind]
-    if not 0 <= severity <= most or not np.isfinite(severity):
-        raise ValueError(f"severity: found {severity!r}; {kind!r} takes a number from 0 to {most:g}")
-
-
 def can_suffer(dataset: Dataset, kind: str) -> list[str]:
     """Return the modalities that this kind of corruption can be done to."""
     raws = dataset.samples.raws if isinstance(dataset.samples, RawSamples) else {}
-    return [m for m in dataset.samples[0].features if _suits(kind, m, raws)]
-
-
-def _suits(kind: str, modality: str, raws: Mapping[str, RawModality]) -> bool:
-    words = raws[modality].level == "words" if modality in raws else modality == "text"
-    return words if kind == "blank" else not (kind == "noise" and words and modality in raws)
+    every = list(dataset.samples[0].features)
+    words = [m for m in every if (raws[m].level == "words" if m in raws else m == "text")]
+    if kind == "blank":
+        return words
+    return [m for m in every if kind != "noise" or m not in words or m not in raws]
 
 
 def dice(seed: int, kind: str, sample: str, modality: str) -> np.random.Generator:

@@ -8,9 +8,9 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,32 +46,16 @@ def find_folder(root: str | Path | None, names: Sequence[str], members: Sequence
     return next((folder for folder in folders if any((folder / member).exists() for member in members)), None)
 
 
-class Index(Mapping[str, str]):
-    """An Index is the SHA-256 of many files, by path; it is read when the first of them is requested.
+def read_index(name: str, sha256: str, below: str = "") -> dict[str, str]:
+    """Return the SHA-256 of many files by path, as the package has them: lines "SHA-256  path", compressed by LZMA.
 
-    It comes with the package as text of that `sha256`, a line "SHA-256  path" per file, compressed by LZMA. With a
-    folder `below`, ending in "/", it is of the files in it alone, by their paths in it.
+    `sha256` is that of the lines. With a folder `below`, ending in "/", it is of the files in it, by their paths in it.
     """
-
-    def __init__(self, name: str, sha256: str, below: str = ""):
-        self.path, self.sha256, self.below = PUBLISHED / f"{name}.xz", sha256, below
-
-    @cached_property
-    def _hashes(self) -> dict[str, str]:
-        text = lzma.decompress(self.path.read_bytes())
-        if hashlib.sha256(text).hexdigest() != self.sha256:
-            raise DataError(f"{self.path}: damaged, or another index than {self.sha256}; install the package again")
-        pairs = (reversed(line.split("  ", 1)) for line in text.decode().splitlines())
-        return {path.removeprefix(self.below): digest for path, digest in pairs if path.startswith(self.below)}
-
-    def __getitem__(self, path: str) -> str:
-        return self._hashes[path]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._hashes)
-
-    def __len__(self) -> int:
-        return len(self._hashes)
+    text = lzma.decompress((PUBLISHED / f"{name}.xz").read_bytes())
+    if hashlib.sha256(text).hexdigest() != sha256:
+        raise DataError(f"{name}.xz: damaged, or another index than {sha256}; install the package again")
+    pairs = (reversed(line.split("  ", 1)) for line in text.decode().splitlines())
+    return {path.removeprefix(below): digest for path, digest in pairs if path.startswith(below)}
 
 
 @dataclass(frozen=True)
@@ -80,7 +64,7 @@ class Source:
 
     folder: str  # its name below the data root, and below a mirror
     url: str  # the home, ending in "/"
-    hashes: Mapping[str, str]  # SHA-256 by relative path; of many files an `Index`
+    hashes: Mapping[str, str]  # SHA-256 by relative path
     licence: str = "none stated"  # as the home states it; said before anything is downloaded
 
     def missing(self, root: Path) -> list[str]:
@@ -96,7 +80,7 @@ class Source:
         return not self.missing(data_root(root)) or self.mirror() is not None
 
     def hashes_in(self, folder: Path) -> tuple[dict[str, str], list[str]]:
-        """Return the SHA-256 of the files that a folder has, and the names of those that are not the published ones."""
+        """Return the SHA-256 of the files in a folder, and the names of those that are not the published ones."""
         names = [name for name in self.hashes if (folder / name).is_file()]
         digests = file_hashes([folder / name for name in names], data_root() / "cache")
         hashes = dict(zip(names, digests, strict=True))
@@ -208,11 +192,11 @@ class PipSource(Source):
 
 
 def published(name: str) -> Source:
-    """Return the source of this name in `published/sources.toml`; the hashes of many files are an `Index`."""
+    """Return the source of this name in `published/sources.toml`; the hashes of many files are in an index."""
     source = dict(_sources()[name])
     if "index" in source:
-        source["hashes"] = Index(**source.pop("index"))
-    return Source(**source)
+        source["hashes"] = read_index(**source.pop("index"))
+    return PipSource(**source) if "requirement" in source else Source(**source)
 
 
 @cache

@@ -5,18 +5,17 @@ These are MMSA's pickles (aligned or not), MulT's pickles, or a folder of the SD
 that are not finite are set to 0 (as MMSA does with `-inf`) and counted. From then on the store is opened, at once.
 """
 
-import dataclasses
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ..storage.files import file_hash
+from ..storage.files import file_hash, read_plain
 from ..storage.token_store import folder_of, read_notes
 from . import store
 from .base import DataError, Dataset, check_choice, splits_of
 from .contents import Contents, Field, Part
-from .fetch import data_root
+from .fetch import PUBLISHED, data_root
 from .formats import csd, mosi_pickles
 from .formats.hdf5 import reading, values
 from .formats.mosi_pickles import SPLITS, Utterances
@@ -26,21 +25,11 @@ from .registry import Entry
 STANDARD = {"mosi": (1284, 229, 686), "mosei": (16326, 1871, 4659)}
 WIDTHS = {"mosi": (5, 20), "mosei": (74, 35)}
 TITLES = {"mosi": "CMU-MOSI", "mosei": "CMU-MOSEI"}
-# As thuiar/MMSA's README lists them.
-PUBLISHED = {
-    "78e0f8b5ef8ff71558e7307848fc1fa929ecb078203f565ab22b9daab2e02524": "MMSA's MOSI/Processed/unaligned_50.pkl",
-    "d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9": "MMSA's MOSI/Processed/aligned_50.pkl",
-    "ad8b23d50557045e7d47959ce6c5b955d8d983f2979c7d9b7b9226f6dd6fec1f": "MMSA's MOSEI/Processed/unaligned_50.pkl",
-    "45eccfb748a87c80ecab9bfac29582e7b1466bf6605ff29d3b338a75120bf791": "MMSA's MOSEI/Processed/aligned_50.pkl",
-}
+KNOWN_FILES = read_plain(PUBLISHED / "mmsa.json")  # names by SHA-256, as thuiar/MMSA's README lists them
 LABELS = {split: f"y_{split}.h5" for split in SPLITS}
 PICKLES = (".pkl", ".pickle")
 BERT = "bert-base-uncased"  # whose tokenizer made MMSA's `text_bert`
 ALIGNMENTS = ("aligned", "unaligned")
-OTHER = (
-    "a pickle, but neither MMSA's nor MulT's; expected a dict of train, valid and test, each with text, audio, vision, "
-    "and regression_labels or labels"
-)
 
 
 def load(
@@ -53,6 +42,8 @@ def load(
 ) -> dict[str, Dataset]:
     """Load the three splits.
 
+    A `DataError` says that there is no file, or several fit, or it is broken, and the remedy.
+
     Parameters
     ----------
     name : "mosi" or "mosei"
@@ -63,11 +54,6 @@ def load(
         Kind of text that the file must hold; default any. Or "ids", of an MMSA pickle: the ids (T,) int64 of
         `text_bert` in place of BERT's features, for bert-base-uncased inside the model (`Dataset.encoders`).
     folds : for `.csd`, a file that lists the videos of each split (see `csd.py`)
-
-    Raises
-    ------
-    DataError
-        There is no file, or several fit, or it is broken; the message names it and the remedy.
     """
     if alignment is not None:
         check_choice("alignment", alignment, ALIGNMENTS)
@@ -79,24 +65,17 @@ def load(
             f"{data_root(root) / name}: no pickle and no .csd files there. Put the file there, or give root=FILE; "
             "data/README.md says where the files come from"
         )
-    # The shapes in each file tell its kind. Only the one that fits is converted.
-    kinds = {path: _kind(path, alignment) for path in candidates}
+    # The shapes in each file tell its alignment and its kind of text. Only the one that fits is converted.
+    kinds = {
+        path: (alignment or "aligned", csd.kind_of_text(path)) if path.is_dir() else mosi_pickles.peek(path)
+        for path in candidates
+    }
     fitting = [p for p, kind in kinds.items() if alignment in (None, kind[0]) and words in (None, kind[1])]
     if len(fitting) != 1:
         problem = f"{'none fits' if not fitting else 'several fit'} alignment={alignment!r}, text={text!r}"
         held = "; ".join(f"{path} is {', text '.join(kind)}" for path, kind in kinds.items())
         raise DataError(f"{TITLES[name]}: {problem}. There are: {held}. Say alignment= and text=, or give root=FILE")
     return _open(name, fitting[0], _stored(fitting[0], cache, alignment, folds), text == "ids")
-
-
-def _kind(path: Path, alignment: str | None) -> tuple[str, str]:
-    """Alignment and kind of text of a candidate."""
-    if path.is_dir():
-        return alignment or "aligned", csd.kind_of_text(path)
-    kind = mosi_pickles.peek(path)
-    if kind is None:
-        raise DataError(f"{path}: {OTHER}")
-    return kind
 
 
 def find(name: str, root: str | Path | None = None) -> list[Path]:
@@ -151,17 +130,12 @@ def _stored(path: Path, cache: Path, alignment: str | None, folds: str | Path | 
 
 def read(path: Path, alignment: str | None = None, folds: str | Path | None = None) -> Utterances:
     """Return the utterances of a pickle or of a folder of `.csd` files."""
-    if path.is_dir():
-        return csd.read(path, folds, alignment != "unaligned")
-    utterances = mosi_pickles.read(path)
-    if utterances is None:
-        raise DataError(f"{path}: {OTHER}")
-    return utterances
+    return csd.read(path, folds, alignment != "unaligned") if path.is_dir() else mosi_pickles.read(path)
 
 
 def _published(hashes: dict[str, str]) -> list[str]:
     unknown = "SHA-256 is none of those that MMSA publishes"
-    return [f"{n}: {PUBLISHED.get(digest, unknown)}" for n, digest in hashes.items() if n.endswith(PICKLES)]
+    return [f"{n}: {KNOWN_FILES.get(digest, unknown)}" for n, digest in hashes.items() if n.endswith(PICKLES)]
 
 
 def _open(name: str, path: Path, folder: Path, ids: bool) -> dict[str, Dataset]:
@@ -214,8 +188,7 @@ def inspect(path: Path) -> Contents | None:
         return _inspect_labels(path)
     else:
         return None
-    utterances = read(path)
-    hashes = {p.name: file_hash(p, _cache(None)) for p in files}
+    utterances, hashes = read(path), {p.name: file_hash(p, _cache(None)) for p in files}
     utterances.notes += _published(hashes)
     return utterances.contents(path, hashes)
 
@@ -237,9 +210,8 @@ def _inspect_labels(path: Path) -> Contents | None:
     return Contents(path, "labels of CMU-MOSI, without features", parts, problems=problems, hashes=hashes)
 
 
-def _entry(name: str) -> Entry:
-    bring = "see data/README.md: MMSA's or MulT's pickle, or the SDK's .csd files"
-    return Entry(name, partial(load, name), is_present=lambda root: bool(find(name, root)), bring=bring)
-
-
-MOSI, MOSEI = dataclasses.replace(_entry("mosi"), inspect=inspect), _entry("mosei")  # one inspects the files of both
+BRING = "see data/README.md: MMSA's or MulT's pickle, or the SDK's .csd files"
+MOSI, MOSEI = (
+    Entry(name, partial(load, name), lambda root, name=name: bool(find(name, root)), BRING, inspect=inspect)
+    for name in STANDARD
+)

@@ -1,17 +1,10 @@
 """CMU-MOSI on its standard split with its official labels: transcripts and sound of 2199 utterances.
 
-Three public sources are joined by video and order, because none has all:
-
-- transcripts and sound (openSMILE, 73 numbers per utterance) are those of `mosi_utterances`;
-- labels in [-3, 3] are the official ones, a `.csd` of the CMU-MultimodalSDK: the k-th row of a video belongs to the
-  video's k-th clip number (by start time it would not: in 7 videos a row stands out of that order);
-- the folds are the SDK's standard ones, 52 / 10 / 31 videos = 1284 / 229 / 686 utterances.
-
-The join is checked each time: the same 93 videos, as many utterances in each, and all 2199 binary labels of the first
-source are the signs of the official ones (0 counts as positive).
-
-The first source's text and video features are refused: they were fitted to the labels of its own training videos, and
-24 of the 31 standard test videos are among those.
+Three public sources are joined by video and order, because none has all (data/README.md#mosi-standard): transcripts and
+sound (openSMILE, 73 numbers per utterance) of `mosi_utterances`; official labels in [-3, 3] of a `.csd` of the
+CMU-MultimodalSDK, whose k-th row of a video belongs to the video's k-th clip number; the SDK's standard folds, 52, 10
+and 31 videos, 1284, 229 and 686 utterances. The join is checked each time: the same 93 videos, as many utterances in
+each, and all 2199 binary labels of the first source are the signs of the official ones (0 counts as positive).
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +15,7 @@ import torch
 
 from ..batch import Sample
 from ..encoders.cache import hash_items
+from ..encoders.text import sentence_encoder
 from ..storage.files import read_plain
 from .base import DataError, Dataset, check_choice, splits_of
 from .contents import Contents, Part
@@ -31,7 +25,6 @@ from .mosi_utterances import ROWS, read_videos
 from .mosi_utterances import SOURCE as UTTERANCES
 from .raw_modalities import AsTheyAre, RawModality, RawSamples, encoders_inside
 from .registry import Entry
-from .text_tokens import sentence_encoder
 
 NAME = "mosi-standard"
 LABELS = "CMU_MOSI_Opinion_Labels.csd"
@@ -58,23 +51,17 @@ def load(
     """Load the splits: a sample is an utterance, with id "video[k]" in the order spoken.
 
     Modalities are "text", one token per word piece or word, and "audio", one token (1, 73). Transcripts are read in
-    lower case (the file has capitals). `Sample.group` is the video, and utterances follow each other as spoken.
+    lower case (the file has capitals). `Sample.group` is the video, and utterances follow each other as spoken. A
+    `ValueError` names the option, that of text and video features that know test labels too; a `DataError` says that a
+    file is missing or changed, the two sources do not fit, or the folds leave videos out.
 
     Parameters
     ----------
-    root : folder of all data sets
     text : "minilm", "mpnet", the name of a Hugging Face text model, or "words" (no learning, see `WordEncoder`)
     modalities : of "text" and "audio"
     folds : JSON file {"train": [videos], "valid": …, "test": …} or the SDK's .py, in place of the standard folds
     encode : False for an encoder inside the model: text is then token ids (T,) int64, at most 64, and
         `Dataset.encoders` names it
-
-    Raises
-    ------
-    ValueError
-        Naming the option; for the text and video features that know test labels too.
-    DataError
-        A file is missing or changed, the two sources do not fit, or the folds leave videos out.
     """
     if text == "released" or "video" in modalities:
         raise ValueError(f"{'text' if text == 'released' else 'modalities'}: refused. {KNOWS_TEST}")

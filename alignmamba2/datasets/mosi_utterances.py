@@ -2,14 +2,8 @@
 
 Files of Poria et al. (ACL 2017): per modality `<m>/<m>_{train,test}0.csv`, one row per utterance, features and then the
 label 0/1; `text_{train,test}.csv`, whose first column is the row's index into `transcripts.csv`, which gives
-`video_clip`, the words and the label. 62 videos train, 31 test, no speaker in both.
-
-Two traps in these files, both handled here:
-
-- **The row order gives the label away.** Within a split all positive utterances come before all negative ones. A model
-  could read the label off the position, so utterances are put in the order spoken, by clip number.
-- **The text features were trained on the training labels** (98 % accuracy on training videos before any fusion), so
-  validation on them says little. They are kept, as published; `text="minilm"` is free of that.
+`video_clip`, the words and the label. 62 videos train, 31 test, no speaker in both. data/README.md#mosi-utterances
+tells their traps: the row order gives the label away, and text and video features know training labels.
 """
 
 from __future__ import annotations
@@ -46,11 +40,8 @@ def load(
 
     Parameters
     ----------
-    root : folder of all data sets
-    text : "released" (the published 100-d features), or "minilm"
-        "minilm" takes frozen sentence embeddings of the transcripts (see `encoders.MiniLM`), cached on disk.
-    valid_fraction, split_seed
-        Share of the 62 training *videos* that validates, and the seed of the draw.
+    text : "released", the published 100-d features, or "minilm", frozen embeddings of the transcripts (see `MiniLM`)
+    valid_fraction, split_seed : share of the 62 training *videos* that validates, and the seed of the draw
     """
     check_choice("text", text, TEXTS)
     check_fraction("valid_fraction", valid_fraction)

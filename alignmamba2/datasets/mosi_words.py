@@ -1,8 +1,8 @@
 """CMU-MOSI's published validation split as word-aligned sequences: 229 utterances with sound and face of every word.
 
-One pickle, a list of ((word indices, FACET (T, 47), COVAREP (T, 74), words), label (1, 1), "video[k]"). It is for
-looking at real tokens: the k-th frame of sound and face belongs to the k-th word, so the true partners are known and
-transport plans can be judged. Its 10 videos are split here by video, a split of our own: no published number compares.
+One pickle, a list of ((word indices, FACET (T, 47), COVAREP (T, 74), words), label (1, 1), "video[k]"). The k-th frame
+of sound and face belongs to the k-th word, so the true partners are known and transport plans can be judged. Its 10
+videos are split here by video, a split of our own: no published number compares.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..batch import Sample
+from ..encoders.text import WordEncoder, WordMeans
 from .base import DataError, Dataset, splits_of
 from .contents import Contents, Field, Part
 from .fetch import data_root, published
@@ -19,7 +20,6 @@ from .formats.mosi_pickles import string
 from .formats.unpickle import read_pickle
 from .registry import Entry
 from .store import video_of
-from .text_tokens import WordEncoder, WordMeans
 
 NAME = "mosi-words"
 FILE = "dev.pkl"
@@ -33,7 +33,6 @@ def load(root: str | Path | None = None, *, text: str = "words", split_seed: int
 
     Parameters
     ----------
-    root : folder of all data sets
     text : "words" (by their letters, see `WordEncoder`), "minilm", "mpnet", or the name of a Hugging Face text model,
         of which a word's token is the mean over its pieces
     split_seed : seed of the draw of 6 / 2 / 2 videos
@@ -67,14 +66,10 @@ def read(path: Path) -> list[Sample]:
 
     A `DataError` names the file, the entry and what does not fit: shapes, a label out of range, no word.
     """
-    return [_sample(path, number, entry) for number, entry in enumerate(_entries(path))]
-
-
-def _entries(path: Path) -> list[Any]:
     entries = read_pickle(path)
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{path}: a {type(entries).__name__}; expected a list of utterances. Fetch it again")
-    return entries
+    return [_sample(path, number, entry) for number, entry in enumerate(entries)]
 
 
 def _sample(path: Path, number: int, entry: Any) -> Sample:

@@ -1,12 +1,6 @@
 """MVSA-Single: tweets with a picture, positive, neutral or negative.
 
-Two layouts are read, together or alone:
-
-- **the original folder**: `labelResultAll.txt` (number, annotation of the text, annotation of the picture),
-  `data/{number}.txt` in gb18030, `data/{number}.jpg`.
-- **QMF's splits**: `train.jsonl`, `dev.jsonl`, `test.jsonl`, beside them the same `data/{number}.jpg`. Their texts were
-  misread as latin-1 when they were made; they are repaired.
-
+The original folder and QMF's splits are read, together or alone (data/README.md#mvsa has their tree and their traps).
 Two protocols, whose numbers cannot be compared:
 
 - `agree-2592`: both annotations are equal. 1555 / 518 / 519, as in the .jsonl files; without them, a split of our own
@@ -14,8 +8,6 @@ Two protocols, whose numbers cannot be compared:
 - `merged-4511`: a neutral annotation yields to the other, positive against negative is left out; 2683 positive, 470
   neutral, 1358 negative. 3611 / 450 / 450 by a split of our own, drawn with `split_seed` class by class: CLMLF, whose
   sizes these are, has its own lists, which are not among the public files here. It needs data/{number}.txt.
-
-Of the published splits, 21 test and 28 validation texts are also in train; `Dataset.notes` counts them.
 """
 
 import dataclasses
@@ -28,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..encoders.text import sentence_encoder
 from .base import DataError, Dataset, Mapped, check_choice, splits_of
 from .contents import Contents, Part
 from .fetch import data_root, find_folder
@@ -36,7 +29,6 @@ from .formats.images import LARGE, SIZE, central, picture_encoder, read_picture
 from .formats.mvsa_files import BRING, CLASSES, FETCH, LABELS, NAME, PLANTED, SOURCE, SPLITS, TWEETS, Pair
 from .raw_modalities import RawModality, RawSamples, encoders_inside
 from .registry import Entry
-from .text_tokens import sentence_encoder
 
 PROTOCOLS = ("agree-2592", "merged-4511")
 PICTURES = ("require", "mask", "drop", "none")
@@ -65,7 +57,7 @@ def load(
         "require": refuse, with their number. "mask": keep the text, with the picture as a missing modality. "drop":
         leave the pair out. "none": take no pictures at all, text is the only modality.
     image : "patches", "efficientnet-lite0", or the name of a Hugging Face vision model
-    text : "words" (no learning, see `text_tokens.WordEncoder`), "minilm", or the name of a Hugging Face text model
+    text : "words" (no learning, see `WordEncoder`), "minilm", or the name of a Hugging Face text model
     split_seed : seed of splits of our own
     encode : False for encoders inside the model: samples then hold token ids (T,) int64 and pictures (1, 256, 256, 3)
         uint8 (the shorter side becomes 256, the central square is kept), and `Dataset.encoders` names both encoders
@@ -111,12 +103,9 @@ def datasets(
 ) -> dict[str, Dataset]:
     """Return the splits of pairs; options as of `load`, `partners` as of `RawSamples`."""
     bad: dict[str, str] = {}
-    notes, raws = [], {}
-    if pictures == "none":
-        image = "none"
-        encoders = encoders_inside(encode, text=text)
-    else:
-        encoders = encoders_inside(encode, text=text, image=image)
+    notes, raws, image = [], {}, "none" if pictures == "none" else image
+    encoders = encoders_inside(encode, text=text, **({} if pictures == "none" else {"image": image}))
+    if pictures != "none":
         bad, key = files.survey(pairs, cache)
         summary = _summary(bad)
         if bad and (pictures == "require" or len(bad) == len(pairs)):
@@ -130,13 +119,18 @@ def datasets(
         protocol += f", pictures {summary}: {pictures}" if bad else ""
         if pictures == "drop":
             pairs = [p for p in pairs if p.id not in bad]
-        raws["image"] = _raw_pictures(pairs, [p.id not in bad for p in pairs], image, key, cache, encode)
+        size, key = SIZE if encode else LARGE, f"mvsa {key} {len(pairs)}"
+        items = Mapped(pairs, lambda p: central(read_picture(p.picture), size))
+        named, present = partial(picture_encoder, image, encode=encode), [p.id not in bad for p in pairs]
+        raws["image"] = RawModality(items, present, "pixels", key, named, cache, noise=NOISE)
     empty = [p.id for p in pairs if not p.text.split()]
     if mute := [i for i in empty if pictures == "none" or i in bad]:
         raise DataError(f"{pairs[0].picture.parent}: pairs {mute[:5]} ({len(mute)}) have neither text nor picture")
     if empty:
         notes.append(f"texts: {len(empty)} are empty, and count as missing: {', '.join(empty[:5])}")
-    raws = {"text": _raw_texts([p.text for p in pairs], text, cache, encode), **raws}
+    words, texts = sentence_encoder(text, encode), [p.text for p in pairs]
+    key, present = hashlib.sha256("\0".join(texts).encode()).hexdigest(), [bool(t.split()) for t in texts]
+    raws = {"text": RawModality(texts, present, "words", key, lambda: words, cache, names=words.pieces), **raws}
     rows = {split: [i for i, p in enumerate(pairs) if p.split == split] for split in SPLITS}
     same = files.repeated({split: [pairs[i].text for i in r] for split, r in rows.items()})
     notes.append(f"texts that are also in train: {same['valid']} of valid, {same['test']} of test")
@@ -157,21 +151,6 @@ def datasets(
 
 def _summary(bad: dict[str, str]) -> str:
     return ", ".join(f"{list(bad.values()).count(kind)} {kind}" for kind in ("missing", "unreadable"))
-
-
-def _raw_pictures(
-    pairs: Sequence[Pair], present: list[bool], encoder: str, key: str, cache: Path, encode: bool
-) -> RawModality:
-    items = Mapped(pairs, lambda p: central(read_picture(p.picture), SIZE if encode else LARGE))
-    key = f"mvsa {key} {len(pairs)}"
-    named = partial(picture_encoder, encoder, encode=encode)
-    return RawModality(items, present, "pixels", key, named, cache, noise=NOISE)
-
-
-def _raw_texts(texts: Sequence[str], encoder: str, cache: Path, encode: bool) -> RawModality:
-    words = sentence_encoder(encoder, encode)
-    key = hashlib.sha256("\0".join(texts).encode()).hexdigest()
-    return RawModality(texts, [bool(t.split()) for t in texts], "words", key, lambda: words, cache, names=words.pieces)
 
 
 def read_pairs(folder: Path, protocol: str, split_seed: int = 0) -> tuple[list[Pair], str]:

@@ -1,19 +1,9 @@
 """NYU-Depth V2, scene classification: a colour picture and a depth map, ten classes.
 
-Three layouts are read, whichever is there, in this order:
-
-- **labelled set**: `nyu_depth_v2_labeled.mat` (MATLAB v7.3, which is HDF5) and `splits.mat` (MATLAB v5, 1-based row
-  numbers). HDF5 has MATLAB's axes in reverse: `images` (N, 3, 640, 480) uint8, `depths` and `rawDepths` (N, 640, 480)
-  float32 in metres; `sceneTypes` and `scenes` are references to (n, 1) character codes. Reads a frame when it is first
-  requested, so the 2.8 GB are never in memory.
-- **frames**: `frames/images/{n}.jpg` and `frames/depths/{n}.png`, which can be fetched: 8-bit depth in steps of 3.9 cm.
-  Their labels come with the package; 341 of 795 training labels are derived (see `nyu_files.Scenes`), and every result
-  says so. A scene is a run of neighbouring frames of one type and one part of the split (why: data/README.md).
-- **folders**, as QMF and TMC use them: `nyud2_trainvaltest/{train,test}/<class>/*.png`, colour on the left half of a
-  picture and depth (usually HHA) on the right.
-
-The 27 scene types become 10 classes as in Gupta et al. (see `nyu_files.scene_class`). Validation is drawn from the
-training frames alone, whole scenes together. (QMF's published "validation" is the test folder; never do that.)
+Three layouts are read, whichever is there, in this order: the labelled set, `frames/` and folders (data/README.md#nyu
+has their trees and homes, and `nyu_files` reads them). The 27 scene types become 10 classes as in Gupta et al.
+Validation is drawn from the training frames alone, whole scenes together. (QMF's published "validation" is the test
+folder; never do that.)
 
 Frames are resized to 224 × 224; for encoders inside the model to 256 × 341, colour and depth alike, so that one random
 crop of 224 × 224 can be taken of both.

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from ..encoders.cache import hash_items
+from ..encoders.text import sentence_encoder
 from .base import Dataset, Mapped, similar, splits_of
 from .fetch import data_root
 from .formats.images import LARGE, SIZE, central, picture_encoder, pixels_of, read_picture
 from .labels import is_missing, read_labels
 from .mvsa import split_by_class
 from .raw_modalities import AsTheyAre, RawModality, RawSamples
-from .text_tokens import sentence_encoder
 
 SHARES = {"train": 70, "valid": 15, "test": 15}
 SPLITS = {"training": "train", "val": "valid", "validation": "valid", "dev": "valid"} | {s: s for s in SHARES}

@@ -21,7 +21,7 @@ import torch
 from ..batch import Sample
 from ..encoders import token_ids
 from .base import DataError, Dataset, splits_of
-from .fetch import PipSource
+from .fetch import published
 from .registry import Entry
 
 NAME = "rated-sentences"
@@ -37,13 +37,7 @@ KINDS = {
 SHARES = {"train": 0.92, "valid": 0.04, "test": 0.04}
 LONGEST = 64  # word pieces
 
-SOURCE = PipSource(
-    folder="spoken_reviews",
-    url="https://pypi.org/project/vaderSentiment/3.3.2/",
-    hashes={ARCHIVE: "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"},
-    licence="MIT",
-    requirement="vaderSentiment==3.3.2",
-)
+SOURCE = published("rated_sentences")
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,6 @@ def load(
 
     Parameters
     ----------
-    root : folder of all data sets
     text : the encoder, "minilm", "mpnet", or the name of a Hugging Face text model
     kinds : of what is rated, out of "films", "goods", "news", "tweets"
     split_seed : seed of the draw of the splits

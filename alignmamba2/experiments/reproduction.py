@@ -24,7 +24,8 @@ from ..batch import MultimodalBatch
 from ..datasets import Dataset, entry_of, is_present, load_dataset, similar
 from ..datasets.corruptions import can_suffer, corrupt
 from ..effects import fusion_parameters
-from ..metrics import calibration_error
+from ..encoders import Encoder, EncoderConfig
+from ..metrics import calibration_error, classification_metrics, regression_metrics
 from ..recipes import Recipe
 from ..storage.files import FileError, json_digest, read_json, write_json
 from ..training import Machines, fit
@@ -32,15 +33,14 @@ from ..training.evaluation import outputs
 from ..training.kept_states import prepared
 from ..training.machines import process
 from .benchmarks import FULL, Variant, benchmark_of, variants
-from .linear import fit_linear
-from .results import provenance
+from .results import provenance, summarise, summary_of
 from .seeds import load_described, validation_metrics
-from .statistics import published, summarise, summary_of
 
 MACHINES = asdict(Machines())  # the defaults
 # Severities, as the data set's noise counts them (see `datasets.corruptions`): of features, and QMF's of pictures.
 NOISE = {False: (0.5, 1.0, 2.0), True: (5.0, 10.0)}
 LATE = 0.25  # of the audio's length
+STRENGTHS = tuple(10.0**k for k in range(-4, 3))  # C of the logistic regression; 1/α of the ridge regression
 
 
 def reproduce(
@@ -59,6 +59,9 @@ def reproduce(
 ) -> dict[str, Any]:
     """Train and evaluate AlignMamba-2, its baselines and its ablations on benchmarks; return what the report says.
 
+    That is provenance, and for each benchmark its protocol, hashes, published numbers and one row per variant, or
+    "missing", how to bring its files.
+
     Parameters
     ----------
     names : names as of `benchmark_of`
@@ -71,12 +74,6 @@ def reproduce(
     equal : "stored" or "active", the parameters that baselines have as many of; default: the recipe's, see `Benchmark`
     machines : options of `fit` that say what trains, such as devices; where processes train together, `jobs` is 1,
         the first of them evaluates and writes, and the others get an empty report
-
-    Returns
-    -------
-    dict
-        Provenance, and for each benchmark its protocol, hashes, published numbers and one row per variant; or
-        "missing", how to bring its files.
     """
     machines = {k: v for k, v in (machines or {}).items() if v not in (None, MACHINES[k])}
     if jobs > 1 and "devices" in machines:
@@ -91,7 +88,7 @@ def reproduce(
         if not is_present(recipe.dataset):
             how = entry_of(recipe.dataset).command
             say(f"{name}: data not present. {how}")
-            benchmarks[name] = {"missing": how, "published": published(of[name])}
+            benchmarks[name] = {"missing": how, "published": list(of[name].published)}
             continue
         datasets = load_described(recipe, say, name)
         _check_labels(name, datasets)
@@ -304,3 +301,55 @@ def _only(batch: MultimodalBatch, modalities: Sequence[str]) -> MultimodalBatch:
     mask = batch.masks[modalities[0]].clone()
     mask[empty, 0] = True
     return replace(batch, masks={**batch.masks, modalities[0]: mask})
+
+
+def fit_linear(datasets: Mapping[str, Dataset], recipe: Recipe | None = None) -> dict[str, Any]:
+    """Fit logistic or ridge regression (scikit-learn) and return what a run of `reproduce` records of it.
+
+    Token ids and pictures are read by the encoder that they were made for, frozen, pictures as the recipe says; values
+    are standardised by the training split. The strength of the penalty is chosen among `STRENGTHS` on the validation
+    split, by the accuracy or the mean absolute error; with the recipe's `refit`, that split then trains too.
+    """
+    train = datasets["train"]
+    settings = recipe.model.get("encoders", {}) if recipe else {}
+    views = {m: {k: v for k, v in s.items() if k in ("size", "grid", "mirror", "bf16")} for m, s in settings.items()}
+    encode = {m: Encoder(EncoderConfig(name, **views.get(m, {}))) for m, name in train.encoders.items()}
+    frozen = SimpleNamespace(encode=encode)
+    x, y = {}, {}
+    for split, dataset in datasets.items():
+        x[split] = np.stack([_means(sample.features) for sample in prepared(dataset, frozen)])
+        y[split] = np.array([float(label) for label in dataset.labels])
+    mean, sd = x["train"].mean(0), x["train"].std(0)
+    x = {split: (part - mean) / np.where(sd > 1e-8, sd, 1) for split, part in x.items()}
+    fitted = [_fit(x["train"], y["train"], train.task, strength) for strength in STRENGTHS]
+    scores = [_metrics(model.predict(x["valid"]), y["valid"], train) for model in fitted]
+    best = min(range(len(fitted)), key=lambda i: scores[i].get("mae", -scores[i]["accuracy"]))
+    if recipe and recipe.training.refit:
+        both = (np.concatenate([part["train"], part["valid"]]) for part in (x, y))
+        fitted[best] = _fit(*both, train.task, STRENGTHS[best])
+    prediction = fitted[best].predict(x["test"])
+    return {
+        "parameters": int(sum(np.size(part) for part in (fitted[best].coef_, fitted[best].intercept_))),
+        "valid": scores[best],
+        "test": _metrics(prediction, y["test"], train),
+        "prediction": prediction.tolist(),
+        "strength": STRENGTHS[best],
+        "settings_tried": len(STRENGTHS),
+    }
+
+
+def _means(features: Mapping[str, torch.Tensor]) -> np.ndarray:
+    return torch.cat([x.double().mean(0) if len(x) else x.new_zeros(x.shape[1]) for x in features.values()]).numpy()
+
+
+def _fit(x: np.ndarray, y: np.ndarray, task: str, strength: float) -> Any:
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    model = Ridge(alpha=1 / strength) if task == "regression" else LogisticRegression(C=strength, max_iter=2000)
+    return model.fit(x, y if task == "regression" else y.astype(int))
+
+
+def _metrics(prediction: np.ndarray, target: np.ndarray, dataset: Dataset) -> dict[str, float | None]:
+    if dataset.task == "regression":
+        return regression_metrics(torch.from_numpy(prediction), torch.from_numpy(target))
+    return classification_metrics(torch.from_numpy(prediction), torch.from_numpy(target).long(), dataset.n_classes)

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import GroupKFold, ParameterGrid, ParameterSampler, StratifiedGroupKFold
 from torch import Tensor
-from torch.utils.data import ConcatDataset
+from torch.utils.data import ConcatDataset, Subset
 from tqdm import tqdm
 
 from ..baselines import OURS, counted, matching_width, parameter_count
@@ -24,24 +24,8 @@ from ..training.best import sign_of
 from ..training.fitting import settings_of
 from ..training.kept_states import content_hash
 from .reproduction import fingerprint
-from .results import provenance
+from .results import mean_and_sd_of, provenance
 from .seeds import load_described
-from .statistics import mean_and_sd_of
-
-
-@dataclass(frozen=True)
-class Part(Sequence[Sample]):
-    """Part is some of a split's samples, by their places; `keys` names its raw inputs for the store of states."""
-
-    samples: Sequence[Sample]
-    places: Sequence[int]
-    keys: Mapping[str, str]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.samples[self.places[index]]
 
 
 def search(
@@ -62,7 +46,8 @@ def search(
 
     Samples of one group, such as a video or a scene, are never on both sides. A setting's score is the mean over folds
     of the recipe's `monitor` at the epoch that is best on average, so the number of epochs is chosen, too. The test
-    split is not touched.
+    split is not touched. The result has provenance, protocol, "trials" (every setting with kind, size, curves by fold,
+    score and epochs) and "chosen", for each kind the place of its best trial.
 
     Parameters
     ----------
@@ -74,12 +59,6 @@ def search(
     trials : settings per kind, the recipe's own included
     folder : where finished trainings are kept, one file each, which are not run again
     fast : two epochs per training: to see that everything runs
-
-    Returns
-    -------
-    dict
-        Provenance, protocol, "trials" (every setting with kind, size, curves by fold, score and epochs) and "chosen",
-        for each kind the place of its best trial.
     """
     base = Recipe.load(recipe)
     splits = load_described(base, say)
@@ -156,9 +135,10 @@ def _sized(
 
 
 def _part(dataset: Dataset, pool: Sequence[Sample], names: Mapping[str, str], places: Sequence[int]) -> Dataset:
-    cut = json_digest(places)[:16]
-    keys = {m: f"{name}, part {cut}" for m, name in names.items()}
-    return replace(dataset, split=f"part {cut}", samples=Part(pool, places, keys))
+    """Some of the samples as a split; `keys` names its raw inputs for the store of states."""
+    cut, samples = json_digest(places)[:16], Subset(pool, places)
+    samples.keys = {m: f"{name}, part {cut}" for m, name in names.items()}
+    return replace(dataset, split=f"part {cut}", samples=samples)
 
 
 def _curve(recipe: Recipe, fold: Mapping[str, Dataset], seed: int, folder: Path, data: str) -> list[dict[str, float]]:

@@ -20,7 +20,7 @@ from ..training import evaluate, fit, training_notes
 from ..training.kept_states import prepared
 from ..training.machines import process
 from .benchmarks import ABLATIONS
-from .statistics import describe, mean_and_sd_of
+from .results import describe, mean_and_sd_of
 
 if TYPE_CHECKING:
     import pandas
@@ -43,6 +43,9 @@ def run_seeds(
 ) -> dict[str, Any]:
     """Train a recipe once per seed; evaluate each model, chosen on validation, once on the test split.
 
+    The result has the recipe as run, the protocol and hashes of the data, one entry per seed ("seed", "best_epoch",
+    "valid", "test", "seconds") and "test": mean and sd of each metric over seeds.
+
     Parameters
     ----------
     overrides : mapping such as ``{"model.d_model": 32}``
@@ -51,12 +54,6 @@ def run_seeds(
     datasets : splits to use in place of the recipe's, which are otherwise loaded and described through `say`
     machines : the options of `fit` that say what trains, such as devices and precision
     overwrite : train anew where the folder has a finished run; else the same run is taken as it is, and another refused
-
-    Returns
-    -------
-    dict
-        The recipe as run, the protocol and hashes of the data, one entry per seed ("seed", "best_epoch", "valid",
-        "test", "seconds") and "test": mean and sd of each metric over seeds.
     """
     loaded = Recipe.load(recipe, overrides)
     datasets = datasets or load_described(loaded, say)

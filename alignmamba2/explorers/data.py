@@ -25,18 +25,9 @@ class DataExplorer(Explorer):
 
     One strip per modality: a column is a token, a row a feature, standardised (red is above its mean, blue below). The
     grey behind is padding, up to the longest sample of the batch. A batch is made of neighbours, in the order of the
-    file or by number of tokens.
+    file or by number of tokens. `padding` is, by modality, the share of the batch's tokens that are padding.
 
-    Parameters
-    ----------
-    splits : mapping of split name to Dataset
-    split, sample : what is drawn first
-    batch : samples in a batch at first, one of `BATCHES`
-    **options : those of `Explorer`
-
-    Attributes
-    ----------
-    padding : mapping of modality to the share of the batch's tokens that are padding
+    `splits` are data sets by name; `split`, `sample` and `batch`, one of `BATCHES`, are what is drawn first.
     """
 
     def __init__(
@@ -97,7 +88,6 @@ class DataExplorer(Explorer):
         return {m: np.array([len(s.features[m]) for s in samples]) for m in self._modalities}
 
     def _scale_of(self, split: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Return mean and standard deviation of each feature, by modality."""
         dataset = self._splits[split]
         samples = [dataset[i] for i in range(min(SEEN, len(dataset)))]
         tokens = {m: np.concatenate([array(s.features[m])[:, :FEATURES] for s in samples]) for m in self._modalities}
@@ -108,7 +98,6 @@ class DataExplorer(Explorer):
         return Counter(name for label in dataset.labels for name in _label_names(dataset, label))
 
     def _batch(self, split: str, sample: int, size: int, order: str) -> np.ndarray:
-        """Return the samples of the batch that a sample is in."""
         places = np.arange(len(self._splits[split]))
         if order == ORDERS[1]:
             places = np.argsort(sum(self._lengths(split).values()), kind="stable")

@@ -24,18 +24,11 @@ class DiscrepancyExplorer(Explorer):
     """The MMD between two clouds of tokens, by bandwidth and kernel, with the permutation test's p-value.
 
     Left: both clouds along the line through their means, and the witness, the function that tells them apart best.
-    Middle: MMD² by bandwidth. Right: MMD² of relabelled tokens, which is what chance gives.
+    Middle: MMD² by bandwidth. Right: MMD² of relabelled tokens, which is what chance gives. `test` is the
+    PermutationTest that is drawn, of the unbiased estimate.
 
-    Parameters
-    ----------
-    clouds : mapping of a pair's name to (x (N, d), y (M, d))
-    names : mapping of a pair's name to (name of x, name of y), optional
-    size : tokens of each cloud at first
-    **options : those of `Explorer`
-
-    Attributes
-    ----------
-    test : PermutationTest that is drawn; its MMD² is the unbiased estimate
+    `clouds` are, by a pair's name, (x (N, d), y (M, d)), and `names` those of x and y; `size` are the tokens of each at
+    first.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 import html
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import Any, Unpack
 
 import ipywidgets as widgets
@@ -27,29 +28,19 @@ NONE = np.array([], int)
 Planes = tuple[np.ndarray, np.ndarray]
 
 
-class Cancelled(Exception):
-    """The planes that are being computed are not wanted any more."""
-
-
 class EmbeddingExplorer(Explorer):
     """Tokens on a plane before and after fusion (UMAP); the same token is the same point in both.
 
     A new plane takes a second or more. It is computed in a thread, with a bar that shows the progress and a button that
     stops it, and kept. Colours and highlights answer at once. Points selected with the mouse (box or lasso) stay bright
     in both panels, a sample chosen with the slider is ringed. Below stand the samples that they belong to, their words
-    and, if the data set has them, their pictures.
+    and, if the data set has them, their pictures. `planes` are those drawn, (before (N, 2), after (N, 2)).
 
     Parameters
     ----------
-    trace : of many samples
     dataset : the samples of the trace, in its order, for their pictures and the names of the classes
     most : number of tokens at most, drawn evenly over modalities
     wait : whether to compute planes before answering, as a page or a test needs it
-    **options : those of `Explorer`
-
-    Attributes
-    ----------
-    planes : (before (N, 2), after (N, 2)) that are drawn
     """
 
     def __init__(
@@ -66,9 +57,8 @@ class EmbeddingExplorer(Explorer):
         self._tokens, self._values = tokens_of(trace, most, random_state), _values(trace)
         self._modalities = list(dict.fromkeys(self._tokens.modality.tolist()))
         self._members = {m: np.flatnonzero(self._tokens.modality == m) for m in self._modalities}
-        self._classes: list[str] = []  # for numbers
-        if trace.logits is not None:
-            self._classes = class_names(getattr(dataset, "classes", ()), trace.logits.shape[-1])
+        count = 0 if trace.logits is None else trace.logits.shape[-1]  # for numbers there are no classes
+        self._classes = class_names(getattr(dataset, "classes", ()), count)
         interactive = options.get("interactive", True)
         self._wait = wait or not interactive
         self._computed: dict[tuple[int, float], Planes] = {}
@@ -166,7 +156,7 @@ class EmbeddingExplorer(Explorer):
     def _work(self, key: tuple[int, float]) -> None:
         def progress(share: float) -> None:
             if self._wanted != key:
-                raise Cancelled
+                raise CancelledError
             self._progress.value = share
 
         with self._reporting():
@@ -175,7 +165,7 @@ class EmbeddingExplorer(Explorer):
                     progress(0)
                     planes = self._compute(key, progress)
                     progress(1)
-            except Cancelled:
+            except CancelledError:  # not wanted any more
                 return
             self._computed[key] = planes
             self._end()

@@ -21,18 +21,10 @@ class RoutingExplorer(Explorer):
     """The share of a token's own expert, token by token and on average, by sample, layer and routing.
 
     Routing is that of the model (or of one of several), or of the same model with experts switched off; how far this
-    moves predictions is said below.
+    moves predictions is said below. `shares` are, by modality, the own expert's shares of the tokens (T_m,), as drawn.
 
-    Parameters
-    ----------
-    models : a model, or a mapping of name to model
-        Such as {"modality": model, "gated": other}, trained on the same data.
-    samples : number of first samples that are averaged, for comparison
-    **options : those of `Explorer`
-
-    Attributes
-    ----------
-    shares : mapping of modality to the own expert's share of each token (T_m,), as drawn
+    `models` are one, or several of the same data, such as {"modality": model, "gated": other}; as many first `samples`
+    are averaged, for comparison.
     """
 
     def __init__(self, models: Any, dataset: Any, *, samples: int = 40, **options: Unpack[PanelOptions]):

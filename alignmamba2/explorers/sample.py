@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..figures import look
-from ..figures.attribution import direction_of
 from ..figures.pictures import of_sample
+from ..figures.scan import direction_of
 from ..figures.style import INK, LIGHT, QUIET, array, class_names, quoted, short, titled, token_names
 from ..model.config import STEPS
 from ..trace import Attribution, Trace
@@ -24,19 +24,14 @@ class SampleExplorer(Explorer):
     """Words, loudness, prediction and what each token added to it; switch a modality off and see it move.
 
     One row per modality: bars are what each token adds to the prediction (exact for the last layer, see
-    `Trace.attribution`). The band behind is how strong its features are, for sound the envelope.
+    `Trace.attribution`). The band behind is how strong its features are, for sound the envelope. `trace` is the one
+    that is drawn, with the modalities that are switched on.
 
     Parameters
     ----------
     dataset : `dataset.show["audio"]` gives the envelope; left out, it is the length of the standardised features
-    sample : the sample that is drawn first
     picture : function of a Sample that returns an array (H, W, 3) of uint8, shown under the prediction; left out, the
         pictures of `dataset.show`, colour and depth, if it has them
-    **options : those of `Explorer`
-
-    Attributes
-    ----------
-    trace : Trace that is drawn, with the modalities that are switched on
     """
 
     def __init__(

@@ -28,16 +28,7 @@ class ScanExplorer(Explorer):
     """Input of a selective scan, the speed at which it forgets, and the earlier tokens that each output is made of.
 
     Without a model: one channel with one state, y_t = h_t, and inputs to choose from. With a model: any channel of any
-    layer, on any sample; Δ and A are then factors on the trained ones.
-
-    Parameters
-    ----------
-    model, dataset : both or neither
-    **options : those of `Explorer`
-
-    Attributes
-    ----------
-    scan : Scan of the one channel that is drawn
+    layer, on any sample; Δ and A are then factors on the trained ones. `scan` is that of the one channel that is drawn.
     """
 
     def __init__(self, model: Any = None, dataset: Any = None, **options: Unpack[PanelOptions]):

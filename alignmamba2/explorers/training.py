@@ -6,8 +6,8 @@ from typing import Any, Unpack
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..figures.results import PARTS, recorded
 from ..figures.style import INK, QUIET, titled, whole_steps
-from ..figures.training import PARTS, recorded
 from .panel import Explorer, PanelOptions, add_trace, choice
 
 LOSSES = {f"train/{part}": heading for part, heading in PARTS.items()}
@@ -17,20 +17,10 @@ class TrainingMonitor(Explorer):
     """Losses by part, and a validation metric, drawn while a model trains.
 
     Show it in one cell, and give it to `fit` in the next: ``fit(recipe, callbacks=[monitor])``. Another trainer calls
-    `on_epoch` with one row of numbers per epoch. To end a training early, interrupt the kernel.
+    `on_epoch` with one row of numbers per epoch; `history` has them. To end a training early, interrupt the kernel.
 
-    Parameters
-    ----------
-    metric : the validation metric that is shown first
-    epochs : length of the axis at first
-    **options : those of `Explorer`
+    The validation `metric` is shown first, on an axis of as many `epochs`.
 
-    Attributes
-    ----------
-    history : list of mappings, one per epoch, such as `FitResult.history`
-
-    Examples
-    --------
     >>> monitor = TrainingMonitor(interactive=False)
     >>> monitor.on_epoch({"epoch": 0, "train/task": 0.7, "valid/accuracy": 0.5})
     >>> monitor.words

@@ -1,6 +1,7 @@
 """Panel of a transport plan: turn ε, or take another method or cost, and watch which token goes to which."""
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self, Unpack
@@ -15,8 +16,7 @@ from ..alignment import TransportResult, transport
 from ..figures import agreement, transport_sweep
 from ..figures.style import array, short, titled
 from ..figures.transport import Ends, laid_out, put_mass, put_tokens, with_agreement
-from .figure_widget import PointDragging
-from .panel import Explorer, PanelOptions, button, choice, number, steps, which_sample, whole
+from .panel import Explorer, PanelOptions, PointDragging, button, choice, number, steps, which_sample, whole
 
 EPSILONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 METHODS = (
@@ -32,21 +32,12 @@ PRECISE = {"tolerance": 1e-5, "max_iterations": 20_000}
 EDGE = 0.03  # points stay this far inside the square
 
 
-class PointClouds:
-    """Two clouds `x` and `y` (N, 2), the one to the left of the other."""
-
-    def __init__(self, count: int, seed: int):
-        self._count, self._seed, self._draws = count, seed, -1
-        self.draw()
-
-    def draw(self) -> None:
-        """Draw other points; the same ones in the same order for the same seed."""
-        self._draws += 1
-        rng = np.random.default_rng([self._seed, self._draws])
-        spread = (0.13, 0.2)
-        self.x, self.y = (
-            np.clip(rng.normal((middle, 0.5), spread, (self._count, 2)), EDGE, 1 - EDGE) for middle in (0.3, 0.7)
-        )
+def clouds(count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield two clouds (count, 2) after the other, one to the left of the other; the same ones for the same seed."""
+    for draw in itertools.count():
+        rng = np.random.default_rng([seed, draw])
+        x, y = (rng.normal((middle, 0.5), (0.13, 0.2), (count, 2)) for middle in (0.3, 0.7))
+        yield x.clip(EDGE, 1 - EDGE), y.clip(EDGE, 1 - EDGE)
 
 
 @dataclass(frozen=True)
@@ -64,18 +55,10 @@ class TransportExplorer(Explorer):
 
     Drawn are the plan with the sums of its rows and columns, rings on true partners if they are known, the strongest
     links, and how much of the mass lies on true partners. On a page without Python, or with `interactive=False`, plans
-    of several ε stand behind Plotly's own slider.
+    of several ε stand behind Plotly's own slider. `result` is the TransportResult of the one sample that is drawn.
 
-    Parameters
-    ----------
-    x, y : tokens (T_m, d) and (T_anchor, d), without padding
-    row_words, column_words, names, partners : as for `figures.transport_plan`
-    epsilon : start of the slider: the nearest of `EPSILONS`
-    **options : those of `Explorer`
-
-    Attributes
-    ----------
-    result : TransportResult of the one sample that is drawn
+    Tokens x (T_m, d) and y (T_anchor, d) are without padding; words, names and partners are those of
+    `figures.transport_plan`. The slider starts at the nearest of `EPSILONS`.
     """
 
     def __init__(
@@ -127,8 +110,9 @@ class TransportExplorer(Explorer):
         Draw new points, drag any of them with the mouse, or choose a blue one and move it with the sliders.
         """
         self = cls.__new__(cls)
-        self._points = clouds = PointClouds(points, seed)
-        x, y = clouds.x[0]
+        self._draws = clouds(points, seed)
+        self._points = next(self._draws)
+        x, y = self._points[0][0]
         controls = {
             "point": whole("move blue point", 1, points, 1, width="280px"),
             "right": number("to the right", 0, 1, round(float(x), 2), 0.01, width="260px"),
@@ -137,7 +121,7 @@ class TransportExplorer(Explorer):
         }
 
         def problem() -> Problem:
-            x, y = clouds.x.copy(), clouds.y.copy()
+            x, y = (cloud.copy() for cloud in self._points)
             return Problem(torch.tensor(x), torch.tensor(y), Ends(("blue", "orange"), places=(x, y)))
 
         self._build(problem, controls, epsilon, **{"note": "points drawn at random", **options})
@@ -147,7 +131,7 @@ class TransportExplorer(Explorer):
         return self
 
     BUTTONS = False
-    _points: PointClouds | None = None
+    _points: tuple[np.ndarray, np.ndarray]
     _drawn: Problem | None = None
 
     def _build(
@@ -178,15 +162,15 @@ class TransportExplorer(Explorer):
         """Move points as a control of theirs says; afterwards the sliders stand at the chosen point."""
         point, right, up = (self._controls[key] for key in ("point", "right", "up"))
         if name == "draw":
-            self._points.draw()
+            self._points = next(self._draws)
         if name in ("right", "up"):
-            self._points.x[point.value - 1] = right.value, up.value
+            self._points[0][point.value - 1] = right.value, up.value
         else:
-            right.value, up.value = (round(float(v), 2) for v in self._points.x[point.value - 1])
+            right.value, up.value = (round(float(v), 2) for v in self._points[0][point.value - 1])
 
     def _drag(self, side: str, index: int, x: float, y: float) -> None:
         """Put a point under the mouse, at (x, y)."""
-        (self._points.x if side == "from" else self._points.y)[index] = x, y
+        self._points[side != "from"][index] = x, y
         with self._answering():
             if side == "from":
                 self._controls["point"].value = index + 1

@@ -5,15 +5,13 @@ Every `note` becomes the subtitle; say "synthetic" there for synthetic data. Fig
 in words what it shows, and `save` writes it to a file.
 """
 
-from .attribution import attribution_bars
 from .contents import sample_strips
 from .discrepancy import kernel_matrix, mmd_by_bandwidth, mmd_over_epochs, witness_curve
 from .embedding import Tokens, before_after, same_modality_neighbours, tokens_of, umap_2d
 from .experts import expert_shares, gate_flow
 from .export import save, to_page
 from .pictures import patch_links, side_by_side, words_on_picture
-from .results import against_length, confusion, growth, scores, under_corruption
-from .scan import scan_influence, scan_steps
+from .results import against_length, confusion, growth, losses, scores, under_corruption
+from .scan import attribution_bars, scan_influence, scan_steps
 from .style import DARK_TEMPLATE, TEMPLATE, dark, describe, look
-from .training import losses
 from .transport import agreement, plan_of, transport_plan, transport_sweep

@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .marks import HOVER_ENDS, SQUARE, band, bars, curve, heat
+from .results import recorded
 from .style import INK, PAPER, QUIET, Look, floats, joined, look, titled, whole_steps
-from .training import recorded
 
 BELOW = 104  # pixels under the axes
 
@@ -17,18 +17,9 @@ BELOW = 104  # pixels under the axes
 def mmd_over_epochs(history: Sequence[Mapping[str, float]], *, note: str = "") -> go.Figure:
     """Draw the MMD of each pair over the epochs of a training, in the colour of the modality that is aligned.
 
-    Parameters
-    ----------
-    history : mappings, one per epoch, with "epoch" and "train/mmd/<modality>-<anchor>", and the same of "valid" if it
-        was measured
+    The history has a mapping per epoch, with "epoch" and "train/mmd/<modality>-<anchor>", and the same of "valid" if it
+    was measured. A `ValueError` says that it has no MMD of a pair.
 
-    Raises
-    ------
-    ValueError
-        If the history has no MMD of a pair.
-
-    Examples
-    --------
     >>> figure = mmd_over_epochs([{"epoch": 0, "train/mmd/audio-text": 0.9}, {"epoch": 1, "train/mmd/audio-text": 0.4}])
     >>> list(figure.data[0].y)
     [0.9, 0.4]
@@ -98,12 +89,7 @@ def kernel_matrix(kernel: Any, modality: Sequence[str], *, note: str = "") -> go
     Parameters
     ----------
     kernel : array (N, N), k(u, v) between 0 and 1
-    modality : N strings, of two different ones, each in one run
-
-    Raises
-    ------
-    ValueError
-        If the kernel is not (N, N), or the tokens are not those of one modality and then those of another.
+    modality : N strings, of two different ones, each in one run; a `ValueError` says what does not fit
 
     Examples
     --------

@@ -105,8 +105,6 @@ def same_modality_neighbours(points: Any, modality: Sequence[str], k: int = 10) 
 
     It is measured in the space of the tokens, not in two dimensions.
 
-    Examples
-    --------
     >>> same_modality_neighbours([[0.0], [0.1], [9.0], [9.1]], ["text", "text", "audio", "audio"], k=1)
     1.0
     """
@@ -134,19 +132,15 @@ def before_after(
 
     Parameters
     ----------
-    before, after : arrays (N, 2) from `umap_2d`; the same row is the same token
+    before, after : arrays (N, 2) from `umap_2d`; the same row is the same token; a `ValueError` names other shapes
     modality : N strings, for the symbol and, without `by`, the colour
     hover : N strings, the words of each token, or empty
     by : N values that the colour shows instead: numbers with a fraction get a scale, anything else a colour per value
+        A `ValueError` says that there are not N, or more than six different ones that are no fractions.
     by_name : such as "label"
     facts : mapping of "before" and "after" to a string that stands over the panel, after its heading
     landmarks : number of tokens, far apart before fusion, that carry the same number in both panels
     heads : headings of the panels
-
-    Raises
-    ------
-    ValueError
-        If the points are not (N, 2), `by` is not N values, or it has more than six that are no fractions.
 
     Examples
     --------

@@ -48,15 +48,8 @@ def expert_shares(shares: Sequence[Mapping[str, Any]], experts: Sequence[str], *
 def gate_flow(trace: Trace, *, layer: int = -1, note: str = "") -> go.Figure:
     """Draw how much of each modality's tokens a gate gives to which expert; every row sums to 1.
 
-    Parameters
-    ----------
-    trace : of a model with a gate; an expert FFN's comes first, with its `routing_statistics`
-    layer : −1 is the last
-
-    Raises
-    ------
-    ValueError
-        If the model has no gates.
+    An expert FFN's gate comes first, with its `routing_statistics`; `layer` −1 is the last. A `ValueError` says that
+    the trace is of a model without gates.
     """
     layers = trace.ffn_gates or trace.gates
     if not layers:

@@ -12,35 +12,15 @@ from .style import dark as in_the_dark
 from .style import describe
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-# Hovering a token marks the same one in every panel.
-LINKED = """
-const plot = document.getElementById('{plot_id}');
-let busy = false;
-plot.on('plotly_hover', event => {
-  if (busy) return;
-  const token = event.points[0].customdata, same = [];
-  plot.data.forEach((trace, curve) => {
-    const at = trace.customdata ? Array.from(trace.customdata).indexOf(token) : -1;
-    if (at >= 0) same.push({curveNumber: curve, pointNumber: at});
-  });
-  busy = true;
-  const panels = same.map(one => plot.data[one.curveNumber].xaxis === 'x2' ? 'x2y2' : 'xy');
-  Plotly.Fx.hover(plot, same, panels);
-  busy = false;
-});
-"""
+LINKED = Path(__file__).with_name("linked_panels.js").read_text("utf-8")
 
 
 def to_page(figure: go.Figure, *, plotly: str | bool = True) -> str:
     """Return a page with the figure and, for those who cannot see it, what it shows in words.
 
-    Parameters
-    ----------
-    plotly : if true, Plotly's script is part of the page (5 MB), so that it opens without a network; else as
-        `include_plotlyjs` of `plotly.io.to_html`
+    With `plotly`, Plotly's script is part of the page (5 MB), so that it opens without a network; other values are
+    those of `include_plotlyjs` of `plotly.io.to_html`.
 
-    Examples
-    --------
     >>> 'aria-label="Cats."' in to_page(go.Figure(layout_title_text="Cats"), plotly=False)
     True
     """
@@ -57,7 +37,7 @@ def to_page(figure: go.Figure, *, plotly: str | bool = True) -> str:
     title = html.escape(figure.layout.title.text or "figure")
     return (
         f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f'<body style="margin: 0; background: {paper}"><figure role="img" aria-label="{html.escape(words)}" '
+        f'<body style="margin: 0; background: {paper}"><figure aria-label="{html.escape(words)}" '
         f'style="margin: 0">{body}</figure></body></html>\n'
     )
 
@@ -65,19 +45,9 @@ def to_page(figure: go.Figure, *, plotly: str | bool = True) -> str:
 def save(figure: go.Figure, path: str | Path, *, width: int = 1000, scale: float = 2.0, dark: bool = False) -> Path:
     """Write a figure to a file: .html (a page that stands alone), or .png, .svg, .pdf (by Kaleido and a browser).
 
-    Parameters
-    ----------
-    path : its ending says what is written
-    width : pixels of a picture; the height is the figure's
-    scale : pixels of a picture per pixel of the figure
-    dark : whether in the dark template
+    A `ValueError` names another ending; a `RuntimeError` says what to do where Kaleido or a browser for it is missing.
 
-    Raises
-    ------
-    ValueError
-        If the name has another ending.
-    RuntimeError
-        If Kaleido or a browser for it is missing, with what to do.
+    A picture is `width` pixels wide, times `scale`, and as high as the figure; `dark` is in the dark template.
     """
     path = Path(path)
     figure = in_the_dark(figure) if dark else figure

@@ -24,11 +24,7 @@ def side_by_side(pictures: Mapping[str, Any], *, title: str = "Pictures", note: 
     Parameters
     ----------
     pictures : mapping of caption to uint8 array (H, W, 3), or array (H, W), which becomes grey, from dark to light
-
-    Raises
-    ------
-    ValueError
-        If an array is no picture.
+        A `ValueError` says that an array is no picture.
 
     Examples
     --------
@@ -49,8 +45,6 @@ def side_by_side(pictures: Mapping[str, Any], *, title: str = "Pictures", note: 
 def of_sample(dataset: Any, sample: Any) -> dict[str, Any]:
     """Return the pictures of a sample by modality, as `Dataset.show` makes them, without missing modalities.
 
-    Examples
-    --------
     >>> from types import SimpleNamespace
     >>> room = SimpleNamespace(features={"image": [1.0], "depth": []})
     >>> show = {"image": lambda sample: "a picture", "depth": lambda sample: None}
@@ -96,17 +90,14 @@ def patch_links(
 ) -> go.Figure:
     """Draw the strongest links between the patches of two pictures side by side, such as colour and depth.
 
+    A `ValueError` says that the pictures differ in size, or that the mass does not fit the grid.
+
     Parameters
     ----------
     mass : array (P, P), from patches of the left picture (rows) to those of the right; patches go row by row
     left, right : uint8 arrays (H, W, 3) or arrays (H, W) of any scale, in the same size
     grid : (rows, columns) of patches, P = rows · columns
     most : links that are drawn
-
-    Raises
-    ------
-    ValueError
-        If the pictures differ in size, or the mass does not fit the grid.
 
     Examples
     --------
@@ -160,17 +151,12 @@ def words_on_picture(
 
     Parameters
     ----------
-    mass : array (P, T), from patches, row by row, to words
+    mass : array (P, T), from patches, row by row, to words; a `ValueError` names another shape
     image : uint8 array (H, W, 3) or array (H, W)
     grid : (rows, columns) of patches, P = rows · columns
     word : place of the word whose mass is shown; left out, the strongest links of each word
     most : links that are drawn, as many for each word
     names : (modality of the patches, modality of the words)
-
-    Raises
-    ------
-    ValueError
-        If the mass is not (P, T).
 
     Examples
     --------

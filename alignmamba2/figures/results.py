@@ -1,4 +1,4 @@
-"""How good models are, by seed, by class and on worse data; and how their cost grows with the sequence."""
+"""How a training went; how good models are, by seed, by class and on worse data; and how their cost grows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,65 @@ import plotly.graph_objects as go
 from scipy.stats import t
 
 from .marks import band, curve, dots, heat, panels
-from .style import INK, LIGHT, QUIET, Look, array, floats, joined, numbered_look, titled
+from .style import INK, LIGHT, QUIET, Look, array, floats, joined, numbered_look, titled, whole_steps
+
+PARTS = {"task": "task loss", "ot": "transport loss", "mmd": "MMD loss"}
+# Training solid and dark, validation dotted and light: no colour, since colours are the modalities'.
+SPLITS = {"training": Look(INK, "circle", "solid"), "validation": Look(QUIET, "circle-open", "dot")}
+
+
+def losses(
+    history: Sequence[Mapping[str, float]], *, metric: str = "valid/accuracy", best: str = "max", note: str = ""
+) -> go.Figure:
+    """Draw the parts of the loss, each on its own axis since their sizes differ, and the validation metric.
+
+    The history has a mapping per epoch, with "epoch", "train/task", "train/ot", "train/mmd", the same of "valid" if
+    measured, and `metric`, whose `best` ("max" or "min") epoch is marked. A `ValueError` says that it has neither a
+    loss nor the metric.
+
+    >>> figure = losses([{"epoch": 0, "train/task": 0.7, "valid/accuracy": 0.5},
+    ...                  {"epoch": 1, "train/task": 0.5, "valid/accuracy": 0.8}])
+    >>> [list(line.y) for line in figure.data]
+    [[0.7, 0.5], [0.5, 0.8]]
+    """
+    rows = {
+        heading: [f"train/{part}", f"valid/{part}"]
+        for part, heading in PARTS.items()
+        if recorded(history, f"train/{part}")[1]
+    }
+    measured = dict(zip(*recorded(history, metric), strict=True))
+    if measured:
+        rows["validation " + metric.split("/")[-1]] = [metric]
+    if not rows:
+        raise ValueError(f"history: neither 'train/task' nor {metric!r} in it; expected one mapping per epoch")
+    figure, changes, in_legend = panels(list(rows)), [], set()
+    figure.update_annotations(font_size=16)
+    for column, (heading, names) in enumerate(rows.items(), start=1):
+        for name in names:
+            epochs, values = recorded(history, name)
+            if not values:
+                continue
+            split = "validation" if name.startswith("valid") else "training"
+            hover = f"{name}, epoch %{{x}}: %{{y:.4f}}"
+            group = {"legendgroup": split, "showlegend": split not in in_legend}
+            line = curve(SPLITS[split], epochs, values, split, hover, width=2.5, size=7, **group)
+            figure.add_trace(line, 1, column)
+            in_legend.add(split)
+        _, values = recorded(history, names[0])
+        changes.append(f"{heading}: {values[0]:.3g} to {values[-1]:.3g}")
+    if measured:
+        at = (max if best == "max" else min)(measured, key=measured.get)
+        figure.add_vline(x=at, line={"color": INK, "width": 1, "dash": "dash"}, row=1, col=len(rows))
+        figure.layout.annotations[len(rows) - 1].text = f"{list(rows)[-1]}<br>best {measured[at]:.3g}"
+    figure.update_xaxes(title="epoch", tick0=0, dtick=whole_steps(len(history), 4))
+    layout = {"height": 420, "words": "; ".join(changes) + ".", "margin_t": 142 if measured else 122}
+    return titled(figure, "How the training went", note, **layout)
+
+
+def recorded(history: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
+    """Return the epochs with a value of this name, and the values."""
+    epochs = [epoch for epoch in history if epoch.get(name) is not None]
+    return [epoch["epoch"] for epoch in epochs], [epoch[name] for epoch in epochs]
 
 
 def scores(
@@ -17,15 +75,9 @@ def scores(
     """Draw a metric of several models over seeds: every seed a mark, the mean, and a 95 % interval for it.
 
     The interval is Student's t over the seeds: it says how sure the mean over seeds is, not how a test set of other
-    samples would change it. With one seed there is none.
+    samples would change it. With one seed there is none. `results` are by model, one value per seed; `best` is "max" or
+    "min".
 
-    Parameters
-    ----------
-    results : mapping of a model's name to its values, one per seed
-    best : "max" or "min"
-
-    Examples
-    --------
     >>> figure = scores({"full": [0.80, 0.82, 0.81], "without OT": [0.79, 0.80, 0.78]})
     >>> figure.data[1].x
     (0.81,)
@@ -63,12 +115,8 @@ def scores(
 def confusion(label: Any, prediction: Any, classes: Sequence[str], *, note: str = "") -> go.Figure:
     """Draw how often each class (a row) is taken for each (a column): counts, and as colour their share of the row.
 
-    Parameters
-    ----------
-    label, prediction : int arrays (N,) of indices into `classes`
+    Labels and predictions are int arrays (N,) of indices into `classes`.
 
-    Examples
-    --------
     >>> figure = confusion([0, 0, 1], [0, 1, 1], ["cat", "dog"])
     >>> figure.data[0].z.tolist()
     [[0.5, 0.5], [0.0, 1.0]]
@@ -111,13 +159,9 @@ def under_corruption(
     ----------
     severity : array (S,), rising
     results : mapping of a model's name to array (R, S) of R runs, such as seeds of training or of the corruption
+        A `ValueError` names another shape.
     metric, kind : the titles of the axes
     level : the metric of a model that ignores its input
-
-    Raises
-    ------
-    ValueError
-        If the results of a model are not (R, S).
 
     Examples
     --------
@@ -151,8 +195,6 @@ def under_corruption(
 def growth(lengths: Any, values: Any) -> float:
     """Return the slope of log(value) over log(length), by least squares: 1 grows like the length, 2 like its square.
 
-    Examples
-    --------
     >>> round(growth([10, 100, 1000], [1, 100, 10000]), 6)
     2.0
     """

@@ -1,10 +1,12 @@
 """The look of every figure: a light and a dark template, and one colour, symbol and dash per modality."""
 
 import itertools
+import json
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +14,8 @@ import plotly.graph_objects as go
 import plotly.io as pio
 
 # The neutral colours, by role. `dark` puts others in their place, so figures name them and no other greys.
-PAPER, INK, QUIET, LIGHT, GRID, SHADE = "#FFFFFF", "#222222", "#6B6B6B", "#A8A8A8", "#E4E4E4", "#EDEDED"
-IN_THE_DARK = {
-    PAPER: "#15181C",
-    INK: "#F2F2F2",
-    QUIET: "#B4B8BD",
-    LIGHT: "#7D838A",
-    GRID: "#363B41",
-    SHADE: "#2B3036",
-}
+NEUTRAL = PAPER, INK, QUIET, LIGHT, GRID, SHADE = "#FFFFFF", "#222222", "#6B6B6B", "#A8A8A8", "#E4E4E4", "#EDEDED"
+IN_THE_DARK = dict(zip(NEUTRAL, ("#15181C", "#F2F2F2", "#B4B8BD", "#7D838A", "#363B41", "#2B3036"), strict=True))
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -63,8 +58,6 @@ def look(modality: str) -> Look:
 
     The six in `KNOWN` have one each. Another name always gets the same one of the six.
 
-    Examples
-    --------
     >>> look("text")
     Look(colour='#0072B2', symbol='circle', dash='solid')
     """
@@ -89,8 +82,6 @@ def class_names(names: Sequence[str], count: int) -> list[str]:
 def short(text: str, length: int = 24) -> str:
     """Return the text cut between words near `length` characters, with an ellipsis if it was cut.
 
-    Examples
-    --------
     >>> short("a lot of sad parts in this film", 18)
     'a lot of sad parts…'
     """
@@ -104,8 +95,6 @@ def short(text: str, length: int = 24) -> str:
 def quoted(words: str, before: str = " ") -> str:
     """Return `before` and the words in quotation marks, in lines for a hover box; nothing if there are no words.
 
-    Examples
-    --------
     >>> "text 3" + quoted("a cat"), "audio 3" + quoted("")
     ('text 3 “a cat”', 'audio 3')
     """
@@ -117,8 +106,6 @@ def quoted(words: str, before: str = " ") -> str:
 def token_names(modality: str, words: Iterable[str], count: int) -> list[str]:
     """Return the names of `count` tokens of a modality, with their words as far as there are any.
 
-    Examples
-    --------
     >>> token_names("text", ["so", "what"], 3)
     ['text 1 “so”', 'text 2 “what”', 'text 3']
     """
@@ -149,8 +136,6 @@ def titled(
 def see_through(colour: str, opacity: float) -> str:
     """Return a colour "#RRGGBB" with an opacity from 0 to 1, in CSS.
 
-    Examples
-    --------
     >>> see_through("#0072B2", 0.2)
     'rgba(0, 114, 178, 0.2)'
     """
@@ -160,8 +145,6 @@ def see_through(colour: str, opacity: float) -> str:
 def describe(figure: go.Figure) -> str:
     """Return in plain words what a figure shows: its title, subtitle and further sentences, as its alt text.
 
-    Examples
-    --------
     >>> describe(titled(go.Figure(), "Two cats", "one photograph", words="The left one sleeps."))
     'Two cats. One photograph. The left one sleeps.'
     """
@@ -175,18 +158,9 @@ def describe(figure: go.Figure) -> str:
 def dark(figure: go.Figure) -> go.Figure:
     """Return a copy of the figure in the dark template; the modalities keep their colours.
 
-    Examples
-    --------
     >>> dark(titled(go.Figure(), "Two cats")).layout.template.layout.paper_bgcolor
     '#15181C'
     """
-
-    def darkened(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: v if k in ("meta", "images") else darkened(v) for k, v in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [darkened(v) for v in value]
-        return IN_THE_DARK.get(value, value) if isinstance(value, str) else value
 
     # Part by part, since a whole figure's to_dict() would turn arrays into base64.
     parts = {
@@ -194,7 +168,7 @@ def dark(figure: go.Figure) -> go.Figure:
         "layout": {k: v for k, v in figure.layout.to_plotly_json().items() if k != "template"},
         "frames": [frame.to_plotly_json() for frame in figure.frames],
     }
-    return go.Figure(darkened(parts)).update_layout(template=DARK_TEMPLATE)
+    return go.Figure(_darkened(parts)).update_layout(template=DARK_TEMPLATE)
 
 
 def ticks(labels: Sequence[str], most: int = 30) -> dict[str, Any]:
@@ -209,44 +183,14 @@ def whole_steps(count: int, most: int) -> int:
     return next(s * 10**k for k in range(12) for s in (1, 2, 5) if count <= most * s * 10**k)
 
 
-def _template(neutral: Callable[[str], str]) -> go.layout.Template:
-    """Return the template in which each neutral colour is replaced by `neutral` of it."""
-    paper, ink, quiet, grid = map(neutral, (PAPER, INK, QUIET, GRID))
-    axis = {
-        "gridcolor": grid,
-        "linecolor": quiet,
-        "zeroline": False,
-        "ticks": "outside",
-        "tickcolor": grid,
-        "automargin": True,
-        "title": {"standoff": 8, "font": {"size": 15}},
-        "tickfont": {"size": 14},
-    }
-    title = {"x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"}
-    legend = {"orientation": "h", "x": 0, "xanchor": "left", "y": 0.01, "yanchor": "bottom", "yref": "container"}
-    subtitle = {"font": {"size": 15, "color": quiet}}
-    hover_font = {"family": FONT, "size": 15, "color": ink}
-    bar = {"outlinewidth": 0, "thickness": 14, "title": {"font": {"size": 14}}, "tickfont": {"size": 13}}
-    return go.layout.Template(
-        layout={
-            "font": {"family": FONT, "size": 16, "color": ink},
-            "title": {**title, "pad": {"t": 18, "l": 20}, "font": {"size": 20}, "subtitle": subtitle},
-            "margin": {"l": 70, "r": 30, "t": 96, "b": 92},
-            "paper_bgcolor": paper,
-            "plot_bgcolor": paper,
-            "colorway": COLOURS,
-            "colorscale": {"sequential": PLAN_SCALE},
-            "hoverlabel": {"bgcolor": paper, "bordercolor": quiet, "font": hover_font, "align": "left"},
-            "legend": legend,
-            "xaxis": axis,
-            "yaxis": axis,
-        },
-        data={
-            "heatmap": [{"colorscale": PLAN_SCALE, "colorbar": bar}],
-            "scatter": [{"line": {"width": 3}, "marker": {"size": 9}}],
-        },
-    )
+def _darkened(value: Any) -> Any:
+    """The same parts of a figure with the dark colours in place of the neutral ones."""
+    if isinstance(value, dict):
+        return {k: v if k in ("meta", "images") else _darkened(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_darkened(v) for v in value]
+    return IN_THE_DARK.get(value, value) if isinstance(value, str) else value
 
 
-pio.templates[TEMPLATE] = _template(lambda colour: colour)
-pio.templates[DARK_TEMPLATE] = _template(lambda colour: IN_THE_DARK[colour])
+_LIGHT = json.loads(Path(__file__).with_name("template.json").read_text("utf-8"))
+pio.templates[TEMPLATE], pio.templates[DARK_TEMPLATE] = map(go.layout.Template, (_LIGHT, _darkened(_LIGHT)))

@@ -22,15 +22,8 @@ ALONG = 14  # letters of a label under the plan
 def plan_of(trace: Trace, sample: int, pair: Pair) -> dict[str, Any]:
     """Return the arguments with which `transport_plan` draws one sample's plan: mass, words and names, without padding.
 
-    Parameters
-    ----------
-    sample : place in the batch that was traced
-    pair : (modality, anchor), one of `trace.pairs`
-
-    Raises
-    ------
-    KeyError
-        If the trace has no plan of this pair.
+    `sample` is its place in the batch that was traced, `pair` is (modality, anchor); a `KeyError` says that the trace
+    has no plan of it.
     """
     if pair not in trace.plans:
         raise KeyError(f"pair {pair!r}: not in this trace; it has {list(trace.plans)}")
@@ -70,8 +63,6 @@ def agreement(mass: Any, partners: Any) -> tuple[float, float]:
 def with_agreement(note: str, mass: Any, partners: Any) -> str:
     """Return the note and, if true partners are known, how much of the mass lies on them.
 
-    Examples
-    --------
     >>> with_agreement("two sentences", [[0.5, 0.0], [0.25, 0.25]], [0, 1])
     'two sentences · 75% of the mass on true partners (chance: 50%)'
     """
@@ -96,16 +87,11 @@ def transport_plan(
     Parameters
     ----------
     mass : array (T_m, T_anchor) that sums to 1
-    row_words, column_words : T_m and T_anchor strings; left empty, tokens are numbered from 1
+    row_words, column_words : T_m and T_anchor strings, or a `ValueError` says how many; left empty, tokens are numbered
     partners : integer array (T_m,), the true anchor token of each token, −1 for none: drawn as rings, and the share of
         mass that agrees is in the subtitle
     most : the mass that gets the brightest colour; left out, the largest of this plan, but never less than three times
         what an even spread puts in a cell, so that a plan without structure looks like one
-
-    Raises
-    ------
-    ValueError
-        If there are words, but not one per token.
 
     Examples
     --------

@@ -18,6 +18,7 @@ from ..alignment import DualAlignment
 from ..batch import BatchError, MultimodalBatch
 from ..encoders.encoder import without_weights
 from ..encoders.inside import Encoders
+from ..gpu.host import on_host, send
 from ..storage.model_folder import CARD, CONFIG_FILE, check_model, on_hub, read_model, write_model
 from ..tasks import TASKS
 from .config import BEFORE, AlignMamba2Config
@@ -199,7 +200,8 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
             if m in real:
                 x, place = real[m]
                 sample = place // mask.shape[1]
-                count = torch.bincount(sample, minlength=len(mask)).clamp_min(1).unsqueeze(1)
+                count = sample.new_zeros(len(mask)).index_add(0, sample, torch.ones_like(sample))
+                count = count.clamp_min(1).unsqueeze(1)
                 mean = mean.index_add(0, sample, self.project[m].standardised(x).to(mean.dtype)) / count
                 mean = mean * mask.any(1, keepdim=True)
             means.append(mean)
@@ -217,26 +219,28 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
             if x.shape[-1] != expected[m]:
                 raise BatchError(f"features[{m!r}]: width {x.shape[-1]}; this model expects {expected[m]}")
         masks = {m: batch.masks[m] for m in expected if m in batch.features}
-        empty = ~torch.stack([mask.any(1) for mask in masks.values()]).any(0)
+        empty = ~torch.stack([on_host(mask).any(1) for mask in masks.values()]).any(0)
         if empty.any():
             rows = [batch.ids[i] for i in empty.nonzero().flatten().tolist()]
             raise BatchError(f"masks: no real token in any modality of samples {rows[:5]}; expected at least one")
         places = {m: real_places(mask) for m, mask in masks.items()}
         return masks, {m: (batch.features[m].flatten(0, 1)[place], place) for m, place in places.items()}
 
+    @torch.compiler.disable
     def _drop_modalities(self, masks: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Training: hide each modality of each sample with probability p, but never all of a sample's tokens."""
         p = self.config.modality_dropout
         if not self.training or p == 0:
             return masks
-        present = torch.stack([mask.any(1) for mask in masks.values()], 1)  # (B, M)
-        keep = present & (torch.rand(present.shape, device=present.device) >= p)
+        here = {m: on_host(mask) for m, mask in masks.items()}
+        present = torch.stack([mask.any(1) for mask in here.values()], 1)  # (B, M)
+        keep = present & (torch.rand(present.shape) >= p)
         keep = torch.where(keep.any(1, keepdim=True), keep, present)
-        return {m: mask & keep[:, i : i + 1] for i, (m, mask) in enumerate(masks.items())}
+        return {m: send(mask & keep[:, i : i + 1], masks[m].device) for i, (m, mask) in enumerate(here.items())}
 
     def _check_steps(self, masks: Mapping[str, Tensor]) -> None:
         """With one prediction per step, refuse modalities of different numbers of steps."""
-        steps = {m: mask.shape[1] for m, mask in masks.items() if mask.any()}
+        steps = {m: mask.shape[1] for m, mask in masks.items() if on_host(mask).any()}
         if self.config.readout == "per_step" and len(set(steps.values())) > 1:
             raise BatchError(f"features: readout='per_step' needs equally many steps in each modality; found {steps}")
 
@@ -290,7 +294,7 @@ class FusionModel(nn.Module, PyTorchModelHubMixin, library_name="alignmamba2", m
 
 def real_places(mask: Tensor) -> Tensor:
     """Return the places (N,) of True in a flattened mask (B, T)."""
-    return mask.flatten().nonzero().squeeze(1)
+    return send(on_host(mask).flatten().nonzero().squeeze(1), mask.device)
 
 
 def padded(rows: Tensor, place: Tensor, mask: Tensor) -> Tensor:

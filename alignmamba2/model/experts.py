@@ -64,7 +64,8 @@ class ExpertFFN(nn.Module):
         x = tokens * (norm.detach() if still else norm) * self.scale
         k, experts = self.top_k, [*self.specific, *self.shared]
         if self.gate is None:
-            kind = torch.arange(len(counts), device=x.device).repeat_interleave(torch.tensor(counts, device=x.device))
+            times = torch.tensor(counts, device=x.device)
+            kind = torch.arange(len(counts), device=x.device).repeat_interleave(times, output_size=len(x))
             shared = torch.full_like(kind, len(self.specific))
             chosen = torch.stack([kind] * (len(self.specific) > 0) + [shared] * len(self.shared), 1)
             weight = x.new_ones(len(x), k)
@@ -74,11 +75,13 @@ class ExpertFFN(nn.Module):
             weight = weight / weight.sum(-1, keepdim=True) if k > 1 else weight
             if record is not None:
                 record["ffn_gate"] = torch.zeros_like(p).scatter(1, chosen, weight)
-        sizes = chosen.flatten().bincount(minlength=len(experts))
+        each = torch.ones_like(chosen).flatten()
+        sizes = each.new_zeros(len(experts)).index_add(0, chosen.flatten(), each)
+        known = [*counts] * (len(self.specific) > 0) + [len(x)] * len(self.shared) if self.gate is None else None
         if balance is not None and self.gate is not None:
             balance.append((sizes * p.mean(0)).sum() * len(experts) / max(chosen.numel(), 1))
         order = chosen.flatten().argsort(stable=True)  # expert after expert
-        parts = zip(experts, select_rows(x.repeat_interleave(k, 0), order).split(sizes.tolist()), strict=True)
+        parts = zip(experts, select_rows(x.repeat_interleave(k, 0), order).split(known or sizes.tolist()), strict=True)
         outputs = place_rows(torch.cat([expert(part, still) for expert, part in parts]), order, len(order))
         weight = weight.detach() if still else weight
         return (outputs.view(len(x), k, x.shape[-1]) * weight.unsqueeze(-1)).sum(1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..alignment import DualAlignment
 from ..batch import MultimodalBatch
+from ..gpu.host import on_host, send
 from ..trace import Trace, trace_of
 from .base import FusionModel, ModelOutput, padded, real_places
 from .config import AlignMamba2Config
@@ -127,19 +128,22 @@ class AlignMamba2(FusionModel):
     ) -> tuple[Tensor, list[Ordering], dict[str, Tensor]]:
         """Grouped tokens (N, d) before fusion, their orderings, and all modalities' masks (absent ones empty)."""
         c, first = self.config, next(iter(masks.values()))
-        full = {m: masks[m] if m in masks else first.new_zeros(len(first), 1) for m in c.modalities}
+        absent = send(torch.zeros(len(first), 1, dtype=torch.bool), first.device)
+        full = {m: masks.get(m, absent) for m in c.modalities}
+        here = {m: on_host(mask) for m, mask in full.items()}  # a GPU's host would wait for each look at them there
         tokens, orderings, random = [], [], {}
         for i, m in enumerate(full):
             if m in masks:
                 x = select_rows(projected[m].flatten(0, 1), real_places(masks[m]))
-                x = x if c.positions == "none" else x + sinusoids(masks[m], c.d_model, c.grids.get(m)).to(x.dtype)
+                if c.positions != "none":
+                    x = x + send(sinusoids(here[m], c.d_model, c.grids.get(m)), x.device).to(x.dtype)
                 tokens.append(x if self.modality is None else x + self.modality[i].to(x.dtype))
         if self.training:
-            random = {m: token_numbers(full[m])[order] for m, order in shuffled(full, c.shuffle).items()}
+            random = {m: token_numbers(here[m])[order] for m, order in shuffled(here, c.shuffle).items()}
         last = c.anchor if c.ties == "anchor last" else ""
         for order in c.scan_orders[: c.n_layers]:
-            turns = {m: scan_turns(full[m], grid, order) for m, grid in c.grids.items()}
-            orderings.append(order_tokens(full, c.order, last, turns | random))
+            turns = {m: scan_turns(here[m], grid, order) for m, grid in c.grids.items()}
+            orderings.append(order_tokens(here, c.order, last, turns | random).to(first.device))
         rows = torch.cat(tokens)
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))  # the residual stream, in mixed precision too
         return rows, orderings, full
@@ -166,7 +170,7 @@ class AlignMamba2(FusionModel):
             place = torch.cat([real_places(mask) * (m == self.config.anchor) for m, mask in masks.items()])
         if self.config.readout == "per_step":
             self._check_steps(masks)
-            present = [mask for mask in masks.values() if mask.any() or not len(mask)]
+            present = [mask for mask in masks.values() if on_host(mask).any() or not len(mask)]
             shape, place = present[0].shape, torch.cat([real_places(mask) for mask in present])
         weighted = tokens * self._weights(tokens, ordering, masks).to(tokens.dtype).unsqueeze(-1)
         pooled = tokens.new_zeros(math.prod(shape), tokens.shape[-1]).index_add(0, place, weighted)
@@ -177,8 +181,9 @@ class AlignMamba2(FusionModel):
         c, scores = self.config, torch.zeros(len(tokens), device=tokens.device)
         anchor = ordering.split(scores)[list(c.modalities).index(c.anchor)]  # a view
         if c.readout == "per_step":
-            present = [mask for mask in masks.values() if mask.any() or not len(mask)]
-            return torch.cat([(1 / torch.stack(present).sum(0))[mask] for mask in present])
+            present = [mask for mask in masks.values() if on_host(mask).any() or not len(mask)]
+            weights = (1 / torch.stack(present).sum(0)).flatten()
+            return torch.cat([weights[real_places(mask)] for mask in present])
         if c.readout == "anchor_steps":
             anchor.fill_(1)
             return scores
@@ -188,7 +193,8 @@ class AlignMamba2(FusionModel):
             scores.sub_(1e9)
             anchor.zero_()
         elif c.readout == "last":
-            scores[ordering.place % ordering.size[1] < ordering.lengths[ordering.sample] - 1] = -1e9
+            early = ordering.place % ordering.size[1] < ordering.lengths[ordering.sample] - 1
+            scores.masked_fill_(early, -1e9)
         return ordering.softmax(scores)
 
     @staticmethod

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .. import gpu
 from ..batch import as_mask
 from ..scan import selective_scan
 from .ordering import Ordering, arrange
@@ -128,7 +129,7 @@ class SelectiveSSM(nn.Module):
 
     def forward(self, x: Tensor, z: Tensor, record: dict[str, Tensor] | None = None) -> Tensor:
         """x, z: (B, L, e) → (B, L, e). A `record` takes the inputs of the scan."""
-        x = F.silu(self._convolve(x))
+        x = self._convolve(x)
         dt, b, c = self.x_proj(x).split((self.dt_rank, self.d_state, self.d_state), dim=-1)
         delta = F.linear(dt, self.dt_proj.weight)
         if record is not None:
@@ -151,14 +152,17 @@ class SelectiveSSM(nn.Module):
         return y.transpose(1, 2)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        """Causal depthwise convolution in the layout (B, L, e): Σ_k w[:, k] · x[:, t − K + 1 + k] + bias."""
+        """SiLU of a causal depthwise convolution in the layout (B, L, e): Σ_k w[:, k] · x[:, t − K + 1 + k] + bias."""
+        y = gpu.convolve_silu(x, self.conv1d.weight[:, 0], self.conv1d.bias)
+        if y is not None:
+            return y
         taps = self.conv1d.weight[:, 0].t()  # (K, e)
         k, length = len(taps), x.shape[1]
         padded = F.pad(x, (0, 0, k - 1, 0))
         y = self.conv1d.bias.to(x.dtype)
         for i in range(k):
             y = torch.addcmul(y, padded[:, i : i + length], taps[i].to(x.dtype))
-        return y
+        return F.silu(y)
 
 
 class ModalityAwareMamba(nn.Module):

@@ -6,6 +6,8 @@ sample in the order in which the scan reads them, padding only at the end, out o
 holds the index from one to the other: padding squeezed out, interleaved or concatenated, forwards or backwards.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..batch import BatchError
+from ..gpu.host import on_host, send
 
 SCAN_ORDERS = ("rows", "columns", "snake", "rows back", "columns back", "snake back")
 
@@ -90,6 +93,11 @@ class Ordering:
         weights = torch.exp(scores - top[sample])
         return weights / none.index_add(0, sample, weights)[sample]
 
+    def to(self, device: torch.device) -> Ordering:
+        """Return the same ordering on a device, which is not waited for."""
+        place, reverse_place, lengths = (send(x, device) for x in (self.place, self.reverse_place, self.lengths))
+        return Ordering(self.counts, place, reverse_place, self.size, lengths)
+
     def split(self, tokens: Tensor) -> tuple[Tensor, ...]:
         """Grouped (N, d) → one slice per modality."""
         return tokens.split(self.counts)
@@ -105,8 +113,9 @@ def shuffled(masks: Mapping[str, Tensor], modalities: Sequence[str]) -> dict[str
     length = max((masks[m].shape[1] for m in modalities), default=0)
     key = torch.rand(len(next(iter(masks.values()))), length, dtype=torch.float64)
     for m in modalities:
-        sample = masks[m].nonzero()[:, 0]
-        orders[m] = torch.argsort(sample + key.to(sample.device)[sample, token_numbers(masks[m])])
+        mask = on_host(masks[m])
+        sample = mask.nonzero()[:, 0]
+        orders[m] = send(torch.argsort(sample + key[sample, token_numbers(mask)]), masks[m].device)
     return orders
 
 

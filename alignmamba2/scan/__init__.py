@@ -5,7 +5,7 @@
     y_t  = (Σ_n C_t h_t + D u_t) · SiLU(z_t)            (D and z optional)
 
 `interface` checks the arguments and picks the backend; `reference` is the definition, one step at a time;
-`chunked` is plain PyTorch for any device; `cpu` is compiled by numba; `cuda` hands over to mamba-ssm.
+`chunked` is plain PyTorch for any device. `cpu` is compiled by numba, `gpu` by Triton, or hands over to mamba-ssm.
 
 Source: Gu & Dao 2023 (Mamba), algorithm 2; shapes and meaning as mamba-ssm's `selective_scan_fn`.
 """

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import cpu
-from . import chunked, cuda, reference
+from .. import cpu, gpu
+from . import chunked, reference
 
-BACKENDS = ("auto", "cuda", "cpu", "chunked", "reference")
+BACKENDS = ("auto", "cuda", "triton", "cpu", "chunked", "reference")
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -61,8 +61,9 @@ def selective_scan(
         Also return h_L. It is differentiable (our choice; mamba-ssm's is not).
     initial_state : Tensor (B, D, N), optional
         h_0, zeros if missing (our choice, so that a sequence can be continued).
-    backend : "auto", "cuda", "cpu", "chunked", "reference"
-        "auto" takes the fastest that works for the device of u; see `available_backends`.
+    backend : "auto", "cuda", "triton", "cpu", "chunked", "reference"
+        "auto" takes the fastest that works for the device of u; see `available_backends`. "cuda" is mamba-ssm's kernel
+        where it is installed and fits, else "triton".
 
     Returns
     -------
@@ -82,10 +83,11 @@ def selective_scan(
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state)
     backend = _choose(backend, u.device.type)
     if backend == "cuda":
-        differentiable_state = return_last_state and _needs_grad(tensors)
-        if cuda.fits(u, A, differentiable_state, initial_state) and cuda.kernel_or_warning():
-            y, last_state = cuda.scan(*tensors[:-1], delta_softplus=delta_softplus)
-            return (y, last_state) if return_last_state else y
+        backend = gpu.quickest_scan(u, A, initial_state, return_last_state and _needs_grad(tensors))
+    if backend in ("mamba-ssm", "triton"):  # which read half precision as it is
+        run = gpu.packages.mamba_scan if backend == "mamba-ssm" else gpu.selective_scan
+        y, last_state = run(*tensors, delta_softplus=delta_softplus)
+        return (y, last_state) if return_last_state else y
     state_dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
     if any(x is not None and x.dtype != state_dtype for x in tensors):
         tensors = tuple(None if x is None else x.to(state_dtype) for x in tensors)
@@ -146,13 +148,11 @@ def selective_step(
 
 def available_backends() -> list[BackendStatus]:
     """Return each backend, fastest first: whether it works on this machine, why, and the command that adds it."""
-    if not torch.cuda.is_available():
-        gpu = BackendStatus("cuda", False, "PyTorch sees no NVIDIA GPU", "")
-    else:
-        kernel, reason, fix = cuda.mamba_ssm()
-        gpu = BackendStatus("cuda", True, reason if kernel else f"in its slower PyTorch form: {reason}", fix)
+    seen = torch.cuda.is_available()
+    obstacle = gpu.obstacle("cuda" if seen else "cpu")
     return [
-        gpu,
+        BackendStatus("cuda", seen, *(gpu.status() if seen else ("PyTorch sees no NVIDIA GPU", ""))),
+        BackendStatus("triton", obstacle is None, *(obstacle or ("Triton", ""))),
         BackendStatus("cpu", cpu.available(), *(cpu.obstacle() or ("numba", ""))),
         BackendStatus("chunked", True, "PyTorch alone", ""),
         BackendStatus("reference", True, "PyTorch alone; slow, for checks", ""),
@@ -169,9 +169,9 @@ def _choose(backend: str, device: str) -> str:
         return "cpu" if device == "cpu" and cpu.available() else "chunked"
     if backend in ("cuda", "cpu") and device != backend:
         raise RuntimeError(f"backend: found {backend!r} for tensors on {device!r}, expected them on {backend!r}")
-    if backend == "cpu" and not cpu.available():
-        reason, fix = cpu.obstacle()
-        raise RuntimeError(f"backend: found 'cpu', but {reason}; expected numba to compile: {fix}")
+    obstacle = cpu.obstacle() if backend == "cpu" else gpu.obstacle(device) if backend == "triton" else None
+    if obstacle:
+        raise RuntimeError(f"backend: found {backend!r}, but {obstacle[0]}; to mend it: {obstacle[1]}")
     return backend
 
 

@@ -14,21 +14,7 @@ from .files import FileError, json_digest, read_plain, read_tensors, write_tenso
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 # A model card of the Hugging Face hub, a Jinja template.
-CARD = """---
-{{ card_data }}
----
-An AlignMamba-2 (arXiv 2603.18462): `alignmamba2.AlignMamba2.from_pretrained("user/model")`; safetensors and JSON alone.
-
-| metric | value |
-|---|---|
-{% for name, value in (metrics or {}).items() if name.startswith("valid/") %}| {{ name }} | {{ value }} |
-{% endfor %}
-Recipe: `{{ recipe }}`
-
-Data, and the SHA-256 of their files: `{{ data }}`
-
-SHA-256 of model.safetensors: `{{ sha256 }}`
-"""
+CARD = Path(__file__).with_name("model_card.md").read_text("utf-8")
 MOST_LAYERS = 1000
 
 

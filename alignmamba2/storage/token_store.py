@@ -26,8 +26,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .file_array import FileArray, blocks
-from .files import FileError, read_json, whole_folder, write_json
+from .files import FileArray, FileError, blocks, read_json, whole_folder, write_json
 
 VERSION = 4
 NOTES = "store.json"

@@ -123,7 +123,9 @@ class Loop:
         is_last = part == self.machines.accumulate - 1
         with nullcontext() if is_last else self.accelerator.no_sync(self.shared):  # processes meet once per step
             output: ModelOutput = self.shared(batch.to(self.accelerator.device, non_blocking=True))
-            losses = {name: float(value.detach()) for name, value in {"loss": output.loss, **output.losses}.items()}
+            losses = {"loss": output.loss, **output.losses}
+            # One look at all of them: a GPU's host waits at each.
+            losses = dict(zip(losses, torch.stack([x.detach().float() for x in losses.values()]).tolist(), strict=True))
             terms = ", ".join(f"{name} {value:g}" for name, value in losses.items())
             finite = math.isfinite(losses["loss"])
             _stop_together("" if finite else f"{self.place}: the loss is no finite number ({terms})")

@@ -37,7 +37,7 @@ class Verdict:
         colour = COLOURS[self.status]
         return (
             f'<p role="status" style="margin:4px 0;padding:6px 14px;border-left:5px solid {colour}">'
-            f'<b style="color:{colour}">{MARKS[self.status]} {self.exercise}</b> &nbsp;{html.escape(self.message)}</p>'
+            f"<b>{MARKS[self.status]} {self.exercise}</b> &nbsp;{html.escape(self.message)}</p>"
         )
 
 

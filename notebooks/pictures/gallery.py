@@ -1,6 +1,6 @@
 """Draw every family of figures from models trained here, as pictures and pages, light and dark.
 
-python notebooks/pictures/gallery.py FOLDER [--epochs 12] [--only scan plans] [--pages]
+python -m notebooks.pictures.gallery FOLDER [--epochs 12] [--only scan plans] [--pages]
 
 The sequences are the real CMU-MOSI where its files are (python -m alignmamba2 data fetch mosi-utterances), else
 mini-mosi; where true partners are needed it is mini-mosi, synthetic. The pictures with patches show a photograph that
@@ -28,7 +28,7 @@ from alignmamba2.datasets import is_present
 
 REAL = "mosi-utterances-minilm"
 SPOKEN = "spoken-reviews"  # synthetic speech of real sentences: when each word is said is known
-SPOKEN_RECIPE = str(Path(studies.__file__).parent / "recipes" / "spoken-reviews.toml")
+SPOKEN_RECIPE = str(studies.recipe_path(SPOKEN))
 EPOCHS = [12]
 Drawn = Iterator[tuple[str, go.Figure]]
 

@@ -1,6 +1,6 @@
 """Make start.png, the picture in the README: what alignment and experts do in two models, beside untrained ones.
 
-python notebooks/pictures/make.py [--folder runs/effects] [--chromium /path/to/chromium]
+python -m notebooks.pictures.make [--folder runs/effects] [--chromium /path/to/chromium]
 
 Above mini-mosi, which is synthetic, below the words of the real CMU-MOSI; of both the true partners are known. Models
 that `python -m studies effects` left in the folder are not trained again. All is of the test split as a whole, or of
@@ -18,18 +18,18 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
-import torch
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from alignmamba2 import AlignMamba2, Dataset, figures, fit, load_dataset
+from alignmamba2 import AlignMamba2, Dataset, figures, load_dataset
 from alignmamba2.figures.style import LIGHT, QUIET, look, titled
 from alignmamba2.recipes import Recipe
-from alignmamba2.training import build, training_notes
+from studies import recipe_path
+from studies.effects import models
 
-ROWS = {  # title of a row, its recipe, and the data set's name in the folder
+ROWS = {  # title of a row, and the name of its recipe
     "mini-mosi, synthetic": "mini-mosi",
-    "CMU-MOSI, real, word by word (229 utterances)": Path(__file__).parents[2] / "studies/recipes/mosi-words.toml",
+    "CMU-MOSI, real, word by word (229 utterances)": "mosi-words",
 }
 PAIR, REACH, SEED = ("audio", "text"), 6, 0
 SIZE = 1560, 1010
@@ -40,15 +40,6 @@ body {{ margin: 0; padding: 20px 28px; background: white; color: #222;
 h1 {{ font-size: 26px; margin: 8px 0 0; }}
 main {{ display: grid; grid-template-columns: repeat(3, 500px); }}
 </style>{rows}"""
-
-
-def models(recipe: Recipe, data: dict[str, Dataset], folder: Path) -> tuple[AlignMamba2, AlignMamba2, list]:
-    """The trained model, the untrained one of the same seed, and the history of the training."""
-    place = folder / recipe.name / f"seed-{SEED}"
-    if not (place / "training.json").is_file():
-        fit(recipe, seed=SEED, datasets=data, folder=place, progress=False)
-    torch.manual_seed(SEED)
-    return AlignMamba2.from_pretrained(place), build(recipe, data["train"]).eval(), training_notes(place)["history"]
 
 
 def by_distance(model: AlignMamba2, test: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -107,13 +98,13 @@ def shares(trained: AlignMamba2, untrained: AlignMamba2, test: Dataset) -> go.Fi
     return titled(figure, "What a modality's own expert adds", note)
 
 
-def row(recipe: str | Path, folder: Path) -> list[go.Figure]:
+def row(name: str, folder: Path) -> list[go.Figure]:
     """The three pictures of a data set."""
-    recipe = Recipe.load(recipe)
+    recipe = Recipe.load(recipe_path(name), {"training.refit": False})  # as `studies effects` trains it
     data = load_dataset(recipe.dataset, **recipe.data)
-    trained, untrained, history = models(recipe, data, folder)
+    trained, untrained, notes = models(recipe, SEED, data, folder / recipe.name / f"seed-{SEED}")
     test = data["test"]
-    return [plans(trained, untrained, test), distances(history), shares(trained, untrained, test)]
+    return [plans(trained, untrained, test), distances(notes["history"]), shares(trained, untrained, test)]
 
 
 def main() -> None:
@@ -124,8 +115,8 @@ def main() -> None:
     if not arguments.chromium:
         parser.error(f"no browser found; looked for {', '.join(BROWSERS)}. Give one with --chromium")
     still, rows = {"staticPlot": True}, ""
-    for title, recipe in ROWS.items():
-        drawn = row(recipe, arguments.folder)
+    for title, name in ROWS.items():
+        drawn = row(name, arguments.folder)
         for figure in drawn:
             figure.update_layout(height=430, width=500)
         pages = (pio.to_html(f, include_plotlyjs=False, full_html=False, config=still) for f in drawn)

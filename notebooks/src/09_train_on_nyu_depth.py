@@ -34,7 +34,7 @@
 seed = 0
 fast = False  # True: few frames and two epochs; the scores and pictures then show little
 interactive = True  # False: a still figure instead of a panel
-dataset = ""  # "": the generated mini-nyu; "nyu": the real NYU-Depth V2, where its files are
+dataset = ""  # "": the real NYU-Depth V2 where its files are, else "mini-nyu", generated
 root = ""  # the folder with all data sets; "": $ALIGNMAMBA2_DATA, else data/
 epochs = 0  # 0: as many as the recipe says
 
@@ -56,9 +56,11 @@ from alignmamba2.training import predict
 from course import check, check_parameters
 
 check_parameters(globals())
-root, name = root or None, dataset or "mini-nyu"
+root = root or None
+name = dataset or ("nyu" if nyu.is_present(root) else "mini-nyu")
 recipe = name if name.startswith("mini") else f"{name}-frozen"
 options = {"size": 60} if fast and name == "mini-nyu" else {}
+options |= {"image": "efficientnet-lite0"} if name == "nyu" and not fast else {}  # else pixels, in patches
 data = load_dataset(name, root=root, **options)
 train, valid, test = data.values()
 note = f"{name}, synthetic" if train.synthetic else "NYU-Depth V2"

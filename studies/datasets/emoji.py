@@ -41,11 +41,12 @@ from alignmamba2.datasets.registry import Entry
 from alignmamba2.encoders import MiniLM, image_encoder
 from alignmamba2.encoders.cache import hash_items
 from alignmamba2.encoders.packages import WEIGHTS
+from studies import recipe_path
 from studies.datasets.modalities import chosen_modalities
 from studies.datasets.word_tokens import embed_words
 
 NAME = "emoji"
-RECIPE = Path(__file__).parents[1] / "recipes" / "emoji.toml"
+RECIPE = recipe_path("emoji")
 FOLDS = 5
 MODALITIES = ("image", "text")
 CLASSES = ("negative", "neutral", "positive")

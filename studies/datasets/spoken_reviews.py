@@ -8,7 +8,7 @@
 - **partners**: each 40 ms of sound belongs to the word being spoken, or to none in a pause. eSpeak NG reports the begin
   and end of each word, so this is the truth to compare a transport plan between audio and text with.
 
-Tokens: one frozen MiniLM embedding per word (see `text_tokens.py`), 27 acoustic features per frame (see `speech.py`).
+Tokens: one frozen MiniLM embedding per word (see `word_tokens.py`), 27 acoustic features per frame (see `speech.py`).
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from alignmamba2.datasets.text_tokens import word_means
 from alignmamba2.encoders import INSTALL, MiniLM, Tokens, text_encoder
 from alignmamba2.encoders.cache import cached, hash_items
 from alignmamba2.encoders.packages import WEIGHTS
+from alignmamba2.encoders.text import word_means
 
 MINILM_WIDTH = 384
 PIECES = 256  # the longest sentence that MiniLM was trained on

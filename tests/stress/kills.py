@@ -27,7 +27,7 @@ import torch
 from alignmamba2 import fit, load_dataset
 from alignmamba2.datasets import Dataset
 from alignmamba2.datasets.fetch import Source
-from alignmamba2.datasets.mini.mosi_files import make
+from alignmamba2.datasets.mini.mosi import make
 from alignmamba2.encoders import cache
 from alignmamba2.experiments import reproduce
 from alignmamba2.storage.files import read_json

@@ -179,8 +179,7 @@ def _folds(path: Path, videos: list[str], result: Utterances) -> Mapping[str, se
             '{"train": [videos], "valid": …, "test": …}, the SDK\'s cmu_mosi_std_folds.py, or an MMSA or MulT pickle'
         )
     if path.suffix in (".pkl", ".pickle"):
-        other = read_pickle_splits(path)
-        named = {} if other is None else {s: {video_of(i) for i in part.ids} for s, part in other.splits.items()}
+        named = {s: {video_of(i) for i in part.ids} for s, part in read_pickle_splits(path).splits.items()}
     else:
         named = fold_lists(path)
     if set(named) != set(SPLITS):

@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from ...storage.file_array import FileArray, blocks
+from ...storage.files import FileArray, blocks
+from ..base import DataError
 from ..contents import Contents, Field, Part
 from ..store import Split, video_of
 from .unpickle import read_pickle
@@ -71,26 +72,25 @@ class Utterances:
         return Contents(path, kind, parts, self.synthetic, "video", self.problems, self.notes, hashes)
 
 
-def peek(path: Path) -> tuple[str, str] | None:
-    """Return ("aligned" or "unaligned", the kind of text) of a pickle, by its shapes alone; None for other pickles.
-
-    A `DataError` says that it is no pickle, or an unsafe one.
-    """
+def peek(path: Path) -> tuple[str, str]:
+    """Return ("aligned" or "unaligned", the kind of text) of a pickle, by its shapes alone; errors as of `read`."""
     tree = _tree(path)
-    if tree is None:
-        return None
     train = {k: _array(v) for k, v in tree["train"].items() if k in NAMES.values()}
     steps = {x.shape[1:2] for x in train.values()}
     aligned = len(steps) == 1 and "audio_lengths" not in tree["train"]
     return "aligned" if aligned else "unaligned", kind_of_width(train["text"].shape[-1])
 
 
-def _tree(path: Path) -> dict[str, Any] | None:
+def _tree(path: Path) -> dict[str, Any]:
     tree = read_pickle(path)
-    if not isinstance(tree, dict) or not all(isinstance(tree.get(s), dict) for s in SPLITS):
-        return None
-    keys = set(tree["train"])
-    return tree if set(NAMES.values()) <= keys and keys & {"regression_labels", "labels"} else None
+    if isinstance(tree, dict) and all(isinstance(tree.get(s), dict) for s in SPLITS):
+        keys = set(tree["train"])
+        if set(NAMES.values()) <= keys and keys & {"regression_labels", "labels"}:
+            return tree
+    raise DataError(
+        f"{path}: a pickle, but neither MMSA's nor MulT's; expected a dict of train, valid and test, each with text, "
+        "audio, vision, and regression_labels or labels"
+    )
 
 
 def kind_of_width(width: int) -> str:
@@ -98,14 +98,12 @@ def kind_of_width(width: int) -> str:
     return TEXTS.get(width, f"{width}-d")
 
 
-def read(path: Path) -> Utterances | None:
-    """Return the utterances of a pickle, arrays still in the file; None for other pickles.
+def read(path: Path) -> Utterances:
+    """Return the utterances of a pickle, arrays still in the file.
 
-    A `DataError` says that it is no pickle, or an unsafe one; errors inside are in `problems`.
+    A `DataError` says that it is no pickle, an unsafe one, or of another kind; errors inside are in `problems`.
     """
     tree = _tree(path)
-    if tree is None:
-        return None
     mmsa = "regression_labels" in tree["train"]
     result = Utterances("MMSA pickle" if mmsa else "MulT pickle", aligned=True, text="")
     for name in SPLITS:

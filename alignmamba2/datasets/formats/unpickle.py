@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ...storage.file_array import FileArray
+from ...storage.files import FileArray
 from ..base import DataError
 
 LARGE = 1 << 16  # bytes: from here on they stay in the file

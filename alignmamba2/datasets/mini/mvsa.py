@@ -21,6 +21,7 @@ Files: `data/{number}.jpg`, `data/{number}.txt` (gb18030), `labelResultAll.txt`,
 """
 
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -43,53 +44,9 @@ TRAIN = 300  # pairs that agree, if `size` is None; a third as many for validati
 COMPLETE, DISAGREE = 0.7, 0.15  # pairs of the other kinds, per pair that agrees
 VEILED = 0.5
 VERSION = 1  # of the generated files; another version generates them anew
-MOODS = {
-    "positive": ("lovely", "happy", "great", "sweet", "brilliant", "wonderful"),
-    "neutral": (),
-    "negative": ("awful", "sad", "terrible", "broken", "horrible", "lonely"),
-}
-FILLERS = ("the", "a", "today", "here", "we", "saw", "at", "of")
-FILLERS += ("street", "http://t.co/x", "RT", "…", "with", "“photo”")
-THINGS = {
-    "ball": (210, 60, 50),
-    "kite": (60, 160, 80),
-    "house": (150, 100, 60),
-    "tree": (40, 110, 50),
-    "boat": (40, 80, 170),
-    "star": (235, 190, 40),
-    "cup": (150, 60, 150),
-    "flag": (30, 160, 170),
-}
-STAR = [
-    coordinate
-    for turn, reach in zip(np.arange(10) * np.pi / 5 - np.pi / 2, (30, 12) * 5, strict=True)
-    for coordinate in (32 + reach * np.cos(turn), 32 + reach * np.sin(turn))
-]
-RED = {"fill": (120, 20, 20), "width": 5}
-# Shapes, in this order: method of `ImageDraw`, coordinates in a square of 64 pixels, options (of things, default the
-# thing's own colour).
-SHAPES = {
-    "ball": [("ellipse", (6, 6, 58, 58), {})],
-    "kite": [("polygon", (32, 2, 60, 32, 32, 62, 4, 32), {})],
-    "house": [("rectangle", (10, 28, 54, 62), {}), ("polygon", (2, 30, 32, 4, 62, 30), {"fill": (110, 40, 35)})],
-    "tree": [("polygon", (32, 2, 58, 46, 6, 46), {}), ("rectangle", (26, 46, 38, 62), {"fill": (100, 70, 40)})],
-    "boat": [
-        ("polygon", (2, 40, 62, 40, 50, 60, 14, 60), {}),
-        ("polygon", (32, 4, 32, 36, 56, 36), {"fill": (245, 245, 245)}),
-    ],
-    "star": [("polygon", STAR, {})],
-    "cup": [("rectangle", (8, 14, 44, 58), {}), ("arc", (34, 22, 60, 48), {"start": 270, "end": 90, "width": 6})],
-    "flag": [("rectangle", (6, 2, 12, 62), {"fill": (90, 60, 40)}), ("rectangle", (12, 4, 60, 34), {})],
-    "face": [
-        ("ellipse", (4, 4, 60, 60), {"fill": (240, 205, 160), "outline": (60, 40, 30)}),
-        ("ellipse", (17, 18, 23, 26), {"fill": (30, 30, 30)}),
-        ("ellipse", (37, 18, 43, 26), {"fill": (30, 30, 30)}),
-    ],
-    "neutral": [("line", (18, 44, 46, 44), RED)],
-    "positive": [("arc", (14, 22, 50, 52), {"start": 15, "end": 165, **RED})],
-    "negative": [("arc", (14, 38, 50, 68), {"start": 195, "end": 345, **RED})],
-}
-SKIES = {"positive": (205, 185, 130), "neutral": (165, 165, 165), "negative": (85, 95, 120)}
+DRAWN = tomllib.loads(Path(__file__).with_name("tweets.toml").read_text("utf-8"))
+MOODS, FILLERS, SHAPES, SKIES = (DRAWN[name] for name in ("moods", "fillers", "shapes", "skies"))
+THINGS = {name: tuple(colour) for name, colour in DRAWN["things"].items()}  # colours, as Pillow wants them
 SIDE, MARGIN, SQUARE = 256, 16, 64  # pixels; the margin is cut off when the picture is read
 
 
@@ -116,11 +73,7 @@ def load(
 ) -> dict[str, Dataset]:
     """Generate the files once, below the data root's cache/, and read them as `mvsa` reads the real ones.
 
-    Parameters
-    ----------
-    seed : seed of the generated files
-    size : number of training pairs that agree (default 300)
-    protocol, pictures, image, text, split_seed : as of `mvsa`
+    `seed` is that of the files, `size` the number of training pairs that agree (default 300); all else as of `mvsa`.
     """
     check_choices(protocol, pictures)
     folder = find(root, seed=seed, size=size)
@@ -188,6 +141,7 @@ def _draw(rng: np.random.Generator, things: Mapping[str, int], face: int, mood: 
         corner = MARGIN + SQUARE * np.array(divmod(square, 3)[::-1])  # x, y
         for method, coordinates, options in SHAPES[name]:
             points = [tuple(point) for point in (corner + np.reshape(coordinates, (-1, 2))).tolist()]
+            options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
             getattr(pen, method)(points, **{"fill": THINGS.get(name), **options})
     noise = rng.normal(0, 6, (SIDE, SIDE, 1))
     return Image.fromarray(np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8))

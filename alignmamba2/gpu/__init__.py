@@ -1,0 +1,60 @@
+"""Kernels for an NVIDIA GPU behind one door: this library's own in Triton, and those of packages that may be there.
+
+`selective_scan` may be called where `obstacle()` is None, on tensors of a GPU; on others only with TRITON_INTERPRET=1,
+for tests. The first question imports Triton, so importing the package does not wait for it. `packages` are mamba-ssm
+and causal-conv1d.
+"""
+
+import warnings
+
+from torch import Tensor
+
+from . import packages
+
+__all__ = ["convolve_silu", "obstacle", "packages", "quickest_scan", "selective_scan", "status"]
+convolve_silu = packages.convolve_silu
+
+
+def obstacle(device: str = "cuda") -> tuple[str, str] | None:
+    """Return what keeps the Triton kernels from running on tensors of a device, and the command that mends it."""
+    from .support import INTERPRETED, OBSTACLE
+
+    if OBSTACLE is None and device != "cuda" and not INTERPRETED:
+        return "Triton's kernels run on a GPU alone, or interpreted, for tests", "export TRITON_INTERPRET=1"
+    return OBSTACLE
+
+
+def quickest_scan(u: Tensor, A: Tensor, initial_state: Tensor | None, differentiable_state: bool) -> str:
+    """Return "mamba-ssm", "triton" or "chunked", whichever is the first that is there and can do it on a GPU."""
+    kernel, reason, fix = packages.mamba_ssm()
+    if kernel and packages.fits(u, A, initial_state, differentiable_state):
+        return "mamba-ssm"
+    if (why := obstacle()) is None:
+        return "triton"
+    if not kernel:
+        # The same text each time, so that Python shows it once.
+        warnings.warn(
+            f"selective_scan on CUDA runs its slower PyTorch form: {why[0]} (add it with: {why[1]}); {reason} (add it "
+            f"with: {fix})",
+            stacklevel=3,
+        )
+    return "chunked"
+
+
+def status() -> tuple[str, str]:
+    """Return which scan a GPU runs here and why, and the command that adds a faster one or "" if there is none."""
+    kernel, reason, fix = packages.mamba_ssm()
+    if kernel:
+        return reason, ""
+    why = obstacle()
+    own = "Triton kernels of our own" if why is None else f"its slower PyTorch form ({why[0]})"
+    return f"{own}; {reason}", why[1] if why else fix
+
+
+def __getattr__(name: str):
+    if name != "selective_scan":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .scan import selective_scan
+
+    globals()[name] = selective_scan
+    return selective_scan
