@@ -43,9 +43,8 @@ class Task:
         weights = list(config.class_weights)
         right = all(isinstance(w, (int, float)) and 0 <= w < math.inf for w in weights) and sum(weights) > 0
         if weights and not (right and len(weights) == self.outputs and self.fewest > 1):
-            raise ValueError(
-                f"class_weights: found {weights}; expected {self.outputs} numbers of at least 0, and n > 1"
-            )
+            expected = f"{self.outputs} numbers of at least 0, in regression none"
+            raise ValueError(f"class_weights: found {weights}; expected {expected}")
 
     def predicted(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return prediction and logits, None for numbers, of scores (..., outputs)."""
