@@ -39,13 +39,11 @@ class Task:
         self.own_loss: Function | None = None
         self.own_metrics: Mapping[str, Function] = {}
         if self.outputs < self.fewest:
-            raise ValueError(
-                f"n_classes: found {self.outputs}; expected at least {self.fewest}, as task={config.task!r}"
-            )
+            raise ValueError(f"n_classes: found {self.outputs}; expected at least {self.fewest} with {config.task!r}")
         weights = list(config.class_weights)
-        right = all(isinstance(w, (int, float)) and 0 <= w < math.inf for w in weights) and len(weights) == self.outputs
-        if weights and not (right and sum(weights) > 0 and self.fewest > 1):
-            expected = f"{self.outputs} numbers of at least 0, and none for task='regression'"
+        right = all(isinstance(w, (int, float)) and 0 <= w < math.inf for w in weights) and sum(weights) > 0
+        if weights and not (right and len(weights) == self.outputs and self.fewest > 1):
+            expected = f"{self.outputs} numbers of at least 0, in regression none"
             raise ValueError(f"class_weights: found {weights}; expected {expected}")
 
     def predicted(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
