@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alignmamba2 import gpu
+from alignmamba2.__main__ import main
 from alignmamba2.gpu import packages
 from alignmamba2.model.layers import SelectiveSSM
 from alignmamba2.scan import available_backends, interface, selective_scan
@@ -187,6 +188,16 @@ class TestOrderOfChoice:
         with pytest.warns(UserWarning, match=r"slower PyTorch form.*pip install triton.*MAMBA_KEEP_CUDA_BUILD=TRUE"):
             assert gpu.quickest_scan(self.u, self.A, None, False) == "chunked"
         assert gpu.status()[1] == "pip install triton"
+
+    def test_doctor_says_which_why_and_what_would_be_faster(self, here, monkeypatch, capsys):
+        here(False, True)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(packages, "causal_conv1d", lambda: (None, "causal-conv1d is not installed", "pip ..."))
+        main(["doctor"])
+        printed = capsys.readouterr().out
+        assert "cuda       works    Triton kernels of our own; mamba-ssm is not installed" in printed
+        assert f"add it with: {packages.INSTALL}\n" in printed
+        assert "causal-conv1d is not installed; our own does without" in printed
 
     def test_by_name_on_a_processor(self, monkeypatch):
         monkeypatch.setattr(gpu, "obstacle", lambda device="cuda": ("Triton is not here (test)", "pip install triton"))
