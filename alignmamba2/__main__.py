@@ -316,6 +316,8 @@ def _explore(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
+    import torch
+
     from .gpu import packages
     from .scan import available_backends
     from .training.compiler import ADD_COMPILER, no_compiler
@@ -325,11 +327,14 @@ def _doctor(arguments: argparse.Namespace) -> None:
         print(f"  {backend.name:10s} {'works' if backend.works else 'missing':8s} {backend.reason}")
         if backend.fix:
             print(f"  {'':19s} add it with: {backend.fix}")
-    function, reason, fix = packages.causal_conv1d()
-    print("causal convolution, on a GPU")
-    print(f"  {'':10s} {'works' if function else 'missing':8s} {reason}; this library's own does without it")
-    if fix:
-        print(f"  {'':19s} add it with: {fix}")
+    if torch.cuda.is_available():
+        function, reason, fix = packages.causal_conv1d()
+        print("causal convolution")
+        print(
+            f"  {'':10s} {'works' if function else 'missing':8s} {reason}{'' if function else '; our own does without'}"
+        )
+        if fix:
+            print(f"  {'':19s} add it with: {fix}")
     why = no_compiler()
     print("torch.compile, for train --compile")
     print(f"  {'':10s} {'missing' if why else 'works':8s} {why or 'there is a C++ compiler'}")

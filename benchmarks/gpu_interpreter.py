@@ -262,12 +262,12 @@ def looks(steps: int = 3) -> dict[str, Any]:
     return found
 
 
-def compiled(name: str, capability: int) -> dict[str, int]:
+def compiled(name: str, capability: int, **options: Any) -> dict[str, int]:
     """Compile a kernel for a GPU that need not be here: shared memory, and registers and spilled bytes by ptxas.
 
     As for the model's own scan: float32, 16 states, channels side by side, D, z and bias there.
     """
-    program = f"from benchmarks.gpu_interpreter import _compile; print(_compile({name!r}, {capability}))"
+    program = f"from benchmarks.gpu_interpreter import _compile; print(_compile({name!r}, {capability}, **{options}))"
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     with tempfile.TemporaryDirectory() as cache:
         environment |= {"TRITON_CACHE_DIR": cache, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
@@ -279,7 +279,7 @@ def compiled(name: str, capability: int) -> dict[str, int]:
     return ast.literal_eval(done.stdout.splitlines()[-1])
 
 
-def _compile(name: str, capability: int) -> dict[str, int]:
+def _compile(name: str, capability: int, optional: bool = True, number: str = "fp32") -> dict[str, int]:
     import triton
     import triton.language as tl
     from triton.backends.compiler import GPUTarget
@@ -292,14 +292,17 @@ def _compile(name: str, capability: int) -> dict[str, int]:
         "backward": (kernels.backward, kernels.BACKWARD_WARPS),
     }[name]
     steps, states, channels = kernels.sizes(16, 256)
-    constants: dict[str, Any] = {"STEPS": steps, "STATES": states, "CHANNELS": channels, "NUMBER": tl.float32}
-    constants |= {"TERMS": 8, "SOFTPLUS": True, "first": None, "g_last": None}
+    constants: dict[str, Any] = {"STEPS": steps, "STATES": states, "CHANNELS": channels}
+    constants |= {"NUMBER": getattr(tl, number.replace("fp", "float")), "TERMS": 8, "SOFTPLUS": optional}
+    constants |= dict.fromkeys(("first", "g_last") if optional else ("D", "z", "delta_bias", "kept"))
+    if name == "backward":
+        constants.pop("kept", None)
     strides = [x for x in kernel.arg_names if re.fullmatch(r"(u|delta|z|B|C|gy)_[bdgnt]", x)]
     constants |= dict.fromkeys((x for x in strides if x[-2:] in ("_d", "_n")), 1)
     whole = [*strides, "length", "chunks", "blocks", "groups", "width", "states", "samples"]
     constants = {x: value for x, value in constants.items() if x in kernel.arg_names}
     signature = {
-        x: "constexpr" if x in constants else "i32" if x in whole else "*fp32" for x in kernel.arg_names
+        x: "constexpr" if x in constants else "i32" if x in whole else f"*{number}" for x in kernel.arg_names
     }  # fmt: skip
     aligned = [i for i, x in enumerate(kernel.arg_names) if signature[x][0] == "*" or signature[x] + x[-2:] in ALIGNED]
     source = ASTSource(kernel, signature, constants, {(i,): [["tt.divisibility", 16]] for i in aligned})

@@ -7,6 +7,7 @@ and causal-conv1d.
 
 import warnings
 
+import torch
 from torch import Tensor
 
 from . import packages
@@ -19,26 +20,30 @@ def obstacle(device: str = "cuda") -> tuple[str, str] | None:
     """Return what keeps the Triton kernels from running on tensors of a device, and the command that mends it."""
     from .support import INTERPRETED, OBSTACLE
 
-    if OBSTACLE is None and device != "cuda" and not INTERPRETED:
-        return "Triton's kernels run on a GPU alone, or interpreted, for tests", "export TRITON_INTERPRET=1"
+    if device != "cuda" and not INTERPRETED:
+        return "Triton's kernels run on a GPU or, for tests, interpreted (TRITON_INTERPRET=1)", ""
     return OBSTACLE
 
 
 def quickest_scan(u: Tensor, A: Tensor, initial_state: Tensor | None, differentiable_state: bool) -> str:
     """Return "mamba-ssm", "triton" or "chunked", whichever is the first that is there and can do it on a GPU."""
-    kernel, reason, fix = packages.mamba_ssm()
-    if kernel and packages.fits(u, A, initial_state, differentiable_state):
+    mamba, own = _here()
+    if mamba and packages.fits(u, A, initial_state, differentiable_state):
         return "mamba-ssm"
-    if (why := obstacle()) is None:
-        return "triton"
-    if not kernel:
-        # The same text each time, so that Python shows it once.
+    return "triton" if own else "chunked"
+
+
+@torch.compiler.assume_constant_result  # or torch.compile would read through the import system
+def _here() -> tuple[bool, bool]:
+    """Whether mamba-ssm's kernel is here, and whether Triton is; with a warning where neither is."""
+    (kernel, reason, fix), why = packages.mamba_ssm(), obstacle()
+    if why and not kernel:
         warnings.warn(
             f"selective_scan on CUDA runs its slower PyTorch form: {why[0]} (add it with: {why[1]}); {reason} (add it "
             f"with: {fix})",
-            stacklevel=3,
+            stacklevel=4,
         )
-    return "chunked"
+    return kernel is not None, why is None
 
 
 def status() -> tuple[str, str]:

@@ -79,11 +79,15 @@ def convolve_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor | None:
     fits = 2 <= taps <= 4 and x.dtype != torch.float64 and x.numel() and x.stride(2) == 1
     if not (_on_gpu(x) and fits) or channels % 8 or any(s % 8 for s in strides):
         return None
-    function, *_ = causal_conv1d()
-    if function is None:
+    if not _has_convolution():
         return None
     with torch.autocast("cuda", enabled=False):
-        return function(x.transpose(1, 2), weight, bias, activation="silu").transpose(1, 2)
+        return causal_conv1d()[0](x.transpose(1, 2), weight, bias, activation="silu").transpose(1, 2)
+
+
+@torch.compiler.assume_constant_result
+def _has_convolution() -> bool:
+    return causal_conv1d()[0] is not None
 
 
 def _on_gpu(x: Tensor) -> bool:

@@ -68,9 +68,11 @@ def _rows(x, start, column, column_stride, t, t_stride, mask, NUMBER: tl.constex
 @triton.jit
 def _parameter(x, channel, inside, NUMBER: tl.constexpr):
     """A parameter (D,) at the program's channels, float; 0 where there is none."""
-    if x is None:
-        return tl.zeros_like(channel).to(NUMBER)
-    return tl.load(x + channel, mask=inside, other=0).to(NUMBER)
+    if x is None:  # noqa: SIM108 - known when it is compiled: one of the two branches is
+        value = tl.zeros_like(channel).to(NUMBER)
+    else:
+        value = tl.load(x + channel, mask=inside, other=0).to(NUMBER)
+    return value
 
 
 @triton.jit

@@ -171,7 +171,7 @@ def _choose(backend: str, device: str) -> str:
         raise RuntimeError(f"backend: found {backend!r} for tensors on {device!r}, expected them on {backend!r}")
     obstacle = cpu.obstacle() if backend == "cpu" else gpu.obstacle(device) if backend == "triton" else None
     if obstacle:
-        raise RuntimeError(f"backend: found {backend!r}, but {obstacle[0]}; to mend it: {obstacle[1]}")
+        raise RuntimeError(f"backend: found {backend!r}, but {'; to mend it: '.join(filter(None, obstacle))}")
     return backend
 
 
