@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import tomllib
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -12,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 HEAD = """# Exact versions of what `make` installs, as constraints: pip install -c requirements.lock ...
 # Written on Python {python} by `python -m tools lock`, do not edit. pyproject.toml has the ranges.
 """
@@ -39,6 +41,9 @@ def closure(wanted: Sequence[Requirement], alone: Sequence[Requirement] = ()) ->
         if (canonicalize_name(name), extra) in seen:
             continue
         seen.add((canonicalize_name(name), extra))
+        if name == PROJECT["name"]:  # as the file says now, and not as it did when the clone was installed
+            todo += _needs(PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"], "")
+            continue
         try:
             package = distribution(name)
         except PackageNotFoundError as error:
@@ -47,7 +52,6 @@ def closure(wanted: Sequence[Requirement], alone: Sequence[Requirement] = ()) ->
             ) from error
         versions[canonicalize_name(name)] = package.version.partition("+")[0]
         todo += _needs(package.requires or (), extra)
-    versions.pop("alignmamba2")
     return dict(sorted(versions.items()))
 
 
