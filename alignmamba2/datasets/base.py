@@ -57,11 +57,9 @@ class Dataset(torch.utils.data.Dataset):
         the N labels, so that labels are known without reading features.
     hashes : mapping of file name to SHA-256
     notes : remarks of the reader, such as "train/audio: 153 values were -inf, set to 0"
-    encoders : mapping of modality to the name of an encoder
-        For token ids and pictures: the encoder inside a model that they are made for. Empty for features.
-    show : mapping of modality to a function of a `Sample`
-        Views of it for panels: for "image" and "depth" the picture, (H, W, 3) uint8, or None if it is missing; for
-        "audio" the loudness of each token, (T,). Optional.
+    encoders : by modality, for token ids and pictures, the encoder inside a model that they are made for
+    show : by modality, for panels, a function of a `Sample`: of "image" and "depth" the picture, (H, W, 3) uint8, or
+        None if it is missing; of "audio" the loudness of each token, (T,)
     """
 
     name: str

@@ -187,7 +187,6 @@ def lengths(contents: Contents) -> Mapping[str, Mapping[str, np.ndarray]]:
 
 
 def _bad(x: Field) -> list[str]:
-    """Counts of values that are not finite, in words."""
     return [f"{n} {kind}" for n, kind in ((x.nan, "NaN"), (x.infinite, "infinite")) if n]
 
 

@@ -47,10 +47,8 @@ def corrupt(
     Its protocol names the corruption, the modalities and the level. A `ValueError` names an unknown kind or modality, a
     severity out of range, or a kind that none of the modalities can suffer. The kinds are told in the module.
 
-    Parameters
-    ----------
-    severity : a probability for "missing" and "frames", 0 to 1 for "late", to 10 for "blank", 0 or more for "noise"
-    modalities : those to corrupt; default all, for "blank" the text, for "noise" all but words, for "late" the audio
+    Severity is a probability for "missing" and "frames", 0 to 1 for "late", to 10 for "blank", 0 or more for "noise".
+    Corrupted are by default all `modalities`, for "blank" the text, for "noise" all but words, for "late" the audio.
     """
     check_choice("kind", kind, KINDS)
     if not 0 <= severity <= MOST[kind] or not np.isfinite(severity):
@@ -114,7 +112,6 @@ def _change_item(kind: str, severity: float, seed: int, modality: str, raw: RawM
 
 
 def _lost_words(kind: str, severity: float, draw: np.random.Generator, n: int) -> np.ndarray:
-    """Draw the lost ones of n words or tokens, bool (n,)."""
     if kind == "frames":
         return draw.random(n) < severity
     touched = draw.random() < 0.5

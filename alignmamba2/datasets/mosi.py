@@ -87,14 +87,12 @@ def find(name: str, root: str | Path | None = None) -> list[Path]:
 
 
 def _sources(path: Path) -> list[Path]:
-    """The pickle itself, or the folder of a `.csd` file; nothing for other files."""
     if path.suffix in PICKLES:
         return [path]
     return [path.parent] if path.suffix == ".csd" else []
 
 
 def _cache(root: str | Path | None) -> Path:
-    """Beside the data sets; in the usual place if `root` is a file or a folder of `.csd` files."""
     whole = root is None or (Path(root).is_dir() and not csd.is_csd_folder(Path(root)))
     return data_root(root if whole else None) / "cache"
 

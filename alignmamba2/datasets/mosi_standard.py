@@ -129,7 +129,6 @@ def read_labels(path: Path) -> dict[str, np.ndarray]:
 
 
 def _folds(path: str | Path | None, videos: set[str]) -> dict[str, list[str]]:
-    """Return the videos of each split; the standard folds are checked as any others."""
     lists = fold_lists(Path(path)) if path else {"train": videos - set().union(*FOLDS.values()), **FOLDS}
     if set(lists) != set(SIZES):
         raise DataError(f"{path}: found lists of {sorted(lists)}; expected {', '.join(SIZES)}")

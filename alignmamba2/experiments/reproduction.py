@@ -129,7 +129,6 @@ def _check_labels(name: str, datasets: Mapping[str, Dataset]) -> None:
 
 
 def _recipe(job: Mapping[str, Any]) -> Recipe:
-    """The recipe of a run's variant; two epochs if it is a fast one."""
     fast = {"training.max_epochs": 2} if job["fast"] else {}
     return Recipe.load(benchmark_of(job["benchmark"]).recipe, {**job["overrides"], **fast})
 
@@ -207,7 +206,6 @@ def _run_all(
 
 @functools.cache
 def _load(benchmark: str) -> dict[str, Dataset]:
-    """A benchmark's data, read once by each process of `jobs`."""
     recipe = Recipe.load(benchmark_of(benchmark).recipe)
     return load_dataset(recipe.dataset, **recipe.data)
 

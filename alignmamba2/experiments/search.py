@@ -122,7 +122,6 @@ def _settings(space: Mapping[str, Sequence[Any]], trials: int, seed: int) -> lis
 def _sized(
     recipe: str | Path, train: Dataset, kind: str, change: Mapping[str, Any], fast: bool
 ) -> tuple[Recipe, dict[str, int]]:
-    """The recipe of a trial, with the number of its model's parameters and its width."""
     always = {"training.monitor": "epoch", "training.refit": False} | ({"training.max_epochs": 2} if fast else {})
     loaded = Recipe.load(recipe, {**change, **always})
     settings = counted(settings_of(loaded, train))
@@ -140,7 +139,6 @@ def _part(dataset: Dataset, pool: Sequence[Sample], names: Mapping[str, str], pl
 
 
 def _curve(recipe: Recipe, fold: Mapping[str, Dataset], seed: int, folder: Path, data: str) -> list[dict[str, float]]:
-    """The history of one training, from its file if it was run before."""
     recipe = replace(recipe, training=replace(recipe.training, patience=recipe.training.max_epochs))
     what = [recipe.to_dict(), [part.split for part in fold.values()], data, seed, version("alignmamba2")]
     path = folder / recipe.name / f"{json_digest(what)[:20]}.json"

@@ -129,7 +129,6 @@ class DiscrepancyExplorer(Explorer):
         )
 
     def _paint_clouds(self, x: Tensor, y: Tensor, options: Mapping[str, Any], names: tuple[str, str]) -> None:
-        """Draw both clouds along the line through their means, and the witness on that line."""
         gap, middle = x.mean(0) - y.mean(0), (x.mean(0) + y.mean(0)) / 2
         direction = gap / gap.norm().clamp_min(1e-9) if gap.norm() > 1e-6 else torch.eye(len(gap))[0]
         along = [array((z - middle) @ direction) for z in (x, y)]

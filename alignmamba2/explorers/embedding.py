@@ -222,7 +222,6 @@ class EmbeddingExplorer(Explorer):
             self.update()
 
     def _brighten(self) -> None:
-        """Make selected tokens bright and the others pale, in both panels; all alike if none is selected."""
         with self.fig.batch_update():
             for m, members in self._members.items():
                 bright = np.flatnonzero(np.isin(members, self._selected)).tolist()
@@ -240,7 +239,6 @@ class EmbeddingExplorer(Explorer):
         return f"{drawn} Highlighted: {_count(len(chosen), 'token')} of {owner}."
 
     def _listed(self, chosen: np.ndarray) -> str:
-        """Return the samples of these tokens, those with most first: name, prediction, label, pictures, and tokens."""
         numbers, counts = np.unique(self._tokens.sample[chosen], return_counts=True)
         samples = numbers[np.argsort(-counts, kind="stable")]
         rows = []
@@ -263,7 +261,6 @@ class EmbeddingExplorer(Explorer):
         return f"{tokens.modality[i]} {tokens.place[i] + 1}{quoted(short(tokens.words[i], 50))}"
 
     def _facts(self, sample: int) -> str:
-        """Return prediction and label of a sample in words, if there is one per sample."""
         values = {name: v[sample] for name, v in self._values.items() if v.ndim == 1}
         if not values:
             return ""

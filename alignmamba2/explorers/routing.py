@@ -118,7 +118,6 @@ class RoutingExplorer(Explorer):
         return ", ".join(f"{int(n)} × {self._classes[int(k)]}" for k, n in zip(kinds, counts, strict=True))
 
     def _labelled(self, trace: Trace) -> str:
-        """Return ", label …" for the one sample of a trace, or nothing."""
         if trace.labels is None:
             return ""
         label = trace.labels[0]
@@ -129,7 +128,6 @@ class RoutingExplorer(Explorer):
 
 
 def _own_share(trace: Trace, layer: int, modality: str, experts: list[int]) -> np.ndarray:
-    """Return the share (T_m,) of these experts in what a layer adds to each token of a trace's one sample."""
     if modality not in trace.masks:
         return np.zeros(0)
     norms = array(trace.contributions[layer][modality][0])[array(trace.masks[modality][0])]

@@ -134,7 +134,6 @@ class SampleExplorer(Explorer):
         return f"{words}. It is {bias:+.2f} before any token, {_sums(parts, added)}"
 
     def _paint_input(self, record: Any) -> None:
-        """Draw what changes with the sample alone: names, strengths, words, pictures."""
         for m in self._modalities:
             count = len(record.features.get(m, ()))
             self._set(m, text=token_names(m, record.words.get(m, ()), count))
@@ -167,7 +166,6 @@ class SampleExplorer(Explorer):
 
 
 def _sums(parts: Attribution, added: np.ndarray) -> str:
-    """Return what each modality added, and the token that added most, in words."""
     modality, best = np.array(parts.modality), int(np.abs(added).argmax())
     sums = ", ".join(f"{m} {added[modality == m].sum():+.2f}" for m in dict.fromkeys(parts.modality))
     token = f"{parts.modality[best]} {parts.place[best] + 1}{quoted(short(parts.words[best], 40))}"
@@ -175,7 +173,6 @@ def _sums(parts: Attribution, added: np.ndarray) -> str:
 
 
 def _side_by_side(pictures: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return pictures in the room under the prediction, as Plotly places them."""
     from PIL import Image
 
     width = (RIGHT[1] - RIGHT[0]) / max(len(pictures), 1)

@@ -89,7 +89,6 @@ class ScanExplorer(Explorer):
         return f"{where} {forgets} {self._sources(matrix)}"
 
     def _name_tokens(self) -> None:
-        """Put the tokens' names into the hover texts; they change with the sample alone."""
         tokens = zip(self.scan.modality, self.scan.words, strict=True)
         names = [f"{i}: {m}{quoted(short(word, 40))}" for i, (m, word) in enumerate(tokens, start=1)]
         if names != self._names:

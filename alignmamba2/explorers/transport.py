@@ -204,7 +204,6 @@ class TransportExplorer(Explorer):
         return titled(laid_out(0.12), "Transport plan", height=490, margin=margin, legend=legend)
 
     def _describe(self, mass: np.ndarray, method: str) -> str:
-        """Return cost, strongest link, empty columns and true partners of a plan in words."""
         ends, result = self.problem.ends, self.result
         strength, entropy = f" at ε = {self.epsilon:g}", f", {float(result.distance):.3f} with the entropy"
         if method in WITHOUT_EPSILON:

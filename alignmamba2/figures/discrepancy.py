@@ -173,5 +173,4 @@ def _votes(figure: go.Figure, at: np.ndarray, witness: np.ndarray, first: str, s
 
 
 def _of_pair(pair: str) -> tuple[Look, str]:
-    """Return the look of the modality in "<modality>-<anchor>", and the pair in words."""
     return look(pair.split("-")[0]), pair.replace("-", " ↔ ")

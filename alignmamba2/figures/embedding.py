@@ -170,7 +170,6 @@ def before_after(
 
 
 def _number(figure: go.Figure, clouds: Sequence[np.ndarray], tokens: Sequence[int], texts: Sequence[str]) -> None:
-    """Write the numbers 1, 2, … on the same tokens in each panel."""
     box = {"bgcolor": PAPER, "bordercolor": INK, "borderwidth": 1.5, "borderpad": 2, "font": {"size": 13, "color": INK}}
     for number, i in enumerate(tokens, start=1):
         for column, points in enumerate(clouds, start=1):

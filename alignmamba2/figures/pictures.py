@@ -176,7 +176,6 @@ def words_on_picture(
 
 
 def _shade(mass: np.ndarray, height: int, width: int, word: str) -> go.Heatmap:
-    """Return a shade over a picture (height, width), clear on the patches with most mass (rows, columns)."""
     down, across = height / mass.shape[0], width / mass.shape[1]
     return go.Heatmap(
         z=mass,
@@ -191,7 +190,6 @@ def _shade(mass: np.ndarray, height: int, width: int, word: str) -> go.Heatmap:
 
 
 def _centres(grid: Grid, height: int, width: int) -> np.ndarray:
-    """Return x and y (P, 2) of the patches' centres, row by row."""
     y, x = np.meshgrid(np.arange(grid[0]) + 0.5, np.arange(grid[1]) + 0.5, indexing="ij")
     return np.column_stack([x.ravel() * width / grid[1] - 0.5, y.ravel() * height / grid[0] - 0.5])
 

@@ -254,7 +254,6 @@ def against_length(
 def _print_slopes(
     figure: go.Figure, column: int, ends: Sequence[tuple[float, float, float, Look]], rows: Mapping[str, Any]
 ) -> None:
-    """Write each slope at the last point (value, length) of its line, moved up if it would lie on another."""
     gap = 0.0
     if len(ends) > 1:
         values = np.concatenate([floats(row).ravel() for row in rows.values()])

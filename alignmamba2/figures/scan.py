@@ -137,7 +137,6 @@ def gate_words(trace: Trace, layer: int) -> str:
 
 
 def _share_bar(values: Mapping[str, float], expert: str, layer: str) -> go.Bar:
-    """Return one expert's part of the bars of a layer, a bar per modality."""
     specific = not expert.startswith("shared")
     colours = [look(m).colour for m in values]
     return go.Bar(
@@ -200,7 +199,6 @@ def attribution_bars(attribution: Attribution, *, classes: Sequence[str] = (), n
 
 
 def _sums(figure: go.Figure, parts: Mapping[str, float], goal: float, what: str) -> None:
-    """Draw the parts in the right panel, each from the end of the one before, and under them their sum, `goal`."""
     reached, ends = 0.0, [0.0, goal]
     for name, value in (*parts.items(), ("sum", goal)):
         base = 0.0 if name == "sum" else reached
@@ -278,5 +276,4 @@ def _quantiles(figure: go.Figure, row: int, scan: Scan, values: np.ndarray, mean
 
 
 def _below(words: Sequence[str]) -> int:
-    """Return the pixels that oblique labels of these words take under an axis."""
     return 96 + 6 * min(max((len(w) for w in words), default=8), 14)

@@ -210,7 +210,6 @@ def _assigned(text: str) -> dict[str, Any]:
 
 
 def _overlaps(intervals: np.ndarray, start: float, end: float) -> np.ndarray:
-    """Return which intervals (T, 2) have more than EPSILON seconds in common with [start, end]."""
     return np.minimum(intervals[:, 1], end) - np.maximum(intervals[:, 0], start) > EPSILON
 
 

@@ -178,7 +178,6 @@ def _padded(arrays: list[np.ndarray], steps: int, front: bool = False) -> np.nda
 
 
 def _spoilt(audio: np.ndarray, seed: int) -> np.ndarray:
-    """The same, with -inf in a thousandth of the values that are not padding."""
     rng = np.random.default_rng([seed, len(audio)])
     audio[(audio != 0) & (rng.random(audio.shape) < 1e-3)] = -np.inf
     return audio
