@@ -126,14 +126,9 @@ def write_explorers(checkpoint: str | Path, folder: str | Path, split: str = "te
 
 
 def copy_course(folder: str | Path) -> Path:
-    """Copy the notebooks, their exercises and pictures, and the results that they quote; return where they are.
+    """Copy the course, with its pictures and results, of the clone or of the wheel; return where its notebooks are.
 
-    They come from the clone around the package, or from what the wheel has brought along.
-
-    Raises
-    ------
-    FileNotFoundError, FileExistsError
-        They are in neither place; or `folder` has notebooks, which may have been worked on.
+    A `FileNotFoundError` says that they are in neither place, a `FileExistsError` that `folder` has some already.
     """
     root, folder = Path(__file__).parents[1], Path(folder)
     if not (root / FIRST).is_file():

@@ -61,17 +61,10 @@ def regression_metrics(prediction: Tensor, target: Tensor) -> dict[str, float | 
 
 
 def multilabel_metrics(prediction: Tensor, target: Tensor) -> dict[str, float]:
-    """Return metrics of K labels per sample, each 0 or 1; a target of −1 is not known and does not count.
+    """Return metrics of K labels per sample, int64 (N, K) of 0 and 1; a target of −1 is not known and does not count.
 
-    Parameters
-    ----------
-    prediction, target : int64 Tensor (N, K)
-
-    Returns
-    -------
-    dict
-        "accuracy", over all known labels; "exact", the share of samples of which each known label is right; "f1",
-        weighted by the labels' frequency; "f1_macro", the plain mean over labels.
+    "accuracy" is over all known labels, "exact" the share of samples of which each known label is right, "f1" weighted
+    by the labels' frequency, "f1_macro" the plain mean over labels.
     """
     from torchmetrics.functional.classification import multilabel_f1_score
 

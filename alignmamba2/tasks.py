@@ -92,12 +92,8 @@ class Task:
         return (labels == labels) & (labels != self.unknown)
 
     def metrics(
-        self,
-        prediction: Tensor,
-        labels: Tensor,
-        logits: Tensor | None = None,
-        own: Mapping[str, Function] | None = None,
-    ) -> dict[str, float | None]:
+        self, prediction: Tensor, labels: Tensor, logits: Tensor | None = None, own: Any = None
+    ) -> dict[str, Any]:
         """Return the field's metrics of the rows with a label, then those of `own_metrics` and `own`."""
         rows = self._rows(self.known(labels))
         if not rows.any():

@@ -1,7 +1,6 @@
 """Labels of own data: a column of classes, numbers, several of either, or one per step, and what is not known of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,20 +11,6 @@ from .base import check_choice
 
 TASKS = (None, "classification", "regression", "multilabel", "multitarget")
 MOST_CLASSES = 100
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The labels of N samples, None where none is known; of several, what is not known is −1 or, of numbers, NaN.
-
-    Each of the `kinds` (N,) is drawn in equal shares when splits are drawn; `said` is what was understood, in words.
-    """
-
-    task: str
-    classes: list[str]
-    values: list[Tensor | None]
-    kinds: np.ndarray
-    said: str
 
 
 def is_missing(value: Any) -> bool:
@@ -39,10 +24,12 @@ def is_missing(value: Any) -> bool:
 
 def read_labels(
     column: Sequence, ids: Sequence[str], task: str | None = None, steps: str = "", names: Sequence[str] = ()
-) -> Labels:
+) -> tuple[str, list[str], list[Tensor | None], np.ndarray, str]:
     """Read N labels: one each, several each, lists of names, or, with `steps`, one per token of that modality.
 
-    A `ValueError` names what was found, a sample, and the expectation.
+    Return task, names of classes, labels (None where none is known; of several, what is not known is −1 or, of numbers,
+    NaN), kinds (N,) of which splits are to have equal shares, and what was understood, in words. A `ValueError` names
+    what was found, a sample, and the expectation.
     """
     check_choice("task", task, TASKS)
     rows = {i: value for i, value in enumerate(column) if not is_missing(value)}
@@ -93,4 +80,4 @@ def read_labels(
     classes = [str(c).replace(", ", "/") for c in classes]
     said = f"{len(classes)} {kind}: {', '.join(classes[:9])}{', …' * (len(classes) > 9)}" if kind else task
     said += f", one per token of {steps}" * bool(steps) + f" ({missing} missing)" * bool(missing)
-    return Labels(task, classes, values, drawn, said)
+    return task, classes, values, drawn, said

@@ -81,21 +81,19 @@ def from_arrays(
         inside |= {m: encoder} if encoder not in ("", "words", "patches") else {}
     if empty := [i for row, i in enumerate(ids) if not any(raw.present[row] for raw in raws.values())]:
         raise ValueError(f"samples {empty[:5]} ({len(empty)}): every modality is missing; leave these rows out")
-    known, names, how = None, np.full(size, "test"), "no labels"
+    labels, fields, names, how = [None] * size, {}, np.full(size, "test"), "no labels"
     if label is not None:
-        known = read_labels(label, ids, task, steps, label_names)
-        _check_steps(steps, raws.get(steps), known.values, ids)
-        names, how = _splits(split, known.kinds, groups, seed)
-        told.append(known.said)
+        task, classes, labels, kinds, said = read_labels(label, ids, task, steps, label_names)
+        _check_steps(steps, raws.get(steps), labels, ids)
+        names, how = _splits(split, kinds, groups, seed)
+        fields = {"task": task, "classes": classes}
+        told.append(said)
     rows = {s: np.flatnonzero(names == s).tolist() for s in SHARES if s in names}
     parts = " / ".join(f"{len(part)} {s}" for s, part in rows.items())
     description = f"{name}: {parts} ({how}); {'; '.join(told)}"
     say(description)
-    labels = known.values if known else [None] * size
     samples = {s: RawSamples(raws, part, labels, ids, groups=groups) for s, part in rows.items()}
-    fields = {"name": name, "protocol": f"{parts} ({how})", "description": description, "synthetic": False}
-    if known:
-        fields |= {"task": known.task, "classes": known.classes}
+    fields |= {"name": name, "protocol": f"{parts} ({how})", "description": description, "synthetic": False}
     fields |= {"readout": "anchor_steps", "anchor": steps} if steps else {}
     return splits_of(samples, encoders=inside, **fields)
 

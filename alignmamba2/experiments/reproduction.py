@@ -210,12 +210,7 @@ def _load(benchmark: str) -> dict[str, Dataset]:
     return load_dataset(recipe.dataset, **recipe.data)
 
 
-def run(
-    job: Mapping[str, Any],
-    folder: Path,
-    datasets: dict[str, Dataset] | None = None,
-    callbacks: Sequence[Any] = (),
-) -> None:
+def run(job: Mapping[str, Any], folder: Path, datasets: dict[str, Dataset] | None = None, callbacks: Any = ()) -> None:
     """Train one run (or go on with it), evaluate it clean, with modalities missing and with noise, write its file."""
     datasets = datasets or _load(job["benchmark"])
     recipe = _recipe(job)

@@ -210,12 +210,8 @@ class _Run:
             whole = dataclasses.replace(train, split="train+valid", samples=samples)
             epochs = config.max_epochs if direct else self.best.epoch + 1
             model = self._train(whole, None, epochs, callbacks if direct else ())
-        metrics = self.best.history[self.best.epoch] if self.best.history else {}
-        model.card = {
-            "recipe": self.recipe.to_dict(),
-            "metrics": metrics,
-            "data": {train.protocol: dict(train.hashes)},
-        }
+        metrics, data = dict(*self.best.history[self.best.epoch :][:1]), {train.protocol: dict(train.hashes)}
+        model.card = {"recipe": self.recipe.to_dict(), "metrics": metrics, "data": data}
         return model
 
     def _train(self, train: Dataset, valid: Dataset | None, epochs: int, callbacks: Sequence[Any]) -> FusionModel:
