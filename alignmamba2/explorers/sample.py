@@ -7,6 +7,7 @@ from typing import Any, Unpack
 import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
+import torch
 from plotly.subplots import make_subplots
 
 from ..figures import look
@@ -114,7 +115,7 @@ class SampleExplorer(Explorer):
         added = array(parts.scan + parts.direct) @ direction
         value, whole_value, bias = (float(array(x) @ direction) for x in (parts.logits, logits, parts.bias))
         if self._drawn != sample:
-            self._paint_input(record)
+            self._paint_input(record, self._features(sample))
             self._drawn = sample
         self._paint_added(parts, added)
         self._axes("prediction")[1].title.text = what
@@ -133,11 +134,20 @@ class SampleExplorer(Explorer):
             words += f"; the label is {self._classes[int(label)] if self._classes else f'{float(label):.2f}'}"
         return f"{words}. It is {bias:+.2f} before any token, {_sums(parts, added)}"
 
-    def _paint_input(self, record: Any) -> None:
+    @torch.no_grad()
+    def _features(self, sample: int) -> dict[str, Any]:
+        """A sample's features as they are projected: of token ids and pictures, what their encoder makes of them."""
+        batch = self._dataset.batch([sample]).to(next(self._model.parameters()).device)
+        batch = self._model.eval().encode.read(batch)
+        return {m: x[0, batch.masks[m][0]] for m, x in batch.features.items()}
+
+    def _paint_input(self, record: Any, features: dict[str, Any]) -> None:
         for m in self._modalities:
-            count = len(record.features.get(m, ()))
+            count = len(features.get(m, ()))
             self._set(m, text=token_names(m, record.words.get(m, ()), count))
-            self._set(f"strength {m}", x=(np.arange(count) + 0.5) / max(count, 1), y=self._strength(record, m))
+            self._set(
+                f"strength {m}", x=(np.arange(count) + 0.5) / max(count, 1), y=self._strength(record, features, m)
+            )
         words = list(record.words.get("text", ()))
         places = range(0, len(words), max(1, -(-len(words) // 14)))
         self._axes(self._modalities[-1])[0].update(
@@ -156,13 +166,13 @@ class SampleExplorer(Explorer):
             self._set(m, x=(place[mine] + 0.5) / count, y=added[mine], width=0.7 / count)
             self._axes(m)[1].range = [low - margin, high + margin]  # one scale, so that modalities can be compared
 
-    def _strength(self, record: Any, m: str) -> np.ndarray:
+    def _strength(self, record: Any, features: dict[str, Any], m: str) -> np.ndarray:
         if m == "audio" and self._envelope is not None:
             return array(self._envelope(record))
-        if m not in record.features:
+        if m not in features:
             return np.zeros(0)
         project = self._model.project[m]
-        return array(((record.features[m] - project.mean) * project.scale).norm(dim=1))
+        return array(((features[m] - project.mean) * project.scale).norm(dim=1))
 
 
 def _sums(parts: Attribution, added: np.ndarray) -> str:
