@@ -41,7 +41,9 @@ class DataExplorer(Explorer):
     ):
         self._splits = dict(splits)
         first = one_of("split", split or next(iter(self._splits)), self._splits)
-        self._modalities = list(self._splits[first].modalities)
+        self._modalities = [m for m, width in self._splits[first].modalities.items() if width]
+        if not self._modalities:
+            raise ValueError("data: found token ids and pictures alone; expected features. See SampleExplorer")
         # Facts about a whole split, computed when it is first drawn.
         self._lengths, self._scale, self._counts = map(cache, (self._lengths_of, self._scale_of, self._counts_of))
         self.padding: dict[str, float] = {}
