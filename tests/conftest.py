@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 from hypothesis import strategies as st
 
 from alignmamba2.batch import MultimodalBatch, Sample
 from alignmamba2.datasets import is_present
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton, where it is
 
 WIDTHS = {"text": 6, "audio": 4, "video": 5}
 
