@@ -135,14 +135,34 @@ def forward(
     tl.store(last + sample * d_all * states + of_state, state, mask=there)
 
 
+@triton.jit
+def _decayed(a, x, before, is_first):
+    """a_t h_{t−1} of a chunk's steps (T, N, P), from the state (N, P) before it."""
+    first = tl.where(is_first, a * before[None, :, :], 0.0)
+    _product, decayed, _own = tl.associative_scan((a, first, x), 0, _compose_open)
+    return decayed
+
+
+@triton.jit
+def _through_gate(gy, ungated, z):
+    """The gradients of `ungated` and of z, of y = ungated · z σ(z)."""
+    s = _sigmoid(z)
+    return gy * (z * s), gy * ungated * s * (1 + z * (1 - s))
+
+
+@triton.jit
+def _store_both(one, of_one, other, of_other, place, mask):
+    tl.store(one + place, of_one, mask=mask)
+    tl.store(other + place, of_other, mask=mask)
+
+
 @triton.jit(do_not_specialize=["length", "chunks", "blocks", "groups", "width", "samples"])
 def backward(
     u, delta, A, B, C, D, z, delta_bias, kept, gy, g_last,
     gu, g_delta, gz, gA, gB, gC, gD, g_bias, g_first,
     u_b, u_d, u_t, delta_b, delta_d, delta_t, z_b, z_d, z_t, B_b, B_g, B_n, B_t, C_b, C_g, C_n, C_t, gy_b, gy_d, gy_t,
-    length, chunks, blocks, groups, width, samples, states,
-    SOFTPLUS: tl.constexpr, NUMBER: tl.constexpr, TERMS: tl.constexpr,
-    STEPS: tl.constexpr, STATES: tl.constexpr, CHANNELS: tl.constexpr,
+    length, chunks, blocks, groups, width, samples, states, SOFTPLUS: tl.constexpr, NUMBER: tl.constexpr,
+    TERMS: tl.constexpr, STEPS: tl.constexpr, STATES: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     sample, group, block, channel, inside = _place(blocks, groups, width, CHANNELS)
     d_all = groups * width
@@ -155,8 +175,7 @@ def backward(
     carry = tl.zeros([STATES, CHANNELS], NUMBER)  # gradient of the state before the chunk that was done last
     if g_last is not None:
         carry = tl.load(g_last + sample * d_all * states + of_state, mask=there, other=0).to(NUMBER)
-    sum_A = tl.zeros([STATES, CHANNELS], NUMBER)
-    sum_D, sum_bias = tl.zeros([CHANNELS], NUMBER), tl.zeros([CHANNELS], NUMBER)
+    sum_A, sum_D, sum_bias = tl.zeros_like(carry), tl.zeros([CHANNELS], NUMBER), tl.zeros([CHANNELS], NUMBER)
     for done in range(chunks):
         k = chunks - 1 - done
         t = k * STEPS + step.to(tl.int64)
@@ -171,16 +190,14 @@ def backward(
         raw, dt = _step_size(raw, bias, real, SOFTPLUS, TERMS)
         a = tl.exp(dt[:, None, :] * rate[None, :, :])
         x = (dt * ut)[:, None, :] * Bt[:, :, None]
-        decayed = tl.where(is_first, a * before[None, :, :], 0.0)
-        _product, decayed, _own = tl.associative_scan((a, decayed, x), 0, _compose_open)  # a_t h_{t−1}
+        decayed = _decayed(a, x, before, is_first)
         h = decayed + x
         row = (sample * length + t[:, None]) * d_all + channel[None, :]
         if z is not None:
             zt = _rows(z, sample * z_b, channel, z_d, t, z_t, real, NUMBER)
-            s = _sigmoid(zt)
             ungated = tl.sum(h * Ct[:, :, None], 1) + skip[None, :] * ut
-            tl.store(gz + row, gyt * ungated * s * (1 + zt * (1 - s)), mask=real)
-            gyt *= zt * s
+            gyt, gzt = _through_gate(gyt, ungated, zt)
+            tl.store(gz + row, gzt, mask=real)
         # (sample, group, step, state) of this block's channels
         pair = (((block * samples + sample) * groups + group) * length + t[:, None]) * states + n[None, :]
         tl.store(gC + pair, tl.sum(gyt[:, None, :] * h, 2), mask=of_B)
@@ -199,7 +216,5 @@ def backward(
         sum_D += tl.sum(gyt * ut, 0)
         tl.store(g_delta + row, gdt, mask=real)
         tl.store(gu + row, gx * dt + gyt * skip[None, :], mask=real)
-    tl.store(g_first + sample * d_all * states + of_state, carry, mask=there)
-    tl.store(gA + sample * d_all * states + of_state, sum_A, mask=there)
-    tl.store(gD + sample * d_all + channel, sum_D, mask=inside)
-    tl.store(g_bias + sample * d_all + channel, sum_bias, mask=inside)
+    _store_both(g_first, carry, gA, sum_A, sample * d_all * states + of_state, there)
+    _store_both(gD, sum_D, g_bias, sum_bias, sample * d_all + channel, inside)
