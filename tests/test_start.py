@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 
 import pytest
 
@@ -56,7 +57,8 @@ def server(tmp_path):
             time.sleep(0.2)
         yield about | {"process": process}
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # a test ended it
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

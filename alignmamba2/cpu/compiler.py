@@ -42,4 +42,5 @@ class Notice(Listener):
 
 @cache
 def _tell() -> None:
-    print("numba compiles kernels for this processor, once: some seconds", file=sys.stderr, flush=True)
+    stream = sys.stdout if "ipykernel" in sys.modules else sys.stderr  # which a notebook shows as if it were an error
+    print("numba compiles kernels for this processor, once: some seconds", file=stream, flush=True)

@@ -77,9 +77,7 @@ def convolve_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor | None:
     """
     (channels, taps), strides = weight.shape, (x.stride(0), x.stride(1))
     fits = 2 <= taps <= 4 and x.dtype != torch.float64 and x.numel() and x.stride(2) == 1
-    if not (_on_gpu(x) and fits) or channels % 8 or any(s % 8 for s in strides):
-        return None
-    if not _has_convolution():
+    if not (_on_gpu(x) and fits) or channels % 8 or any(s % 8 for s in strides) or not _has_convolution():
         return None
     with torch.autocast("cuda", enabled=False):
         return causal_conv1d()[0](x.transpose(1, 2), weight, bias, activation="silu").transpose(1, 2)
