@@ -427,8 +427,8 @@ def test_a_store_cut_anywhere_is_a_clear_error(root):
 
 
 def test_published_hashes_are_known():
-    assert all(len(digest) == 64 for digest in mosi.PUBLISHED)
-    assert len(mosi.PUBLISHED) == 4
+    assert all(len(digest) == 64 for digest in mosi.KNOWN_FILES)
+    assert len(mosi.KNOWN_FILES) == 4
 
 
 # --- hostile or odd, and told by name ---------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ STYLE = """
 body { margin: 0; background: white; color: #222; font: 17px/1.6 "DejaVu Sans", Verdana, Arial, sans-serif; }
 main { max-width: 1000px; margin: 0 auto; padding: 32px 24px 96px; }
 h1 { font-size: 34px; line-height: 1.25; margin: 0 0 24px; }
-.cell ~ .cell h1 { margin-top: 72px; }
 h2 { font-size: 24px; margin: 56px 0 12px; padding-top: 16px; border-top: 1px solid #e4e4e4; }
 p, ul, ol, blockquote, table { max-width: 780px; }
 blockquote { margin: 16px 0; padding: 4px 20px; border-left: 4px solid #0072B2; background: #f4f8fb; }

@@ -6,12 +6,13 @@ import argparse
 import base64
 import html
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
-from alignmamba2.experiments.benchmarks import BENCHMARKS, FULL, Published
+from alignmamba2.experiments.benchmarks import BENCHMARKS, FULL
 from alignmamba2.storage.files import write_text
 from notebooks.course.results import benchmarks
 
@@ -80,15 +81,15 @@ def _row(title: str, benchmark: dict) -> str:
     rows = benchmark["rows"]
     scores = {name: 100 * row["test"]["accuracy"]["mean"] for name, row in rows.items()}
     low, high = (100 * end for end in rows[FULL]["interval"]["accuracy"])
-    published = _published(Published(**p) for p in benchmark["published"])
+    published = _published(benchmark["published"])
     alone = max(((v, name) for name, v in scores.items() if name.endswith(" alone")), default=None)
     other = f"{alone[0]:.1f} ({alone[1]})" if alone else "–"
     measured = f"<b>{scores[FULL]:.1f}</b> [{low:.1f}, {high:.1f}]"
     return f"<tr><td>{html.escape(title)}</td><td>{published}</td><td>{measured}</td><td>{other}</td></tr>\n"
 
 
-def _published(papers: Iterable[Published]) -> str:
-    return next(f"{paper.accuracy:.1f}" for paper in papers if paper.method == FULL)
+def _published(papers: Iterable[Mapping[str, Any]]) -> str:
+    return next(f"{paper['accuracy']:.1f}" for paper in papers if paper["method"] == FULL)
 
 
 def _picture(name: str, words: str) -> str:

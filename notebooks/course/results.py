@@ -82,7 +82,7 @@ def beside_published() -> go.Figure:
         )
     figure.update_xaxes(title="test accuracy, %")
     figure.update_yaxes(autorange="reversed", showgrid=True, ticks="")
-    note = "line: 95 % interval over seeds and test samples; from results/"
+    note = "real data; line: 95 % interval over seeds and test samples; from results/"
     return titled(figure, "The real benchmarks", note, height=420, words=" ".join(words))
 
 

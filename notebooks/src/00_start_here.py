@@ -48,7 +48,7 @@
 seed = 0
 fast = False  # True: two epochs, to see that everything runs; the pictures then show little
 interactive = True  # False: still figures instead of panels
-dataset = "mini-mosi"  # generated; or "mosi-utterances", real, where its files are
+dataset = "mini-mosi"  # "mini-mosi", generated; or "mosi-utterances", real, where its files are
 
 # %%
 import numpy as np
@@ -64,12 +64,12 @@ check_parameters(globals())
 data = load_dataset(dataset)
 train, test = data["train"], data["test"]
 note = f"{dataset}, synthetic" if train.synthetic else dataset
-print(f"Data set: {note}")
+print(f"Data set: {note}; and, as measured before, the real benchmarks")
 print(train.description)
 print(f"{len(train)} samples to learn from, {len(data['valid'])} to choose the epoch by, {len(test)} to test on")
 
 # %% [markdown]
-# # Act one: data that we made
+# ## Act one: data that we made
 #
 # In mini-mosi a sample is a short generated sentence, a token is a word or a moment of sound or of the face, and the
 # whole has one label: how positive it is, from −3 to 3. We made it, so we *know* which sound belongs to which word.
@@ -298,7 +298,7 @@ check("00.1", rows_right)
 # %% [markdown]
 # Stuck? `from course import hint`, then `hint("00.1")`; each call says a little more.
 #
-# # Act two: and on the real CMU-MOSI?
+# ## Act two: and on the real CMU-MOSI?
 #
 # Two more questions before you read on; write down your guess.
 #
@@ -355,7 +355,7 @@ pd.DataFrame(gaps, index=["points", "95 % from", "to"]).T.round(1)
 # through them one by one, chapter 11 says how large a difference must be to be seen, and chapter 14 takes modalities
 # away, which is where a second one is worth most.
 #
-# ## More exercises
+# ## Exercises
 #
 # The first three are experiments, and the last is a question to argue about:
 #

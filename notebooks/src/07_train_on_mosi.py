@@ -249,7 +249,7 @@ pd.DataFrame(rows).T.round(1)
 # has no place in this table.)
 
 # %%
-rows = [(p.method, f"{p.accuracy:.1f}", f"{p.accuracy_non0:.1f}" if p.accuracy_non0 else "", p.source)
+rows = [(p["method"], *(f"{p[m]:.1f}" if p[m] else "" for m in ("accuracy", "accuracy_non0")), p["source"])
         for p in BENCHMARKS["mosi"].published]  # fmt: skip
 if not made:
     ours = (f"{100 * library[name]:.1f}" for name in ("accuracy", "accuracy_non0"))
@@ -258,7 +258,7 @@ print("CMU-MOSI as sequences, accuracy in %")
 pd.DataFrame(rows, columns=["", "Has0", "Non0", "source"]).set_index("").rename_axis(None)
 
 # %%
-rows = [(p.method, f"{p.accuracy:.1f}", p.source) for p in BENCHMARKS["mosi-utterances"].published]
+rows = [(p["method"], f"{p['accuracy']:.1f}", p["source"]) for p in BENCHMARKS["mosi-utterances"].published]
 if utterances and not fast:
     rows.append(("AlignMamba-2, this notebook", f"{mean:.1f} ± {sd:.1f}", f"{len(runs)} seeds, text as released"))
 print("CMU-MOSI as utterances, accuracy in %")

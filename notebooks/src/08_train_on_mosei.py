@@ -287,7 +287,7 @@ table.round(2)
 # ## Published, and measured here
 
 # %%
-rows = [(p.method, f"{p.accuracy:.1f}", f"{p.accuracy_non0:.1f}" if p.accuracy_non0 else "", p.source)
+rows = [(p["method"], *(f"{p[m]:.1f}" if p[m] else "" for m in ("accuracy", "accuracy_non0")), p["source"])
         for p in BENCHMARKS["mosei"].published]  # fmt: skip
 if not made:
     ours = (f"{100 * scores[name]:.1f}" for name in ("accuracy", "accuracy_non0"))

@@ -56,6 +56,8 @@ from alignmamba2.training import predict
 from course import check, check_parameters
 
 check_parameters(globals())
+
+# %%
 root = root or None
 name = dataset or ("nyu" if nyu.is_present(root) else "mini-nyu")
 recipe = name if name.startswith("mini") else f"{name}-frozen"
