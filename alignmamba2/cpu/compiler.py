@@ -42,5 +42,9 @@ class Notice(Listener):
 
 @cache
 def _tell() -> None:
-    stream = sys.stdout if "ipykernel" in sys.modules else sys.stderr  # which a notebook shows as if it were an error
-    print("numba compiles kernels for this processor, once: some seconds", file=stream, flush=True)
+    in_notebook = type(sys.stdout).__module__.startswith("ipykernel")  # which shows stderr as if it were an error
+    print(
+        "numba compiles kernels for this processor, once: some seconds",
+        file=sys.stdout if in_notebook else sys.stderr,
+        flush=True,
+    )
