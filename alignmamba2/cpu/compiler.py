@@ -42,9 +42,5 @@ class Notice(Listener):
 
 @cache
 def _tell() -> None:
-    in_notebook = type(sys.stdout).__module__.startswith("ipykernel")  # which shows stderr as if it were an error
-    print(
-        "numba compiles kernels for this processor, once: some seconds",
-        file=sys.stdout if in_notebook else sys.stderr,
-        flush=True,
-    )
+    place = sys.stdout if type(sys.stdout).__module__.startswith("ipykernel") else sys.stderr  # which looks wrong there
+    print("numba compiles kernels for this processor, once: some seconds", file=place, flush=True)
