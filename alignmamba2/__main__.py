@@ -330,9 +330,8 @@ def _doctor(arguments: argparse.Namespace) -> None:
     if torch.cuda.is_available():
         function, reason, fix = packages.causal_conv1d()
         print("causal convolution")
-        print(
-            f"  {'':10s} {'works' if function else 'missing':8s} {reason}{'' if function else '; our own does without'}"
-        )
+        word, more = ("works", "") if function else ("missing", "; our own does without")
+        print(f"  {'':10s} {word:8s} {reason}{more}")
         if fix:
             print(f"  {'':19s} add it with: {fix}")
     why = no_compiler()

@@ -147,9 +147,8 @@ class MultimodalBatch:
                 raise BatchError("label_mask: given without labels")
             return
         if self.labels.ndim not in (1, 2) or self.labels.shape[0] != size:
-            raise BatchError(
-                f"labels: found {tuple(self.labels.shape)}; expected ({size},), ({size}, T) or ({size}, K)"
-            )
+            expected = f"({size},), ({size}, T) or ({size}, K)"
+            raise BatchError(f"labels: found {tuple(self.labels.shape)}; expected {expected}")
         bad = ~torch.isfinite(self.labels)
         if self.labels.ndim > 1 and self.label_mask is None:
             self.__dict__["label_mask"] = torch.ones_like(self.labels, dtype=torch.bool)
@@ -302,9 +301,9 @@ def _joined(samples: Sequence[Sample]) -> tuple[Tensor | None, Tensor | None]:
         return None, None
     ((ndim, like),) = kinds.items()
     labels, known = _pad([like.label.new_zeros(0) if s.label is None else s.label.reshape(-1) for s in samples])
-    for row, s in zip(known, samples, strict=True):
+    for row, s in enumerate(samples):
         if s.label_mask is not None:
-            row[: s.label.numel()] &= s.label_mask
+            known[row, : s.label.numel()] &= s.label_mask
     return (labels, known) if ndim else (labels[:, 0], None if known.all() else known[:, 0])
 
 

@@ -1,4 +1,4 @@
-"""What a task is, in one place: its scores, predictions, unknown labels, loss and metrics."""
+"""Tasks, in one place: scores, predictions, unknown labels, loss and metrics of each."""
 
 from __future__ import annotations
 
@@ -87,9 +87,10 @@ class Task:
         part = self._rows(mask) if mask is not None and prediction.ndim > 1 + self.several else ...
         return tuple(None if x is None else x[part].cpu() for x in (prediction, labels, output.logits))
 
-    def known(self, labels: Tensor) -> Tensor:
-        """Return where labels, as `rows` returns them, are known."""
-        return (labels == labels) & (labels != self.unknown)
+    @classmethod
+    def known(cls, labels: Tensor) -> Tensor:
+        """Return the mask of known labels, of labels as `rows` returns them."""
+        return (labels == labels) & (labels != cls.unknown)
 
     def metrics(
         self, prediction: Tensor, labels: Tensor, logits: Tensor | None = None, own: Any = None
@@ -111,11 +112,12 @@ class Task:
                 metric.reset()
         return values
 
-    def balanced(self, labels: Sequence[Tensor | None]) -> list[float]:
-        """Return weights N / (C · N_c) of classes, as scikit-learn's "balanced"; of labels, zeros per one."""
+    @staticmethod
+    def balanced(labels: Sequence[Tensor | None], outputs: int) -> list[float]:
+        """Return N / (C · N_c) for each class, scikit-learn's "balanced"; for each label, the number of 0 per 1."""
         kinds = torch.cat([x.reshape(-1) for x in labels if x is not None])
-        counts = torch.bincount(kinds[kinds >= 0], minlength=self.outputs).double()
-        return (counts.sum() / (self.outputs * counts.clamp_min(1))).tolist()
+        counts = torch.bincount(kinds[kinds >= 0], minlength=outputs).double()
+        return (counts.sum() / (outputs * counts.clamp_min(1))).tolist()
 
     def _rows(self, known: Tensor) -> Tensor:
         return known.any(-1) if self.several else known
@@ -152,8 +154,9 @@ class MultiLabel(Task):
     def probabilities(self, logits):
         return logits.sigmoid()
 
-    def balanced(self, labels):
-        table = torch.cat([x.reshape(-1, self.outputs) for x in labels if x is not None])
+    @staticmethod
+    def balanced(labels, outputs):
+        table = torch.cat([x.reshape(-1, outputs) for x in labels if x is not None])
         return ((table == 0).sum(0) / (table == 1).sum(0).clamp_min(1)).tolist()
 
     def _loss(self, guess, labels, training):

@@ -1,4 +1,4 @@
-"""On an NVIDIA GPU: scan, layer, alignment and whole models, in float32 and bfloat16, beside what else is there.
+"""Scan, layer, alignment and whole models on an NVIDIA GPU, in float32 and bfloat16, beside the alternatives there.
 
 The scan runs in Triton, in mamba-ssm's kernel where it is installed, and in plain PyTorch (chunked); the Triton kernels
 with other block sizes too. Whole models are AlignMamba-2 and a transformer of as many parameters on PyTorch's fused
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] = ()) -> int:
 
 
 def timed(call: Callable[[], object], budget: float) -> dict[str, float | str]:
-    """Median milliseconds and peak MiB of a call; or why it failed."""
+    """Return median milliseconds and peak MiB of a call, or its error."""
     try:
         call()
         torch.cuda.synchronize()
@@ -67,7 +67,7 @@ def timed(call: Callable[[], object], budget: float) -> dict[str, float | str]:
 
 
 def both(call: Callable[[], Tensor], leaves: Sequence[Tensor], budget: float) -> dict[str, Any]:
-    """A call without and with its gradient."""
+    """Time a call without and with its gradient."""
 
     def whole() -> None:
         y = call()
@@ -108,7 +108,7 @@ def scan_inputs(batch: int, length: int, channels: int, dtype: torch.dtype) -> d
 
 
 def tuned(budget: float) -> list[dict[str, Any]]:
-    """The Triton scan at the first shape with other block sizes."""
+    """Time the Triton scan at the first shape with other block sizes."""
     from alignmamba2.gpu import scan_kernels
 
     args = scan_inputs(*SCANS[0], torch.float32)
@@ -169,7 +169,7 @@ def models_part(budget: float) -> dict[str, Any]:
 
 
 def against_chunked(budget: float) -> Mapping[str, Any]:
-    """A training step of 1536 tokens per sample with the scan in plain PyTorch, as a GPU without Triton has it."""
+    """Time a training step of 1536 tokens per sample with the scan in plain PyTorch, as a GPU without Triton has it."""
     from notebooks.course import lengths
 
     batch, before = lengths.batch_of(1536, samples=8).to("cuda"), gpu.quickest_scan

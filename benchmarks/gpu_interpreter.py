@@ -153,7 +153,7 @@ def check(case: Mapping[str, Any], seed: int = 0) -> dict[str, float]:
 
 @contextmanager
 def blocks(**constants: int) -> Iterator[None]:
-    """Other block sizes of the kernels, within."""
+    """Use other block sizes of the kernels within this context."""
     from alignmamba2.gpu import scan_kernels
 
     before = {name: getattr(scan_kernels, name) for name in constants}
@@ -218,7 +218,7 @@ def launches(lengths: Sequence[int]) -> dict[int, list[tuple[int, ...]]]:
 
 
 def graphs(lengths: Sequence[int]) -> int:
-    """How many graphs `torch.compile` makes of a scan, forward and backward, over all lengths."""
+    """Count the graphs that `torch.compile` makes of a scan, forward and backward, over all lengths."""
     from torch._dynamo.testing import CompileCounterWithBackend
 
     from alignmamba2.scan import selective_scan
@@ -238,7 +238,7 @@ def graphs(lengths: Sequence[int]) -> int:
 
 
 def looks(steps: int = 3) -> dict[str, Any]:
-    """How often the host waits for the device in each of some training steps, and operators on it; 45 tokens."""
+    """Count the host's waits for the device in each of some training steps of 45 tokens, and operators there."""
     from alignmamba2 import MultimodalBatch
     from alignmamba2.gpu import host
     from tests import fake_device, test_device

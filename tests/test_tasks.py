@@ -87,7 +87,7 @@ def test_class_weights_are_those_of_torch_and_of_scikit_learn():
     expected = F.cross_entropy(scores, label, torch.tensor(weights))
     assert task.loss(ModelOutput(*task.predicted(scores)), batch_of(label)) == pytest.approx(float(expected))
     np.testing.assert_allclose(
-        task.balanced([*label]), compute_class_weight("balanced", classes=np.arange(K), y=label.numpy())
+        task.balanced([*label], K), compute_class_weight("balanced", classes=np.arange(K), y=label.numpy())
     )
     data = quiet(**features(), label=np.arange(N) % 4 == 0)
     known = np.array([int(x) for x in data["train"].labels])

@@ -82,14 +82,18 @@ def with_pictures(notebook: nbformat.NotebookNode, folder: str | Path) -> nbform
     """The notebook itself, with the pictures of its text inside it, so that it can be read anywhere."""
 
     def inside(match: re.Match) -> str:
-        path = Path(folder) / match[2]
-        kind, _ = mimetypes.guess_type(path)
-        return f"{match[1]}data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}{match[3]}"
+        return match[1] + data_address(Path(folder) / match[2]) + match[3]
 
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = PICTURE.sub(inside, cell.source)
     return notebook
+
+
+def data_address(picture: Path) -> str:
+    """The picture itself as an address, for a page that stands alone."""
+    kind, _ = mimetypes.guess_type(picture)
+    return f"data:{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
 def notebook_cell(code: str) -> str:

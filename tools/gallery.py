@@ -15,12 +15,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from alignmamba2.__main__ import setting
 from alignmamba2.storage.files import write_text
 
-from .notebook_page import DARK_STYLE, STYLE, write_page
+from .notebook_page import DARK_STYLE, STYLE
 from .run import run_notebook
 from .syllabus import Entry, syllabus
 
@@ -64,22 +62,20 @@ def build_gallery(
                 (entry.generated if generated else {})
                 | {k: v for k, v in (parameters or {}).items() if k in entry.parameters},
                 solutions,
+                navigation(entries, place),
             )
-            for entry in entries
+            for place, entry in enumerate(entries)
         }
         seconds = {stem: job.result() for stem, job in jobs.items()}
-    for i, entry in enumerate(entries):
-        executed = nbformat.read(folder / f"{entry.stem}.ipynb", as_version=4)
-        write_page(executed, folder / f"{entry.stem}.html", navigation(entries, i))
     write_text(folder / INDEX, index_page(entries, seconds))
     if not only:
         write_text(folder / SECONDS, json.dumps({k: round(s, 1) for k, s in seconds.items()}, indent=1) + "\n")
     return seconds
 
 
-def _run(source: Path, folder: Path, parameters: dict[str, Any], solutions: bool) -> float:
+def _run(source: Path, folder: Path, parameters: dict[str, Any], solutions: bool, links: str) -> float:
     start = time.perf_counter()
-    run_notebook(source, folder, parameters, solutions)
+    run_notebook(source, folder, parameters, solutions, links)
     return time.perf_counter() - start
 
 

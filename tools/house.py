@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "effects": {"batch", "model", "trace"},
     "baselines": {"alignment", "batch", "effects", "encoders", "model", "storage"},
     "encoders": {"batch", "storage"},
-    "datasets": {"batch", "encoders", "storage"},
+    "datasets": {"batch", "encoders", "storage", "tasks"},
     "training": {"baselines", "batch", "datasets", "encoders", "model", "recipes", "storage", "tasks"},
     "experiments": {
         *("baselines", "batch", "datasets", "effects", "encoders", "metrics", "model", "recipes", "storage", "training")

@@ -44,11 +44,11 @@ def results_section(folder: Path) -> str:
         "| | AlignMamba-2, published | best other, published | linear | measured here | seeds | recipe |",
         "|---|---|---|---|---|---|---|",
     ]
-    notes, adds, harder, benchmarks = [], [], [], BENCHMARKS
+    notes, adds, harder = [], [], []
     for title, name in REAL.items():
         path = folder / f"{name}.json"
         if not path.is_file():
-            lines.append(f"| {title} | {_published(benchmarks[name].published)} | – | not measured | | `{name}` |")
+            lines.append(f"| {title} | {_published(BENCHMARKS[name].published)} | – | not measured | | `{name}` |")
             continue
         report = json.loads(path.read_text("utf-8"))
         for benchmark in report["benchmarks"].values():
@@ -64,14 +64,16 @@ def results_section(folder: Path) -> str:
     lines += [
         "",
         "**What fusion and alignment add**: accuracy of AlignMamba-2 less that of …, in points, on the same test",
-    ]
-    lines += [
         "samples and seeds. An interval that holds 0 shows no difference. All rows: [results/](results/README.md).",
         "",
+        "| recipe | linear | best single modality | best other fusion | itself without OT and MMD |",
+        "|---|---|---|---|---|",
+        *adds,
+        "",
+        f"**Harder input**: points lost, and in brackets how many fewer than {BESIDE} loses.",
+        "",
+        *harder,
     ]
-    lines += ["| recipe | linear | best single modality | best other fusion | itself without OT and MMD |"]
-    lines += ["|---|---|---|---|---|", *adds, ""]
-    lines += [f"**Harder input**: points lost, and in brackets how many fewer than {BESIDE} loses.", "", *harder]
     return "\n".join([*lines, "", "Protocols, and the commands that measured:", "", *notes])
 
 

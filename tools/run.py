@@ -28,6 +28,8 @@ def run_notebook(
     folder: str | Path,
     parameters: Mapping[str, Any] | None = None,
     solutions: bool = False,
+    navigation: str = "",
+    front: str = "",
 ) -> Path:
     """Execute a notebook and leave it, and a page of it, in a folder; returns the page's path.
 
@@ -42,6 +44,7 @@ def run_notebook(
         Only names that the notebook's cell tagged "parameters" has.
     solutions : bool
         Run it with the exercises solved.
+    navigation, front : as of `write_page`
 
     Raises
     ------
@@ -83,7 +86,7 @@ def run_notebook(
         raise NotebookError(f"{source}: error in a widget: {'; '.join(problems)}")
     executed.metadata.pop("widgets", None)  # five megabytes a figure, and no page can show it
     write_notebook(executed, folder / f"{source.stem}.ipynb")
-    return write_page(executed, folder / f"{source.stem}.html")
+    return write_page(executed, folder / f"{source.stem}.html", navigation, front)
 
 
 def data_set(path: str | Path) -> str:

@@ -138,10 +138,8 @@ def gpu_interpreter(content: Content) -> Lines:
     scan, step = content["scan"]["results"], content["training step"]["results"]
     grids = {tuple(map(tuple, grids)) for grids in scan["launches"].values()}
     lengths = ", ".join(f"{int(length):,}" for length in scan["launches"])
-    code = [
-        [name, row["registers"], row["spilled_bytes"], row["shared_bytes"]]
-        for name, row in scan["machine_code"].items()
-    ]  # fmt: skip
+    columns = ("registers", "spilled_bytes", "shared_bytes")
+    code = [[name, *(row[column] for column in columns)] for name, row in scan["machine_code"].items()]
     return [
         "The GPU's kernels without a GPU. The Triton scan in Triton's interpreter, values and all gradients against "
         f"the definition in float64, {scan['cases']} cases of sizes and options, {len(scan['failed'])} of them off; "
@@ -162,7 +160,7 @@ def gpu_interpreter(content: Content) -> Lines:
 
 
 def gpu(content: Content) -> Lines:
-    """What `benchmarks/gpu.sh` measured on a GPU."""
+    """Measurements of `benchmarks/gpu.sh` on a GPU."""
     lines: Lines = []
     for name, part in content.items():
         found, cells = part["results"], []

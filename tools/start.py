@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import html
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import nbformat
-
-from alignmamba2.experiments.benchmarks import BENCHMARKS, FULL
+from alignmamba2.experiments.benchmarks import BENCHMARKS
 from alignmamba2.storage.files import write_text
-from notebooks.course.results import benchmarks
+from notebooks.course.results import accuracies, benchmarks, published
 
-from .build import build_notebook, with_pictures
+from .build import build_notebook, data_address, with_pictures
 from .gallery import INDEX, index_page, navigation
 from .notebook_page import write_page
 from .run import NOTEBOOKS, data_set, run_notebook
@@ -36,24 +32,23 @@ def start(folder: Path) -> Path:
     """Execute chapter 00 and write the pages; returns the page to open."""
     entries = syllabus(NOTEBOOKS)
     started = time.perf_counter()
-    page = run_notebook(NOTEBOOKS / f"{entries[0].stem}.ipynb", folder)
+    first = NOTEBOOKS / f"{entries[0].stem}.ipynb"
+    page = run_notebook(first, folder, navigation=navigation(entries, 0), front=card())
     seconds = {entries[0].stem: time.perf_counter() - started}
-    for place, entry in enumerate(entries):
-        executed = folder / f"{entry.stem}.ipynb"
-        if executed.is_file():
-            notebook, front = nbformat.read(executed, as_version=4), "" if place else card()
-        else:
-            notebook, front = build_notebook(NOTEBOOKS / "src" / f"{entry.stem}.py"), NOT_RUN
-        around = navigation(entries, place)
-        write_page(with_pictures(notebook, NOTEBOOKS), folder / f"{entry.stem}.html", around, front)
+    for place, entry in enumerate(entries[1:], 1):
+        if not (folder / f"{entry.stem}.ipynb").is_file():  # executed here earlier
+            notebook = with_pictures(build_notebook(NOTEBOOKS / "src" / f"{entry.stem}.py"), NOTEBOOKS)
+            write_page(notebook, folder / f"{entry.stem}.html", navigation(entries, place), NOT_RUN)
     write_text(folder / INDEX, index_page(entries, seconds))
     return page
 
 
 def card() -> str:
-    """What the project is and what it measured, as HTML: the model, four benchmarks, a plan, and what to do next."""
+    """The card as HTML: the model, four benchmarks, what alignment and experts do, and what to do next."""
     rows = "".join(_row(title, benchmark) for title, benchmark in benchmarks())
-    rows += f"<tr><td>CMU-MOSEI</td><td>{_published(BENCHMARKS['mosei'].published)}</td><td>not measured: no command "
+    rows += (
+        f"<tr><td>CMU-MOSEI</td><td>{published(BENCHMARKS['mosei'].published):.1f}</td><td>not measured: no command "
+    )
     rows += "brings its files</td><td></td></tr>"
     model = "the model: projections, two alignment losses, one sequence, Mamba layers with experts, a head"
     acts = "where transport takes a sound, the MMD over the epochs, and what a modality's own expert adds"
@@ -78,25 +73,16 @@ lines.</li></ul></section>
 
 
 def _row(title: str, benchmark: dict) -> str:
-    rows = benchmark["rows"]
-    scores = {name: 100 * row["test"]["accuracy"]["mean"] for name, row in rows.items()}
-    low, high = (100 * end for end in rows[FULL]["interval"]["accuracy"])
-    published = _published(benchmark["published"])
-    alone = max(((v, name) for name, v in scores.items() if name.endswith(" alone")), default=None)
-    other = f"{alone[0]:.1f} ({alone[1]})" if alone else "–"
-    measured = f"<b>{scores[FULL]:.1f}</b> [{low:.1f}, {high:.1f}]"
+    scores = accuracies(benchmark)
+    low, high = scores["interval"]
+    other = f"{scores['alone']:.1f} ({scores['which']})" if "alone" in scores else "–"
+    measured = f"<b>{scores['measured']:.1f}</b> [{low:.1f}, {high:.1f}]"
+    published = f"{scores['published']:.1f}"
     return f"<tr><td>{html.escape(title)}</td><td>{published}</td><td>{measured}</td><td>{other}</td></tr>\n"
 
 
-def _published(papers: Iterable[Mapping[str, Any]]) -> str:
-    return next(f"{paper['accuracy']:.1f}" for paper in papers if paper["method"] == FULL)
-
-
 def _picture(name: str, words: str) -> str:
-    path = NOTEBOOKS / "pictures" / name
-    kind = "svg+xml" if path.suffix == ".svg" else "png"
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="{html.escape(words)}" src="data:image/{kind};base64,{data}">'
+    return f'<img alt="{html.escape(words)}" src="{data_address(NOTEBOOKS / "pictures" / name)}">'
 
 
 def main(argv: Sequence[str] = ()) -> None:

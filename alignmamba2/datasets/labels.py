@@ -7,19 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..tasks import TASKS
 from .base import check_choice
 
-TASKS = (None, "classification", "regression", "multilabel", "multitarget")
 MOST_CLASSES = 100
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether a value of a column is none: None, NaN, pandas' NA, or an empty text."""
+    """Return whether a value of a column is missing: None, NaN, pandas' NA, or an empty text."""
     if isinstance(value, (float, np.floating)):
         return bool(np.isnan(value))
-    return (
-        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, str) and not value.strip())
-    )
+    blank = isinstance(value, str) and not value.strip()
+    return blank or value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def read_labels(
@@ -31,7 +30,7 @@ def read_labels(
     NaN), kinds (N,) of which splits are to have equal shares, and what was understood, in words. A `ValueError` names
     what was found, a sample, and the expectation.
     """
-    check_choice("task", task, TASKS)
+    check_choice("task", task, (None, *TASKS))
     rows = {i: value for i, value in enumerate(column) if not is_missing(value)}
     nested = {isinstance(x, (set, frozenset)) or np.ndim(x) > 0: ids[i] for i, x in rows.items()}
     if len(nested) != 1 or (steps and False in nested):
@@ -53,7 +52,7 @@ def read_labels(
     flat = [x for row in rows.values() for x in row if not is_missing(x)]
     array = np.array(flat) if not any(np.ndim(x) for x in flat) else np.empty(0, object)
     known = "iufb" if several or task == "regression" else "iufbUS"
-    if array.dtype.kind not in known or (task and (task in TASKS[3:]) != several):
+    if array.dtype.kind not in known or (task and TASKS[task].several != several):
         found = f"{sorted({type(x).__name__ for x in flat})}, task {task!r}"
         expected = "one text, bool or number" if known == "iufbUS" else "several numbers" if several else "one number"
         raise ValueError(f"label: found {found}; expected {expected} per {'token' if steps else 'sample'}")

@@ -15,6 +15,7 @@ from ..model import FusionModel
 from ..recipes import Recipe
 from ..storage.files import FileError, json_digest, read_json, write_json
 from ..training import evaluate, fit, training_notes
+from ..training.fitting import parts_of
 from ..training.kept_states import prepared
 from ..training.machines import process
 from .benchmarks import ABLATIONS
@@ -53,9 +54,10 @@ def run_seeds(
     loaded = Recipe.load(recipe, overrides)
     datasets = datasets or load_described(loaded, say)
     train, runs = datasets["train"], []
-    what = [loaded.to_dict(), fast, version("alignmamba2"), train.protocol, dict(train.hashes), dict(machines or {})]
+    data = {split: parts_of(dataset) for split, dataset in datasets.items()} if folder else {}
+    key = json_digest([loaded.to_dict(), fast, version("alignmamba2"), train.protocol, data, dict(machines or {})])
     folders = {seed: folder / run_name(loaded.name, overrides) / f"seed-{seed}" if folder else None for seed in seeds}
-    finished = {} if overwrite else {s: _finished(where, json_digest(what)) for s, where in folders.items() if where}
+    finished = {} if overwrite else {s: _finished(where, key) for s, where in folders.items() if where}
     for seed, where in folders.items():
         started = time.perf_counter()
         if run := finished.get(seed):
@@ -75,7 +77,7 @@ def run_seeds(
         }
         runs.append(run)
         if where and process()[0] == 0:
-            about = {"name": loaded.name, "overrides": dict(overrides or {}), "fast": fast, "key": json_digest(what)}
+            about = {"name": loaded.name, "overrides": dict(overrides or {}), "fast": fast, "key": key}
             write_json(where / RESULT, about | run)
         say(f"  seed {seed}: test {_line(run['test'])} (epoch {run['best_epoch']}, {run['seconds']} s)")
     return {
@@ -87,7 +89,7 @@ def run_seeds(
 
 
 def _finished(where: Path, key: str) -> dict[str, Any] | None:
-    """What a finished run left in its folder, if there is one; one of another key is refused."""
+    """The record of a finished run in its folder, None without one; a record of another key is refused."""
     if not (where / RESULT).is_file():
         return None
     record = read_json(where / RESULT)

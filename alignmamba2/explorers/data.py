@@ -160,7 +160,7 @@ class DataExplorer(Explorer):
 
 
 def _label_names(dataset: Any, label: Any) -> list[str]:
-    """Return the known ones of a label, or of the labels of all steps, as the bars are called.
+    """Return the names of the bars of a label, or of the labels of all steps, as far as they are known.
 
     That is the name of a class, of each label that is 1, or a number rounded half to even, as Acc-7 does.
     """

@@ -45,7 +45,7 @@ class Script(widgets.Widget):
 
     @classmethod
     def shared(cls) -> Script:
-        """Return the one of this kernel, or a new one if its connection was closed."""
+        """Return the script of this kernel, or a new one if its connection was closed."""
         if cls._only is None or cls._only.comm is None:
             cls._only = cls(source=str(go.FigureWidget._esm))
         return cls._only

@@ -17,7 +17,7 @@ convolve_silu = packages.convolve_silu
 
 
 def obstacle(device: str = "cuda") -> tuple[str, str] | None:
-    """Return what keeps the Triton kernels from running on tensors of a device, and the command that mends it."""
+    """Return the obstacle to Triton kernels on tensors of a device and the command that mends it; None without one."""
     from .support import INTERPRETED, OBSTACLE
 
     if device != "cuda" and not INTERPRETED:

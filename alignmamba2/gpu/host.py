@@ -1,4 +1,4 @@
-"""What keeps a GPU's host from waiting: it queues work ahead, and each look at a value of the device stops that."""
+"""Ways not to wait for a GPU: its host queues work ahead, and each look at a value of the device stops that."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ _unseen = [False]
 
 @contextmanager
 def unseen(training: bool) -> Iterator[None]:
-    """In training, decide nothing by values on a device, within; the loop looks at the loss of each step."""
+    """Decide nothing by values on a device within this context, in training; the loop looks at each step's loss."""
     before, _unseen[0] = _unseen[0], training
     try:
         yield

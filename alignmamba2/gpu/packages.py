@@ -76,8 +76,8 @@ def convolve_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor | None:
     x (B, L, D);  weight (D, K), K from 2 to 4;  bias (D,). It reads channels side by side, eight at a time.
     """
     (channels, taps), strides = weight.shape, (x.stride(0), x.stride(1))
-    fits = 2 <= taps <= 4 and x.dtype != torch.float64 and x.numel() and x.stride(2) == 1
-    if not (_on_gpu(x) and fits) or channels % 8 or any(s % 8 for s in strides) or not _has_convolution():
+    fits = _on_gpu(x) and 2 <= taps <= 4 and x.dtype != torch.float64 and x.numel() and x.stride(2) == 1
+    if not fits or channels % 8 or any(s % 8 for s in strides) or not _has_convolution():
         return None
     with torch.autocast("cuda", enabled=False):
         return causal_conv1d()[0](x.transpose(1, 2), weight, bias, activation="silu").transpose(1, 2)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -284,13 +283,13 @@ def _identity(
     recipe: Recipe, seed: int, machines: Machines, train: Dataset, valid: Dataset, loss: Any = None
 ) -> dict[str, Any]:
     """Return what has to be the same for an unfinished run to go on."""
-    data = {"train": _parts(train), "valid": _parts(valid)}
+    data = {"train": parts_of(train), "valid": parts_of(valid)}
     own = {"loss": getattr(loss, "__qualname__", type(loss).__qualname__)} if loss else {}
     return {"recipe": recipe.to_dict(), "seed": seed, "data": data, **own, **machines.identity()}
 
 
-def _parts(dataset: Dataset) -> dict[str, Any]:
-    """Number of samples, and hashes of their order, labels and modalities: so a change of the data has a name."""
+def parts_of(dataset: Dataset) -> dict[str, Any]:
+    """Return number of samples, and hashes of order, labels and modalities: so a change of the data has a name."""
     parts = {m: content_hash(dataset, m)[:16] for m in dataset.encoders}
     digests: defaultdict[str, Any] = defaultdict(hashlib.sha256)
     samples = dataset.samples
@@ -310,10 +309,9 @@ def _checked(datasets: Mapping[str, Dataset]) -> tuple[Dataset, Dataset]:
         raise ValueError(f"datasets: found {list(datasets)}; expected 'train' and 'valid'")
     train, valid = datasets["train"], datasets["valid"]
     for dataset in (train, valid):
-        labels = torch.cat(
-            [torch.as_tensor(x).reshape(-1) for x in dataset.labels if x is not None] or [torch.empty(0)]
-        )
-        labels = labels[(labels >= 0) if dataset.task in ("classification", "multilabel") else ~labels.isnan()]
+        labels = [torch.as_tensor(x).reshape(-1) for x in dataset.labels if x is not None]
+        labels = torch.cat(labels or [torch.empty(0)])
+        labels = labels[TASKS[dataset.task].known(labels)]
         name = f"{dataset.name}, split {dataset.split!r}"
         if not len(labels):
             raise TrainingError(f"{name}: no label of its {len(dataset)} samples is known; expected one at least")
@@ -360,7 +358,7 @@ def settings_of(recipe: Recipe, train: Dataset) -> dict[str, Any]:
     if model.get("shortcut") == "all":
         model["shortcut"] = [] if settings["readout"] in STEPS else list(train.modalities)
     if model.get("class_weights") == "balanced" and train.task in ("classification", "multilabel"):
-        model["class_weights"] = TASKS[train.task](SimpleNamespace(**settings, class_weights=())).balanced(train.labels)
+        model["class_weights"] = TASKS[train.task].balanced(train.labels, train.n_classes)
     return {**settings, **model, **_encoders(recipe, train)}
 
 

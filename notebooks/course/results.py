@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from alignmamba2.experiments.benchmarks import FULL
 from alignmamba2.figures.marks import dots
 from alignmamba2.figures.style import INK, LIGHT, QUIET, titled
 
 FOLDER = Path(__file__).parents[2] / "results"
-FULL = "AlignMamba-2"
 BENCHMARKS = {"mosi-standard": "CMU-MOSI", "nyu": "NYU-Depth V2", "mvsa": "MVSA-Single"}
 
 
@@ -39,36 +39,47 @@ def benchmarks() -> Iterator[tuple[str, dict[str, Any]]]:
             yield title + (", strong" if recipe.endswith("-strong") else ""), benchmark
 
 
+def published(papers: Iterable[Mapping[str, Any]]) -> float:
+    """Return the accuracy of AlignMamba-2, in %, among published numbers."""
+    return next(paper["accuracy"] for paper in papers if paper["method"] == FULL)
+
+
+def accuracies(benchmark: Mapping[str, Any]) -> dict[str, Any]:
+    """Return test accuracies of a benchmark in %, by kind.
+
+    "published", "measured" with its "interval" and, if there are such rows, "linear" and the best single modality,
+    "alone", with the name of its row, "which".
+    """
+    rows = {name: 100 * row["test"]["accuracy"]["mean"] for name, row in benchmark["rows"].items()}
+    found = {"published": published(benchmark["published"]), "measured": rows[FULL]}
+    found["interval"] = [100 * end for end in benchmark["rows"][FULL]["interval"]["accuracy"]]
+    found |= {"linear": rows["linear"]} if "linear" in rows else {}
+    if alone := [name for name in rows if name.endswith(" alone")]:
+        best = max(alone, key=rows.__getitem__)
+        found |= {"alone": rows[best], "which": best}
+    return found
+
+
 def beside_published() -> go.Figure:
     """Draw test accuracy on the real benchmarks beside what is published, in %, with a linear model and one modality.
 
     The line is the 95 % interval over seeds and test samples.
     """
-    figure, words, many = go.Figure(), [], []
-    rows = {
-        "linear model, frozen encoders": {"symbol": "x-thin", "size": 11, "line": {"width": 2, "color": QUIET}},
-        "best single modality": {"symbol": "circle-open", "size": 12, "color": QUIET, "line": {"width": 2}},
-        "published": {"symbol": "diamond", "size": 12, "color": LIGHT},
-        "measured here": {"symbol": "circle", "size": 13, "color": INK},
+    figure, found = go.Figure(), {title: accuracies(benchmark) for title, benchmark in benchmarks()}
+    looks = {
+        "linear": (
+            "linear model, frozen encoders",
+            {"symbol": "x-thin", "size": 11, "line": {"width": 2, "color": QUIET}},
+        ),
+        "alone": ("best single modality", {"symbol": "circle-open", "size": 12, "color": QUIET, "line": {"width": 2}}),
+        "published": ("published", {"symbol": "diamond", "size": 12, "color": LIGHT}),
+        "measured": ("measured here", {"symbol": "circle", "size": 13, "color": INK}),
     }
-    values: dict[str, dict[str, float]] = {name: {} for name in rows}
-    for title, benchmark in benchmarks():
-        own = {row: 100 * found["test"]["accuracy"]["mean"] for row, found in benchmark["rows"].items()}
-        alone = [value for row, value in own.items() if row.endswith(" alone")]
-        published = next(p["accuracy"] for p in benchmark["published"] if p["method"] == FULL)
-        low, high = (100 * end for end in benchmark["rows"][FULL]["interval"]["accuracy"])
-        many.append((own[FULL], low, high))
-        values["measured here"][title], values["published"][title] = own[FULL], published
-        if "linear" in own:
-            values["linear model, frozen encoders"][title] = own["linear"]
-        if alone:
-            values["best single modality"][title] = max(alone)
-        words.append(f"{title}: {own[FULL]:.1f}, from {low:.1f} to {high:.1f}; published {published:.1f}.")
-    for name, marker in rows.items():
-        titles, x = list(values[name]), list(values[name].values())
+    for kind, (name, marker) in looks.items():
+        values = {title: scores[kind] for title, scores in found.items() if kind in scores}
         more: dict[str, Any] = {"name": name}
-        if name == "measured here":
-            up, down = ([abs(mean - row[end]) for mean, *row in many] for end in (1, 0))
+        if kind == "measured":
+            up, down = ([abs(found[title]["interval"][end] - x) for title, x in values.items()] for end in (1, 0))
             more["error_x"] = {
                 "type": "data",
                 "array": up,
@@ -77,9 +88,12 @@ def beside_published() -> go.Figure:
                 "width": 7,
                 "color": INK,
             }
-        figure.add_trace(
-            dots(x, titles, marker, [f"{t}, {name}: {v:.1f} %" for t, v in zip(titles, x, strict=True)], **more)
-        )
+        hover = [f"{title}, {name}: {x:.1f} %" for title, x in values.items()]
+        figure.add_trace(dots([*values.values()], [*values], marker, hover, **more))
+    words = [
+        "{}: {:.1f}, from {:.1f} to {:.1f}; published {:.1f}.".format(t, s["measured"], *s["interval"], s["published"])
+        for t, s in found.items()
+    ]
     figure.update_xaxes(title="test accuracy, %")
     figure.update_yaxes(autorange="reversed", showgrid=True, ticks="")
     note = "real data; line: 95 % interval over seeds and test samples; from results/"
