@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from alignmamba2.experiments.benchmarks import FULL
 from notebooks import course
 from notebooks.course import check, check_parameters, exercises, hint
 from notebooks.course.checking import TODO, WRONG, compare
 from notebooks.course.exercise import Chapter
 from notebooks.course.parameters import KINDS
+from notebooks.course.results import BENCHMARKS, differences, measured
 from tools.build import EXERCISE, build_notebook
 
 SOURCES = sorted((Path(__file__).parents[1] / "notebooks" / "src").glob("*.py"))
@@ -229,3 +231,17 @@ def test_unknown_exercises_are_named(name):
     for ask in (lambda: check(name, 1), lambda: hint(name)):
         with pytest.raises(ValueError, match=rf"exercise '{name}': unknown; (chapter 04 has 04\.1|there are chapters)"):
             ask()
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_difference_is_ours_less_theirs(name):
+    table, drawn = measured(name), differences(name).data[0]
+    accuracy = table["accuracy"].str.partition(" ")[0].astype(float)
+    assert list(drawn.y) == [f"{row}, {recipe}" for recipe, row in table.index if row != FULL]
+    for (recipe, row), less in table["AlignMamba-2 less it"].items():
+        if row != FULL:
+            there = drawn.x[drawn.y.index(f"{row}, {recipe}")]
+            assert there == pytest.approx(accuracy[recipe, FULL] - accuracy[recipe, row], abs=0.11)
+            middle, low, high = map(float, re.findall(r"[+-][\d.]+", less))
+            assert low <= middle <= high
+            assert middle == pytest.approx(there, abs=0.051)

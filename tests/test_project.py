@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -166,3 +167,32 @@ def test_what_is_said_to_be_here_is_here():
     assert {"callbacks", "trackers", "accelerator", "devices", "precision", "accumulate", "compile", "folder"} <= set(
         inspect.signature(alignmamba2.fit).parameters
     )
+
+
+def headings(text: str) -> set[str]:
+    """The anchors that a reader of Markdown gives to headings: small letters, hyphens for blanks, no punctuation."""
+    lines = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ +(.+?) *$", lines, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_headings_become_anchors():
+    assert headings("# One: `two`, 3!\n```\n# none\n```\n### A – b\n") == {"one-two-3", "a--b"}
+
+
+def test_every_link_leads_somewhere():
+    paths = [*ROOT.glob("*.md"), *ROOT.glob("[dnr]*/*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
+    texts = {path: path.read_text("utf-8") for path in paths}
+    for path in paths:
+        if path.suffix == ".ipynb":
+            cells = (cell for cell in json.loads(texts[path])["cells"] if cell["cell_type"] == "markdown")
+            texts[path] = "\n".join("".join(cell["source"]) for cell in cells)
+    links = [(path, link) for path, text in texts.items() for link in re.findall(r"\]\(([^)\s]+)\)", text)]
+    inside = [(path, *link.partition("#")[::2]) for path, link in links if "://" not in link]
+    assert len(inside) > 60
+    for path, file, anchor in inside:
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), f"{path.name}: {file} is not there"
+        if anchor:
+            known = headings(texts[target]) | set(re.findall(r'id="([\w-]+)"', texts[target]))
+            assert anchor in known, f"{path.name}: {file} has no heading {anchor!r}"

@@ -60,6 +60,56 @@ def accuracies(benchmark: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _less(row: Mapping[str, Any]) -> dict[str, float]:
+    """AlignMamba-2's accuracy less a row's, in points: "difference", and the ends of its interval, "low" and "high"."""
+    found = row["against_full"].get("accuracy", {})
+    return {end: 100 * found[end] for end in ("difference", "low", "high") if found}
+
+
+def measured(name: str) -> pd.DataFrame:
+    """Return what `reproduce` measured in results/`name`.json, a line per recipe and row, accuracies in %.
+
+    "AlignMamba-2 less it" is the difference on the same test samples and seeds, with its 95 % interval.
+    """
+    lines = {}
+    for recipe, benchmark in stored_results(f"{name}.json")["benchmarks"].items():
+        for row, found in benchmark["rows"].items():
+            mean, (low, high) = found["test"]["accuracy"]["mean"], found["interval"]["accuracy"]
+            less = _less(found)
+            lines[recipe, row] = {
+                "accuracy": f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
+                "AlignMamba-2 less it": (less and "{difference:+.1f} [{low:+.1f}, {high:+.1f}]".format(**less)) or "",
+                "seeds": len(found["seeds"]),
+            }
+    return pd.DataFrame(lines).T
+
+
+def differences(name: str) -> go.Figure:
+    """Draw AlignMamba-2's accuracy less that of each other row of results/`name`.json, in points, recipe by recipe.
+
+    The line is the 95 % interval of the difference, on the same test samples and seeds.
+    """
+    benchmarks = stored_results(f"{name}.json")["benchmarks"].items()
+    found = {f"{row}, {recipe}": _less(r) for recipe, benchmark in benchmarks for row, r in benchmark["rows"].items()}
+    found = {row: less for row, less in found.items() if less}
+    hover = ["{}: {difference:+.1f} [{low:+.1f}, {high:+.1f}]".format(row, **less) for row, less in found.items()]
+    bars = {
+        "type": "data",
+        "array": [less["high"] - less["difference"] for less in found.values()],
+        "arrayminus": [less["difference"] - less["low"] for less in found.values()],
+        "color": INK,
+    }
+    marker = {"symbol": "circle", "size": 11, "color": INK}
+    values = [less["difference"] for less in found.values()]
+    figure = go.Figure(dots(values, [*found], marker, hover, error_x=bars, showlegend=False))
+    figure.add_vline(x=0, line={"color": QUIET, "dash": "dot"})
+    figure.update_xaxes(title="points of accuracy")
+    figure.update_yaxes(autorange="reversed", showgrid=True, ticks="")
+    note = f"{BENCHMARKS[name]}, real data; line: 95 % interval; from results/{name}.json"
+    title = "AlignMamba-2's test accuracy less that of …"
+    return titled(figure, title, note, height=170 + 26 * len(found), words=". ".join(hover))
+
+
 def beside_published() -> go.Figure:
     """Draw test accuracy on the real benchmarks beside what is published, in %, with a linear model and one modality.
 

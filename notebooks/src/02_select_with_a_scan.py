@@ -87,6 +87,18 @@ figures.sample_strips(strips, title="A stream of numbers, some of them marked", 
 #   $\Delta_t$ is near 0, then $e^{\Delta_t A} \approx 1$ and nothing is added: the token is *skipped*. If it is
 #   large, the old state is gone and the token is *written*.
 # - $B_t$ says what of the token goes in, and $C_t$ what of the state comes out.
+#
+# **In three numbers.** Let $A = -\ln 2$, so that a step of Δ = 1 halves the state, and let $B = C = 1$. Three tokens
+# come, 4, 8 and 3, and the second one chooses Δ = 0:
+#
+# | token | $u_t$ | $\Delta_t$ | kept, $e^{\Delta_t A}\, h_{t-1}$ | added, $\Delta_t B_t u_t$ | $h_t = y_t$ |
+# |---|---|---|---|---|---|
+# | 1 | 4 | 1 | ½ · 0 = 0 | 1 · 4 = 4 | **4** |
+# | 2 | 8 | 0 | 1 · 4 = 4 | 0 · 8 = 0 | **4** |
+# | 3 | 3 | 1 | ½ · 4 = 2 | 1 · 3 = 3 | **5** |
+#
+# The 8 has left no trace. With three steps of 1 the states are 4, 10 and 8. The code below gets the same numbers, and
+# we meet them again twice in this chapter.
 
 
 # %%
@@ -106,6 +118,15 @@ def explained(y):
     return 1 - ((target - scale * y).square().sum() / target.square().sum()).item()
 
 
+three, one = torch.tensor([[4.0], [8.0], [3.0]]), torch.ones(3, 1)
+for steps in ([1.0, 0.0, 1.0], [1.0, 1.0, 1.0]):
+    states = scan_by_hand(three, torch.tensor(steps)[:, None], torch.tensor([[-math.log(2)]]), one, one)
+    print(f"4, 8, 3 with the steps {steps}: states {[round(h.item(), 6) for h in states]}")
+
+# %% [markdown]
+# Now the stream from above, first with the same Δ at every token.
+
+# %%
 u, ones = numbers[:, None], torch.ones(length, 1)
 A = torch.tensor([[-12.0]])
 fixed = {d: explained(scan_by_hand(u, d * ones, A, ones, ones)[:, 0]) for d in (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)}
@@ -171,10 +192,11 @@ assert torch.equal(found, x.cummax(0).values)
 print(f"the running maximum of {len(x)} tokens in {rounds} rounds")
 
 # %% [markdown]
-# Our recurrence is of that kind, too: what a stretch of tokens does to the state is always $h \mapsto a\,h + b$. How
-# two such stretches become one is your exercise 02.2. (GPUs use it. On a CPU with its few cores the work of all
-# rounds together is more than that of the queue, so there the library walks through the tokens and works on many
-# channels at once.)
+# Our recurrence is of that kind, too: what a stretch of tokens does to the state is always $h \mapsto a\,h + b$. The
+# tokens 4, 8 and 3 do $\tfrac12 h + 4$, then $h$, then $\tfrac12 h + 3$; the first two together $\tfrac12 h + 4$, and
+# all three $\tfrac14 h + 5$. How two such stretches become one is your exercise 02.2. (GPUs use it. On a CPU with its
+# few cores the work of all rounds together is more than that of the queue, so there the library walks through the
+# tokens and works on many channels at once.)
 #
 # ## Who reaches whom
 #
@@ -182,6 +204,8 @@ print(f"the running maximum of {len(x)} tokens in {rounds} rounds")
 #
 # $$ y_t = \sum_{s \le t} M_{ts}\, u_s, \qquad
 #    M_{ts} = C_t \cdot \Big(\textstyle\prod_{r=s+1}^{t} e^{\Delta_r A}\Big) \Delta_s B_s . $$
+#
+# For the three numbers, $y_3 = \tfrac12 \cdot 4 + 0 \cdot 8 + 1 \cdot 3 = 5$: the last row of $M$ is ½, 0, 1.
 #
 # $M$ plays the part of an attention matrix, but it is never built. For the stream from above we can look at it; first
 # with the best of the fixed Δ, then with the chosen one.

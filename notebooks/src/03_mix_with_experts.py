@@ -87,6 +87,18 @@ print("the sequence:", " ".join(names[i] for i in sequence))
 #
 # so add the matrices once, and each token pays for one product, as in a plain Mamba. In training the gradient of the
 # sum goes to both. What remains is more parameters, and they cost memory, not time.
+#
+# **In three numbers.** Let tokens be single numbers, a word 2, a sound 3 and a glimpse 1, and let every "matrix" be a
+# number, too: $W_{\mathrm{shared}} = 2$, and 1, −1 and 0 for the modalities' own.
+#
+# | token | $x$ | shared, $2x$ | own, $W_m x$ | sum | merged, $(2 + W_m)\,x$ |
+# |---|---|---|---|---|---|
+# | word | 2 | 4 | 1 · 2 = 2 | **6** | 3 · 2 = **6** |
+# | sound | 3 | 6 | −1 · 3 = −3 | **3** | 1 · 3 = **3** |
+# | glimpse | 1 | 2 | 0 · 1 = 0 | **2** | 2 · 1 = **2** |
+#
+# Two products on the left, one on the right. The same three numbers will say below why a share needs a convention,
+# and what a gate does.
 
 
 # %%
@@ -164,6 +176,10 @@ pd.DataFrame(rows).T.round(3).astype({"parameters": int})
 # modalities have in common is counted as shared, and their own experts are the *deviations* from it. In training they
 # start at zero (the layer is then a plain Mamba's, and in its picture each bar would be the shared expert's from end to
 # end), and each step pulls them back a little. So whatever an own expert adds below was learned.
+#
+# (In three numbers: the own experts 1, −1 and 0 sum to 0, so this is the convention, and the word's own expert adds 2
+# of 2 + 4, a third. With 3 for the shared expert and 0, −2 and −1 for the own ones the outputs are 6, 3 and 2 as
+# before; but now the word's own expert adds nothing.)
 
 # %%
 model = results["both"].model
@@ -186,9 +202,10 @@ pd.Series(effects, name="mean change of the prediction").round(3).to_frame()
 #
 # $$ y = K\,\Big(w_0 W_m + \sum_{s=1}^{S} w_s W_s\Big)\,x, \qquad w = \mathrm{softmax}(G x), \qquad K = 1 + S. $$
 #
-# The factor $K$ makes an even gate the same as a plain sum. Now the weights differ from token to token, so the
-# matrices cannot be added beforehand, and the mixture is no longer free. The library has it as `routing="gated"`, to
-# compare.
+# The factor $K$ makes an even gate the same as a plain sum. (In three numbers, the word with $S = 1$: weights of ½ and
+# ½ give $2\,(\tfrac12 \cdot 1 + \tfrac12 \cdot 2) \cdot 2 = 6$ as above, and ¾ for its own expert with ¼ for the
+# shared one give 5.) Now the weights differ from token to token, so the matrices cannot be added beforehand, and the
+# mixture is no longer free. The library has it as `routing="gated"`, to compare.
 
 # %%
 gated = fit(

@@ -107,7 +107,20 @@ print(f"{len(x)} sounds and {len(y)} words, {x.shape[1]} numbers each")
 #
 # That is a linear programme, and `method="exact"` solves it. The lazy rule, every sound to its nearest word, is
 # `method="relaxed"`: it empties the heaps and does not look at the holes. (AlignMamba, the first version, used that
-# rule, by a third party's account.) Compare them on this sample:
+# rule, by a third party's account.)
+#
+# **In three numbers.** Let heaps lie on a road at 0, 1 and 2, holes at 0, 3 and 4, a third of the sand in each, and let
+# the square of a distance be its cost:
+#
+# | | to 0 | to 3 | to 4 | the lazy rule | the cheapest plan |
+# |---|---|---|---|---|---|
+# | heap at 0 | 0 | 9 | 16 | to 0, for 0 | to 0, for 0 |
+# | heap at 1 | 1 | 4 | 9 | to 0, for 1 | to 3, for 4 |
+# | heap at 2 | 4 | 1 | 4 | to 3, for 1 | to 4, for 4 |
+# | a third of all | | | | **⅔**, but nothing at 4 | **2⅔**, and all holes are full |
+#
+# The heap at 2 lies nearer to 3. But if it goes there, for 1, the heap at 1 must go to 4, for 9, and both together
+# cost 10 in place of 8. Compare the two rules on our sample:
 
 # %%
 exact = transport(x[None], y[None], method="exact")
@@ -153,6 +166,16 @@ def cosine_cost(x, y):
 epsilon = 0.05
 by_hand = sinkhorn(cosine_cost(x, y), epsilon)
 print(f"mass {by_hand.sum():.6f}; a row {by_hand[0].sum():.6f} = 1/{len(x)}; a column {by_hand[:, 0].sum():.6f}")
+
+# %% [markdown]
+# And the three heaps on the road: the share of each heap, row by row, that goes to each hole.
+
+# %%
+road = (torch.tensor([0.0, 1.0, 2.0])[:, None] - torch.tensor([0.0, 3.0, 4.0])) ** 2
+for blur in (0.1, 1.0, 10.0, 1000.0):
+    blurred = sinkhorn(road, blur)
+    shares = "; ".join(" ".join(f"{share:.2f}" for share in row) for row in (3 * blurred).tolist())
+    print(f"ε = {blur:6}: {shares}   carried for {(blurred * road).sum():.2f}")
 
 # %% [markdown]
 # ## The library's version
@@ -265,6 +288,16 @@ panel = TransportExplorer(
     interactive=interactive,
 )
 panel
+
+# %% [markdown]
+# The same with heaps (blue) and holes (orange) that lie on a table; as on the road, a cost is a squared distance. Drag
+# a blue point, with the mouse or the sliders, from one hole to another. At a small ε its sand changes the hole all at
+# once, and others change theirs with it; at a large one it goes over little by little.
+
+# %%
+drawn = "points drawn at random, synthetic"
+table = TransportExplorer.of_points(8, epsilon=0.01, seed=seed, note=drawn, interactive=interactive)
+table
 
 # %% [markdown]
 # ## What to notice

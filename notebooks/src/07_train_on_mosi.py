@@ -47,6 +47,7 @@ from alignmamba2.metrics import regression_metrics
 from alignmamba2.training import predict
 from course import check, check_parameters, stored_results
 from course.leaks import scores as known_labels
+from course.results import differences
 
 check_parameters(globals())
 
@@ -291,7 +292,13 @@ for recipe_name, benchmark in kept["benchmarks"].items():
         table[recipe_name, name] = tuple(scores)
 pd.DataFrame(table, index=["Has0", "Non0"]).T.round(1)
 
+# %%
+differences("mosi-standard")
+
 # %% [markdown]
+# Each line is a difference on the same utterances and seeds, with its 95 % interval over seeds and videos. Where it
+# crosses 0, nothing is shown.
+#
 # The two tiers stand apart by *how the words are read*, not by how the modalities are fused: a linear model on frozen
 # features, then trained MiniLM, then the larger mpnet (*strong*). Look for the row *text alone*. It is as good as the
 # full model, so on this set the sound, one vector per utterance, has nothing to add. A paper that shows its fusion
