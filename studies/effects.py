@@ -25,7 +25,8 @@ import torch
 from alignmamba2.baselines import load_model
 from alignmamba2.datasets import Dataset, is_present, load_dataset
 from alignmamba2.effects import expert_effects
-from alignmamba2.experiments import provenance, reproduce
+from alignmamba2.experiments import ABLATIONS, provenance, reproduce
+from alignmamba2.experiments.benchmarks import FULL, benchmark_of
 from alignmamba2.model import AlignMamba2, FusionModel
 from alignmamba2.recipes import Recipe
 from alignmamba2.storage.files import write_text
@@ -36,7 +37,7 @@ from . import recipe_path
 from .partners import partner_masses
 
 NAMES = ("mini-mosi", "mini-mvsa", "mini-nyu", "mosi-words", "mosi-standard", "mvsa", "nyu")
-ROWS = ("AlignMamba-2", "linear", "concat-mean", "transformer", "without OT", "without MMD", "without OT and MMD")
+ROWS = (FULL, "linear", "concat-mean", "transformer", "without OT", "without MMD", "without OT and MMD")
 ROWS += ("one shared expert only", "modality experts only")
 
 
@@ -131,9 +132,10 @@ def _shares(model: AlignMamba2, batches: Sequence[Any]) -> dict[str, float]:
 
 def _rows(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """What `reproduce` reports of the recipe's row and the others, without predictions."""
-    report = reproduce(
-        [name], arguments.seeds, folder=arguments.folder / "reproduce", fast=arguments.fast, only=ROWS, progress=False
-    )
+    benchmark = benchmark_of(name)
+    only = [row for row in ROWS if row in {FULL, *benchmark.rows, *benchmark.baselines, *ABLATIONS}]
+    folder = arguments.folder / "reproduce"
+    report = reproduce([name], arguments.seeds, folder=folder, fast=arguments.fast, only=only, progress=False)
     keep = ("group", "parameters", "test", "interval", "against_full", "only", "noise")
     rows = report["benchmarks"][name]["rows"]
     return {variant: {key: row[key] for key in keep if key in row} for variant, row in rows.items()}
