@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from alignmamba2 import fit
+from alignmamba2.explorers.panel import NARROWEST, WIDEST
+from alignmamba2.figures import style
 from alignmamba2.launch import END, write_explorers
 from tests.stress import browser
 
@@ -40,6 +42,8 @@ ScalingExplorer(
     units={"time": "ms"}, at=1024, note="made up",
 )"""
 LIVE = """from alignmamba2 import fit
+from alignmamba2.explorers.panel import NARROWEST, WIDEST
+from alignmamba2.figures import style
 
 live = explorers.TrainingMonitor("mae", epochs=2, note="mini-mosi, synthetic")
 display(live)
@@ -204,6 +208,37 @@ def test_the_monitor_draws_a_training(lab):
     )
     assert drawn == 2
     panel.screenshot(path=PICTURES / "training.png")
+
+
+# Of what a figure draws, the texts that are not wholly in its picture, which may be scrolled in a narrow cell.
+CUT_OFF = """plots => plots.flatMap(plot => {
+    const box = plot.querySelector('.main-svg').getBoundingClientRect(), title = plot.layout.title.text.slice(0, 40);
+    const texts = [...plot.querySelectorAll('text')].filter(t => t.textContent && t.getBoundingClientRect().width);
+    return texts.filter(t => { const b = t.getBoundingClientRect(); return b.left < box.left - 1
+        || b.right > box.right + 1 || b.top < box.top - 1 || b.bottom > box.bottom + 1;
+    }).map(t => `${title}: ${t.textContent}`);
+})"""
+
+
+@pytest.mark.parametrize("theme", ["Dark", "Light"])
+@pytest.mark.parametrize("width", [600, 900, 1280, 1920])
+def test_panels_fit_their_cell_and_follow_the_theme(lab, width, theme):
+    page, paper = lab.page, style.IN_THE_DARK[style.PAPER] if theme == "Dark" else style.PAPER
+    page.set_viewport_size({"width": width, "height": 900})
+    page.evaluate(f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
+    # Each figure has been told: as wide as its widget, if that is neither too narrow nor too wide.
+    page.wait_for_function(
+        """([paper, low, high]) => [...document.querySelectorAll('.js-plotly-plot')].every(plot => {
+            const room = Math.floor(plot.parentElement.clientWidth), layout = plot._fullLayout;
+            const as_wide = Math.abs(layout.width - Math.min(Math.max(room, low), high)) < 2;
+            return as_wide && layout.paper_bgcolor.toUpperCase() === paper;
+        })""",
+        arg=[paper, NARROWEST, WIDEST],
+    )
+    plots = page.locator(".js-plotly-plot")
+    assert plots.evaluate_all(CUT_OFF) == []
+    for i in range(plots.count()):
+        plots.nth(i).screenshot(path=PICTURES / f"{width}-{theme.lower()}-{i:02d}.png")
 
 
 def test_nothing_went_wrong_anywhere(lab):

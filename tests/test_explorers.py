@@ -635,5 +635,5 @@ def test_an_error_stands_below_the_figure_and_is_raised(all_panels, monkeypatch)
 
 
 def test_an_unknown_theme_is_refused():
-    with pytest.raises(ValueError, match="expected one of 'light', 'dark'"):
+    with pytest.raises(ValueError, match="expected one of 'auto', 'light', 'dark'"):
         ScanExplorer(theme="blue")

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from ..figures import look
 from ..figures.contents import SHOWN
-from ..figures.style import INK, LIGHT, SHADE, array, class_names, short, titled, token_names
+from ..figures.style import INK, LIGHT, SHADE, SIGNED, array, class_names, short, titled, token_names
 from .panel import Explorer, PanelOptions, add_trace, choice, one_of, steps, which_sample
 
 FEATURES = 48  # rows drawn of each token: more would be thinner than a pixel
@@ -66,7 +66,7 @@ class DataExplorer(Explorer):
         sizes = {"column_widths": [0.68, 0.32], "vertical_spacing": 0.42 / rows, "horizontal_spacing": 0.1}
         figure = make_subplots(rows, 2, specs=specs, subplot_titles=[" "] * (rows + 1), **sizes)
         grey = {"colorscale": [[0, SHADE], [1, SHADE]], "showscale": False, "zmin": 0, "zmax": 1}
-        signed = {"colorscale": "RdBu_r", "showscale": False, "zmid": 0, "zmin": -SHOWN, "zmax": SHOWN}
+        signed = {"colorscale": SIGNED, "showscale": False, "zmid": 0, "zmin": -SHOWN, "zmax": SHOWN}
         for row, m in enumerate(self._modalities, start=1):
             add_trace(figure, "heatmap", f"padding {m}", place=(row, 1), **grey)
             add_trace(figure, "heatmap", m, "%{text}<br>feature %{y}: %{z:.2f} sd", place=(row, 1), **signed)
@@ -149,7 +149,7 @@ class DataExplorer(Explorer):
         # Places with names: a live figure would take "+1" for a number, and drop "−1".
         self._axes("labels")[0].update(tickvals=places, ticktext=[short(n, 12) for n in names])
         grey = "bright" if self._theme == "dark" else "dark"
-        self.fig.layout.annotations[1].text = f"labels of {split}; {grey}: this sample's"
+        self.fig.layout.annotations[1].text = f"labels; {grey}: this sample's"
         if not labels:
             return "It has no label."
         if sum(labels.values()) > 1:

@@ -28,6 +28,20 @@ async function plotly(model) {
   const { default: widget } = await scripts.get(source);
   return typeof widget === 'function' ? widget() : widget;
 }
+// Tells Python how wide the cell is, and whether JupyterLab is dark; once at first, then at each change.
+const tellRoom = (model, el) => {
+  const tell = () => {
+    const told = model.get('_room'), dark = document.body.dataset.jpThemeLight === 'false';
+    const width = Math.floor(el.clientWidth) || told.width; // hidden while the theme changes
+    if (!width || (told.width === width && told.dark === dark)) return;
+    model.set('_room', { width, dark });
+    model.save_changes();
+  };
+  const sizes = new ResizeObserver(tell), themes = new MutationObserver(tell);
+  sizes.observe(el);
+  themes.observe(document.body, { attributes: true, attributeFilter: ['data-jp-theme-light'] });
+  return () => { sizes.disconnect(); themes.disconnect(); };
+};
 export default () => {
   let begun = null, early = [];
   const plots = new Set();
@@ -53,7 +67,8 @@ export default () => {
       const figure = await (begun ??= begin(model));
       plots.add(el);
       const remove = figure.render({ model, el });
-      return () => { plots.delete(el); remove(); };
+      const stop = tellRoom(model, el);
+      return () => { plots.delete(el); stop(); remove(); };
     },
   };
 };

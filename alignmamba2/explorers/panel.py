@@ -17,11 +17,12 @@ import traitlets
 
 from ..figures.marks import add_trace as add_trace
 from ..figures.marks import axes_of, named
-from ..figures.style import IN_THE_DARK, QUIET, TEMPLATE, dark
+from ..figures.style import IN_THE_DARK, QUIET, TEMPLATE, dark, redress
 from ..model.layers import one_of
 
-WIDTH = 830  # pixels: what JupyterLab has beside its bars on a projector of 1024
-THEMES = ("light", "dark")
+# Pixels: what JupyterLab has beside its bars on a projector of 1024, and what a panel in a cell may have.
+WIDTH, NARROWEST, WIDEST = 830, 700, 1500
+THEMES = ("auto", "light", "dark")
 
 
 class PanelOptions(TypedDict, total=False):
@@ -62,6 +63,7 @@ class LiveFigure(go.FigureWidget):
 
     _esm = Path(__file__).with_name("figure_widget.js").read_text("utf-8")
     _script = traitlets.Unicode().tag(sync=True)
+    _room = traitlets.Dict().tag(sync=True)  # set by the browser: the cell's "width" and whether it is "dark"
     _set_trace_uid = False  # `__init__` sets them
     selected: Callable[[list[list[int]]], None] | None = None
 
@@ -123,16 +125,18 @@ class Explorer:
     is shown in red below the figure, and raised.
 
     `note` stands under the title: the data, and "synthetic" where they are. With ``interactive=False`` there is the
-    figure alone, with no Python behind it, for a page. The theme is "light" or "dark". `fig` is the figure, `controls`
-    are widgets by name (none if not interactive), and `words` describe the figure below it.
+    figure alone, with no Python behind it, for a page. The theme is "light", "dark" or "auto": JupyterLab's, and light
+    on a page. The figure is as wide as its cell, from 700 to 1,500 pixels. `fig` is the figure, `controls` are widgets
+    by name (none if not interactive), and `words` describe the figure below it.
     """
 
     BUTTONS = True  # Plotly's, over the figure's upper right corner; not where a legend stands there
 
     def __init__(
-        self, controls: Mapping[str, widgets.Widget], *, note: str = "", interactive: bool = True, theme: str = "light"
+        self, controls: Mapping[str, widgets.Widget], *, note: str = "", interactive: bool = True, theme: str = "auto"
     ):
-        self._note, self._theme, self._controls = note, one_of("theme", theme, THEMES), dict(controls)
+        self._note, self._controls, self._follows = note, dict(controls), one_of("theme", theme, THEMES) == "auto"
+        self._theme = "light" if self._follows else theme
         self.controls: dict[str, widgets.Widget] = self._controls if interactive else {}
         self.words, self._silent, self._line = "", False, widgets.HTML()
         self._show(self._styled(self._figure()))
@@ -145,6 +149,7 @@ class Explorer:
         self.update()
         if interactive:
             self._show(LiveFigure(self.fig, buttons=self.BUTTONS))
+            self.fig.observe(lambda change: self._fit(**change["new"]), names="_room")
             row = widgets.HBox(list(self._controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
             self._view = widgets.VBox([row, self.fig, self._line])
 
@@ -216,6 +221,15 @@ class Explorer:
         if figure.layout.annotations:  # headings of panels, close under the title
             figure.layout.margin.t = 108 if note else 88
         return figure
+
+    def _fit(self, width: int, dark: bool) -> None:
+        """Bring the figure to the width of its cell and, if it follows, to the theme of the page."""
+        theme = ("light", "dark")[dark] if self._follows else self._theme
+        if theme != self._theme:
+            self._theme = theme
+            redress(self.fig, theme)
+            self.update()
+        self.fig.layout.width = min(max(width, NARROWEST), WIDEST)
 
     def _show(self, figure: go.Figure) -> None:
         self.fig: go.Figure = figure

@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,18 @@ def dark(figure: go.Figure) -> go.Figure:
         "layout": {k: v for k, v in figure.layout.to_plotly_json().items() if k != "template"},
         "frames": [frame.to_plotly_json() for frame in figure.frames],
     }
-    return go.Figure(_darkened(parts)).update_layout(template=DARK_TEMPLATE)
+    return go.Figure(with_colours(parts, IN_THE_DARK)).update_layout(template=DARK_TEMPLATE)
+
+
+def redress(figure: go.Figure, theme: str) -> None:
+    """Turn a figure that is shown to the light or dark theme; numbers stay, and only what differs is sent."""
+    colours = IN_THE_DARK if theme == "dark" else {night: day for day, night in IN_THE_DARK.items()}
+    with figure.batch_update():
+        for part in (*figure.data, figure.layout):
+            before = {k: v for k, v in part.to_plotly_json().items() if k not in ("template", "x", "y", "z")}
+            after = with_colours(before, colours)
+            part.update({k: v for k, v in after.items() if v is not before[k]})
+        figure.layout.template = DARK_TEMPLATE if theme == "dark" else TEMPLATE
 
 
 def ticks(labels: Sequence[str], most: int = 30) -> dict[str, Any]:
@@ -183,14 +194,21 @@ def whole_steps(count: int, most: int) -> int:
     return next(s * 10**k for k in range(12) for s in (1, 2, 5) if count <= most * s * 10**k)
 
 
-def _darkened(value: Any) -> Any:
-    """The same parts of a figure with the dark colours in place of the neutral ones."""
+def with_colours(value: Any, colours: Mapping[str, str]) -> Any:
+    """Return the same parts of a figure with other colours for some; what has none of them is the same object."""
     if isinstance(value, dict):
-        return {k: v if k in ("meta", "images") else _darkened(v) for k, v in value.items()}
+        new = {k: v if k in ("meta", "images") else with_colours(v, colours) for k, v in value.items()}
+        return new if any(new[k] is not v for k, v in value.items()) else value
     if isinstance(value, (list, tuple)):
-        return [_darkened(v) for v in value]
-    return IN_THE_DARK.get(value, value) if isinstance(value, str) else value
+        items = [with_colours(v, colours) for v in value]
+        return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
+    if isinstance(value, str) and "#" in value:  # a colour, or a text that has some
+        new = re.sub("#[0-9A-F]{6}", lambda found: colours.get(found[0], found[0]), value)
+        return value if new == value else new
+    return value
 
 
 _LIGHT = json.loads(Path(__file__).with_name("template.json").read_text("utf-8"))
-pio.templates[TEMPLATE], pio.templates[DARK_TEMPLATE] = map(go.layout.Template, (_LIGHT, _darkened(_LIGHT)))
+pio.templates[TEMPLATE], pio.templates[DARK_TEMPLATE] = map(
+    go.layout.Template, (_LIGHT, with_colours(_LIGHT, IN_THE_DARK))
+)
