@@ -173,7 +173,7 @@ def test_a_stop_by_hand_is_one_line(capsys, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("alignmamba2.experiments.run_seeds", stopped)
+    monkeypatch.setattr("alignmamba2.experiments.run_variants", stopped)
     assert main(TRAIN) == 130
     assert capsys.readouterr().err == "stopped; the same command goes on\n"
 

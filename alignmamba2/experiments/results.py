@@ -218,13 +218,12 @@ def describe(datasets: Mapping[str, Dataset]) -> dict[str, Any]:
     }
 
 
-def table(results: Mapping[str, Mapping[str, Any]], split: str = "test") -> str:
-    """Return results as a Markdown table: per row the metrics of a split as mean ± sd over seeds."""
-    names = ["accuracy", "f1"]
+def table(results: Mapping[str, Mapping[str, Any]], split: str = "test", *more: str) -> str:
+    """Return results as a Markdown table: per row accuracy, F1 and `more` of a split as mean ± sd over seeds."""
+    names = list(dict.fromkeys(["accuracy", "f1", *more]))
     lines = ["| | " + " | ".join(names) + " | seeds | parameters |", "|---" * (len(names) + 3) + "|"]
     for row, result in results.items():
-        scores = [result[split].get(name) for name in names]
-        cells = ["–" if s is None else f"{100 * s['mean']:.2f}{_spread(s['sd'])}" for s in scores]
+        cells = [_score(name, result[split].get(name), 2) for name in names]
         cells += [str(len(result["runs"])), f"{result['model']['parameters']:,}"]
         label = row + (" (synthetic)" if result["data"]["synthetic"] else "")
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
@@ -240,8 +239,13 @@ def latex(runs: pandas.DataFrame) -> str:
     return cells.assign(seeds=scores.size().to_numpy()).to_latex(index=False, escape=True)
 
 
-def _spread(sd: float | None, digits: int = 2) -> str:
-    return "" if sd is None else f" ± {100 * sd:.{digits}f}"
+def _score(name: str, score: Mapping[str, float | None] | None, digits: int = 1, spread: bool = True) -> str:
+    """A metric as mean ± sd, shares of right answers in %; "–" where it is not defined."""
+    if score is None:
+        return "–"
+    factor, digits = (100, digits) if name.startswith(("accuracy", "f1")) else (1, 3)
+    sd = f" ± {factor * score['sd']:.{digits}f}" if spread and score["sd"] is not None else ""
+    return f"{factor * score['mean']:.{digits}f}{sd}"
 
 
 def comparison(report: Mapping[str, Any]) -> list[str]:
@@ -268,10 +272,8 @@ def comparison(report: Mapping[str, Any]) -> list[str]:
 def _row(variant: str, row: Mapping[str, Any], more: Iterable[str]) -> str:
     low, high = (100 * x for x in row["interval"]["accuracy"])
     score, test = row["test"]["accuracy"], row["against_full"].get("accuracy")
-    cells = [variant, f"{100 * score['mean']:.1f}{_spread(score['sd'], 1)} [{low:.1f}, {high:.1f}]"]
-    for name in more:
-        value, percent = row["test"].get(name), name.startswith("accuracy")
-        cells.append("–" if value is None else f"{100 * value['mean']:.1f}" if percent else f"{value['mean']:.3f}")
+    cells = [variant, f"{_score('accuracy', score)} [{low:.1f}, {high:.1f}]"]
+    cells += [_score(name, row["test"].get(name), spread=False) for name in more]
     if test:
         middle, low, high = (f"{100 * test[k]:+.1f}" for k in ("difference", "low", "high"))
         cells += [f"{middle} [{low}, {high}]", "< 0.001" if test["p_holm"] < 0.001 else f"{test['p_holm']:.3f}"]
