@@ -38,6 +38,7 @@ def folder(tmp_path, monkeypatch):
         "def uneven(root=None):\n    return splits(label=[[0, 1]] * 20 + [[1]] * 20)\n"
         "def wrong(root=None):\n    return splits(label=[[0, 2]] * 40, task='multilabel')\n"
         "def steps(root=None):\n    return splits(label=[[0, 1]] * 40, steps='x')\n"
+        "def tokens(root=None):\n    return splits(label=[[i % 2] for i in range(40)], steps='x')\n"
         "def one(root=None):\n    return splits(label=[1] * 40)\n"
         "def many(root=None):\n    return splits(label=[[0, 1, i % 2] for i in range(40)])\n"
         "def two(root=None):\n    return splits(label=[0, 1] * 20)\n"
@@ -127,10 +128,8 @@ MISTAKES = [
     (["train", "loaders:steps"], "label, sample '0': found 2; x has 1 tokens"),
     (["train", "loaders:one", "--quiet"], "every label of its 28 samples is [0]; expected at least two classes"),
     (["train", "loaders:columns"], "label: no column 'c'; there are ['a', 'b']"),
-    (
-        ["reproduce", "loaders:many", "--fast", "--quiet"],
-        "loaders:many: found task 'multilabel', 0 labels missing; expected one class or number",
-    ),
+    (["reproduce", "loaders:tokens", "--fast", "--quiet"], "loaders:tokens: found a label per token of 'x'"),
+    (["reproduce", "loaders:sparse", "--fast", "--quiet"], "label: found none; expected one each"),
     (["results", "nowhere"], "nowhere: no finished run found"),
     (["course", "taken"], "taken"),
     (["evaluate", "nowhere"], "nowhere/training.json: not found"),
