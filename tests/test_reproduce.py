@@ -308,12 +308,12 @@ def test_several_labels_and_those_not_known_are_compared_too(tmp_path, monkeypat
             label[i][1] = None
     data = Dataset.from_arrays(x=x, label=label, say=lambda _: None)
     row = fit_linear(data)
-    known = [[k for k in np.atleast_1d(t)] if t is not None else [] for t in data["test"].labels]
+    known = [list(np.atleast_1d(t)) if t is not None else [] for t in data["test"].labels]
     pairs = [
         (float(p), float(t))
         for guess, labels in zip(row["prediction"], known, strict=True)
         for p, t in zip(np.atleast_1d(guess), labels, strict=False)
-        if t >= 0 or task == "multitarget" and t == t
+        if t >= 0 or (task == "multitarget" and t == t)
     ]
     assert 0 < len(pairs) < np.size(row["prediction"])
     if task != "multitarget":
