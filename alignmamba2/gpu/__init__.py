@@ -44,8 +44,7 @@ def _here() -> tuple[bool, bool]:
     return kernel is not None, why is None
 
 
-# Or torch.compile would read through the import system; torch.compiler.assume_constant_result says so and imports it.
-_here._dynamo_marked_constant = True
+_here._dynamo_marked_constant = True  # or torch.compile would read through the import system; see `packages`
 
 
 def status() -> tuple[str, str]:
