@@ -107,7 +107,8 @@ def search(
 def grid(recipe: str | Path, overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return every combination of overrides by name: a tuple is several values, and validation chooses among them.
 
-    Where a setting takes a list, by its type, only lists in a tuple are. A recipe that trains on the validation split unseen does not.
+    Where a setting takes a list, by its type, only lists in a tuple are. A recipe that trains on the validation split
+    without a look at it does not do so here.
     """
     lists = {f"model.{f.name}" for f in fields(AlignMamba2Config) if re.search("Sequence|list", f.type)}
     takes = signature(entry_of(Recipe.load(recipe).dataset).load).parameters.values()
