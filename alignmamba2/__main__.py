@@ -113,14 +113,15 @@ def _seeds(text: str) -> list[int]:
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """Return key and value of ``KEY=VALUE``: true, false, a Python literal, or else a string."""
+    """Return key and value of ``KEY=VALUE``: true, false, a Python literal, or else a string; of A,B, a tuple."""
     key, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"found {text!r}; expected KEY=VALUE")
     try:
         return key, ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
-    except (ValueError, SyntaxError):
-        return key, value  # a plain word is a string
+    except (ValueError, SyntaxError):  # plain words are strings
+        words = re.fullmatch(r"[^][(){}'\"]+,[^][(){}'\"]*", value)
+        return key, tuple(setting(f"{key}={x}")[1] for x in value.split(",") if x) if words else value
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
@@ -179,20 +180,27 @@ def _make(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from .experiments import run_seeds
+    from .experiments import grid, ranked, run_variants, table
 
-    results = {}
+    options, results, best = _options(arguments), {}, {}
+    overrides = options.pop("overrides")
     for recipe in arguments.recipes:
-        result = run_seeds(recipe, arguments.seeds, **_options(arguments))
-        results[result["recipe"]["name"]] = result
-    _report(results, arguments, "results")
+        rows = run_variants(recipe, arguments.seeds, grid(recipe, overrides), **options)
+        if len(rows) > 1:
+            metric, rows = ranked(rows)
+            head = f"Validation split, mean ± sd over seeds, best {metric} first; shares in %"
+            options["say"](f"\n{head}\n\n{table(rows, 'valid', metric)}\n")
+        results |= rows
+        best |= dict([*rows.items()][:1])
+    _report(results, arguments, "results", best)
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
-    from .experiments import run_ablations
+    from .experiments import run_variants
 
     (recipe,) = arguments.recipes
-    _report(run_ablations(recipe, arguments.seeds, **_options(arguments)), arguments, "ablations")
+    results = run_variants(recipe, arguments.seeds, **_options(arguments))
+    _report(results, arguments, "ablations", results)
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -209,12 +217,12 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _report(results: dict[str, Any], arguments: argparse.Namespace, name: str) -> None:
+def _report(results: dict[str, Any], arguments: argparse.Namespace, name: str, shown: dict[str, Any]) -> None:
     from .experiments import run_name, summary_of, table, write_results
 
     if not _first():
         return
-    print("\nTest split, mean ± sd over seeds, in %; each model chosen on validation\n\n" + table(results))
+    print("\nTest split, mean ± sd over seeds, in %; each model chosen on validation\n\n" + table(shown))
     name, numbers = run_name(name, dict(arguments.overrides)), itertools.count(2)
     path = arguments.folder / f"{name}.json"
     while path.exists() and not arguments.overwrite:  # results of other recipes, say
@@ -384,9 +392,11 @@ MACHINES = [
     option("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)"),
 ]
 
+SETTINGS = {"metavar": "KEY=VALUE,...", "action": "append", "default": [], "type": setting}
+SWEEP = "change a setting; train takes each value of KEY=A,B, or the list if KEY is one; [A],[B] are two lists then"
 RUNS = [  # of `train` and `ablate`
     option("--seed", "--seeds", dest="seeds", type=_seeds, default=[1111], help="1111, or 1111-1115"),
-    option("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], type=setting),
+    option("--set", dest="overrides", help=SWEEP, **SETTINGS),
     option("--folder", type=Path, default=Path("runs"), help="where models go (default: runs)"),
     option("--results", type=Path, help="default: results.json or ablations.json in --folder, --set in the name"),
     option("--overwrite", action="store_true", help="train anew where the folder has a finished run"),
@@ -428,7 +438,7 @@ VERBS = {
         _search,
         [
             option("recipe", **RECIPE),
-            option("--try", dest="space", metavar="KEY=VALUE,VALUE", action="append", default=[], type=setting),
+            option("--try", dest="space", **SETTINGS),
             option("--kinds", nargs="+", default=["alignmamba2"], help="alignmamba2 and baselines, at equal size"),
             option("--trials", type=int, default=8, help="settings per kind, with the recipe's own (default: 8)"),
             option("--folds", type=int, default=5),

@@ -161,14 +161,14 @@ def start(target: str | Path, *, browser: bool = True, port: int = 8888, allow_r
     _check_jupyter()
     if not allow_root and getattr(os, "geteuid", lambda: 1)() == 0:
         print("JupyterLab refuses to run as root, unless its settings or --allow-root say that it may", file=sys.stderr)
-    process = subprocess.Popen(command(target, browser=browser, port=port, allow_root=allow_root))
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    try:
-        return process.wait()
-    except BaseException:
-        process.terminate()
-        raise
+    if threading.current_thread() is threading.main_thread():  # before there is a process that would be left
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with subprocess.Popen(command(target, browser=browser, port=port, allow_root=allow_root)) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            raise
 
 
 def _check_jupyter() -> None:

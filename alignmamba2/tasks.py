@@ -57,7 +57,7 @@ class Task:
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.softmax(-1)
 
-    @torch.compiler.disable  # computation that depends on the values of labels is no graph for torch.compile
+    @torch._disable_dynamo  # what depends on the values of labels is no graph; as torch.compiler.disable, imported late
     def loss(self, output: Any, batch: MultimodalBatch, training: bool = False) -> Tensor:
         """Return the mean loss over known labels; 0, with a gradient, where there is none."""
         guess, labels, mask = self.scores(output), batch.labels, batch.label_mask

@@ -112,14 +112,29 @@ def test_a_verb_that_moved_says_where_it_went(words, home, capsys):
     assert name == "NAME" or name in commands_of(package)
 
 
-def test_help_imports_nothing_heavy():
+HEAVY = {"pandas", "plotly", "sklearn", "torchmetrics", "transformers", "accelerate", "jupyterlab", "torch._dynamo"}
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "prints"),
+    [
+        ([], {"torch", "numpy", "numba", "scipy"}, ""),
+        (["train", "--help"], {"torch", "numpy", "numba", "scipy"}, "usage: python -m alignmamba2 train"),
+        (["data", "list"], {"numba", "scipy"}, "mosi-standard"),
+        (["doctor"], set(), "backends of the selective scan"),
+    ],
+    ids=["import", "help", "list", "doctor"],
+)
+def test_a_quick_command_imports_nothing_heavy(words, more, prints):
+    """PyTorch without its compiler is what `data list` and `doctor` wait for."""
     code = (
-        "import sys\nfrom alignmamba2.__main__ import main\n"
-        "try:\n    main(['train', '--help'])\nexcept SystemExit:\n    pass\n"
-        "print(sorted({'torch', 'numpy', 'numba', 'pandas', 'plotly', 'scipy'} & set(sys.modules)))\n"
+        "import sys\nimport alignmamba2\n"
+        f"if {words}:\n    from alignmamba2.__main__ import main\n"
+        f"    try:\n        main({words})\n    except SystemExit:\n        pass\n"
+        f"print(sorted({HEAVY | more} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("usage: python -m alignmamba2 train")
+    assert done.stdout.startswith(prints)
     assert done.stdout.splitlines()[-1] == "[]"
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
 
 import ipywidgets as widgets
@@ -42,6 +45,23 @@ def test_start_passes_on_the_status_and_says_what_root_needs(tmp_path, monkeypat
     assert main(["start", str(tmp_path), "--allow-root"]) == 3
     assert "root" not in capsys.readouterr().err
     assert [options["allow_root"] for options in asked] == [False, True]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM")
+def test_sigterm_ends_the_server_too(tmp_path):
+    server = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    code = (
+        "import sys\nfrom alignmamba2 import launch\nfrom alignmamba2.__main__ import main\n"
+        f"launch.command = lambda *_, **__: [sys.executable, '-c', {server!r}]\n"
+        f"sys.exit(main(['start', {str(tmp_path)!r}, '--allow-root']))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as start:
+        pid = int(start.stdout.readline())  # the server runs
+        start.send_signal(signal.SIGTERM)
+        assert start.stdout.read() == ""  # which ends when nobody holds the pipe any more, the server neither
+        assert start.wait() == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 @pytest.mark.parametrize("words", [["start", "."], ["explore", "model"]])

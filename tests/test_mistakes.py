@@ -38,6 +38,7 @@ def folder(tmp_path, monkeypatch):
         "def uneven(root=None):\n    return splits(label=[[0, 1]] * 20 + [[1]] * 20)\n"
         "def wrong(root=None):\n    return splits(label=[[0, 2]] * 40, task='multilabel')\n"
         "def steps(root=None):\n    return splits(label=[[0, 1]] * 40, steps='x')\n"
+        "def tokens(root=None):\n    return splits(label=[[i % 2] for i in range(40)], steps='x')\n"
         "def one(root=None):\n    return splits(label=[1] * 40)\n"
         "def many(root=None):\n    return splits(label=[[0, 1, i % 2] for i in range(40)])\n"
         "def two(root=None):\n    return splits(label=[0, 1] * 20)\n"
@@ -127,10 +128,23 @@ MISTAKES = [
     (["train", "loaders:steps"], "label, sample '0': found 2; x has 1 tokens"),
     (["train", "loaders:one", "--quiet"], "every label of its 28 samples is [0]; expected at least two classes"),
     (["train", "loaders:columns"], "label: no column 'c'; there are ['a', 'b']"),
+    (["reproduce", "loaders:tokens", "--fast", "--quiet"], "loaders:tokens: found a label per token of 'x'"),
+    (["reproduce", "loaders:sparse", "--fast", "--quiet"], "label: found none; expected one each"),
+    ([*SET, "model.d_model=x,8"], "d_model: found 'x'; expected a whole number"),
+    ([*SET, "model.d_model=0,8"], "d_model: found 0; expected a whole number"),
+    ([*SET, "model.d_model="], "d_model: found ''; expected a whole number"),
+    ([*SET, "model.dropout=[0.1,0.2]"], "dropout: found [0.1, 0.2]; expected a float"),
+    ([*SET, "model.dropout=()"], "model.dropout"),
+    ([*SET, "model.kind=lmff,lmf"], "lmff"),
+    ([*SET, "=5"], "override '': expected data.NAME, model.NAME or training.NAME"),
+    ([*SET, "training.learning_rate=fast,slow"], "training.learning_rate: found 'fast'"),
     (
-        ["reproduce", "loaders:many", "--fast", "--quiet"],
-        "loaders:many: found task 'multilabel', 0 labels missing; expected one class or number",
+        ["ablate", "mini-mosi", "--fast", "--quiet", "--set", "model.d_model=8,16"],
+        "d_model: found (8, 16); expected a whole",
     ),
+    (["results", "taken"], "taken: no finished run found"),
+    (["results", "runs", "--to", "html"], "invalid choice: 'html'"),
+    (["course"], "required: FOLDER"),
     (["results", "nowhere"], "nowhere: no finished run found"),
     (["course", "taken"], "taken"),
     (["evaluate", "nowhere"], "nowhere/training.json: not found"),
@@ -173,7 +187,7 @@ def test_a_stop_by_hand_is_one_line(capsys, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("alignmamba2.experiments.run_seeds", stopped)
+    monkeypatch.setattr("alignmamba2.experiments.run_variants", stopped)
     assert main(TRAIN) == 130
     assert capsys.readouterr().err == "stopped; the same command goes on\n"
 

@@ -72,7 +72,13 @@ def test_the_environment_installs_from_pyproject():
     extras = re.fullmatch(r"-e \.\[(.+)\]", requirement)[1].split(",")
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert f'-e ".[{",".join(extras)}]"' in makefile
-    assert set(extras) <= set(PYPROJECT["project"]["optional-dependencies"])
+    optional = PYPROJECT["project"]["optional-dependencies"]
+    assert set(extras) <= set(optional)
+    text = (ROOT / "environment.yml").read_text("utf-8")
+    assert environment["channels"] == ["conda-forge"]
+    assert not re.search("cuda|nvidia", str(environment), re.IGNORECASE)
+    kernels = [re.match(r"[^;]+", requirement)[0] for requirement in optional["gpu"]]
+    assert re.findall(r"^ +# - (.+)$", text, re.MULTILINE) == kernels  # as comments, to be taken in by hand
 
 
 def test_the_lock_names_one_version_of_all_that_make_installs():

@@ -18,8 +18,9 @@ import pytest
 import torch
 import transformers
 
-from alignmamba2 import load_dataset
+from alignmamba2 import Dataset, load_dataset
 from alignmamba2.baselines import build_model, counted, parameter_count
+from alignmamba2.datasets.registry import ENTRIES, Entry
 from alignmamba2.experiments import BENCHMARKS, benchmark_names, comparison, reproduce
 from alignmamba2.experiments.benchmarks import FULL, variants
 from alignmamba2.experiments.reproduction import STRENGTHS, examine, fingerprint, fit_linear
@@ -216,7 +217,8 @@ def test_a_modality_that_is_missing_is_not_seen():
     model = build_model({"modalities": train.modalities, "task": "regression", "d_model": 8, "d_state": 2})
     whole, prediction = examine(model, train)
     alone, other = examine(model, train, ("audio",))
-    labels, units = labels_and_units(train)
+    labels, units, known = labels_and_units(train)
+    assert known.all()
     assert len(prediction) == len(other) == len(labels) == len(units)
     assert whole["mae"] == pytest.approx(float(np.abs(np.array(prediction) - labels).mean()), rel=1e-5)
     with torch.no_grad():
@@ -290,3 +292,44 @@ def test_encoders_are_not_counted_in_comparisons(tmp_path):
     without = parameter_count(counted(settings))
     assert without == fusion_parameters(build_model(settings))
     assert without < sum(p.numel() for p in build_model(settings).parameters())
+
+
+@pytest.mark.parametrize("task", ["multilabel", "multitarget", "classification"])
+def test_several_labels_and_those_not_known_are_compared_too(tmp_path, monkeypatch, task):
+    """Accuracy is over known labels alone, MAE a mean over them; the linear row has a model per label."""
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(60, 3))
+    label = (x[:, :2] if task == "multitarget" else (x[:, :2] > 0).astype(float)).tolist()
+    label = [row[0] > 0 for row in x] if task == "classification" else label
+    for i in range(0, 60, 7):
+        label[i] = None
+    if task != "classification":
+        for i in range(1, 60, 7):
+            label[i][1] = None
+    data = Dataset.from_arrays(x=x, label=label, say=lambda _: None)
+    row = fit_linear(data)
+    known = [list(np.atleast_1d(t)) if t is not None else [] for t in data["test"].labels]
+    pairs = [
+        (float(p), float(t))
+        for guess, labels in zip(row["prediction"], known, strict=True)
+        for p, t in zip(np.atleast_1d(guess), labels, strict=False)
+        if t >= 0 or (task == "multitarget" and t == t)
+    ]
+    assert 0 < len(pairs) < np.size(row["prediction"])
+    if task != "multitarget":
+        assert row["test"]["accuracy"] == pytest.approx(np.mean([p == t for p, t in pairs]))
+        assert row["test"]["accuracy"] > 0.8
+    else:
+        assert row["test"]["mae"] < 0.1  # the labels are columns of x
+    labels, units, places = labels_and_units(data["test"])
+    assert sorted(labels.tolist()) == pytest.approx(sorted(t for _, t in pairs))
+    assert len(units) == len(pairs) == places.sum()
+
+    monkeypatch.setitem(ENTRIES, "own-labels", Entry("own-labels", lambda root=None: data))
+    report = reproduce(["own-labels"], [1], **OPTIONS | {"folder": tmp_path, "only": [FULL, "linear"]})
+    rows = report["benchmarks"]["own-labels"]["rows"]
+    first = "mae" if task == "multitarget" else "accuracy"
+    low, high = rows[FULL]["interval"][first]
+    assert low <= rows[FULL]["test"][first]["mean"] <= high
+    assert ("MAE" if first == "mae" else "accuracy in %") in "\n".join(comparison(report))
+    assert "own-labels" in write_page(tmp_path / "report.html", report).read_text()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from alignmamba2.__main__ import main
-from alignmamba2.experiments import search
+from alignmamba2.__main__ import main, setting
+from alignmamba2.experiments import grid, ranked, search
 
 MODULE = importlib.import_module("alignmamba2.experiments.search")
 RECIPE = """
@@ -57,6 +57,79 @@ def test_a_space_is_tried_whole_or_drawn_from_and_the_recipe_comes_first():
     assert len(drawn) == 4
     assert all(x in whole for x in drawn)
     assert MODULE._settings({}, 8, 0) == [{}]
+
+
+def test_commas_are_several_values_but_of_a_setting_that_takes_a_list():
+    def tried(recipe, *words):
+        return list(grid(recipe, dict(map(setting, words))).values())
+
+    assert tried("mini-mosi") == [{}]
+    assert tried("mini-mosi", "model.d_model=8,16", "training.learning_rate=1e-3,3e-4", "model.d_state=2") == [
+        {"model.d_model": d, "training.learning_rate": r, "model.d_state": 2} for d in (8, 16) for r in (1e-3, 3e-4)
+    ]
+    words = [
+        "model.kind=alignmamba2,lmf",
+        "training.refit=true,false",
+        "model.encoders.text.train=1,2",
+        "data.noise=0,1",
+    ]
+    assert len(tried("mini-mosi", *words)) == 16
+    assert {t["model.kind"] for t in tried("mini-mosi", *words)} == {"alignmamba2", "lmf"}
+    one = [
+        ("model.shortcut=text,image", ("text", "image")),
+        ("model.shortcut=['text','image']", ["text", "image"]),
+        ("model.class_weights=1,2", (1, 2)),
+        ("model.class_weights=()", ()),
+        ("model.grids.image=12,16", (12, 16)),
+        ("model.bandwidth=1,2", (1, 2)),
+        ("model.readout='a,b'", "a,b"),
+        ("model.dropout=[0.1,0.2]", [0.1, 0.2]),
+    ]
+    for word, value in one:
+        assert tried("mini-mvsa", word) == [{word.partition("=")[0]: value}]
+    assert tried("rated-sentences", "data.kinds=films,tweets") == [{"data.kinds": ("films", "tweets")}]
+    assert tried("mini-mvsa", "model.shortcut=[],['text']") == [{"model.shortcut": []}, {"model.shortcut": ["text"]}]
+
+
+def test_validation_can_choose_among_what_a_sweep_trains():
+    """`mosi-standard` trains on its validation split, too, and does not look at it."""
+    assert [c["training.refit"] for c in grid("mosi-standard", {"model.dropout": (0.1, 0.2)}).values()] == [False] * 2
+    assert list(grid("mosi-standard", {"model.dropout": 0.1}).values()) == [{"model.dropout": 0.1}]
+
+    def order(*monitors):
+        scores = {"a": (0.5, 0.9), "b": (0.7, 0.8), "c": (0.6, 0.7)}
+        rows = {
+            name: {
+                "recipe": {"training": {"monitor": monitor}},
+                "valid": {"accuracy": {"mean": accuracy}, "loss": {"mean": loss}},
+            }
+            for monitor, (name, (accuracy, loss)) in zip(monitors, scores.items(), strict=True)
+        }
+        metric, rows = ranked(rows)
+        return metric, "".join(rows)
+
+    assert order(*["valid/loss"] * 3) == ("loss", "cba")
+    assert order(*["valid/accuracy"] * 3) == order(*["epoch"] * 3) == ("accuracy", "bca")
+    assert order("valid/accuracy", "valid/loss", "valid/loss") == ("accuracy", "bca")
+
+
+def test_a_sweep_trains_each_setting_once_and_orders_by_validation(tmp_path, monkeypatch, capsys):
+    seeds = importlib.import_module("alignmamba2.experiments.seeds")
+    trained, fit = [], seeds.fit
+    monkeypatch.setattr(seeds, "fit", lambda *a, **o: trained.append(o["folder"].parent.name) or fit(*a, **o))
+    sizes = ["--set", "model.n_layers=1", "--set", "model.d_state=2"]
+    words = ["train", "mini-mosi", "--fast", "--quiet", "--seeds", "1", "--folder", str(tmp_path), *sizes, "--set"]
+    assert main([*words, "model.d_model=4,16"]) == 0
+    printed = capsys.readouterr().out
+    (path,) = tmp_path.glob("results+*.json")
+    losses = {n: row["runs"][0]["valid"]["loss"] for n, row in json.loads(path.read_text())["results"].items()}
+    order = sorted(losses, key=losses.get)
+    validation, test = printed.split("Validation split, ")[1].split("Test split, ")
+    assert [line.split(" ")[1] for line in validation.splitlines() if line.startswith("| mini-mosi")] == order
+    assert f"| {losses[order[0]]:.3f} |" in validation
+    assert [line.split(" ")[1] for line in test.splitlines() if line.startswith("| mini-mosi")] == order[:1]
+    assert main([*words, "model.d_model=4,8"]) == 0
+    assert [name.rpartition("=")[2] for name in trained] == ["4", "16", "8"]  # the first is there
 
 
 def test_each_kind_is_given_the_same_settings_and_nothing_is_trained_twice(small, tmp_path, monkeypatch, capsys):

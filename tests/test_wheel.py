@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -105,6 +106,19 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     packed = {name for name in names if name.startswith("alignmamba2/")}
     sources = [p for p in (ROOT / "alignmamba2").rglob("*") if p.is_file() and p.parent.name != "__pycache__"]
     assert packed == {path.relative_to(ROOT).as_posix() for path in sources}
+
+
+def test_the_source_distribution_holds_all_of_the_clone(tmp_path):
+    """Tests, course, tools and measurements too, so that it tests itself where it is unpacked."""
+    shutil.copytree(ROOT, tmp_path / "sources", ignore=NOT_SOURCES)
+    files = {p.relative_to(tmp_path / "sources").as_posix() for p in (tmp_path / "sources").rglob("*") if p.is_file()}
+    build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, tmp_path], cwd=tmp_path / "sources", check=True, capture_output=True)
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as packed:
+        names = {name.partition("/")[2] for name in packed.getnames()}
+    assert files
+    assert files - names == set()
 
 
 def test_fit_runs_with_the_wheel_alone(python, tmp_path):

@@ -35,7 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets": {"batch", "encoders", "storage", "tasks"},
     "training": {"baselines", "batch", "datasets", "encoders", "model", "recipes", "storage", "tasks"},
     "experiments": {
-        *("baselines", "batch", "datasets", "effects", "encoders", "metrics", "model", "recipes", "storage", "training")
+        *("baselines", "batch", "datasets", "effects", "encoders", "metrics", "model", "recipes", "storage", "tasks"),
+        "training",
     },
     "figures": {"effects", "model", "trace"},
     "explorers": {"alignment", "effects", "figures", "metrics", "model", "trace"},

@@ -36,6 +36,13 @@ td small { font-weight: normal; }
 p, li { max-width: 900px; overflow-wrap: anywhere; } small { color: var(--quiet); }
 code { font-size: 13px; background: var(--shade); padding: 1px 4px; }
 """
+# By task; the first has an interval.
+MEASURES = {
+    "classification": ("accuracy", "f1", "f1_macro", "calibration_error"),
+    "regression": ("accuracy", "accuracy_non0", "f1", "accuracy_7", "mae", "corr"),
+    "multilabel": ("accuracy", "exact", "f1", "f1_macro"),
+    "multitarget": ("mae", "corr"),
+}
 GROUPS = {"ours": "", "baseline": "baselines, as wide as makes them equally large", "ablation": "one thing changed"}
 GROUPS |= {"linear": "a linear model", "alone": "one modality"}
 
@@ -104,7 +111,8 @@ def _published(benchmark: Mapping[str, Any]) -> str:
 
 
 def _benchmark(benchmark: Mapping[str, Any]) -> str:
-    regression = benchmark["task"] == "regression"
+    first, *others = MEASURES.get(benchmark["task"], MEASURES["classification"])
+    tested = [m for m in ("accuracy", "mae") if any(m in row["interval"] for row in benchmark["rows"].values())]
     parts = []
     if benchmark["synthetic"]:
         parts.append(
@@ -115,17 +123,8 @@ def _benchmark(benchmark: Mapping[str, Any]) -> str:
     if "equal_parameters" in benchmark:
         parts.append(f"<p>Baselines of equal {_(benchmark['equal_parameters'])} parameters.</p>")
     parts.append(_published(benchmark))
-    measures = [
-        "accuracy",
-        *(
-            ["accuracy_non0", "f1", "accuracy_7", "mae", "corr"]
-            if regression
-            else ["f1", "f1_macro", "calibration_error"]
-        ),
-    ]
-    head = ["measured", *(m.replace("_", " ") for m in measures), "full minus this", "p"]
-    head += ["mae: full minus this", "p"] if regression else []
-    head += ["parameters", "s a run"]
+    head = ["measured", *(m.replace("_", " ") for m in (first, *others))]
+    head += [x for m in tested for x in (f"{m}: " * (m != first) + "full minus this", "p")] + ["parameters", "s a run"]
     rows, classes, group = [], [], None
     for name, row in benchmark["rows"].items():
         if row["group"] != group:
@@ -133,20 +132,19 @@ def _benchmark(benchmark: Mapping[str, Any]) -> str:
             if GROUPS[group]:
                 rows.append([GROUPS[group]])
                 classes.append("group")
-        low, high = row["interval"]["accuracy"]
         cells = [_(name) + (f" <small>({_(row['note'])})</small>" if row["note"] else "")]
-        for m in measures:
-            cell = _mean(row["test"].get(m), m)
-            cells.append(cell + (f" [{100 * low:.1f}, {100 * high:.1f}]" if m == "accuracy" else ""))
-        for m in ("accuracy", "mae") if regression else ("accuracy",):
+        low, high = (f"{100 * x:.1f}" if first == "accuracy" else f"{x:.3f}" for x in row["interval"][first])
+        cells += [f"{_mean(row['test'].get(first), first)} [{low}, {high}]"]
+        cells += [_mean(row["test"].get(m), m) for m in others]
+        for m in tested:
             cells += _difference(row["against_full"].get(m), m)
         rows.append([*cells, f"{row['parameters']:,}", f"{row['seconds']:.1f}"])
         classes.append("ours" if group == "ours" else "")
     parts.append("<h3>Measured on the test split</h3>" + _table(head, rows, classes))
     for key, title in (
-        ("only", "Accuracy with nothing but these modalities"),
-        ("noise", "Accuracy under noise, by severity"),
-        ("late", "Accuracy with late audio, by the share of its length"),
+        ("only", f"{first} with nothing but these modalities".capitalize()),
+        ("noise", f"{first} under noise, by severity".capitalize()),
+        ("late", f"{first} with late audio, by the share of its length".capitalize()),
     ):
         columns = list(next(iter(benchmark["rows"].values())).get(key, ()))
         if not columns:
@@ -154,8 +152,8 @@ def _benchmark(benchmark: Mapping[str, Any]) -> str:
         rows = [
             [
                 _(n),
-                _mean(r["test"]["accuracy"]),
-                *(_mean(r[key][c]["accuracy"]) if c in r.get(key, ()) else "" for c in columns),
+                _mean(r["test"][first], first),
+                *(_mean(r[key][c][first], first) if c in r.get(key, ()) else "" for c in columns),
             ]
             for n, r in benchmark["rows"].items()
         ]

@@ -7,6 +7,7 @@ from typing import Any
 from .. import recipes
 from ..baselines import counted, matching_width, parameter_count
 from ..datasets import Dataset, similar
+from ..model.config import STEPS
 from ..recipes import Recipe
 from ..training.fitting import settings_of
 
@@ -106,7 +107,7 @@ def variants(benchmark: Benchmark, recipe: Recipe, train: Dataset) -> list[Varia
     settings = counted(settings_of(recipe, train))
     target = parameter_count(settings, active=benchmark.equal == "active")
     rows = [Variant(FULL, "ours", {})]
-    if "linear" in benchmark.rows:
+    if "linear" in benchmark.rows and train.readout not in STEPS:
         rows.append(Variant("linear", "linear", {}, "of mean frozen tokens; its penalty is chosen on validation"))
     if "alone" in benchmark.rows:
         for m in train.modalities:

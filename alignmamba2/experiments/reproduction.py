@@ -25,15 +25,16 @@ from ..datasets import Dataset, entry_of, is_present, load_dataset, similar
 from ..datasets.corruptions import can_suffer, corrupt
 from ..effects import fusion_parameters
 from ..encoders import Encoder, EncoderConfig
-from ..metrics import calibration_error, classification_metrics, regression_metrics
+from ..metrics import calibration_error
 from ..recipes import Recipe
 from ..storage.files import FileError, json_digest, read_json, write_json
+from ..tasks import TASKS, Task
 from ..training import Machines, fit
 from ..training.evaluation import outputs
 from ..training.kept_states import prepared
 from ..training.machines import process
 from .benchmarks import FULL, Variant, benchmark_of, variants
-from .results import provenance, summarise, summary_of
+from .results import label_rows, provenance, summarise, summary_of
 from .seeds import load_described, validation_metrics
 
 MACHINES = asdict(Machines())  # the defaults
@@ -91,7 +92,10 @@ def reproduce(
             benchmarks[name] = {"missing": how, "published": list(of[name].published)}
             continue
         datasets = load_described(recipe, say, name)
-        _check_labels(name, datasets)
+        label_rows(datasets["test"])  # refuses one without labels before anything is trained
+        if datasets["train"].readout == "anchor_steps":
+            expected = "one per sample or step, since rows without that modality have none; `train` takes them"
+            raise ValueError(f"{name}: found a label per token of {datasets['train'].anchor!r}; expected {expected}")
         rows = variants(of[name], recipe, datasets["train"])
         known += [v.name for v in rows if v.name not in known]
         rows = [v for v in rows if not only or {v.name, f"{name}/{v.name}"} & set(only)]
@@ -119,13 +123,6 @@ def reproduce(
     report = {**provenance(command), "seeds": list(seeds), "fast": fast, "benchmarks": benchmarks}
     full = {b["recipe"]: b["rows"][FULL] for b in benchmarks.values() if FULL in b.get("rows", {})}
     return {**report, "summary": summary_of(full)}
-
-
-def _check_labels(name: str, datasets: Mapping[str, Dataset]) -> None:
-    task, known = datasets["train"].task, [x is not None for dataset in datasets.values() for x in dataset.labels]
-    if task not in ("classification", "regression") or not all(known):
-        expected = "one class or number per prediction, all of them known; `train` takes others"
-        raise ValueError(f"{name}: found task {task!r}, {known.count(False)} labels missing; expected {expected}")
 
 
 def _recipe(job: Mapping[str, Any]) -> Recipe:
@@ -271,7 +268,7 @@ def _harder(test: Dataset) -> dict[str, list[tuple[str, Dataset, Sequence[str]]]
     }
 
 
-def examine(model: torch.nn.Module, dataset: Dataset, only: Sequence[str] = ()) -> tuple[dict[str, Any], list[float]]:
+def examine(model: torch.nn.Module, dataset: Dataset, only: Sequence[str] = ()) -> tuple[dict[str, Any], list[Any]]:
     """Return metrics and predictions; with `only`, the other modalities are missing.
 
     For classes, "calibration_error" is among the metrics. A sample that has none of the modalities in `only` still
@@ -279,8 +276,9 @@ def examine(model: torch.nn.Module, dataset: Dataset, only: Sequence[str] = ()) 
     """
     prediction, target, logits = outputs(model, dataset, change=lambda batch: _only(batch, only) if only else batch)
     metrics = model.task.metrics(prediction, target)
-    if logits is not None:
-        metrics["calibration_error"] = calibration_error(logits.softmax(-1), target)
+    if logits is not None and not model.task.several:
+        known = model.task.known(target)
+        metrics["calibration_error"] = calibration_error(logits[known].softmax(-1), target[known])
     return metrics, prediction.tolist()
 
 
@@ -296,7 +294,7 @@ def _only(batch: MultimodalBatch, modalities: Sequence[str]) -> MultimodalBatch:
 
 
 def fit_linear(datasets: Mapping[str, Dataset], recipe: Recipe | None = None) -> dict[str, Any]:
-    """Fit logistic or ridge regression (scikit-learn) and return what a run of `reproduce` records of it.
+    """Fit logistic or ridge regression (scikit-learn) per label, return what a run of `reproduce` records of it.
 
     Token ids and pictures are read by the encoder that they were made for, frozen, pictures as the recipe says; values
     are standardised by the training split. The strength of the penalty is chosen among `STRENGTHS` on the validation
@@ -310,20 +308,24 @@ def fit_linear(datasets: Mapping[str, Dataset], recipe: Recipe | None = None) ->
     x, y = {}, {}
     for split, dataset in datasets.items():
         x[split] = np.stack([_means(sample.features) for sample in prepared(dataset, frozen)])
-        y[split] = np.array([float(label) for label in dataset.labels])
+        labels = label_rows(dataset)[0]
+        y[split] = (labels.double() if labels.is_floating_point() else labels).numpy()
+    names = ("task", "n_classes", "classes")
+    task = TASKS[train.task](SimpleNamespace(**{name: getattr(train, name) for name in names}, class_weights=()))
     mean, sd = x["train"].mean(0), x["train"].std(0)
     x = {split: (part - mean) / np.where(sd > 1e-8, sd, 1) for split, part in x.items()}
-    fitted = [_fit(x["train"], y["train"], train.task, strength) for strength in STRENGTHS]
-    scores = [_metrics(model.predict(x["valid"]), y["valid"], train) for model in fitted]
-    best = min(range(len(fitted)), key=lambda i: scores[i].get("mae", -scores[i]["accuracy"]))
+    fitted = [_fit(x["train"], y["train"], task, strength) for strength in STRENGTHS]
+    guesses = [_predict(models, x["valid"], y["valid"]) for models in fitted]
+    scores = [task.metrics(guess, torch.from_numpy(y["valid"])) for guess in guesses]
+    best = min(range(len(fitted)), key=lambda i: scores[i]["mae"] if "mae" in scores[i] else -scores[i]["accuracy"])
     if recipe and recipe.training.refit:
         both = (np.concatenate([part["train"], part["valid"]]) for part in (x, y))
-        fitted[best] = _fit(*both, train.task, STRENGTHS[best])
-    prediction = fitted[best].predict(x["test"])
+        fitted[best] = _fit(*both, task, STRENGTHS[best])
+    prediction = _predict(fitted[best], x["test"], y["test"])
     return {
-        "parameters": int(sum(np.size(part) for part in (fitted[best].coef_, fitted[best].intercept_))),
+        "parameters": int(sum(np.size(part) for model in fitted[best] for part in (model.coef_, model.intercept_))),
         "valid": scores[best],
-        "test": _metrics(prediction, y["test"], train),
+        "test": task.metrics(prediction, torch.from_numpy(y["test"])),
         "prediction": prediction.tolist(),
         "strength": STRENGTHS[best],
         "settings_tried": len(STRENGTHS),
@@ -334,14 +336,20 @@ def _means(features: Mapping[str, torch.Tensor]) -> np.ndarray:
     return torch.cat([x.double().mean(0) if len(x) else x.new_zeros(x.shape[1]) for x in features.values()]).numpy()
 
 
-def _fit(x: np.ndarray, y: np.ndarray, task: str, strength: float) -> Any:
+def _fit(x: np.ndarray, y: np.ndarray, task: Task, strength: float) -> list[Any]:
+    """A model per label, of the samples where it is known; also ridge regression of one that is always the same."""
     from sklearn.linear_model import LogisticRegression, Ridge
 
-    model = Ridge(alpha=1 / strength) if task == "regression" else LogisticRegression(C=strength, max_iter=2000)
-    return model.fit(x, y if task == "regression" else y.astype(int))
+    models = []
+    for label in y.reshape(len(y), -1).T:
+        known = task.known(label)
+        numbers = label.dtype.kind == "f" or len(np.unique(label[known])) < 2
+        model = Ridge(alpha=1 / strength) if numbers else LogisticRegression(C=strength, max_iter=2000)
+        models.append(model.fit(x[known], label[known]))
+    return models
 
 
-def _metrics(prediction: np.ndarray, target: np.ndarray, dataset: Dataset) -> dict[str, float | None]:
-    if dataset.task == "regression":
-        return regression_metrics(torch.from_numpy(prediction), torch.from_numpy(target))
-    return classification_metrics(torch.from_numpy(prediction), torch.from_numpy(target).long(), dataset.n_classes)
+def _predict(models: Sequence[Any], x: np.ndarray, labels: np.ndarray) -> torch.Tensor:
+    """Predictions of the shape and kind of labels."""
+    prediction = np.stack([model.predict(x) for model in models], 1).reshape(labels.shape)
+    return torch.from_numpy((prediction if labels.dtype.kind == "f" else prediction.round()).astype(labels.dtype))

@@ -17,7 +17,9 @@ import torch
 
 from ..datasets import Dataset
 from ..metrics import holm, interval, mean_and_sd, paired_test
+from ..model.config import STEPS
 from ..storage.files import write_text
+from ..tasks import TASKS
 from .benchmarks import FULL, Benchmark, Variant
 
 if TYPE_CHECKING:
@@ -25,7 +27,13 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parents[1]
 # Further columns for a task, and the metrics in them.
-EXTRA = {"regression": {"Non0": "accuracy_non0", "Acc-7": "accuracy_7", "MAE": "mae", "Corr": "corr"}}
+EXTRA = {
+    "regression": {"Non0": "accuracy_non0", "Acc-7": "accuracy_7", "MAE": "mae", "Corr": "corr"},
+    "multilabel": {"all right": "exact", "F1": "f1"},
+    "multitarget": {"Corr": "corr"},
+}
+MEASURES = {"regression": ("accuracy", "mae"), "multitarget": ("mae",)}  # scores of other tasks: "accuracy"
+SHARES = ("accuracy", "f1", "exact")  # metrics in %
 LIBRARIES = ("torch", "numpy", "numba", "accelerate", "pot", "transformers")
 
 
@@ -102,20 +110,21 @@ def summarise(
 ) -> dict[str, Any]:
     """Return all that the report says of one benchmark.
 
-    A prediction's score is whether it is right: its class, or in regression its sign (as in "accuracy"). Regression
-    has a second score, "mae", the negative error. Tests compare each variant with the full model on each score; p is
-    corrected for the number of variants (Holm). "drops" is the loss of accuracy where modalities are missing, noisy or
-    late, with its difference from the full model's: above 0, this row loses more.
+    A prediction's score is whether it is right: its class, each of its labels, or in regression its sign (as in
+    "accuracy"). Numbers have another score, "mae", the negative error. Labels that are not known do not count. Tests
+    compare each variant with the full model on each score; p is corrected for the number of variants (Holm). "drops"
+    is the loss of the first score where modalities are missing, noisy or late, with its difference from the full
+    model's: above 0, this row loses more.
     """
     test = datasets["test"]
-    target, units = labels_and_units(test)
-    measures = ("accuracy", "mae") if test.task == "regression" else ("accuracy",)
+    target, units, known = labels_and_units(test)
+    measures = MEASURES.get(test.task, ("accuracy",))
     rows: dict[str, Any] = {}
     scores: dict[str, dict[str, np.ndarray]] = {}
     drops: dict[tuple[str, str], np.ndarray] = {}  # by row and by what made the test harder
     for variant in variants:
         runs = [r for r in records if r["variant"] == variant.name]
-        prediction = np.array([r["prediction"] for r in runs])
+        prediction = np.array([r["prediction"] for r in runs])[:, known]
         scores[variant.name] = {m: _scores(prediction, target, test.task, m) for m in measures}
         rows[variant.name] = {
             "group": variant.group,
@@ -138,7 +147,7 @@ def summarise(
             "against_full": {},
         }
         for name in runs[0].get("predictions", ()):  # how much of the first score is lost
-            harder = np.array([r["predictions"][name] for r in runs])
+            harder = np.array([r["predictions"][name] for r in runs])[:, known]
             lost = scores[variant.name][measures[0]] - _scores(harder, target, test.task, measures[0])
             drops[variant.name, name] = lost
     for (row, name), lost in drops.items():
@@ -160,15 +169,30 @@ def summarise(
     }
 
 
-def labels_and_units(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels (N,), one per prediction, and the number of the unit that each belongs to (N,).
+def label_rows(dataset: Dataset) -> tuple[torch.Tensor, list[int]]:
+    """Return labels (N,) or (N, K) as `Task.rows` has them, and the number of rows of each sample.
+
+    A `ValueError` says that none is known.
+    """
+    task, labels = TASKS[dataset.task], [None if x is None else torch.as_tensor(x) for x in dataset.labels]
+    there = [x for x in labels if x is not None]
+    if not any(task.known(x).any() for x in there):
+        raise ValueError(f"{dataset.name}, split {dataset.split!r}: no label of {len(labels)} is known; expected some")
+    labels = [torch.full_like(there[0], task.unknown) if x is None else x for x in labels]
+    labels = [x[task.known(x)] if dataset.readout in STEPS else x[None] for x in labels]
+    return torch.cat(labels), [len(x) for x in labels]
+
+
+def labels_and_units(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return known labels (M,), the number of the unit that each belongs to (M,), and their places, as `label_rows`.
 
     Predictions of one sample, and of samples of one group such as a video, are not independent: they are one unit.
     """
-    labels = [np.atleast_1d(np.asarray(label)) for label in dataset.labels]
+    labels, counts = label_rows(dataset)
+    known = TASKS[dataset.task].known(labels).numpy()
     names = [group or str(i) for i, group in enumerate(dataset.groups)]
-    units = np.unique(names, return_inverse=True)[1]
-    return np.concatenate(labels), np.repeat(units, [len(x) for x in labels])
+    units = np.repeat(np.unique(names, return_inverse=True)[1], counts)
+    return labels.numpy()[known], np.broadcast_to(units.reshape(-1, *[1] * (known.ndim - 1)), known.shape)[known], known
 
 
 def _scores(prediction: np.ndarray, target: np.ndarray, task: str, measure: str) -> np.ndarray:
@@ -187,7 +211,7 @@ def summary_of(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     summary = {}
     for name, row in rows.items():
         scores = {metric: score for metric, score in row["test"].items() if score is not None}
-        factors = {metric: 100 if metric.startswith(("accuracy", "f1")) else 1 for metric in scores}
+        factors = {metric: 100 if metric.startswith(SHARES) else 1 for metric in scores}
         summary[name] = {
             metric: {k: None if v is None else v * factors[metric] for k, v in score.items()}
             | {"seeds": len(row.get("seeds", row.get("runs", ())))}
@@ -218,13 +242,12 @@ def describe(datasets: Mapping[str, Dataset]) -> dict[str, Any]:
     }
 
 
-def table(results: Mapping[str, Mapping[str, Any]], split: str = "test") -> str:
-    """Return results as a Markdown table: per row the metrics of a split as mean ± sd over seeds."""
-    names = ["accuracy", "f1"]
+def table(results: Mapping[str, Mapping[str, Any]], split: str = "test", *more: str) -> str:
+    """Return results as a Markdown table: per row accuracy, F1 and `more` of a split as mean ± sd over seeds."""
+    names = list(dict.fromkeys(["accuracy", "f1", *more]))
     lines = ["| | " + " | ".join(names) + " | seeds | parameters |", "|---" * (len(names) + 3) + "|"]
     for row, result in results.items():
-        scores = [result[split].get(name) for name in names]
-        cells = ["–" if s is None else f"{100 * s['mean']:.2f}{_spread(s['sd'])}" for s in scores]
+        cells = [_score(name, result[split].get(name), 2) for name in names]
         cells += [str(len(result["runs"])), f"{result['model']['parameters']:,}"]
         label = row + (" (synthetic)" if result["data"]["synthetic"] else "")
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
@@ -240,8 +263,13 @@ def latex(runs: pandas.DataFrame) -> str:
     return cells.assign(seeds=scores.size().to_numpy()).to_latex(index=False, escape=True)
 
 
-def _spread(sd: float | None, digits: int = 2) -> str:
-    return "" if sd is None else f" ± {100 * sd:.{digits}f}"
+def _score(name: str, score: Mapping[str, float | None] | None, digits: int = 1, spread: bool = True) -> str:
+    """A metric as mean ± sd, shares of right answers in %; "–" where it is not defined."""
+    if score is None:
+        return "–"
+    factor, digits = (100, digits) if name.startswith(SHARES) else (1, 3)
+    sd = f" ± {factor * score['sd']:.{digits}f}" if spread and score["sd"] is not None else ""
+    return f"{factor * score['mean']:.{digits}f}{sd}"
 
 
 def comparison(report: Mapping[str, Any]) -> list[str]:
@@ -253,10 +281,12 @@ def comparison(report: Mapping[str, Any]) -> list[str]:
             continue
         label = name + (" (synthetic)" if benchmark["synthetic"] else "")
         label += f", equal {benchmark['equal_parameters']} parameters" if "equal_parameters" in benchmark else ""
-        more = EXTRA.get(benchmark["task"], {})
-        head = [f"{label}, accuracy in %", "Has0" if more else "", *more, "full minus this", "p", "parameters"]
+        more, first = EXTRA.get(benchmark["task"], {}), MEASURES.get(benchmark["task"], ("accuracy",))[0]
+        score = "MAE" if first == "mae" else "Has0" if benchmark["task"] == "regression" else ""
+        label += ", accuracy in %" if first == "accuracy" else ""
+        head = [label, score, *more, "full minus this", "p", "parameters"]
         lines += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-        lines += [_row(variant, row, more.values()) for variant, row in benchmark["rows"].items()]
+        lines += [_row(variant, row, first, more.values()) for variant, row in benchmark["rows"].items()]
         for paper in benchmark["published"]:
             non0 = paper["accuracy_non0"]
             cells = [f"published: {paper['method']}", f"{paper['accuracy']:.1f}"]
@@ -265,15 +295,14 @@ def comparison(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _row(variant: str, row: Mapping[str, Any], more: Iterable[str]) -> str:
-    low, high = (100 * x for x in row["interval"]["accuracy"])
-    score, test = row["test"]["accuracy"], row["against_full"].get("accuracy")
-    cells = [variant, f"{100 * score['mean']:.1f}{_spread(score['sd'], 1)} [{low:.1f}, {high:.1f}]"]
-    for name in more:
-        value, percent = row["test"].get(name), name.startswith("accuracy")
-        cells.append("–" if value is None else f"{100 * value['mean']:.1f}" if percent else f"{value['mean']:.3f}")
+def _row(variant: str, row: Mapping[str, Any], first: str, more: Iterable[str]) -> str:
+    factor, digits = (100, 1) if first == "accuracy" else (1, 3)
+    low, high = (f"{factor * x:.{digits}f}" for x in row["interval"][first])
+    test = row["against_full"].get(first)
+    cells = [variant, f"{_score(first, row['test'][first])} [{low}, {high}]"]
+    cells += [_score(name, row["test"].get(name), spread=False) for name in more]
     if test:
-        middle, low, high = (f"{100 * test[k]:+.1f}" for k in ("difference", "low", "high"))
+        middle, low, high = (f"{factor * test[k]:+.{digits}f}" for k in ("difference", "low", "high"))
         cells += [f"{middle} [{low}, {high}]", "< 0.001" if test["p_holm"] < 0.001 else f"{test['p_holm']:.3f}"]
     else:
         cells += ["", ""]

@@ -1,10 +1,12 @@
 """Choose settings by k-fold cross-validation: as many for each kind of model, and a file of all that was tried."""
 
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from tqdm import tqdm
 
 from ..baselines import OURS, counted, matching_width, parameter_count
 from ..batch import Sample
-from ..datasets import Dataset
+from ..datasets import Dataset, entry_of
+from ..model.config import AlignMamba2Config
 from ..recipes import Recipe
 from ..storage.files import FileError, json_digest, read_json, write_json
 from ..training import fit
@@ -25,7 +28,7 @@ from ..training.fitting import settings_of
 from ..training.kept_states import content_hash
 from .reproduction import fingerprint
 from .results import mean_and_sd_of, provenance
-from .seeds import load_described
+from .seeds import load_described, run_name
 
 
 def search(
@@ -99,6 +102,34 @@ def search(
         "trials": table,
         "chosen": {trial["kind"]: table.index(trial) for trial in ranked},  # the last one of its kind is the best
     }
+
+
+def grid(recipe: str | Path, overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return every combination of overrides by name: a tuple is several values, and validation chooses among them.
+
+    Where a setting takes a list, by its type, only lists in a tuple are. A recipe that trains on the validation split
+    without a look at it does not do so here.
+    """
+    lists = {f"model.{f.name}" for f in fields(AlignMamba2Config) if re.search("Sequence|list", f.type)}
+    takes = signature(entry_of(Recipe.load(recipe).dataset).load).parameters.values()
+    lists |= {f"data.{option.name}" for option in takes if isinstance(option.default, (list, tuple))}
+    values, base = {}, dict(overrides)
+    for key, value in overrides.items():
+        listed = ".".join(key.split(".")[:2]) in lists
+        if isinstance(value, tuple) and (not listed or {type(x) for x in value} == {list}):
+            values[key] = base.pop(key)
+    loaded = Recipe.load(recipe, base)
+    if values and loaded.training.refit and loaded.training.monitor == "epoch":
+        values["training.refit"] = [False]
+    return {run_name(loaded.name, change): {**base, **change} for change in ParameterGrid(values)}
+
+
+def ranked(results: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """Return the metric of the validation split that chooses among results of `grid`, and them, best first."""
+    monitors = {result["recipe"]["training"]["monitor"].removeprefix("valid/") for result in results.values()}
+    usual = "mae" if all("mae" in result["valid"] for result in results.values()) else "accuracy"
+    metric = usual if len(monitors) > 1 or monitors == {"epoch"} else monitors.pop()
+    return metric, dict(sorted(results.items(), key=lambda row: sign_of(metric) * row[1]["valid"][metric]["mean"]))
 
 
 def _folds(names: Sequence[str], classes: Sequence[Tensor], folds: int, seed: int) -> list[tuple[list[int], list[int]]]:

@@ -40,7 +40,7 @@ def run_seeds(
     """Train a recipe once per seed; evaluate each model, chosen on validation, once on the test split.
 
     The result has the recipe as run, the protocol and hashes of the data, one entry per seed ("seed", "best_epoch",
-    "valid", "test", "seconds") and "test": mean and sd of each metric over seeds.
+    "valid", "test", "seconds"), "valid" and "test": mean and sd of each metric over seeds.
 
     Parameters
     ----------
@@ -84,6 +84,7 @@ def run_seeds(
         **_description(as_run, model, datasets),
         "fast": fast,
         "runs": runs,
+        "valid": mean_and_sd_of([run["valid"] for run in runs]),
         "test": mean_and_sd_of([run["test"] for run in runs]),
     }
 
@@ -124,17 +125,18 @@ def results(folder: str | Path) -> Any:
     return pandas.json_normalize(rows, sep="/")
 
 
-def run_ablations(recipe: str | Path, seeds: Sequence[int], **options: Any) -> dict[str, Any]:
-    """Return `run_seeds` of each of `ABLATIONS`, on the same data, seeds and protocol."""
-    say = options.get("say", print)
-    base = options.pop("overrides", None) or {}
-    folder = options.pop("folder", None)
-    datasets = load_described(Recipe.load(recipe, base), say)  # ablations change the model alone
+def run_variants(
+    recipe: str | Path, seeds: Sequence[int], variants: Mapping[str, Mapping[str, Any]] = ABLATIONS, **options: Any
+) -> dict[str, Any]:
+    """Return `run_seeds` of each variant, changes of the recipe by name, on the same data, seeds and protocol."""
+    say, base, datasets = options.get("say", print), options.pop("overrides", None) or {}, None
+    if not any(key.startswith("data.") for change in variants.values() for key in change):
+        datasets = load_described(Recipe.load(recipe, base), say)
     rows = {}
-    for name, change in ABLATIONS.items():
-        say(f"{name}:")
-        where = folder / name.replace(" ", "-") if folder else None
-        rows[name] = run_seeds(recipe, seeds, overrides={**base, **change}, folder=where, datasets=datasets, **options)
+    for name, change in variants.items():
+        if len(variants) > 1:
+            say(f"{name}:")
+        rows[name] = run_seeds(recipe, seeds, overrides={**base, **change}, datasets=datasets, **options)
     return rows
 
 

@@ -7,7 +7,6 @@ and causal-conv1d.
 
 import warnings
 
-import torch
 from torch import Tensor
 
 from . import packages
@@ -33,7 +32,6 @@ def quickest_scan(u: Tensor, A: Tensor, initial_state: Tensor | None, differenti
     return "triton" if own else "chunked"
 
 
-@torch.compiler.assume_constant_result  # or torch.compile would read through the import system
 def _here() -> tuple[bool, bool]:
     """Whether mamba-ssm's kernel is here, and whether Triton is; with a warning where neither is."""
     (kernel, reason, fix), why = packages.mamba_ssm(), obstacle()
@@ -44,6 +42,9 @@ def _here() -> tuple[bool, bool]:
             stacklevel=4,
         )
     return kernel is not None, why is None
+
+
+_here._dynamo_marked_constant = True  # or torch.compile would read through the import system; see `packages`
 
 
 def status() -> tuple[str, str]:

@@ -83,9 +83,11 @@ def convolve_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor | None:
         return causal_conv1d()[0](x.transpose(1, 2), weight, bias, activation="silu").transpose(1, 2)
 
 
-@torch.compiler.assume_constant_result
 def _has_convolution() -> bool:
     return causal_conv1d()[0] is not None
+
+
+_has_convolution._dynamo_marked_constant = True  # torch.compiler.assume_constant_result would import the compiler
 
 
 def _on_gpu(x: Tensor) -> bool:
