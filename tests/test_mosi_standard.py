@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from alignmamba2 import load_dataset
-from alignmamba2.datasets import DataError, inspect, mosi_standard, mosi_utterances, mosi_words
+from alignmamba2.datasets import DataError, inspect, mosi_standard, mosi_utterances
 from alignmamba2.datasets.formats.hdf5 import reading
 from alignmamba2.encoders import INSTALL, MiniLM, text_encoder
 from alignmamba2.encoders import text as text_encoders
+from studies.datasets import mosi_words
 from tests.test_datasets import CLIPS, mirror_of_utterances
 
 VIDEOS = {v: sorted(clips) for videos in CLIPS.values() for v, clips in videos.items()}
@@ -306,7 +307,7 @@ def test_check_reads_the_words(words):
 
 def test_the_real_words():
     if not mosi_words.SOURCE.at_hand():
-        pytest.skip("the real words are not here: python -m alignmamba2 data fetch mosi-words")
+        pytest.skip("the real words are not here: python -m alignmamba2 data fetch studies.datasets.mosi_words:ENTRY")
     splits = load_dataset("mosi-words")
     samples = [s for d in splits.values() for s in d]
     assert len(samples) == 229

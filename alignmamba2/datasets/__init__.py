@@ -25,7 +25,6 @@ __all__ = [
 # Name → module and entry in this folder, imported when the name is first used.
 BUILT_IN = {
     "mosi-standard": "mosi_standard:ENTRY",  # before "mosi", which takes any .csd and pickle for its own
-    "mosi-words": "mosi_words:ENTRY",
     "mini-mosi": "mini.mosi:MOSI",
     "mini-mosei": "mini.mosi:MOSEI",
     "mosi": "mosi:MOSI",
@@ -102,8 +101,8 @@ def inspect(path: str | Path) -> Contents:
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: not found")
-    for entry in ENTRIES.values():
-        contents = entry.inspect(path) if entry.inspect else None
+    for name in sorted(ENTRIES, key=BUILT_IN.__contains__):  # those that were registered are asked first
+        contents = ENTRIES[name].inspect(path) if ENTRIES[name].inspect else None
         if contents is not None:
             return contents
     raise DataError(

@@ -1,4 +1,4 @@
-"""Sentences → one embedding per sentence, one token per word piece or per word, or the ids of word pieces."""
+"""Sentences → one embedding per sentence, one token per word piece, or the ids of word pieces."""
 
 import zlib
 from collections.abc import Iterator, Sequence
@@ -164,42 +164,6 @@ class PieceIds:
     def pieces(self, sentence: str) -> list[str]:
         (ids,) = token_ids(self.name, [sentence], self.max_length)
         return tokenizer_of(self.name).convert_ids_to_tokens(ids.tolist())
-
-
-class WordMeans(WordEncoder):
-    """WordMeans gives one token per word by a pretrained encoder: the mean over the word's pieces, in context."""
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def encode(self, sentences: Sequence[str], cache: str | Path, data_hash: str | None = None) -> Tokens:
-        encoder = text_encoder(self.name, max_length=512)
-        settings = f"{self.name} {hash_model(encoder.model)}, mean over the pieces of a word"
-        tokens = word_means(encoder, [s.split() for s in sentences])
-        return cached(cache, settings, hash_items(sentences), encoder.width, tokens)
-
-
-@torch.no_grad()
-def word_means(encoder, sentences: Sequence[Sequence[str]], batch_size: int = 32) -> Iterator[list[Tensor]]:
-    """Yield one token (D,) per word of each sentence: the mean over its pieces of a `TextEncoder`'s last states.
-
-    In place of words, short phrases are one token each. A `ValueError` names a word that has no pieces, or lies beyond
-    the pieces of a sentence that the encoder reads.
-    """
-    settings = {"is_split_into_words": True, "padding": True, "truncation": True, "return_tensors": "pt"}
-    for batch in in_batches(sentences, batch_size):
-        inputs = encoder.tokenizer([list(words) for words in batch], max_length=encoder.max_length, **settings)
-        hidden = encoder.model(**inputs).last_hidden_state
-        tokens = []
-        for row, words in enumerate(batch):
-            owner = torch.tensor([-1 if w is None else w for w in inputs.word_ids(row)])
-            belongs = (owner == torch.arange(len(words)).unsqueeze(1)).float()  # (words, pieces)
-            count = belongs.sum(1, keepdim=True)
-            if not count.all():
-                missing = words[int((count == 0).flatten().nonzero()[0])]
-                raise ValueError(f"sentence {' '.join(words)[:60]!r}: the word {missing!r} has no word piece")
-            tokens.append(belongs @ hidden[row] / count)
-        yield tokens
 
 
 def sentence_encoder(name: str, encode: bool = True, max_length: int = 128) -> WordEncoder | TextEncoder | PieceIds:

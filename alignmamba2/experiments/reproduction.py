@@ -92,10 +92,7 @@ def reproduce(
             benchmarks[name] = {"missing": how, "published": list(of[name].published)}
             continue
         datasets = load_described(recipe, say, name)
-        label_rows(datasets["test"])  # refuses one without labels before anything is trained
-        if datasets["train"].readout == "anchor_steps":
-            expected = "one per sample or step, since rows without that modality have none; `train` takes them"
-            raise ValueError(f"{name}: found a label per token of {datasets['train'].anchor!r}; expected {expected}")
+        _check_labels(name, datasets)
         rows = variants(of[name], recipe, datasets["train"])
         known += [v.name for v in rows if v.name not in known]
         rows = [v for v in rows if not only or {v.name, f"{name}/{v.name}"} & set(only)]
@@ -123,6 +120,14 @@ def reproduce(
     report = {**provenance(command), "seeds": list(seeds), "fast": fast, "benchmarks": benchmarks}
     full = {b["recipe"]: b["rows"][FULL] for b in benchmarks.values() if FULL in b.get("rows", {})}
     return {**report, "summary": summary_of(full)}
+
+
+def _check_labels(name: str, datasets: Mapping[str, Dataset]) -> None:
+    """Refuse labels that some rows cannot predict, before anything is trained."""
+    label_rows(datasets["test"])
+    if datasets["train"].readout == "anchor_steps":
+        expected = "one per sample or step, since rows without that modality have none; `train` takes them"
+        raise ValueError(f"{name}: found a label per token of {datasets['train'].anchor!r}; expected {expected}")
 
 
 def _recipe(job: Mapping[str, Any]) -> Recipe:

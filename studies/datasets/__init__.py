@@ -5,5 +5,5 @@ A recipe or a command that runs in a clone takes their addresses, such as "studi
 
 from alignmamba2.datasets import register_dataset
 
-for _name, _module in (("ict-mmmo", "ict_mmmo"), ("emoji", "emoji"), ("spoken-reviews", "spoken_reviews")):
-    register_dataset(_name, f"{__name__}.{_module}:ENTRY")
+for _name in ("ict-mmmo", "emoji", "mosi-words", "spoken-reviews"):
+    register_dataset(_name, f"{__name__}.{_name.replace('-', '_')}:ENTRY")

@@ -11,21 +11,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..batch import Sample
-from ..encoders.text import WordEncoder, WordMeans
-from .base import DataError, Dataset, splits_of
-from .contents import Contents, Field, Part
-from .fetch import data_root, published
-from .formats.mosi_pickles import string
-from .formats.unpickle import read_pickle
-from .registry import Entry
-from .store import video_of
+from alignmamba2.batch import Sample
+from alignmamba2.datasets.base import DataError, Dataset, splits_of
+from alignmamba2.datasets.contents import Contents, Field, Part
+from alignmamba2.datasets.fetch import Source, data_root
+from alignmamba2.datasets.formats.mosi_pickles import string
+from alignmamba2.datasets.formats.unpickle import read_pickle
+from alignmamba2.datasets.registry import Entry
+from alignmamba2.datasets.store import video_of
+from alignmamba2.encoders.text import WordEncoder
+from studies.datasets.word_tokens import WordMeans
 
 NAME = "mosi-words"
 FILE = "dev.pkl"
 WIDTHS = {"video": 47, "audio": 74}
 SHARES = {"train": 6, "valid": 2, "test": 2}  # videos
-SOURCE = published("mosi_words")
+SOURCE = Source(
+    folder="mosi_words",
+    url="https://raw.githubusercontent.com/Gautam-Gandhi/Multimodal-Sentiment-Analysis/fa26eb15efd5f4f6e489e9e788ffc0e11677d120/phase1/data/MOSI/",
+    licence="none stated; research data of Zadeh et al. (2016)",
+    hashes={FILE: "d4405ac91f62a807be9ff8dc4a92a7cbbf9735f0b6032649077d2e7500cf7076"},
+)
 
 
 def load(root: str | Path | None = None, *, text: str = "words", split_seed: int = 0) -> dict[str, Dataset]:
