@@ -260,9 +260,9 @@ panel
 # - The work a token is the same in all three rows; only the parameters grow. That is the answer to the first question.
 # - Read the second off the bars and the third off the table, and hold them against what you wrote down. Is the longest
 #   bar also the largest effect? It need not be.
-# - Whether the experts make the *predictions* better is the table's matter. On the real CMU-MOSI, over five seeds, the
-#   README reports that one shared expert, modality experts and both are within each other's spread; chapter 11 asks
-#   how one would know.
+# - Whether the experts make the *predictions* better is the table's matter. On the real NYU-Depth V2 and MVSA-Single,
+#   over three seeds, one shared expert, modality experts and both are within each other's intervals (chapters 09 and 10
+#   draw them); chapter 11 asks how one would know.
 #
 # ## Exercises
 #
