@@ -274,7 +274,8 @@ differences("mvsa")
 # %% [markdown]
 # Hold both against your fourth prediction. A difference is AlignMamba-2's accuracy less that of the row, on the same
 # pairs and seeds, with its 95 % interval; where that holds 0, no difference is shown. The picture adds little to a
-# text encoder that was trained. And see what the *encoder* adds, from one recipe to the other.
+# text encoder that was trained, and plain concatenation gains as much from it as any other fusion does. And see what
+# the *encoder* adds, from one recipe to the other.
 #
 # Fusion that pays in a generated world, where we planted the gain, need not pay as much in the real one: a veiled side
 # *looks* neutral, and a real picture does not say that it says nothing.
