@@ -42,8 +42,6 @@ ScalingExplorer(
     units={"time": "ms"}, at=1024, note="made up",
 )"""
 LIVE = """from alignmamba2 import fit
-from alignmamba2.explorers.panel import NARROWEST, WIDEST
-from alignmamba2.figures import style
 
 live = explorers.TrainingMonitor("mae", epochs=2, note="mini-mosi, synthetic")
 display(live)

@@ -299,7 +299,7 @@ def _only(batch: MultimodalBatch, modalities: Sequence[str]) -> MultimodalBatch:
 
 
 def fit_linear(datasets: Mapping[str, Dataset], recipe: Recipe | None = None) -> dict[str, Any]:
-    """Fit logistic or ridge regression (scikit-learn) per label, return what a run of `reproduce` records of it.
+    """Fit logistic or ridge regression (scikit-learn) per label; return the record of a run of `reproduce`.
 
     Token ids and pictures are read by the encoder that they were made for, frozen, pictures as the recipe says; values
     are standardised by the training split. The strength of the penalty is chosen among `STRENGTHS` on the validation
@@ -342,7 +342,7 @@ def _means(features: Mapping[str, torch.Tensor]) -> np.ndarray:
 
 
 def _fit(x: np.ndarray, y: np.ndarray, task: Task, strength: float) -> list[Any]:
-    """A model per label, of the samples where it is known; also ridge regression of one that is always the same."""
+    """One model per label, fitted to samples whose label is known; of a label that never varies, a ridge regression."""
     from sklearn.linear_model import LogisticRegression, Ridge
 
     models = []

@@ -184,7 +184,7 @@ def label_rows(dataset: Dataset) -> tuple[torch.Tensor, list[int]]:
 
 
 def labels_and_units(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return known labels (M,), the number of the unit that each belongs to (M,), and their places, as `label_rows`.
+    """Return known labels (M,), the number of each one's unit (M,), and the mask of known labels in `label_rows`.
 
     Predictions of one sample, and of samples of one group such as a video, are not independent: they are one unit.
     """

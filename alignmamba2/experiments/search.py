@@ -107,8 +107,8 @@ def search(
 def grid(recipe: str | Path, overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return every combination of overrides by name: a tuple is several values, and validation chooses among them.
 
-    Where a setting takes a list, by its type, only lists in a tuple are. A recipe that trains on the validation split
-    without a look at it does not do so here.
+    Of a setting whose type is a list, only a tuple of lists is several values. A recipe that would train on the
+    validation split too (`refit`) does not do so here.
     """
     lists = {f"model.{f.name}" for f in fields(AlignMamba2Config) if re.search("Sequence|list", f.type)}
     takes = signature(entry_of(Recipe.load(recipe).dataset).load).parameters.values()
@@ -125,7 +125,7 @@ def grid(recipe: str | Path, overrides: Mapping[str, Any]) -> dict[str, dict[str
 
 
 def ranked(results: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
-    """Return the metric of the validation split that chooses among results of `grid`, and them, best first."""
+    """Return the validation split's metric that chooses among results of `grid`, and these results, best first."""
     monitors = {result["recipe"]["training"]["monitor"].removeprefix("valid/") for result in results.values()}
     usual = "mae" if all("mae" in result["valid"] for result in results.values()) else "accuracy"
     metric = usual if len(monitors) > 1 or monitors == {"epoch"} else monitors.pop()

@@ -172,7 +172,7 @@ def dark(figure: go.Figure) -> go.Figure:
 
 
 def redress(figure: go.Figure, theme: str) -> None:
-    """Turn a figure that is shown to the light or dark theme; numbers stay, and only what differs is sent."""
+    """Change a figure on display to the light or dark theme, sending only its parts of another colour."""
     colours = IN_THE_DARK if theme == "dark" else {night: day for day, night in IN_THE_DARK.items()}
     with figure.batch_update():
         for part in (*figure.data, figure.layout):
@@ -195,7 +195,7 @@ def whole_steps(count: int, most: int) -> int:
 
 
 def with_colours(value: Any, colours: Mapping[str, str]) -> Any:
-    """Return the same parts of a figure with other colours for some; what has none of them is the same object."""
+    """Return parts of a figure with some colours replaced; a part without those colours is returned itself."""
     if isinstance(value, dict):
         new = {k: v if k in ("meta", "images") else with_colours(v, colours) for k, v in value.items()}
         return new if any(new[k] is not v for k, v in value.items()) else value

@@ -15,6 +15,7 @@ from alignmamba2.figures.marks import dots
 from alignmamba2.figures.style import INK, LIGHT, QUIET, titled
 
 FOLDER = Path(__file__).parents[2] / "results"
+DIFFERENCE = "{difference:+.1f} [{low:+.1f}, {high:+.1f}]"  # of `_less`
 BENCHMARKS = {"mosi-standard": "CMU-MOSI", "nyu": "NYU-Depth V2", "mvsa": "MVSA-Single"}
 
 
@@ -62,12 +63,11 @@ def accuracies(benchmark: Mapping[str, Any]) -> dict[str, Any]:
 
 def _less(row: Mapping[str, Any]) -> dict[str, float]:
     """AlignMamba-2's accuracy less a row's, in points: "difference", and the ends of its interval, "low" and "high"."""
-    found = row["against_full"].get("accuracy", {})
-    return {end: 100 * found[end] for end in ("difference", "low", "high") if found}
+    return {end: 100 * row["against_full"]["accuracy"][end] for end in ("difference", "low", "high")}
 
 
 def measured(name: str) -> pd.DataFrame:
-    """Return what `reproduce` measured in results/`name`.json, a line per recipe and row, accuracies in %.
+    """Return the measurements of `reproduce` in results/`name`.json, one line per recipe and row, accuracies in %.
 
     "AlignMamba-2 less it" is the difference on the same test samples and seeds, with its 95 % interval.
     """
@@ -75,10 +75,9 @@ def measured(name: str) -> pd.DataFrame:
     for recipe, benchmark in stored_results(f"{name}.json")["benchmarks"].items():
         for row, found in benchmark["rows"].items():
             mean, (low, high) = found["test"]["accuracy"]["mean"], found["interval"]["accuracy"]
-            less = _less(found)
             lines[recipe, row] = {
                 "accuracy": f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
-                "AlignMamba-2 less it": (less and "{difference:+.1f} [{low:+.1f}, {high:+.1f}]".format(**less)) or "",
+                "AlignMamba-2 less it": DIFFERENCE.format(**_less(found)) if row != FULL else "",
                 "seeds": len(found["seeds"]),
             }
     return pd.DataFrame(lines).T
@@ -90,9 +89,9 @@ def differences(name: str) -> go.Figure:
     The line is the 95 % interval of the difference, on the same test samples and seeds.
     """
     benchmarks = stored_results(f"{name}.json")["benchmarks"].items()
-    found = {f"{row}, {recipe}": _less(r) for recipe, benchmark in benchmarks for row, r in benchmark["rows"].items()}
-    found = {row: less for row, less in found.items() if less}
-    hover = ["{}: {difference:+.1f} [{low:+.1f}, {high:+.1f}]".format(row, **less) for row, less in found.items()]
+    rows = ((row, recipe, found) for recipe, benchmark in benchmarks for row, found in benchmark["rows"].items())
+    found = {f"{row}, {recipe}": _less(result) for row, recipe, result in rows if row != FULL}
+    hover = [f"{row}: {DIFFERENCE.format(**less)}" for row, less in found.items()]
     bars = {
         "type": "data",
         "array": [less["high"] - less["difference"] for less in found.values()],
