@@ -42,6 +42,7 @@ _HOME = {
     "evaluate": "training",
     "predict": "training",
     "results": "experiments",
+    "export_program": "program",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from .model import AlignMamba2, ModelOutput
     from .model.config import AlignMamba2Config
     from .model.layers import ModalityAwareMamba
+    from .program import export_program
     from .scan import selective_scan
     from .trace import Trace
     from .training import evaluate, fit, predict

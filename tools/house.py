@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "figures": {"effects", "model", "trace"},
     "explorers": {"alignment", "effects", "figures", "metrics", "model", "trace"},
     "launch": {"datasets", "model", "storage", "training"},
+    "program": {"batch", "model"},
 }
 
 

@@ -30,7 +30,7 @@ from .hha import hha
 from .raw_modalities import RawModality, RawSamples, encoders_inside
 from .registry import Entry
 
-COUNT = 1449  # frames of the whole set
+COUNT, HEIGHT = 1449, 480  # frames of the whole set, and their pixels from top to bottom
 Frames = MatFrames | PlainFrames | FolderFrames
 DEPTHS = ("metres", "hha", "jet")
 # Metres of depth per grey level of 255, for noise (see `encoders.depth_image`).
@@ -46,6 +46,7 @@ def load(
     valid_fraction: float = 0.2,
     split_seed: int = 0,
     encode: bool = True,
+    height: int = LARGE,
 ) -> dict[str, Dataset]:
     """Load the splits; modalities "image" and "depth".
 
@@ -62,7 +63,10 @@ def load(
         scenes are known.
     encode : False for an encoder inside the model: samples then hold pictures (1, 256, 341, 3) uint8, depth as grey,
         HHA or jet, and `Dataset.encoders` names `image`
+    height : of those pictures, in pixels, up to the camera's 480; they are 4/3 as wide
     """
+    if not (isinstance(height, int) and SIZE <= height <= HEIGHT):
+        raise ValueError(f"height: found {height!r}; expected {SIZE} to {HEIGHT} pixels")
     check_fraction("valid_fraction", valid_fraction)
     if depth is not None:
         check_choice("depth", depth, DEPTHS)
@@ -78,7 +82,7 @@ def load(
         if depth is not None or not filled:
             raise ValueError("depth, filled: the pictures in folders hold depth as they hold it; leave both out")
         frames = FolderFrames(folder / FOLDERS)
-    return datasets(frames, cache, image, depth, filled, valid_fraction, split_seed, encode=encode)
+    return datasets(frames, cache, image, depth, filled, valid_fraction, split_seed, encode=encode, height=height)
 
 
 def datasets(
@@ -91,10 +95,12 @@ def datasets(
     split_seed: int = 0,
     name: str = NAME,
     encode: bool = True,
+    height: int = LARGE,
 ) -> dict[str, Dataset]:
     """Return the splits of frames; options as of `load`."""
     depth = depth or frames.depth
-    size = (SIZE, SIZE) if encode else (LARGE, round(LARGE * 4 / 3))
+    size = (SIZE, SIZE) if encode else (height, round(height * 4 / 3))
+    larger = "" if height == LARGE else f" of height {height}"
     encoders = encoders_inside(encode, image=image, depth=image)
     scenes = frames.scenes and [frames.scenes[i] for i in frames.train]
     valid = validation(frames.classes[frames.train], scenes, valid_fraction, split_seed)
@@ -106,7 +112,7 @@ def datasets(
             Mapped(range(n), lambda i: resized(frames.picture(i), *size)),
             [True] * n,
             "pixels",
-            f"nyu {frames.key} image",
+            f"nyu {frames.key} image{larger}",
             partial(picture_encoder, image, encode=encode),
             cache,
         ),
@@ -114,7 +120,7 @@ def datasets(
             Mapped(range(n), partial(_depth, frames, depth, filled, size)),
             [True] * n,
             "metres" if metric else "pixels",
-            f"nyu {frames.key} {depth} filled={filled}",
+            f"nyu {frames.key} {depth} filled={filled}{larger}",
             partial(_depth_encoder, image, metric, encode),
             cache,
             noise=METRES_PER_LEVEL if metric else 1.0,

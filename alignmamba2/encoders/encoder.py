@@ -47,6 +47,8 @@ class EncoderConfig:
         So an utterance is understood in what is said before and after it. Of text only. What frozen layers compute then
         depends on the neighbours, and is not kept.
     size : height and width that pictures are resized to; default what the encoder was trained on
+        Several, such as [[256, 341], [384, 512]], are read one after the other, and their tokens, of one `grid`, stand
+        side by side.
     grid : rows and columns that a frozen map is pooled to, by adaptive averages; default as many as it has
     mirror : tokens are the mean of a picture's and, put back in place, of its mirror image's; of frozen maps only
     bf16 : matrix products and convolutions of frozen layers in bfloat16: two to three times as fast on a processor
@@ -59,7 +61,7 @@ class EncoderConfig:
     name: str
     train: int | str = 0
     neighbours: int = 1
-    size: Sequence[int] | None = None
+    size: Sequence[int] | Sequence[Sequence[int]] | None = None
     grid: Sequence[int] | None = None
     mirror: bool = False
     bf16: bool = False
@@ -74,14 +76,22 @@ class EncoderConfig:
             raise ValueError(f'train: found {self.train!r}; expected a number of layers from 0, or "all"')
         if not isinstance(self.neighbours, int) or self.neighbours < 1:
             raise ValueError(f"neighbours: found {self.neighbours!r}; expected a whole number of at least 1")
-        if self.size is not None and not (
-            len(self.size) == 2 and all(isinstance(n, int) and 0 < n <= LARGEST for n in self.size)
-        ):
-            raise ValueError(f"size: found {self.size!r}; expected height and width, 1 to {LARGEST} pixels")
+        sizes = self.sizes
+        if not all(len(size) == 2 and all(isinstance(n, int) and 0 < n <= LARGEST for n in size) for size in sizes):
+            expected = f"height and width, 1 to {LARGEST} pixels, or a list of such"
+            raise ValueError(f"size: found {self.size!r}; expected {expected}")
+        if len(sizes) > 1 and not self.grid:
+            raise ValueError(f"grid: none, with {len(sizes)} sizes; expected the rows and columns of their tokens")
         if (self.mirror or self.grid) and self.train != 0:
             raise ValueError(f"grid, mirror: not of an encoder that learns; found train = {self.train!r}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: found {self.dropout!r}; expected a number in [0, 1)")
+
+    @property
+    def sizes(self) -> list[tuple[int, ...]]:
+        """The sizes that pictures are read in, none if the encoder's own is meant."""
+        several = self.size and not isinstance(self.size[0], int)
+        return [tuple(size) for size in (self.size if several else [self.size])] if self.size is not None else []
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
@@ -137,7 +147,7 @@ class Encoder(nn.Module):
             config = dataclasses.replace(config, sha256=digest)
         self.config, self.whole = config, False
         self.vocabulary = config.architecture.get("vocab_size", 0)
-        self.width = config.architecture["width"]
+        self.width = config.architecture["width"] * max(1, len(config.sizes))
         self._owner, self._list = _layers_of(self.body)
         count = len(self.layers)
         if isinstance(self.body, SideBySide) and config.train not in (0, "all"):
@@ -160,7 +170,7 @@ class Encoder(nn.Module):
     def key(self) -> str:
         """A name for the states that `below` returns: by weights, layer, and the way pictures are read."""
         c = self.config
-        how = (f" of {self._size}" if c.size else "") + (f" as {tuple(c.grid)}" if c.grid else "")
+        how = (f" of {' and '.join(map(str, c.sizes))}" if c.size else "") + (f" as {tuple(c.grid)}" if c.grid else "")
         how += " and mirrored" * c.mirror + " in bfloat16" * c.bf16
         return f"states of {c.sha256} before layer {self.first}{how}"
 
@@ -173,13 +183,13 @@ class Encoder(nn.Module):
     def _states_shape(self) -> torch.Size:
         """The shape of the states of one input: (1, T', D'), or of a map (1, D', h, w)."""
         device = next(self.body.parameters()).device
-        shape, dtype = ((1, 1), torch.int64) if self.vocabulary else ((1, 1, *self._size, 3), torch.uint8)
+        shape, dtype = ((1, 1), torch.int64) if self.vocabulary else ((1, 1, *self._sizes[0], 3), torch.uint8)
         mask = torch.ones(1, 1, dtype=torch.bool, device=device)
         return self._states(torch.zeros(shape, dtype=dtype, device=device), mask).shape
 
     @property
-    def _size(self) -> tuple[int, int]:
-        return tuple(self.config.size or (self.config.architecture["size"],) * 2)
+    def _sizes(self) -> list[tuple[int, ...]]:
+        return self.config.sizes or [(self.config.architecture["size"],) * 2]
 
     def groups(self) -> Iterator[tuple[int, dict[str, nn.Parameter]]]:
         """Yield depth and the parameters that learn by name: 0 for the last layer and what follows, 1 below it, …"""
@@ -282,25 +292,27 @@ class Encoder(nn.Module):
         if self.vocabulary:
             output = self.body(input_ids=x, attention_mask=_readable(mask))
             return _rows(getattr(output, "last_hidden_state", output))
-        pixels = self._pixels(x[mask])
-        output = self._seen(pixels)
-        if self.config.mirror:
-            output = (output + self._seen(pixels.flip(-1)).flip(-1)) / 2
-        return _rows(F.adaptive_avg_pool2d(output, self.config.grid) if self.config.grid else output)
+        return _rows(torch.cat([self._seen(self._pixels(x[mask], size)) for size in self._sizes], 1))
 
     def _seen(self, pixels: Tensor) -> Tensor:
+        output = self._map(pixels)
+        if self.config.mirror:
+            output = (output + self._map(pixels.flip(-1)).flip(-1)) / 2
+        return F.adaptive_avg_pool2d(output, self.config.grid) if self.config.grid else output
+
+    def _map(self, pixels: Tensor) -> Tensor:
         output = self.body(pixels)
         output = getattr(output, "last_hidden_state", output)
         if (self.config.mirror or self.config.grid) and output.ndim != 4:
             raise ValueError(f"grid, mirror: encoder {self.config.name!r} makes no map of a picture")
         return output
 
-    def _pixels(self, pictures: Tensor) -> Tensor:
+    def _pixels(self, pictures: Tensor, size: Sequence[int]) -> Tensor:
         """Pictures (n, H, W, 3) uint8 → (n, 3, *size), standardised as the network was trained."""
         about = self.config.architecture
         pixels = pictures.permute(0, 3, 1, 2).float()
-        if pixels.shape[-2:] != self._size:
-            pixels = F.interpolate(pixels, self._size, mode="bilinear", antialias=True)
+        if pixels.shape[-2:] != size:
+            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
         mean, sd = (pixels.new_tensor(about[name]).view(1, 3, 1, 1) for name in ("mean", "sd"))
         return (pixels - mean) / sd
 
@@ -335,7 +347,7 @@ class Encoder(nn.Module):
             if len(self._states_shape) == 4:
                 states = states.transpose(1, 2).unflatten(2, self._states_shape[-2:]).contiguous()
             with self._without_frozen_layers(states):
-                output = self.body(states.new_zeros(1, 3, *self._size))
+                output = self.body(states.new_zeros(1, 3, *self._sizes[0]))
         return _rows(getattr(output, "last_hidden_state", output))
 
     @contextmanager

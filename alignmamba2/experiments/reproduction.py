@@ -31,6 +31,7 @@ from ..storage.files import FileError, json_digest, read_json, write_json
 from ..tasks import TASKS, Task
 from ..training import Machines, fit
 from ..training.evaluation import outputs
+from ..training.fitting import trained_start
 from ..training.kept_states import prepared
 from ..training.machines import process
 from .benchmarks import FULL, Variant, benchmark_of, variants
@@ -183,6 +184,9 @@ def _run_all(
     datasets: Mapping[str, dict[str, Dataset]],
     progress: bool,
 ) -> None:
+    starts = {recipe.training.start: recipe for recipe in (_recipe(j) for j in todo if j["variant"] != "linear")}
+    for recipe in starts.values():
+        trained_start(recipe, progress)  # once, before processes would each train it, and with a bar of its own
     with tqdm(total=len(todo), unit="run", disable=not progress, smoothing=0.1) as bar:
         if jobs == 1:
             for job in todo:
