@@ -13,13 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-# Verbs of 0.1.0 that now stand beside the package, in a clone: verb, or `bench NAME`, to its new home. For one release.
-MOVED = {
-    **dict.fromkeys(("run", "report", "build", "gallery", "syllabus"), "tools"),
-    **dict.fromkeys(("folds", "leaks", "partners", "planted"), "studies"),
-    **dict.fromkeys(("browser", "explorers", "fuzz", "kills", "newcomer", "repeat"), "tests.stress"),
-}
-
 Option = tuple[tuple[str, ...], dict[str, Any]]  # of argparse's `add_argument`
 
 
@@ -43,15 +36,11 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and do what it says. Returns the exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["bench"] or (words and MOVED.get(words[0]) == "tools"):
-        name = (words[1:] or ["NAME"])[0] if words[0] == "bench" else words[0]
-        home = MOVED.get(name, "benchmarks")
-        print(f"error: {words[0]}: no longer part of the package; in a clone: python -m {home} {name}", file=sys.stderr)
-        return 2
+    # Threads that wait sleep: where other programs run too, those that spin take a training five times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if os.getcwd() not in sys.path:  # as with `python -m`, a data set's "module:function" may lie here
         sys.path.append(os.getcwd())
-    arguments = parser().parse_args(words)
+    arguments = parser().parse_args(argv)
     try:
         return arguments.do(arguments) or 0
     except KeyboardInterrupt:
@@ -328,7 +317,7 @@ def _doctor(arguments: argparse.Namespace) -> None:
 
     from .gpu import packages
     from .scan import available_backends
-    from .training.compiler import ADD_COMPILER, no_compiler
+    from .training.environment import ADD_COMPILER, no_compiler
 
     print("backends of the selective scan")
     for backend in available_backends():

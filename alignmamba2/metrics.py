@@ -214,11 +214,9 @@ def holm(p: Sequence[float]) -> list[float]:
     """Return p values corrected for their number (Holm 1979)."""
     if not all(0 <= x <= 1 for x in p):
         raise ValueError(f"metrics: p values {list(p)}; expected numbers in [0, 1]")
-    order, corrected, largest = np.argsort(p, kind="stable"), [0.0] * len(p), 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
-        corrected[i] = float(largest)
-    return corrected
+    order = np.argsort(p, kind="stable")
+    steps = np.minimum(1.0, np.arange(len(p), 0, -1) * np.asarray(p, float)[order])
+    return np.maximum.accumulate(steps)[np.argsort(order, kind="stable")].tolist()
 
 
 def _by_unit(scores: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from alignmamba2.__main__ import main
-from tools.commands import commands_of
 
 QUICK = ["--fast", "--quiet", "--set", "model.d_model=8", "--set", "model.n_layers=1", "--set", "model.d_state=2"]
 
@@ -90,26 +89,6 @@ def test_doctor_and_list(capsys):
     printed = capsys.readouterr().out
     assert "chunked" in printed
     assert "mini-mosi" in printed
-
-
-@pytest.mark.parametrize(
-    ("words", "home"),
-    [
-        (["bench", "scan"], "benchmarks scan"),
-        (["bench", "planted", "--fast"], "studies planted"),
-        (["bench", "kills"], "tests.stress kills"),
-        (["bench"], "benchmarks NAME"),
-        (["gallery", "--fast"], "tools gallery"),
-        (["report"], "tools report"),
-    ],
-)
-def test_a_verb_that_moved_says_where_it_went(words, home, capsys):
-    assert main(words) == 2
-    assert capsys.readouterr().err == (
-        f"error: {words[0]}: no longer part of the package; in a clone: python -m {home}\n"
-    )
-    package, _, name = home.partition(" ")
-    assert name == "NAME" or name in commands_of(package)
 
 
 HEAVY = {"pandas", "plotly", "sklearn", "torchmetrics", "transformers", "accelerate", "jupyterlab", "torch._dynamo"}

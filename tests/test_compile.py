@@ -11,7 +11,7 @@ from torch._functorch import config as functorch
 from alignmamba2 import AlignMamba2, AlignMamba2Config, MultimodalBatch
 from alignmamba2.__main__ import main
 from alignmamba2.training import Machines
-from alignmamba2.training.compiler import no_compiler
+from alignmamba2.training.environment import no_compiler
 
 WIDTHS = {"text": 11, "audio": 5, "video": 7}
 

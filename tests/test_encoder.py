@@ -64,6 +64,8 @@ def picture_model(tmp_path):
             network = transformers.ResNetModel(config)
         elif kind == "vit":
             network = transformers.ViTModel(transformers.ViTConfig(**sizes))
+        elif kind == "dinov2":
+            network = transformers.Dinov2Model(transformers.Dinov2Config(**sizes))
         else:
             network = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**sizes))
         network.save_pretrained(tmp_path / kind)
@@ -150,9 +152,38 @@ def test_a_mirrored_picture_gives_the_mirrored_tokens_and_the_same_mean(picture_
     assert pooled_mask.shape == (2, 2)
 
 
+def test_a_picture_in_two_sizes_gives_the_tokens_of_both_side_by_side(picture_model):
+    folder, sizes = picture_model("resnet"), [[32, 64], [64, 96]]
+    pictures, mask = torch.randint(0, 256, (2, 1, 64, 96, 3), dtype=torch.uint8), torch.tensor([[True], [False]])
+    settings = {"grid": [1, 2], "mirror": True}
+    both = Encoder(EncoderConfig(folder, size=sizes, **settings)).eval()
+    each = [Encoder(EncoderConfig(folder, size=size, **settings)).eval() for size in sizes]
+    (tokens, found), (states, _) = both(pictures, mask), both.below(pictures, mask)
+    assert torch.equal(tokens, torch.cat([encoder(pictures, mask)[0] for encoder in each], -1))
+    assert torch.equal(tokens, states)
+    assert found.tolist() == [[True, True], [False, False]]
+    assert both.width == both.states_width == 2 * each[0].width
+    with pytest.raises(ValueError, match="grid: none, with 2 sizes"):
+        EncoderConfig(folder, size=sizes)
+    with pytest.raises(ValueError, match=r"size: found \[\[32, 64\], \[64\]\]"):
+        EncoderConfig(folder, size=[[32, 64], [64]], grid=[1, 2])
+
+
+def test_the_grid_of_a_sequence_of_patches_is_of_square_pictures(picture_model):
+    folder, pictures = picture_model("dinov2"), torch.randint(0, 256, (1, 1, 32, 32, 3), dtype=torch.uint8)
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    whole, pooled = (
+        Encoder(EncoderConfig(folder, **more)).eval()(pictures, mask)[0] for more in ({}, {"grid": [1, 1]})
+    )
+    torch.testing.assert_close(pooled, torch.stack([whole[:, 0], whole[:, 1:].mean(1)], 1))
+    with pytest.raises(ValueError, match=r"grid: found \(32, 64\) pixels .*, which makes no map"):
+        Encoder(EncoderConfig(folder, size=[32, 64], grid=[1, 1]))(pictures, mask)
+
+
 def test_all_that_decides_frozen_states_is_in_their_key(picture_model):
     folder = picture_model("resnet")
     settings = [{}, {"grid": [2, 2]}, {"size": [32, 64]}, {"size": [64, 64]}]
+    settings += [{"size": [[32, 64], [64, 64]], "grid": [2, 2]}]
     settings += [{"mirror": True}, {"bf16": True}, {"train": 1}]
     assert len({Encoder(EncoderConfig(folder, **more)).key for more in settings}) == len(settings)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignmamba2.encoders import MiniLM, depth_image, image_encoder, packages, text_encoder
+from alignmamba2.encoders import MiniLM, depth_image, hub, image_encoder, packages, text_encoder
 from alignmamba2.encoders.cache import Tokens, cached, hash_items
 from alignmamba2.storage.files import FileError
 
@@ -77,10 +77,10 @@ def test_lite0_names_what_is_in_a_photograph(lite0):
     for file, named in (("flower.jpg", 985), ("china.jpg", 698)):  # ImageNet's daisy, palace
         picture = np.asarray(imageio.open(f"{folder}/images/{file}"))
         spare = (picture.shape[1] - picture.shape[0]) // 2
-        encoder = image_encoder("efficientnet-lite0")
+        square = torch.from_numpy(picture[None, :, spare : spare + picture.shape[0]].copy())
+        classify = hub.network("efficientnet-lite0", hub.architecture("efficientnet-lite0"))._fc
         with torch.no_grad():
-            maps = encoder.model(encoder._prepare(picture[:, spare : spare + picture.shape[0]]))
-            scores = encoder.model._fc(maps.mean((2, 3)))
+            scores = classify(image_encoder("efficientnet-lite0").encoder.seen([square]).mean(1))
         assert int(scores.argmax()) == named
 
 
@@ -89,8 +89,8 @@ def test_lite0_grids_and_batches(lite0, tmp_path, pictures):
     assert tokens.shape == (3, 4, 1280)
     one_by_one = lite0.encode(pictures, cache=tmp_path / "b", batch_size=1).array
     assert torch.allclose(tokens, one_by_one, atol=1e-4)
-    assert not lite0.model.training
-    assert not any(p.requires_grad for p in lite0.model.parameters())
+    assert not lite0.encoder.training
+    assert not any(p.requires_grad for p in lite0.encoder.parameters())
 
 
 def test_images_of_different_sizes_and_lazy_reading(lite0, tmp_path, pictures):

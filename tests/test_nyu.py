@@ -176,13 +176,25 @@ def test_pretrained_encoders_see_pictures_and_depth_as_grey(root, monkeypatch):
             seen.append((len(images), batch_size, data_hash, images[7].shape, images[7].dtype))
             return [torch.from_numpy(images[i][:1, 0].astype("f4")) for i in range(len(images))]
 
-    monkeypatch.setattr(nyu, "picture_encoder", lambda name, **_: Encoder())
+    monkeypatch.setattr(nyu, "picture_encoder", lambda *_, **__: Encoder())
     sample = load_dataset("nyu", "test", image="some/model")[0]
     assert seen[0][2] != seen[1][2]
     for n, size, known, shape, dtype in seen:
         assert (n, size, shape, dtype) == (8, 32, (224, 224, 3), np.dtype("u1"))
         assert known
     assert sample.features["depth"].tolist() == [[26.0] * 3]  # 1 m of 10, in 255 levels
+
+
+def test_pictures_for_an_encoder_inside_are_as_high_as_asked_for(root):
+    settings = {"encode": False, "image": "efficientnet-lite0", "depth": "jet"}
+    plain, high = (load_dataset("nyu", "test", **settings, **more) for more in ({}, {"height": 384}))
+    assert {m: tuple(x.shape) for m, x in high[0].features.items()} == dict.fromkeys(
+        ("image", "depth"), (1, 384, 512, 3)
+    )
+    assert plain[0].features["image"].shape == (1, 256, 341, 3)
+    assert not set(plain.samples.keys.values()) & set(high.samples.keys.values())
+    with pytest.raises(ValueError, match="height: found 481; expected 224 to 480 pixels"):
+        load_dataset("nyu", height=481)
 
 
 def test_patch_i_belongs_to_patch_i(root):

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -179,20 +180,12 @@ def _depth(frames: Frames, depth: str, filled: bool, size: tuple[int, int], inde
 
 
 def _depth_encoder(image: str, metric: bool, encode: bool):
-    if image == "patches":
-        return picture_encoder(image, channels=1 if metric else 3)
-    encoder = picture_encoder(image, encode=encode)
-    return _Grey(encoder) if metric else encoder
-
-
-class _Grey:
-    """A pretrained encoder of pictures that is shown depth in metres as grey."""
-
-    def __init__(self, encoder):
-        self.encoder = encoder
-
-    def encode(self, items: Sequence[np.ndarray], cache: Path, data_hash: str):
-        return self.encoder.encode(Mapped(items, depth_image), cache, data_hash=data_hash)
+    encoder = picture_encoder(image, 1 if metric else 3, encode)
+    if image == "patches" or not metric:
+        return encoder
+    return SimpleNamespace(
+        encode=lambda items, *rest, **more: encoder.encode(Mapped(items, depth_image), *rest, **more)
+    )
 
 
 def _same_place(_id: str, features: dict[str, torch.Tensor]) -> dict[tuple[str, str], torch.Tensor]:

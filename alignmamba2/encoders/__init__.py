@@ -6,5 +6,6 @@ the encoder is frozen, its tokens are computed once and kept on disk. `Encoder` 
 
 from .cache import Tokens
 from .encoder import Encoder, EncoderConfig
-from .images import depth_colours, depth_image, image_encoder
+from .images import ImageEncoder as image_encoder
+from .images import depth_colours, depth_image
 from .text import INSTALL, MiniLM, text_encoder, token_ids

@@ -1,6 +1,7 @@
 """A pretrained encoder inside a model: its last layers learn, what lies below them is frozen."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -49,7 +50,8 @@ class EncoderConfig:
     size : height and width that pictures are resized to; default what the encoder was trained on
         Several, such as [[256, 341], [384, 512]], are read one after the other, and their tokens, of one `grid`, stand
         side by side.
-    grid : rows and columns that a frozen map is pooled to, by adaptive averages; default as many as it has
+    grid : rows and columns that frozen tokens are pooled to, by adaptive averages; default as many as there are
+        A class token stays as it is, in front.
     mirror : tokens are the mean of a picture's and, put back in place, of its mirror image's; of frozen maps only
     bf16 : matrix products and convolutions of frozen layers in bfloat16: two to three times as fast on a processor
     dropout : probability within the encoder; default its own
@@ -292,20 +294,25 @@ class Encoder(nn.Module):
         if self.vocabulary:
             output = self.body(input_ids=x, attention_mask=_readable(mask))
             return _rows(getattr(output, "last_hidden_state", output))
-        return _rows(torch.cat([self._seen(self._pixels(x[mask], size)) for size in self._sizes], 1))
+        return self.seen([x[mask]])
 
-    def _seen(self, pixels: Tensor) -> Tensor:
-        output = self._map(pixels)
+    def seen(self, pictures: Sequence[Tensor]) -> Tensor:
+        """Return the tokens (n, T', D) of n pictures, each tensor some (k, H, W, 3) uint8 of one size."""
+        parts = [torch.cat([self._pixels(p, size) for p in pictures]) for size in self._sizes]
+        return torch.cat([self._tokens(pixels) for pixels in parts], -1)
+
+    def _tokens(self, pixels: Tensor) -> Tensor:
+        output, grid = self._output(pixels), self.config.grid
+        if output.ndim != 4 and (self.config.mirror or (grid and pixels.shape[-1] != pixels.shape[-2])):
+            found = f"{tuple(pixels.shape[-2:])} pixels for {self.config.name!r}"
+            raise ValueError(f"mirror, grid: found {found}, which makes no map; it can have a grid of square pictures")
         if self.config.mirror:
-            output = (output + self._map(pixels.flip(-1)).flip(-1)) / 2
-        return F.adaptive_avg_pool2d(output, self.config.grid) if self.config.grid else output
+            output = (output + self._output(pixels.flip(-1)).flip(-1)) / 2
+        return _pooled(output, grid) if grid else _rows(output)
 
-    def _map(self, pixels: Tensor) -> Tensor:
+    def _output(self, pixels: Tensor) -> Tensor:
         output = self.body(pixels)
-        output = getattr(output, "last_hidden_state", output)
-        if (self.config.mirror or self.config.grid) and output.ndim != 4:
-            raise ValueError(f"grid, mirror: encoder {self.config.name!r} makes no map of a picture")
-        return output
+        return getattr(output, "last_hidden_state", output)
 
     def _pixels(self, pictures: Tensor, size: Sequence[int]) -> Tensor:
         """Pictures (n, H, W, 3) uint8 → (n, 3, *size), standardised as the network was trained."""
@@ -390,6 +397,15 @@ def _layers_of(body: nn.Module) -> tuple[str, str]:
 def _rows(states: Tensor) -> Tensor:
     """A convolution's map (n, D, h, w) → (n, h · w, D); sequences stay as they are."""
     return states.flatten(2).transpose(1, 2) if states.ndim == 4 else states
+
+
+def _pooled(states: Tensor, grid: Sequence[int]) -> Tensor:
+    """A map (n, D, h, w), or tokens (n, T, D) that end with a square of patches, as rows, pooled to a grid."""
+    if states.ndim == 4:
+        return _rows(F.adaptive_avg_pool2d(states, grid))
+    side = math.isqrt(states.shape[1])
+    front, patches = states.split((states.shape[1] - side**2, side**2), 1)
+    return torch.cat([front, _pooled(patches.transpose(1, 2).unflatten(2, (side, side)), grid)], 1)
 
 
 def _runs(groups: Sequence[str], most: int) -> list[int]:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from . import hub
-from .cache import Tokens, cached, hash_items, hash_model, in_batches
+from .cache import Tokens, cached, hash_items, in_batches
+from .encoder import Encoder, EncoderConfig
 
 
 class ImageEncoder:
@@ -31,11 +31,9 @@ class ImageEncoder:
         about = hub.architecture(name)
         if "size" not in about:
             raise ValueError(f"encoder {name!r}: reads text; expected a model of pictures")
-        self.name, self.size, self.grid = name, size or about["size"], grid
-        self.model = hub.network(name, about).eval().requires_grad_(False)
-        self.mean, self.sd = (torch.tensor(about[k]).view(1, 3, 1, 1) for k in ("mean", "sd"))
-        with torch.no_grad():
-            self.width = self._tokens(torch.zeros(1, 3, self.size, self.size)).shape[-1]
+        sides = {key: (side, side) for key, side in (("size", size), ("grid", grid)) if side}
+        self.encoder = Encoder(EncoderConfig(name, architecture=about, **sides)).eval()
+        self.width = self.encoder.width
 
     def encode(
         self, images: Sequence[np.ndarray], cache: str | Path, batch_size: int = 32, data_hash: str | None = None
@@ -46,36 +44,12 @@ class ImageEncoder:
         indexed. If `data_hash`, a hash of them, is known, they are read only if there is something to compute.
         """
         known = data_hash or hash_items(_checked(images))
-        settings = f"{self.name} {hash_model(self.model)} size={self.size} grid={self.grid}"
-        return cached(cache, settings, known, self.width, self._batches(images, batch_size))
+        return cached(cache, self.encoder.key, known, self.width, self._batches(images, batch_size))
 
     @torch.no_grad()
     def _batches(self, images: Sequence[np.ndarray], batch_size: int) -> Iterator[Tensor]:
         for batch in in_batches(images, batch_size):
-            yield self._tokens(torch.cat([self._prepare(image) for image in _checked(batch)]))
-
-    def _prepare(self, image: np.ndarray) -> Tensor:
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
-        if pixels.shape[-2:] != (self.size, self.size):
-            pixels = F.interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True)
-        return (pixels - self.mean) / self.sd
-
-    def _tokens(self, pixels: Tensor) -> Tensor:
-        """(B, 3, size, size) → (B, T, D)."""
-        features = self.model(pixels)
-        features = getattr(features, "last_hidden_state", features)
-        if features.ndim == 4:  # a convolutional map (B, D, h, w)
-            front, square = features[:, :, 0, :0].transpose(1, 2), features
-        else:  # (B, T, D): a square of patches, perhaps with class and other tokens in front
-            side = int(features.shape[1] ** 0.5)
-            front, patches = features.split((features.shape[1] - side**2, side**2), dim=1)
-            square = patches.transpose(1, 2).unflatten(2, (side, side))
-        if self.grid is not None:
-            square = F.adaptive_avg_pool2d(square, self.grid)
-        return torch.cat([front, square.flatten(2).transpose(1, 2)], dim=1)
-
-
-image_encoder = ImageEncoder
+            yield self.encoder.seen([torch.from_numpy(np.array(image))[None] for image in _checked(batch)])
 
 
 def depth_image(depth: np.ndarray, farthest: float = 10.0) -> np.ndarray:

@@ -15,41 +15,37 @@ from torch import Tensor
 # Without isolation, since their builds import the torch that is here; mamba-ssm's newest leaves this kernel out unless
 # it is told to keep it.
 INSTALL = "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation mamba-ssm"
-INSTALL_KERNEL = (
-    "MAMBA_KEEP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE "
-    "pip install --no-build-isolation --no-deps --no-cache-dir --force-reinstall mamba-ssm"
-)
 INSTALL_CONVOLUTION = "pip install --no-build-isolation causal-conv1d"
-REBUILD_CONVOLUTION = (
-    "CAUSAL_CONV1D_FORCE_BUILD=TRUE "
-    "pip install --no-build-isolation --no-deps --no-cache-dir --force-reinstall causal-conv1d"
-)
+ANEW = "pip install --no-build-isolation --no-deps --no-cache-dir --force-reinstall"
+INSTALL_KERNEL = f"MAMBA_KEEP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE {ANEW} mamba-ssm"
+REBUILD_CONVOLUTION = f"CAUSAL_CONV1D_FORCE_BUILD=TRUE {ANEW} causal-conv1d"
+
+Found = tuple[Callable | None, str, str]  # a package's function or None, the reason, and the command that brings it
 
 
 @functools.cache
-def mamba_ssm() -> tuple[Callable | None, str, str]:
-    """Return mamba-ssm's `selective_scan_fn` or None, the reason, and the command that adds the missing part."""
-    if importlib.util.find_spec("mamba_ssm") is None:
-        return None, "mamba-ssm is not installed", INSTALL
-    if importlib.util.find_spec("selective_scan_cuda") is None:
-        return None, "mamba-ssm is installed without its compiled kernel (selective_scan_cuda)", INSTALL_KERNEL
+def mamba_ssm() -> Found:
+    """Return mamba-ssm's `selective_scan_fn`, as of `Found`."""
+    place = "mamba_ssm.ops.selective_scan_interface", "selective_scan_fn"
+    return _find("mamba-ssm", *place, "selective_scan_cuda", INSTALL, INSTALL_KERNEL)
+
+
+@functools.cache
+def causal_conv1d() -> Found:
+    """Return `causal_conv1d_fn`, as of `Found`."""
+    place = "causal_conv1d", "causal_conv1d_fn"
+    return _find("causal-conv1d", *place, "causal_conv1d", INSTALL_CONVOLUTION, REBUILD_CONVOLUTION)
+
+
+def _find(package: str, module: str, function: str, kernel: str, install: str, rebuild: str) -> Found:
+    if importlib.util.find_spec(module.partition(".")[0]) is None:
+        return None, f"{package} is not installed", install
+    if importlib.util.find_spec(kernel) is None:
+        return None, f"{package} is installed without its compiled kernel ({kernel})", rebuild
     try:
-        module = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
+        return getattr(importlib.import_module(module), function), f"{package}'s compiled kernel", ""
     except Exception as error:  # built for another torch or CUDA: anything from ImportError to OSError
-        return None, f"mamba-ssm is installed but does not import ({error})", INSTALL_KERNEL
-    return module.selective_scan_fn, "mamba-ssm's compiled kernel", ""
-
-
-@functools.cache
-def causal_conv1d() -> tuple[Callable | None, str, str]:
-    """Return `causal_conv1d_fn` or None, the reason, and the command that adds it."""
-    if importlib.util.find_spec("causal_conv1d") is None:
-        return None, "causal-conv1d is not installed", INSTALL_CONVOLUTION
-    try:
-        module = importlib.import_module("causal_conv1d")
-    except Exception as error:
-        return None, f"causal-conv1d is installed but does not import ({error})", REBUILD_CONVOLUTION
-    return module.causal_conv1d_fn, "causal-conv1d's compiled kernel", ""
+        return None, f"{package} is installed but does not import ({error})", rebuild
 
 
 def fits(u: Tensor, A: Tensor, initial_state: Tensor | None, differentiable_state: bool) -> bool:

@@ -39,19 +39,9 @@ def step(
     return state, y
 
 
-def scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    initial_state: Tensor | None,
-    delta_softplus: bool,
-) -> tuple[Tensor, Tensor]:
+def scan(*tensors: Tensor | None, delta_softplus: bool) -> tuple[Tensor, Tensor]:
     """Do `step` over the whole sequence: u, delta, z (B, D, L); B, C (B, G, N, L) → y, last state."""
+    u, delta, A, B, C, D, z, delta_bias, initial_state = tensors
     batch, channels, length = u.shape
     state = u.new_zeros(batch, channels, A.shape[1]) if initial_state is None else initial_state
     # unbind, not x[:, :, t]: the backward of an index fills a whole zero tensor at every step, L² work.

@@ -1,12 +1,17 @@
-"""What decides the last bits of a training besides the run itself: versions, device, threads, random generators."""
+"""What a training meets besides its run: versions, device, threads, random generators, a C++ compiler."""
 
+import os
 import random
+import shutil
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 import torch
+
+ADD_COMPILER = "apt install g++, or conda install cxx-compiler"
 
 
 def environment() -> dict[str, Any]:
@@ -38,3 +43,10 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def no_compiler() -> str:
+    """Return why `torch.compile` cannot work here, for want of a C++ compiler, or "" where it can."""
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")  # as PyTorch, which is slow to import
+    compiler = os.environ.get("CXX", usual)
+    return "" if shutil.which(compiler) else f"no C++ compiler ({compiler} was not found)"

@@ -8,6 +8,7 @@ import hashlib
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -158,7 +159,7 @@ def fit(
     started = machines.start(log_with=log_with, project_dir=folder)
     run = _Run(recipe, seed, machines, started, best, checkpoint, state, progress, start, loss, metrics or {})
     try:
-        with Tracking(started, recipe, seed, best.history) as tracking:
+        with closing(Tracking(started, recipe, seed, best.history)) as tracking:
             model = run.train(train, valid, (*callbacks, tracking))
     except TrainingError as error:
         raise TrainingError(f"{error}. Lower the learning rate, or look at these samples; {run.kept()}") from error

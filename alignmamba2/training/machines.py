@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import distributed
 
-from .compiler import ADD_COMPILER, no_compiler
+from .environment import ADD_COMPILER, no_compiler
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

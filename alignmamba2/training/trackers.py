@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers, on_main_process
@@ -59,9 +59,6 @@ class Tracking:
     def on_epoch(self, row: Mapping[str, float]) -> None:
         self.accelerator.log(dict(row), step=int(row["epoch"]))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         for tracker in self.accelerator.trackers:
             tracker.finish()
