@@ -258,6 +258,22 @@ def processes(content: Content) -> Lines:
     ]
 
 
+def busy(content: Content) -> Lines:
+    measured = content["busy"]["results"]
+    rows = [
+        [recipe, waiting, *(f"{of[f'{waiting}, {m}']['seconds']:.1f}" for m in ("quiet", "busy"))]
+        for recipe, of in measured["recipes"].items()
+        for waiting in dict.fromkeys(key.split(", ")[0] for key in of)
+    ]
+    return [
+        f"Seconds of one epoch on {measured['cores']} cores: on the quiet machine, and beside a program per core that "
+        "counts without end. Threads that wait for each other spin, as PyTorch comes, or sleep, as "
+        "`python -m alignmamba2` has them; the median:",
+        "",
+        *_table(["recipe", "threads that wait", "quiet", "busy"], rows),
+    ]
+
+
 # --- What the models learn --------------------------------------------------------------------------------
 
 
@@ -432,6 +448,7 @@ SECTIONS: dict[str, tuple[Callable[[Content], Lines], str]] = {
     "emoji": (folds, ""),
     "big": (big, ""),
     "processes": (processes, ""),
+    "bench-busy": (busy, ""),
     "kills": (kills, ""),
     "fuzz": (fuzz, ""),
     "explorers": (explorers, ""),
