@@ -2,8 +2,8 @@
 
 A recipe is trained for one epoch in a process of its own, with a thread per core: on the quiet machine, and beside one
 process per core that counts without end, which leaves it half of the machine. Each as PyTorch comes, whose threads spin
-while they wait for each other, and with threads that sleep (OMP_WAIT_POLICY=passive), as `python -m alignmamba2` has them.
-The order is turned in each repetition; what is told is the median.
+while they wait for each other, and with threads that sleep (OMP_WAIT_POLICY=passive), as `python -m alignmamba2` has
+them. The order is turned in each repetition; what is told is the median.
 """
 
 from __future__ import annotations
