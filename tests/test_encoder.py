@@ -165,8 +165,11 @@ def test_a_picture_in_two_sizes_gives_the_tokens_of_both_side_by_side(picture_mo
     assert both.width == both.states_width == 2 * each[0].width
     with pytest.raises(ValueError, match="grid: none, with 2 sizes"):
         EncoderConfig(folder, size=sizes)
-    with pytest.raises(ValueError, match=r"size: found \[\[32, 64\], \[64\]\]"):
-        EncoderConfig(folder, size=[[32, 64], [64]], grid=[1, 2])
+    for wrong in ([[32, 64], [64]], [], [[]], [0, 32], [32]):
+        with pytest.raises(
+            ValueError, match=r"size: found \[.*; expected height and width, 1 to 2048 pixels, or a list"
+        ):
+            EncoderConfig(folder, size=wrong, grid=[1, 2])
 
 
 def test_the_grid_of_a_sequence_of_patches_is_of_square_pictures(picture_model):

@@ -60,6 +60,7 @@ class Dataset(torch.utils.data.Dataset):
     encoders : by modality, for token ids and pictures, the encoder inside a model that they are made for
     show : by modality, for panels, a function of a `Sample`: of "image" and "depth" the picture, (H, W, 3) uint8, or
         None if it is missing; of "audio" the loudness of each token, (T,)
+    left_out : modalities that the data set has, and that `only` left out
     """
 
     name: str
@@ -76,6 +77,7 @@ class Dataset(torch.utils.data.Dataset):
     encoders: Mapping[str, str] = field(default_factory=dict)
     show: Mapping[str, Callable[[Sample], Any]] = field(default_factory=dict)
     anchor: str = ""
+    left_out: Sequence[str] = ()
     # The splits of own data; they stand in `own`, on top of what reads texts and pictures.
     from_frame: ClassVar[Callable[..., dict[str, Dataset]]]
     from_arrays: ClassVar[Callable[..., dict[str, Dataset]]]
@@ -117,7 +119,8 @@ class Dataset(torch.utils.data.Dataset):
             samples = Mapped(self.samples, partial(_only, modalities))
         encoders = {m: name for m, name in self.encoders.items() if m in modalities}
         protocol = f"{self.protocol}, only {'+'.join(modalities)}"
-        return replace(self, samples=samples, encoders=encoders, protocol=protocol)
+        left_out = [*self.left_out, *(m for m in self.modalities if m not in modalities)]
+        return replace(self, samples=samples, encoders=encoders, protocol=protocol, left_out=left_out)
 
     @property
     def labels(self) -> Sequence[torch.Tensor | None]:

@@ -78,12 +78,12 @@ class EncoderConfig:
             raise ValueError(f'train: found {self.train!r}; expected a number of layers from 0, or "all"')
         if not isinstance(self.neighbours, int) or self.neighbours < 1:
             raise ValueError(f"neighbours: found {self.neighbours!r}; expected a whole number of at least 1")
-        sizes = self.sizes
-        if not all(len(size) == 2 and all(isinstance(n, int) and 0 < n <= LARGEST for n in size) for size in sizes):
+        fits = [len(size) == 2 and all(isinstance(n, int) and 0 < n <= LARGEST for n in size) for size in self.sizes]
+        if self.size is not None and not (self.size and all(fits)):
             expected = f"height and width, 1 to {LARGEST} pixels, or a list of such"
             raise ValueError(f"size: found {self.size!r}; expected {expected}")
-        if len(sizes) > 1 and not self.grid:
-            raise ValueError(f"grid: none, with {len(sizes)} sizes; expected the rows and columns of their tokens")
+        if len(fits) > 1 and not self.grid:
+            raise ValueError(f"grid: none, with {len(fits)} sizes; expected the rows and columns of their tokens")
         if (self.mirror or self.grid) and self.train != 0:
             raise ValueError(f"grid, mirror: not of an encoder that learns; found train = {self.train!r}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
@@ -91,9 +91,9 @@ class EncoderConfig:
 
     @property
     def sizes(self) -> list[tuple[int, ...]]:
-        """The sizes that pictures are read in, none if the encoder's own is meant."""
-        several = self.size and not isinstance(self.size[0], int)
-        return [tuple(size) for size in (self.size if several else [self.size])] if self.size is not None else []
+        """Heights and widths that pictures are read in, one or several."""
+        size = self.size or (self.architecture.get("size"),) * 2
+        return [tuple(s) for s in (size if isinstance(size[0], Sequence) else [size])]
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
@@ -149,7 +149,7 @@ class Encoder(nn.Module):
             config = dataclasses.replace(config, sha256=digest)
         self.config, self.whole = config, False
         self.vocabulary = config.architecture.get("vocab_size", 0)
-        self.width = config.architecture["width"] * max(1, len(config.sizes))
+        self.width = config.architecture["width"] * len(config.sizes)
         self._owner, self._list = _layers_of(self.body)
         count = len(self.layers)
         if isinstance(self.body, SideBySide) and config.train not in (0, "all"):
@@ -185,13 +185,9 @@ class Encoder(nn.Module):
     def _states_shape(self) -> torch.Size:
         """The shape of the states of one input: (1, T', D'), or of a map (1, D', h, w)."""
         device = next(self.body.parameters()).device
-        shape, dtype = ((1, 1), torch.int64) if self.vocabulary else ((1, 1, *self._sizes[0], 3), torch.uint8)
+        shape, dtype = ((1, 1), torch.int64) if self.vocabulary else ((1, 1, *self.config.sizes[0], 3), torch.uint8)
         mask = torch.ones(1, 1, dtype=torch.bool, device=device)
         return self._states(torch.zeros(shape, dtype=dtype, device=device), mask).shape
-
-    @property
-    def _sizes(self) -> list[tuple[int, ...]]:
-        return self.config.sizes or [(self.config.architecture["size"],) * 2]
 
     def groups(self) -> Iterator[tuple[int, dict[str, nn.Parameter]]]:
         """Yield depth and the parameters that learn by name: 0 for the last layer and what follows, 1 below it, …"""
@@ -298,7 +294,7 @@ class Encoder(nn.Module):
 
     def seen(self, pictures: Sequence[Tensor]) -> Tensor:
         """Return the tokens (n, T', D) of n pictures, each tensor some (k, H, W, 3) uint8 of one size."""
-        parts = [torch.cat([self._pixels(p, size) for p in pictures]) for size in self._sizes]
+        parts = [torch.cat([self._pixels(p, size) for p in pictures]) for size in self.config.sizes]
         return torch.cat([self._tokens(pixels) for pixels in parts], -1)
 
     def _tokens(self, pixels: Tensor) -> Tensor:
@@ -354,7 +350,7 @@ class Encoder(nn.Module):
             if len(self._states_shape) == 4:
                 states = states.transpose(1, 2).unflatten(2, self._states_shape[-2:]).contiguous()
             with self._without_frozen_layers(states):
-                output = self.body(states.new_zeros(1, 3, *self._sizes[0]))
+                output = self.body(states.new_zeros(1, 3, *self.config.sizes[0]))
         return _rows(getattr(output, "last_hidden_state", output))
 
     @contextmanager

@@ -348,13 +348,14 @@ def settings_of(recipe: Recipe, train: Dataset) -> dict[str, Any]:
     """Return the settings of the recipe's model for this data set, as `build_model` takes them."""
     settings = {"modalities": train.modalities, "task": train.task, "n_classes": train.n_classes}
     settings["classes"] = train.classes if len(train.classes) == train.n_classes else []
-    model = dict(recipe.model)
-    for name in {"shuffle", "grids"} & model.keys():  # of a recipe that sees some modalities alone
-        values = model[name]
-        if isinstance(values, Mapping):
-            model[name] = {m: x for m, x in values.items() if m in train.modalities}
-        elif isinstance(values, (list, tuple)):  # the config refuses others
-            model[name] = [m for m in values if m in train.modalities]
+    model, known = dict(recipe.model), [*train.modalities, *train.left_out]
+    for name in ("shuffle", "grids", "shortcut"):
+        values = model.get(name)
+        if isinstance(values, (Mapping, list, tuple)):  # the config refuses others
+            if unknown := [m for m in values if m not in known]:
+                raise ValueError(f"model.{name}: found {unknown[0]!r}; the modalities are {known}")
+            here = [m for m in values if m in train.modalities]
+            model[name] = {m: values[m] for m in here} if isinstance(values, Mapping) else here
     settings |= {"readout": train.readout} | ({"anchor": train.anchor} if train.anchor else {})
     if model.get("shortcut") == "all":
         model["shortcut"] = [] if settings["readout"] in STEPS else list(train.modalities)
