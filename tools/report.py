@@ -25,12 +25,13 @@ BEGIN, END = "<!-- results: written by `python -m tools report`, do not edit -->
 MAIN, ABLATIONS, COMPARED = "mosi-utterances.json", "ablations.json", "reproduce.json"
 PLANTED = "planted.json"
 BESIDE = "concat-mean"  # the simplest fusion
-# The four benchmarks of the paper, and the results file of each; its name is a benchmark's too.
+# Results files of the four benchmarks of the paper; the file's name is a benchmark's too.
 REAL = {
-    "CMU-MOSI": "mosi-standard",
-    "CMU-MOSEI": "mosei",
-    "NYU-Depth V2": "nyu",
-    "MVSA-Single": "mvsa",
+    "mosi-standard": "CMU-MOSI",
+    "mosei": "CMU-MOSEI",
+    "nyu": "NYU-Depth V2",
+    "nyu-strong": "NYU-Depth V2",
+    "mvsa": "MVSA-Single",
 }
 
 
@@ -45,7 +46,7 @@ def results_section(folder: Path) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     notes, adds, harder = [], [], []
-    for title, name in REAL.items():
+    for name, title in REAL.items():
         path = folder / f"{name}.json"
         if not path.is_file():
             lines.append(f"| {title} | {_published(BENCHMARKS[name].published)} | – | not measured | | `{name}` |")
@@ -166,7 +167,7 @@ def utterances(folder: Path) -> list[str]:
 def other_results(folder: Path) -> str:
     """The page beside the results files: the real benchmarks in full, utterances, miniatures, everything measured."""
     lines = ["# Everything that was measured", "", "Written by `python -m tools report`, do not edit."]
-    for title, name in REAL.items():
+    for name, title in REAL.items():
         if (folder / f"{name}.json").is_file():
             lines += ["", f"## {title}", "", *measured_by_reproduce(folder / f"{name}.json")]
     lines += ["", "## CMU-MOSI as utterance features", "", *utterances(folder)]

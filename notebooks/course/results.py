@@ -16,7 +16,7 @@ from alignmamba2.figures.style import INK, LIGHT, QUIET, titled
 
 FOLDER = Path(__file__).parents[2] / "results"
 DIFFERENCE = "{difference:+.1f} [{low:+.1f}, {high:+.1f}]"  # of `_less`
-BENCHMARKS = {"mosi-standard": "CMU-MOSI", "nyu": "NYU-Depth V2", "mvsa": "MVSA-Single"}
+BENCHMARKS = {"mosi-standard": "CMU-MOSI", "nyu": "NYU-Depth V2", "nyu-strong": "NYU-Depth V2", "mvsa": "MVSA-Single"}
 
 
 def stored_results(name: str) -> dict[str, Any]:
