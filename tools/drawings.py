@@ -200,9 +200,9 @@ def batches() -> Drawing:
     return d
 
 
-def _grid(d: Drawing, x: float, y: float, side: float, kind: str) -> None:
+def _grid(d: Drawing, x: float, y: float, side: float, kind: str, cells: int = 7) -> None:
     d.box(x, y, side, side, "", kind)
-    for at in (side * k / 7 for k in range(1, 7)):
+    for at in (side * k / cells for k in range(1, cells)):
         d.draw(f"l {x + at},{y} {x + at},{y + side}; l {x},{y + at} {x + side},{y + at}")
 
 
@@ -265,10 +265,112 @@ def missing() -> Drawing:
     return d
 
 
+def splits() -> Drawing:
+    """Draw who sees which split: training, the choice of the epoch, and the one look at the test."""
+    d = Drawing(960, 340, """
+        b:text 24,48,300,56 train; b:audio 344,48,110,56 valid; b:video 474,48,150,56 test; T 174,28 learns
+        T 399,28 chooses; T 549,28 looked at once; a- 399,104 399,166; a- 549,104 549,142; b- 500,142,98,44 one score
+        t< 660,64 split by video: a voice that|is in two would tell the answer; t< 24,140 loss
+        t< 660,204 train still falls|when valid has turned; l 24,290 624,290; t 324,314 epochs
+        t< 660,278 the best of twelve scores|is no fair one any more""")  # fmt: skip
+    valid = [0.35 + 0.6 * math.exp(-3.2 * t) + 0.42 * max(0, t - 0.35) ** 1.4 for t in (k / 11 for k in range(12))]
+    d.path(_curve(lambda t: 0.15 + 0.85 * math.exp(-2.2 * t), 40, 290, 584, 120), "text", 3, arrow=False)
+    d.path([(40 + 50 * k, 290 - 120 * y) for k, y in enumerate(valid)], "audio", 1.5, arrow=False, dashed=True)
+    best = min(range(12), key=valid.__getitem__)
+    for k, y in enumerate(valid):
+        d.token(40 + 50 * k, 290 - 120 * y, "audio", size=11 if k == best else 6, hollow=k != best)
+    d.path([(40 + 50 * best, 290), (40 + 50 * best, 306 - 120 * valid[best])], "strong", 1.5, arrow=False, dashed=True)
+    return d
+
+
+def paired() -> Drawing:
+    """Draw a fair question: the same samples, answered by two models; their difference by video; its interval."""
+    d = Drawing(960, 350, """
+        T 160,28 the same samples, two models; T 480,28 the difference, video by video; T 800,28 drawn anew 2000 times
+        t> 96,84 full; t> 96,124 without; a 326,104 352,104; a 626,180 652,180; l 360,180 616,180; t> 352,180 0
+        t 160,188 right: filled · wrong: hollow; t 160,256 only where they differ|is there anything to learn
+        t 488,322 up: the part helps, down: it hurts; l 672,290 936,290; l- 800,60 800,300; t 800,330 points
+        t 726,100 the interval|holds 0: no|difference|is shown""")  # fmt: skip
+    full, without = "110111011011", "110101011111"
+    for y, row in ((84, full), (124, without)):
+        for i, right in enumerate(row):
+            d.token(116 + 17 * i, y, "text", size=6, hollow=right == "0")
+    for i, (a, b) in enumerate(zip(full, without, strict=True)):
+        if a != b:
+            d.draw(f"l {106 + 17 * i},66 {126 + 17 * i},66 {126 + 17 * i},142 {106 + 17 * i},142 {106 + 17 * i},66")
+    for k, y in enumerate((14, -22, 6, 40, -30, 0, 18, -8, 52, -44, 10, -4, 26, -16, 30)):
+        at = 372 + 16.5 * k
+        d.path([(at, 180), (at, 180 - 1.6 * y)], "audio" if y > 0 else "video", 7, arrow=False)
+    d.path(_curve(lambda t: math.exp(-((t - 0.56) ** 2) / 0.045), 684, 290, 240, 150), "text", 3, arrow=False)
+    d.path([(722, 306), (918, 306)], "strong", 4, arrow=False)
+    return d
+
+
+def lengths() -> Drawing:
+    """Draw pairs, steps, and the time of both against the length, on logarithmic axes."""
+    d = Drawing(960, 370, """
+        T 160,28 attention: all pairs; T 480,28 scan: a state walks; T 800,28 time, axes logarithmic
+        t 76,300 4 tokens|16 pairs; t 214,300 8 tokens|64 pairs; l 680,290 936,290; l 680,290 680,70
+        t 480,300 twice the tokens, twice the steps|the state stays n numbers a channel; t 744,222 overhead
+        t> 892,108 attention; t> 936,196 scan""")  # fmt: skip
+    for left, side, count in ((46, 60, 4), (146, 136, 8)):
+        _grid(d, left, 230 - side, side, "text", count)
+        d.row(left + side / count / 2, 250, ["text"] * count, step=side / count, size=min(6, side / count / 3))
+    for y, count in ((106, 4), (206, 8)):
+        for k in range(count):
+            x = 370 + 32 * k
+            d.box(x - 11, y - 12, 22, 24, "", "audio")
+            d.token(x, y + 40, "text", size=6)
+            d.draw(f"a {x},{y + 32} {x},{y + 12}; a {x + 11},{y} {x + 24},{y}")
+
+    def height(power: float, start: float) -> Callable[[float], float]:
+        return lambda t: start + math.log1p(math.exp(9 * (t - 0.55) * power)) / 11
+
+    attention, walk = height(2.0, 0.1), height(1.0, 0.22)
+    meet = next(t / 100 for t in range(100) if attention(t / 100) > walk(t / 100))
+    d.path(_curve(attention, 680, 290, 250, 210), "text", 3.5, arrow=False)
+    d.path(_curve(walk, 680, 290, 250, 210), "audio", 3.5, arrow=False)
+    d.path(
+        [(680 + 250 * meet, 300), (680 + 250 * meet, 290 - 210 * walk(meet))], "strong", 1.5, arrow=False, dashed=True
+    )
+    d.text(680 + 250 * meet, 330, "from here on\nthe scan is faster")
+    return d
+
+
+def neighbours() -> Drawing:
+    """Draw what UMAP keeps, who is near whom, and what it does not: widths and gaps; and what can be counted."""
+    d = Drawing(960, 350, """
+        T 160,28 where they are; T 480,28 as UMAP draws them; T 800,28 what can be counted
+        b- 24,52,280,220; b- 344,52,280,220; b- 664,52,280,220; a 308,162 340,162
+        t 164,302 one wide, one far away; t 164,328 lines: nearest neighbours
+        t 484,302 the lines are kept,; t 484,328 widths and gaps are not
+        t 804,302 of a token’s 7 nearest,; t 804,328 5 are of its own kind""")  # fmt: skip
+    shape = [(0, 0), (1, 0.2), (0.4, 0.9), (-0.7, 0.6), (-0.6, -0.5), (0.5, -0.8)]
+    before = {"text": (64, 118, 9), "audio": (112, 206, 34), "video": (268, 96, 9)}
+    after = {"text": (408, 126, 26), "audio": (444, 214, 28), "video": (556, 150, 27)}
+    for clouds in (before, after):
+        for kind, (x, y, width) in clouds.items():
+            points = [(x + width * a, y + width * b) for a, b in shape]
+            for i in range(6):
+                for j in sorted(range(6), key=lambda j, i=i: math.dist(shape[i], shape[j]))[1:3]:
+                    d.path([points[i], points[j]], "edge", 1.5, arrow=False)
+            for px, py in points:
+                d.token(px, py, kind, size=5)
+    middle = (804, 162)
+    d.path([(804 + 74 * math.cos(a / 8), 162 + 74 * math.sin(a / 8)) for a in range(51)], arrow=False, dashed=True)
+    near = ((-40, -22), (28, -44), (48, 14), (-14, 52), (-52, 20), (8, -62), (30, 46))
+    far = ((-110, -70), (104, -66), (96, 70), (-96, 78), (-118, 8), (116, 4))
+    for i, (x, y) in enumerate((*near, *far)):
+        d.token(804 + x, 162 + y, "text" if i in (0, 1, 2, 3, 4, 8, 11) else "audio", size=7)
+    d.token(*middle, "text", size=11)
+    return d
+
+
 DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "architecture": architecture,
     **{f"architecture-{step}": (lambda step=step: architecture(step)) for step in STEPS},
-    **{f.__name__: f for f in (scan, block, experts, transport, kernels, batches, cameras, patches, missing)},
+    **{f.__name__: f for f in (scan, block, experts, transport, kernels, splits, batches, cameras, patches)},
+    **{f.__name__: f for f in (paired, lengths, neighbours, missing)},
 }
 
 

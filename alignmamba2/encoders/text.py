@@ -170,4 +170,4 @@ def sentence_encoder(name: str, encode: bool = True, max_length: int = 128) -> W
     """Return `WordEncoder` for "words", or a pretrained encoder by name; or `PieceIds` for one inside a model."""
     if not encode:
         return PieceIds(name, max_length)
-    return WordEncoder() if name == "words" else TextEncoder(name)
+    return WordEncoder() if name == "words" else TextEncoder(name, max_length)

@@ -86,6 +86,10 @@ contents(spread, tokens, "Labels and lengths, split by split", figures_note)
 # epoch the validation loss is computed, the weights of the best epoch are kept, and training ends when it has not
 # become better for some epochs (*patience*). Epochs are counted from 0 here, in the pictures and in exercise 07.3, as
 # `history` counts them. Nothing was learned or chosen on the test split when the last line looks at it.
+#
+# ![The training split learns, the validation split chooses the epoch, the test split is looked at once. The training
+# loss still falls when the validation loss has turned; the best of twelve validation scores is no fair one any
+# more](pictures/splits.svg)
 
 # %%
 monitor = TrainingMonitor("loss", note=note, interactive=interactive)

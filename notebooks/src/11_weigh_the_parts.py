@@ -127,6 +127,10 @@ def bootstrap(scores, draws=2000):
 # not differ in truth, then each difference might as well have had the other sign. Toss a coin for each, add up, and
 # see how often chance gives a sum as far from zero as the one that was found. That share is *p*, and the procedure is a
 # **paired permutation test**.
+#
+# ![Left: the answers of two models to the same twelve samples, which differ in two. Middle: the difference of a score
+# for each of fifteen videos, some up, some down. Right: the mean difference of samples drawn anew, as a hill, with the
+# interval of 95 % below it; 0 lies inside](pictures/paired.svg)
 
 
 # %%

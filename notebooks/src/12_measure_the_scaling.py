@@ -9,6 +9,10 @@
 # that is long enough. Yours may not be. A sentence has twenty words; three streams of a minute of video have some
 # thousand tokens; and a computer that multiplies matrices all day is not impressed by the square of a hundred.
 #
+# ![Left: four tokens have sixteen pairs, eight tokens sixty-four. Middle: a scan of eight tokens takes twice the steps
+# of one of four, and the state that it carries stays as large. Right: time against length on logarithmic axes: both
+# curves are flat at first, attention's then rises twice as steeply and crosses the scan's](pictures/lengths.svg)
+#
 # So do not take it from a paper, nor from this chapter. Here is a stopwatch. It runs on *your* machine, and all that
 # the text may say is how to read it.
 #

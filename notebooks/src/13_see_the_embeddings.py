@@ -12,6 +12,10 @@
 # gives up nearly everything but one thing: which points are neighbours. A reader who takes sizes, gaps and islands for
 # facts is reading what is not written there. In this chapter you learn to read what is, and to say it in numbers.
 #
+# ![Left: three clouds, one wide, one far away, with lines between nearest neighbours. Middle: as UMAP draws them, the
+# same lines, but all clouds equally wide and equally far. Right: what can be counted: of the seven tokens nearest to one,
+# five are of its own kind](pictures/neighbours.svg)
+#
 # ## The question, and your prediction
 #
 # > 1. Of three clouds one is ten times as wide as the others, and another lies ten times as far away. Will UMAP draw
