@@ -13,8 +13,8 @@
 # facts is reading what is not written there. In this chapter you learn to read what is, and to say it in numbers.
 #
 # ![Left: three clouds, one wide, one far away, with lines between nearest neighbours. Middle: as UMAP draws them, the
-# same lines, but all clouds equally wide and equally far. Right: what can be counted: of the seven tokens nearest to one,
-# five are of its own kind](pictures/neighbours.svg)
+# same lines, but all clouds equally wide and equally far. Right: what can be counted: of the seven tokens nearest to
+# one, five are of its own kind](pictures/neighbours.svg)
 #
 # ## The question, and your prediction
 #
