@@ -9,7 +9,7 @@ from alignmamba2.baselines import load_model
 from alignmamba2.datasets import load_dataset
 from alignmamba2.recipes import Recipe
 from alignmamba2.training import loader
-from studies import effects
+from studies import effects, partners
 
 RECIPE = """
 dataset = "mini-mosi"
@@ -75,3 +75,14 @@ def test_means_and_a_second_call_that_trains_nothing(measured, monkeypatch):
         assert row["sd"]["mmd_eval"][name] == pytest.approx(abs(each[0] - each[1]) / 2**0.5)
     monkeypatch.setattr(effects, "fit", None)
     assert effects.effects(recipe, [0, 1], folder) == row
+
+
+def test_in_the_world_without_fillers_each_step_belongs_to_a_word():
+    splits, known = partners.without_fillers(), load_dataset("mini-mosi")
+    assert {split: len(d) for split, d in splits.items()} == {split: len(d) for split, d in known.items()}
+    assert "no fillers" in splits["test"].protocol
+    for sample in splits["test"].samples[:20]:
+        words = torch.arange(len(sample.words["text"]))
+        assert all(torch.equal(sample.partners[m, "text"], words) for m in ("audio", "video"))
+        assert {len(x) for x in sample.features.values()} == {len(words)}
+    assert any((s.partners["audio", "text"] < 0).any() for s in known["test"].samples[:20])

@@ -9,7 +9,7 @@ import transformers
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import ConcatDataset
 
-from alignmamba2 import AlignMamba2, AlignMamba2Config, MultimodalBatch
+from alignmamba2 import AlignMamba2, AlignMamba2Config, MultimodalBatch, export_program
 from alignmamba2.batch import BatchError, Sample
 from alignmamba2.datasets.augmentation import Augmentation, AugmentedSamples
 from alignmamba2.datasets.base import splits_of
@@ -588,3 +588,10 @@ def test_the_recipes_for_a_gpu_run_on_small_models_of_the_same_classes(name, tex
     assert not any(
         torch.equal(p, dict(fresh.named_parameters())[n]) for n, p in encoder.body.named_parameters() if p.ndim > 1
     )
+
+
+def test_a_program_takes_the_tokens_of_an_encoder_inside(text_model):
+    model, batch = AlignMamba2(config_with(text_model())).eval(), batch_of()
+    tokens, _ = model.encode["text"](batch.features["text"], batch.masks["text"])
+    found = export_program(model, batch).module()({"text": tokens, "audio": batch.features["audio"]})
+    torch.testing.assert_close(found["prediction"], model(batch).prediction)

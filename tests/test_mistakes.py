@@ -76,7 +76,10 @@ MISTAKES = [
     ([*TRAIN, "--seeds", "5-1"], "found '5-1'; expected a seed, or the first and the last"),
     ([*TRAIN, "--seeds", "one"], "found 'one'; expected a seed"),
     ([*TRAIN, "--seed", "-3"], "found '-3'; expected a seed"),
-    ([*SET, "model.shortcut=text,sound"], "model.shortcut: found 'sound'; the modalities are ['text', 'audio', 'video']"),
+    (
+        [*SET, "model.shortcut=text,sound"],
+        "model.shortcut: found 'sound'; the modalities are ['text', 'audio', 'video']",
+    ),
     ([*SET, 'model.shuffle=["txt"]'], "model.shuffle: found 'txt'; the modalities are"),
     ([*TRAIN, "--devices", "0"], "devices: found 0; expected a whole number of at least 1"),
     ([*TRAIN, "--devices", "-1"], "devices: found -1"),
