@@ -172,8 +172,8 @@ class Encoder(nn.Module):
     def key(self) -> str:
         """A name for the states that `below` returns: by weights, layer, and the way pictures are read."""
         c = self.config
-        how = (f" of {' and '.join(map(str, c.sizes))}" if c.size else "") + (f" as {tuple(c.grid)}" if c.grid else "")
-        how += " and mirrored" * c.mirror + " in bfloat16" * c.bf16
+        how = "" if self.vocabulary else f" of {' and '.join(map(str, c.sizes))}"
+        how += (f" as {tuple(c.grid)}" if c.grid else "") + " and mirrored" * c.mirror + " in bfloat16" * c.bf16
         return f"states of {c.sha256} before layer {self.first}{how}"
 
     @property
