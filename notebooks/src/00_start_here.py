@@ -347,8 +347,8 @@ pd.DataFrame(gaps, index=["points", "95 % from", "to"]).T.round(1)
 #   larger mpnet in *strong*), not from fusion.
 # - **On MOSI the words say it all.** The text alone is as good as text and sound. A sound that is one vector knows
 #   nearly nothing about the sentiment that the words do not know better.
-# - **On NYU and MVSA** a second modality adds a point or two. Only for MVSA with the strong encoders does the interval
-#   leave 0, and just. The losses change the score by less than their interval.
+# - **On NYU and MVSA** a second modality adds one to three points. Only for MVSA with the strong encoders does the
+#   interval leave 0, and just. The losses change the score by less than their interval.
 #
 # That a method acts is one claim. That it helps is another. Act one shows the first. For the second, one modality says
 # nearly everything in these sets, and they are too small to show a difference of one point. Chapters 07 to 10 go

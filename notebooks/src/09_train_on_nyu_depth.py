@@ -214,7 +214,14 @@ differences("nyu")
 # %% [markdown]
 # Depth alone knows much less, and everything else lies within what 654 frames can tell apart: the photograph alone,
 # every other fusion, and the model without its losses or its experts. A published gain of a point on this set needs
-# its interval.
+# its interval. The recipe `nyu-strong` looks at each frame in two sizes, 256 and 384 pixels high, side by side:
+
+# %%
+differences("nyu-strong")
+
+# %% [markdown]
+# Accuracies are higher, of the linear model too, and differences as before. Of the rows that lie near, the photograph
+# alone comes closest to being told apart.
 #
 # ## Two ways to fool yourself
 #
