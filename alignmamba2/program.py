@@ -24,7 +24,9 @@ def export_program(model: AlignMamba2, batch: MultimodalBatch) -> ExportedProgra
         raise TypeError(f"export_program: found {type(model).__name__}; expected an AlignMamba2")
     with torch.no_grad():
         fixed = _Fixed(copy.deepcopy(model).eval(), batch)
-        return torch.export.export(fixed, (dict(model.encode.read(batch).features),))
+        widths, masks = model.config.modalities, fixed.masks
+        example = {m: torch.zeros(*mask.shape, widths[m], device=mask.device) for m, mask in masks.items()}
+        return torch.export.export(fixed, (example,))  # which looks at the shapes alone
 
 
 class _Fixed(nn.Module):

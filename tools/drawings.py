@@ -221,6 +221,10 @@ def cameras() -> Drawing:
     return d
 
 
+def _circle(x: float, y: float, radius: float) -> list[Point]:
+    return [(x + radius * math.cos(a / 8), y + radius * math.sin(a / 8)) for a in range(51)]
+
+
 def patches() -> Drawing:
     """Draw how a picture becomes patches, a text words, and both tokens that the plan ties."""
     d = Drawing(960, 366, """
@@ -229,9 +233,8 @@ def patches() -> Drawing:
         T 828,28 one sequence; a 676,187 716,187; r:text 742,150,29,9,6; r:image 742,190,29,9,6; t 916,190 …
         t 828,252 words, then patches:|order “concat”
         t 462,338 what one hopes for: the plan ties the four patches that show the ball to “ball”""")  # fmt: skip
-    circle = [(104 + 26 * math.cos(a / 8), 160 + 26 * math.sin(a / 8)) for a in range(51)]
     _grid(d, 26, 56, 182, "image")
-    d.path(circle, "image", fill=0.9, arrow=False)
+    d.path(_circle(104, 160, 26), "image", fill=0.9, arrow=False)
     spots = {"a": 312, "lovely": 382, "day": 452, "with": 516, "the": 576, "ball": 640}
     for word, x in spots.items():
         d.draw(f"r:text {x},264,0,9,1; t {x},292 {word}")
@@ -356,13 +359,12 @@ def neighbours() -> Drawing:
                     d.path([points[i], points[j]], "edge", 1.5, arrow=False)
             for px, py in points:
                 d.token(px, py, kind, size=5)
-    middle = (804, 162)
-    d.path([(804 + 74 * math.cos(a / 8), 162 + 74 * math.sin(a / 8)) for a in range(51)], arrow=False, dashed=True)
+    d.path(_circle(804, 162, 74), arrow=False, dashed=True)
     near = ((-40, -22), (28, -44), (48, 14), (-14, 52), (-52, 20), (8, -62), (30, 46))
     far = ((-110, -70), (104, -66), (96, 70), (-96, 78), (-118, 8), (116, 4))
     for i, (x, y) in enumerate((*near, *far)):
         d.token(804 + x, 162 + y, "text" if i in (0, 1, 2, 3, 4, 8, 11) else "audio", size=7)
-    d.token(*middle, "text", size=11)
+    d.token(804, 162, "text", size=11)
     return d
 
 

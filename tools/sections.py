@@ -283,10 +283,10 @@ def partners(content: Content) -> Lines:
         return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
 
     lines = [
-        "Mini-mosi, synthetic, trained with and without the alignment losses, in its world and in one whose sounds and "
-        "faces are partners of words all: mass of the transport plans on true partners over that of chance, mean ± sd "
-        "over seeds; the mean absolute error on the test split, and by how much it is smaller without, with its 95 % "
-        "interval:",
+        "Mini-mosi, synthetic, trained with and without the alignment losses, in its own world and in one in which "
+        "every sound and face belongs to a word: mass of the transport plans on true partners over that of chance, "
+        "mean ± sd over seeds; the mean absolute error on the test split, and by how much it is smaller without, with "
+        "its 95 % interval:",
     ]
     for world, part in content.items():
         measured = part["results"]

@@ -183,9 +183,7 @@ def _depth_encoder(image: str, metric: bool, encode: bool):
     encoder = picture_encoder(image, 1 if metric else 3, encode)
     if image == "patches" or not metric:
         return encoder
-    return SimpleNamespace(
-        encode=lambda items, *rest, **more: encoder.encode(Mapped(items, depth_image), *rest, **more)
-    )
+    return SimpleNamespace(encode=lambda items, *a, **more: encoder.encode(Mapped(items, depth_image), *a, **more))
 
 
 def _same_place(_id: str, features: dict[str, torch.Tensor]) -> dict[tuple[str, str], torch.Tensor]:

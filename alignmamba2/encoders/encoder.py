@@ -91,7 +91,7 @@ class EncoderConfig:
 
     @property
     def sizes(self) -> list[tuple[int, ...]]:
-        """Heights and widths that pictures are read in, one or several."""
+        """The height and width that pictures are resized to, one pair or several."""
         size = self.size or (self.architecture.get("size"),) * 2
         return [tuple(s) for s in (size if isinstance(size[0], Sequence) else [size])]
 
@@ -293,7 +293,7 @@ class Encoder(nn.Module):
         return self.seen([x[mask]])
 
     def seen(self, pictures: Sequence[Tensor]) -> Tensor:
-        """Return the tokens (n, T', D) of n pictures, each tensor some (k, H, W, 3) uint8 of one size."""
+        """Return the tokens (n, T', D) of n pictures, given as tensors (k, H, W, 3) uint8 of k pictures each."""
         parts = [torch.cat([self._pixels(p, size) for p in pictures]) for size in self.config.sizes]
         return torch.cat([self._tokens(pixels) for pixels in parts], -1)
 
